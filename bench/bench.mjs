@@ -1,0 +1,116 @@
+// Prints what we promise about speed, measured in this run, beside its limit. Each number comes from fresh processes;
+// the median counts. Makes its memory images by booting guests, in a temporary directory that goes again.
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import CliTable from "cli-table3"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { execFileSync, spawnSync } from "node:child_process"
+import { mkdtempSync, openSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as Resolver from "../dist/core/KernelResolver.js"
+import * as NativeKoffi from "../dist/core/NativeKoffi.js"
+import { bootAndFreeze } from "../dist/Ktstr.js"
+import * as Qemu from "../dist/kvm/Qemu.js"
+import { saveImage } from "../dist/memory/SaveImage.js"
+
+const ENTRIES = 1_000_000
+const directory = mkdtempSync(join(tmpdir(), "ktstr-bench-"))
+process.on("exit", () => rmSync(directory, { recursive: true, force: true }))
+process.on("SIGINT", () => process.exit(130))
+process.on("SIGTERM", () => process.exit(130))
+
+const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1]
+const here = (name) => new URL(name, import.meta.url).pathname
+
+/** Run a measuring script in fresh processes; each prints one JSON object. Gives the median of every field. */
+const measure = (runs, script, ...words) => {
+  const results = Array.from(
+    { length: runs },
+    () => JSON.parse(execFileSync(process.execPath, [here(script), ...words], { encoding: "utf8" }))
+  )
+  return Object.fromEntries(Object.keys(results[0]).map((key) => [key, median(results.map((result) => result[key]))]))
+}
+
+/** Median wall milliseconds of two commands, run in turn so that a noisy machine troubles both. */
+const pair = (runs, a, b) => {
+  const quiet = openSync("/dev/null", "w")
+  const time = ([file, ...words]) => {
+    const start = performance.now()
+    const { status } = spawnSync(file, words, { stdio: ["ignore", quiet, quiet] })
+    if (status !== 0) throw new Error(`${file} ${words.join(" ")} ended with ${status}`)
+    return performance.now() - start
+  }
+  const times = Array.from({ length: runs + 1 }, () => [time(a), time(b)]).slice(1)
+  return [median(times.map(([x]) => x)), median(times.map(([, y]) => y)), median(times.map(([x, y]) => x / y))]
+}
+
+const image = (name, options) =>
+  Effect.gen(function*() {
+    const path = join(directory, `${name}.mem`)
+    const { kernel } = yield* bootAndFreeze({ kernel: "debian:6.12-cloud", timeout: "5 minutes", ...options })
+    yield* saveImage(kernel.memory, path)
+    return path
+  }).pipe(
+    Effect.scoped,
+    Effect.provide(
+      Layer.mergeAll(Qemu.layer, Resolver.layer).pipe(
+        Layer.provideMerge(NativeKoffi.layer),
+        Layer.provideMerge(NodeContext.layer)
+      )
+    ),
+    Effect.runPromise
+  )
+
+const compile = (source) => {
+  const object = join(directory, "bench.bpf.o")
+  const flags = ["-O2", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu"]
+  execFileSync("clang", [...flags, "-c", here(source), "-o", object])
+  return object
+}
+
+console.error("booting two guests for their memory images…")
+const big = compile("big.bpf.c")
+const load = (repeat) =>
+  `set -e
+   bpftool prog loadall /include-files/bench.bpf.o /sys/fs/bpf/bench
+   dd if=/dev/zero of=/tmp/input bs=64 count=1 2>/dev/null
+   n=0
+   while [ $n -lt ${repeat} ]; do bpftool prog run pinned /sys/fs/bpf/bench/fill_big_map data_in /tmp/input; n=$((n + 1)); done`
+const includes = ["/usr/sbin/bpftool", big]
+const small = await image("small", { memoryMib: 512, includes, script: load(1) })
+const million = await image("million", { memoryMib: 1536, includes, script: load(ENTRIES / 1000) })
+
+const index = measure(9, "btf-index.mjs", "/sys/kernel/btf/vmlinux")
+const attach = measure(7, "attach.mjs", small, "big_map")
+const stream = measure(5, "stream.mjs", million, "big_map")
+const bin = here("../dist/bin/ktstr.js")
+const [help, node, startup] = pair(15, [process.execPath, bin, "--help"], [process.execPath, "-e", "0"])
+const [ours, theirs, offsets] = pair(
+  5,
+  [process.execPath, here("btf-index.mjs"), "/sys/kernel/btf/vmlinux"],
+  ["bpftool", "btf", "dump", "file", "/sys/kernel/btf/vmlinux", "format", "raw"]
+)
+
+const ms = (n) => `${n < 10 ? n.toFixed(1) : Math.round(n)} ms`
+const table = new CliTable({ head: ["what", "measured", "limit", "measured / limit"], style: { head: [], border: [] } })
+const row = (what, measured, limit, ratio) =>
+  table.push([what, measured, limit, `${ratio.toFixed(2)} ${ratio <= 1 ? "ok" : "MISSED"}`])
+row(
+  `cold index of vmlinux BTF (${(index.bytes / 1e6).toFixed(1)} MB) and 20 names`,
+  ms(index.ms),
+  "20 ms",
+  index.ms / 20
+)
+row("attach to a 512 MiB image, file to first typed entry", ms(attach.ms), "150 ms", attach.ms / 150)
+row(
+  `${stream.entries} typed entries (8 + 72 bytes) to NDJSON`,
+  `${Math.round(stream.perSecond / 1000)}k entries/s`,
+  "700k entries/s",
+  700_000 / stream.perSecond
+)
+row("memory for it, beyond the mapped image", `${stream.grownMB.toFixed(0)} MB`, "100 MB", stream.grownMB / 100)
+row(`ktstr --help, against node -e 0 (${ms(node)})`, ms(help), `4 × node`, startup / 4)
+row(`index vmlinux BTF as a whole process, against bpftool btf dump (${ms(theirs)})`, ms(ours), "1 × bpftool", offsets)
+if (stream.entries !== ENTRIES) throw new Error(`the image has ${stream.entries} entries`)
+console.log(table.toString())

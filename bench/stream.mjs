@@ -1,0 +1,28 @@
+// A map's entries as NDJSON to /dev/null: entries a second, and how far memory that is not the mapped image grew.
+import * as Effect from "effect/Effect"
+import { openSync, readFileSync, writeSync } from "node:fs"
+import { ndjsonRecords } from "../dist/bpf/DumpWriter.js"
+import * as NativeKoffi from "../dist/core/NativeKoffi.js"
+import { openImage } from "../dist/Ktstr.js"
+
+const [path, name] = process.argv.slice(2)
+const anonymousMB = () => Number(/^RssAnon:\s+(\d+)/m.exec(readFileSync("/proc/self/status", "latin1"))[1]) / 1024
+await Effect.gen(function*() {
+  const { header, maps } = yield* openImage(path)
+  const readers = yield* Effect.forEach(yield* maps.find(name), maps.reader)
+  const out = openSync("/dev/null", "w")
+  const before = anonymousMB()
+  let most = before
+  let bytes = 0
+  const start = performance.now()
+  for (const piece of ndjsonRecords({ header, readers, programs: [], problems: [], limit: Infinity })) {
+    for (let at = 0; at < piece.length;) at += writeSync(out, piece, at)
+    bytes += piece.length
+    if (bytes % 64 < 1) most = Math.max(most, anonymousMB())
+  }
+  const ms = performance.now() - start
+  most = Math.max(most, anonymousMB())
+  let entries = 0
+  for (const walk = readers[0].walk(); walk.next();) entries++
+  console.log(JSON.stringify({ ms, entries, perSecond: entries / ms * 1000, grownMB: most - before, bytes }))
+}).pipe(Effect.scoped, Effect.provide(NativeKoffi.layer), Effect.runPromise)

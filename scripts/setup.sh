@@ -1,0 +1,50 @@
+#!/bin/sh
+# Makes a checkout ready: Debian packages, npm packages, the build, the BPF objects. What is ready already is left alone,
+# so a second run takes about a second. Says what it did and why.
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+# qemu boots guests; busybox is their user space; bpftool loads BPF objects there and judges our answers; clang and
+# libbpf's headers compile those objects. The rest judges our answers in the tests: pahole, cpio, readelf, lz4, xz.
+packages="qemu-system-x86 busybox-static bpftool clang libbpf-dev linux-libc-dev dwarves cpio binutils lz4 xz-utils zstd"
+
+missing=""
+for package in $packages; do
+  [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+  say "installing Debian packages:$missing"
+  if [ "$(id -u)" = 0 ]; then as_root=""; else as_root="sudo"; fi
+  $as_root apt-get update -qq >&2
+  # shellcheck disable=SC2086 # a list of words
+  DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
+elif [ -z "$(apt-cache search --names-only '^linux-image-6.12-cloud-amd64$' 2>/dev/null)" ]; then
+  say "refreshing apt's lists: they hold no 6.12 kernel"
+  if [ "$(id -u)" = 0 ]; then apt-get update -qq >&2; else sudo apt-get update -qq >&2; fi
+else
+  say "Debian packages: all there"
+fi
+
+if [ node_modules/.package-lock.json -nt package-lock.json ]; then
+  say "npm packages: as package-lock.json says"
+else
+  say "npm ci"
+  npm ci --silent --no-audit --no-fund >&2
+  touch node_modules/.package-lock.json
+fi
+
+if [ -f dist/.built ] && [ -z "$(find src scripts/build.mjs tsconfig.build.json package-lock.json -newer dist/.built | head -n 1)" ]; then
+  say "build: no source is newer than dist/"
+else
+  say "building dist/"
+  npm run --silent build >&2
+fi
+
+for source in demo/*.bpf.c; do
+  object="${source%.c}.o"
+  [ "$object" -nt "$source" ] && continue
+  say "compiling $source"
+  clang -O2 -g -target bpf -I"/usr/include/$(uname -m)-linux-gnu" -c "$source" -o "$object"
+done

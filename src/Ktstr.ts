@@ -1,0 +1,111 @@
+/**
+ * Whole pipelines, composed from the rooms' services: a kernel booted, frozen and read, or an image read. For single
+ * stages import the rooms: `ktstr/btf`, `ktstr/memory`, …; the layer of `Native` is `ktstr/native`.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import { makeGuestMapAccessor } from "./bpf/GuestMapAccessor.ts"
+import { MapAccessor } from "./bpf/MapAccessor.ts"
+import type { Header } from "./bpf/Report.ts"
+import { hex } from "./core/Address.ts"
+import { KernelResolver } from "./core/KernelResolver.ts"
+import { stage } from "./core/Progress.ts"
+import { makeInitramfs } from "./kvm/Initramfs.ts"
+import { VmEngine, type VmSpec } from "./kvm/VmEngine.ts"
+import { GuestKernel } from "./memory/GuestKernel.ts"
+
+/** A kernel that stands still, ready to be read: what a dump says first, the kernel, and its maps. */
+export interface Snapshot {
+  readonly header: Header
+  readonly kernel: typeof GuestKernel.Service
+  readonly maps: typeof MapAccessor.Service
+}
+
+/** The commands in the guest ended with another status than 0. */
+export class ScriptFailed extends Schema.TaggedError<ScriptFailed>("ktstr/ScriptFailed")("ScriptFailed", {
+  status: Schema.Int,
+  lastLines: Schema.Array(Schema.String)
+}) {
+  override get message() {
+    const said = this.lastLines.length === 0 ? "it said nothing" : `it last said: ${this.lastLines.join(" | ")}`
+    return `the script in the guest failed with exit status ${this.status}; ${said}`
+  }
+}
+
+/** What to boot, besides the settings of the VM itself. */
+export interface BootOptions extends Omit<VmSpec, "kernel" | "initramfs"> {
+  /** A kernel id: `debian:6.12-cloud`, or a path. */
+  readonly kernel: string
+  /** Files of the host that the guest gets as `/include-files/NAME`, with the shared libraries they need. */
+  readonly includes?: ReadonlyArray<string>
+  /** Shell commands to run in the guest as root before it is frozen. */
+  readonly script?: string
+}
+
+/** Read an image of a guest's memory; `vmlinux` only for kernels that do not describe themselves. */
+export const openImage = Effect.fn("Ktstr.openImage")(
+  function*(path: string, options: { readonly vmlinux?: string } = {}) {
+    const kernel = yield* stage("attach")(GuestKernel.open(path, options))
+    return yield* snapshot(kernel, { source: { kind: "image", path }, freeze: null })
+  }
+)
+
+/**
+ * Boot a kernel in a VM, wait until its script has ended, freeze it and attach to its memory. The guest stands still
+ * while the scope is open, and is gone after it.
+ */
+export const bootAndFreeze = Effect.fn("Ktstr.bootAndFreeze")(function*(options: BootOptions) {
+  const { image, release } = yield* stage(`kernel ${options.kernel}`)(
+    Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(options.kernel))
+  )
+  const initramfs = yield* stage("initramfs")(makeInitramfs({ includes: options.includes, script: options.script }))
+  const engine = yield* VmEngine
+  const vm = yield* stage(`boot ${release}${options.script === undefined ? "" : " and run the script"}`)(
+    Effect.gen(function*() {
+      const vm = yield* engine.boot({ ...options, kernel: image, initramfs })
+      const status = yield* vm.awaitReady
+      if (status !== 0) return yield* new ScriptFailed({ status, lastLines: (yield* vm.consoleTail).slice(-3) })
+      return vm
+    })
+  )
+  const start = performance.now()
+  const frozen = yield* stage("freeze")(vm.freeze)
+  const millis = Math.round((performance.now() - start) * 10) / 10
+  const kernel = yield* stage("attach")(GuestKernel.fromMemory(frozen.memory, `memory of ${options.kernel}`))
+  return yield* snapshot(kernel, {
+    source: { kind: "vm", engine: `qemu (${vm.acceleration.by})`, kernel: options.kernel },
+    freeze: { at: new Date(frozen.takenAt).toISOString(), millis, cpus: vm.topology.cpus }
+  })
+})
+
+const snapshot = (kernel: typeof GuestKernel.Service, from: Pick<Header, "source" | "freeze">) =>
+  Effect.gen(function*() {
+    const maps = yield* Effect.provideService(makeGuestMapAccessor, GuestKernel, kernel)
+    const header: Header = {
+      schema: "single",
+      version: 1,
+      ...from,
+      kernel: {
+        release: kernel.release,
+        pageTableLevels: kernel.space.table.levels,
+        kaslrOffset: hex(kernel.kaslrOffset),
+        possibleCpus: kernel.perCpuOffsets.filter((offset) => offset !== undefined).length
+      }
+    }
+    return { header, kernel, maps } satisfies Snapshot
+  })
+
+const services = <E, R>(open: Effect.Effect<Snapshot, E, R>) =>
+  Layer.scopedContext(
+    Effect.map(open, ({ kernel, maps }) => Context.make(GuestKernel, kernel).pipe(Context.add(MapAccessor, maps)))
+  )
+
+/** `openImage` as a layer of its services. */
+export const layerImage = (path: string, options?: { readonly vmlinux?: string }) => services(openImage(path, options))
+
+/** `bootAndFreeze` as a layer of its services: the guest lives as long as the layer. */
+export const layerBoot = (options: BootOptions) => services(bootAndFreeze(options))
+
+export { GuestKernel, KernelResolver, MapAccessor, VmEngine }

@@ -1,0 +1,67 @@
+import type { KernelSpace } from "../memory/KernelSpace.ts"
+import { type EntryWalk, Trouble } from "./EntryWalk.ts"
+import type { PerCpuCopies } from "./PerCpuCopies.ts"
+
+/**
+ * Every element of an ARRAY (values in line), or of a PERCPU_ARRAY (a table of `__percpu` pointers). The key is the
+ * index. An element's slot is the value's size rounded up to 8.
+ * @see kernel/bpf/arraymap.c `array_map_alloc`, `bpf_percpu_array_copy`; include/linux/bpf.h `struct bpf_array`, v6.12
+ */
+export class ArrayWalk implements EntryWalk {
+  readonly keyView = new DataView(new ArrayBuffer(4))
+  readonly keyAt = 0
+  readonly trouble = new Trouble()
+  valueView: DataView = this.keyView
+  valueAt = 0
+  private index = -1
+  private readonly slot: number
+
+  constructor(
+    private readonly space: KernelSpace,
+    /** Where `bpf_array.value` lies: page number and offset in it. */
+    private readonly page: number,
+    private readonly offset: number,
+    private readonly valueSize: number,
+    private readonly maxEntries: number,
+    private readonly copies: PerCpuCopies | undefined
+  ) {
+    this.slot = copies === undefined ? Math.ceil(valueSize / 8) * 8 : 8
+  }
+
+  next(): boolean {
+    while (++this.index < this.maxEntries) {
+      const at = this.offset + this.index * this.slot
+      if (this.space.window(this.page, at, this.copies === undefined ? this.valueSize : 8)) {
+        this.valueView = this.space.view
+        this.valueAt = this.space.at
+        this.keyView.setUint32(0, this.index, true)
+        return true
+      }
+      this.trouble.add(`element ${this.index}: ${this.space.faultText}`)
+      // The next element that lies in another page: a hostile count must not cost a failing walk an element.
+      const nextPage = (Math.floor(at / 4096) + 1) * 4096
+      this.index = Math.max(this.index, Math.ceil((nextPage - this.offset) / this.slot) - 1)
+    }
+    return false
+  }
+
+  value(copy: number): boolean {
+    if (this.copies === undefined) return true
+    if (!this.copies.isPossible(copy)) return false
+    // The table's cell was found by next(), but another CPU's window may have moved the cursor since: find it again.
+    if (!this.space.window(this.page, this.offset + this.index * this.slot, 8)) return false
+    const lo = this.space.view.getUint32(this.space.at, true)
+    const hi = this.space.view.getUint32(this.space.at + 4, true)
+    if (lo === 0 && hi === 0) {
+      this.trouble.add(`element ${this.index}: its per-CPU pointer is null`)
+      return false
+    }
+    if (!this.copies.window(hi * 2 ** 20 + (lo >>> 12), lo & 4095, copy, this.valueSize)) {
+      this.trouble.add(`element ${this.index}, CPU ${copy}: ${this.space.faultText}`)
+      return false
+    }
+    this.valueView = this.space.view
+    this.valueAt = this.space.at
+    return true
+  }
+}

@@ -1,0 +1,36 @@
+/**
+ * A walk over one map's entries, one step at a time, without allocating: the walk itself is the cursor. The bytes at
+ * `key…` and `value…` are borrowed: a key is valid until `value` or `next` is called, a value until the next of either.
+ */
+export interface EntryWalk {
+  /** Step to the next entry; false at the end, or when the map is too broken to go on (see `trouble`). */
+  next(): boolean
+  readonly keyView: DataView
+  readonly keyAt: number
+  /**
+   * Point at the entry's value: `copy` is the CPU's number in per-CPU maps, else 0. False: this CPU cannot exist
+   * (`cpus` says so), or its bytes cannot be read (counted in `trouble`).
+   */
+  value(copy: number): boolean
+  readonly valueView: DataView
+  readonly valueAt: number
+  /** What went wrong so far. */
+  readonly trouble: Trouble
+}
+
+/** The problems of one walk: the first in words, the others counted, so that a broken map costs one line. */
+export class Trouble {
+  private first: string | undefined
+  private count = 0
+
+  add(problem: string): void {
+    this.first ??= problem
+    this.count++
+  }
+
+  /** One line, or null when all went well. */
+  get text(): string | null {
+    if (this.first === undefined) return null
+    return this.count === 1 ? this.first : `${this.first} (and ${this.count - 1} more problems)`
+  }
+}

@@ -1,0 +1,18 @@
+import * as Schema from "effect/Schema"
+
+/**
+ * What the kernel says about a map. A map is identified by `id`; names repeat and end after 15 bytes.
+ * @see include/linux/bpf.h `struct bpf_map`, v6.12
+ */
+export class MapInfo extends Schema.Class<MapInfo>("ktstr/MapInfo")({
+  id: Schema.Int.annotations({ description: "the kernel's id of the map, unique while it lives" }),
+  name: Schema.String.annotations({ description: "at most 15 bytes; not unique" }),
+  type: Schema.String.annotations({ description: "enum bpf_map_type in bpftool's spelling, or `type N`" }),
+  flags: Schema.Int.annotations({ description: "map_flags: BPF_F_* bits" }),
+  keySize: Schema.Int.annotations({ description: "bytes" }),
+  valueSize: Schema.Int.annotations({ description: "bytes; of one CPU's value in per-CPU maps" }),
+  maxEntries: Schema.Int,
+  keyTypeId: Schema.Int.annotations({ description: "type id in the map's BTF; 0: no type" }),
+  valueTypeId: Schema.Int.annotations({ description: "type id in the map's BTF; 0: no type" }),
+  btfId: Schema.NullOr(Schema.Int).annotations({ description: "the kernel's id of the map's BTF; null: none" })
+}) {}

@@ -1,0 +1,46 @@
+import type { KernelSpace } from "../memory/KernelSpace.ts"
+
+const PAGES = 2 ** 52
+
+/**
+ * The copies of a per-CPU allocation. A `__percpu` pointer is no address: CPU n's copy is at the pointer plus
+ * `__per_cpu_offset[n]`, modulo 2^64.
+ * @see include/linux/percpu-defs.h `per_cpu_ptr`, v6.12
+ */
+export class PerCpuCopies {
+  private readonly pages: Float64Array
+  private readonly offsets: Int32Array
+
+  private readonly space: KernelSpace
+
+  /** `perCpuOffsets[n]` is `__per_cpu_offset[n]`; undefined for a number that is no possible CPU. */
+  constructor(space: KernelSpace, perCpuOffsets: ReadonlyArray<bigint | undefined>) {
+    this.space = space
+    this.pages = Float64Array.from(perCpuOffsets, (o) => o === undefined ? -1 : Number(BigInt.asUintN(64, o) >> 12n))
+    this.offsets = Int32Array.from(perCpuOffsets, (o) => o === undefined ? 0 : Number(o & 0xfffn))
+  }
+
+  /** One more than the highest possible CPU number. */
+  get cpus(): number {
+    return this.pages.length
+  }
+
+  isPossible(cpu: number): boolean {
+    return cpu < this.pages.length && this.pages[cpu] >= 0
+  }
+
+  /** Make `length` bytes of a CPU's copy readable at `space.view`, `space.at`. */
+  window(page: number, offset: number, cpu: number, length: number): boolean {
+    const sum = offset + this.offsets[cpu]
+    return this.space.window((page + this.pages[cpu] + Math.floor(sum / 4096)) % PAGES, sum & 4095, length)
+  }
+
+  /** Does `pointer` look like a per-CPU pointer: aligned, not null, and every possible CPU's copy is mapped? */
+  isPointer(page: number, offset: number, length: number): boolean {
+    if ((page === 0 && offset === 0) || (offset & 7) !== 0) return false
+    for (let cpu = 0; cpu < this.pages.length; cpu++) {
+      if (this.isPossible(cpu) && !this.window(page, offset, cpu, length)) return false
+    }
+    return true
+  }
+}

@@ -1,0 +1,111 @@
+import * as Schema from "effect/Schema"
+import { MapInfo } from "./MapInfo.ts"
+
+/**
+ * A key or a value: plain JSON shaped by its BTF type. Integers are numbers when they fit a double, else decimal
+ * strings; pointers `"0x…"`; enums their name; bytes without a type one hex string.
+ */
+export const PlainJson = Schema.Unknown.annotations({
+  identifier: "PlainJson",
+  description: "plain JSON by BTF type: integers as numbers when safe, else decimal strings; enums by name, or number "
+    + "when they have none; pointers \"0x…\"; char arrays as strings; structs as objects with anonymous members "
+    + "flattened; bytes without a type as one hex string"
+})
+
+/** One entry: `value`, or in per-CPU maps `cpus`, whose element n is CPU n's copy (null: no such CPU, or unreadable). */
+export const Entry = Schema.Union(
+  Schema.Struct({ key: PlainJson, value: PlainJson }),
+  Schema.Struct({ key: PlainJson, cpus: Schema.Array(PlainJson) })
+).annotations({ identifier: "Entry" })
+
+/** `frozen`: read while its kernel stood still; `racing`: while it ran; `unseen`: this source cannot see the entries. */
+export const Consistency = Schema.Literal("frozen", "racing", "unseen").annotations({ identifier: "Consistency" })
+export type Consistency = typeof Consistency.Type
+
+/** A map with its entries. `truncated`: a limit cut them; `problem`: why entries are missing, null when none is. */
+export const MapDump = Schema.Struct({
+  ...MapInfo.fields,
+  consistency: Consistency,
+  entries: Schema.Array(Entry),
+  truncated: Schema.Boolean.annotations({ description: "a limit cut the entries off" }),
+  problem: Schema.NullOr(Schema.String).annotations({ description: "why entries are missing; null: none is" })
+}).annotations({ identifier: "MapDump" })
+
+/** A BPF program: what `prog_idr` says of it. */
+export const ProgramInfo = Schema.Struct({
+  id: Schema.Int,
+  name: Schema.String,
+  type: Schema.String
+}).annotations({ identifier: "ProgramInfo" })
+export type ProgramInfo = typeof ProgramInfo.Type
+
+/** Where the dump was read from. */
+export const Source = Schema.Union(
+  Schema.Struct({ kind: Schema.Literal("vm"), engine: Schema.String, kernel: Schema.String }),
+  Schema.Struct({ kind: Schema.Literal("image"), path: Schema.String })
+).annotations({ identifier: "Source" })
+export type Source = typeof Source.Type
+
+/** The kernel that was read: `uname -r`, page-table levels, and how far KASLR moved its image (bytes, hex). */
+export const Kernel = Schema.Struct({
+  release: Schema.String,
+  pageTableLevels: Schema.Literal(4, 5),
+  kaslrOffset: Schema.String,
+  possibleCpus: Schema.Int
+}).annotations({ identifier: "Kernel" })
+export type Kernel = typeof Kernel.Type
+
+/** How the kernel stood still: milliseconds from asking to every CPU stopped. Null in a dump of an image. */
+export const Freeze = Schema.Struct({
+  at: Schema.String.annotations({ description: "wall-clock time of the host, ISO 8601" }),
+  millis: Schema.Number,
+  cpus: Schema.Int
+}).annotations({ identifier: "Freeze" })
+export type Freeze = typeof Freeze.Type
+
+/** What `ktstr dump --json` prints. Adding a field is compatible; renaming one or changing a unit raises `version`. */
+export const DumpDocument = Schema.Struct({
+  schema: Schema.Literal("single", "dual", "degraded"),
+  version: Schema.Literal(1),
+  source: Source,
+  kernel: Kernel,
+  freeze: Schema.NullOr(Freeze),
+  maps: Schema.Array(MapDump),
+  programs: Schema.Array(ProgramInfo),
+  problems: Schema.Array(Schema.String)
+}).annotations({ identifier: "DumpDocument" })
+export type DumpDocument = typeof DumpDocument.Type
+
+/** What a dump says before its maps. */
+export const Header = DumpDocument.pick("schema", "version", "source", "kernel", "freeze")
+export type Header = typeof Header.Type
+
+/** One line of `ktstr dump --ndjson`. Entries carry their map's id and name. */
+export const DumpRecord = Schema.Union(
+  Schema.Struct({ record: Schema.Literal("dump"), ...Header.fields }),
+  Schema.Struct({ record: Schema.Literal("map"), ...MapInfo.fields, consistency: Consistency }),
+  Schema.Struct({
+    record: Schema.Literal("entry"),
+    id: Schema.Int,
+    name: Schema.String,
+    key: PlainJson,
+    value: PlainJson
+  }),
+  Schema.Struct({
+    record: Schema.Literal("entry"),
+    id: Schema.Int,
+    name: Schema.String,
+    key: PlainJson,
+    cpus: Schema.Array(PlainJson)
+  }),
+  Schema.Struct({
+    record: Schema.Literal("mapEnd"),
+    id: Schema.Int,
+    name: Schema.String,
+    entries: Schema.Int.annotations({ description: "how many were printed" }),
+    truncated: Schema.Boolean,
+    problem: Schema.NullOr(Schema.String)
+  }),
+  Schema.Struct({ record: Schema.Literal("program"), ...ProgramInfo.fields }),
+  Schema.Struct({ record: Schema.Literal("problem"), problem: Schema.String })
+).annotations({ identifier: "DumpRecord" })

@@ -1,0 +1,340 @@
+import type * as Either from "effect/Either"
+import { FormatError, parsing } from "../core/Errors.ts"
+import { type BtfType, type Enumerator, Kind, type Member, type SectionVariable } from "./BtfType.ts"
+
+/** A name longer than this is cut: the kernel's own limit is `KSYM_NAME_LEN`, 512 since v6.1. In bytes. */
+const NAME_LIMIT = 512
+/** Modifiers in a row before `peel` gives up. */
+const PEEL_LIMIT = 32
+/** The kernel refuses types of 4 GiB and more (kernel/bpf/btf.c `btf_array_resolve`, v6.12). */
+const SIZE_LIMIT = 2 ** 32 - 1
+
+/** Bytes after the 12 of `struct btf_type`, by kind: so many once, and so many for each of `vlen`. */
+const FIXED = Uint8Array.of(0, 4, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 4, 0, 0)
+const EACH = Uint8Array.of(0, 0, 0, 0, 12, 12, 8, 0, 0, 0, 0, 0, 0, 8, 0, 12, 0, 0, 0, 12)
+
+export interface BtfOptions {
+  /** What the bytes are, for messages: a path, `map 12's BTF`. */
+  readonly subject: string
+  /** The BTF that split BTF continues: that of the kernel being read, never the host's. */
+  readonly base?: Btf
+}
+
+/**
+ * One BTF blob: an index of its types, decoded on demand. It borrows `bytes`, which must not change.
+ * Ids count from 1 (0 is `void`), or from where the base ends.
+ * @see include/uapi/linux/btf.h and Documentation/bpf/btf.rst, v6.12
+ */
+export class Btf {
+  readonly subject: string
+  readonly base: Btf | undefined
+  /** Ids below this belong to the base. */
+  readonly firstId: number
+  /** One more than the last id. */
+  readonly endId: number
+  private readonly view: DataView
+  /** The string section, and the offset its first byte has among the strings of base and blob. */
+  private readonly text: Buffer
+  private readonly firstString: number
+  private readonly endString: number
+  /** By id - firstId: where the type's record lies in `view`, and the offset of its name. */
+  private readonly records: Uint32Array
+  private readonly nameAt: Uint32Array
+  private readonly decoded = new Map<number, BtfType>()
+
+  /**
+   * Index a blob. Only the frame is judged here: header, sections, the chain of type records, the names' offsets.
+   * What the types refer to is checked when it is followed.
+   */
+  static readonly parse = (bytes: Uint8Array, options: BtfOptions): Either.Either<Btf, FormatError> =>
+    parsing(() => new Btf(bytes, options))
+
+  private constructor(bytes: Uint8Array, { base, subject }: BtfOptions) {
+    const broken = (offset: number, expected: string) => new FormatError({ format: "BTF", subject, offset, expected })
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    if (bytes.byteLength < 24) throw broken(bytes.byteLength, "a header of 24 bytes")
+    if (view.getUint16(0, true) === 0x9feb) throw broken(0, "little-endian BTF; this blob is of a big-endian kernel")
+    if (view.getUint16(0, true) !== 0xeb9f) throw broken(0, "the magic number 9f eb")
+    if (bytes[2] !== 1) throw broken(2, `version 1, not ${bytes[2]}`)
+    const header = view.getUint32(4, true)
+    if (header < 24 || header > bytes.byteLength) throw broken(4, "a header length from 24 to the blob's")
+    const types = header + view.getUint32(8, true)
+    const typesEnd = types + view.getUint32(12, true)
+    const strings = header + view.getUint32(16, true)
+    const stringsEnd = strings + view.getUint32(20, true)
+    if (typesEnd > bytes.byteLength) throw broken(8, "a type section inside the blob")
+    if (stringsEnd > bytes.byteLength) throw broken(16, "a string section inside the blob")
+    // Split BTF may add no string of its own; otherwise a section starts with the empty string and ends one.
+    if (stringsEnd === strings ? base === undefined : bytes[stringsEnd - 1] !== 0) {
+      throw broken(stringsEnd, "a string section that ends with NUL")
+    }
+    if (base === undefined && bytes[strings] !== 0) throw broken(strings, "a string section that starts with NUL")
+
+    this.subject = subject
+    this.base = base
+    this.view = view
+    this.text = Buffer.from(bytes.buffer, bytes.byteOffset + strings, stringsEnd - strings)
+    this.firstString = base?.endString ?? 0
+    const endString = this.firstString + stringsEnd - strings
+    this.endString = endString
+    this.firstId = base?.endId ?? 1
+    const records = new Uint32Array(Math.floor((typesEnd - types) / 12))
+    const names = new Uint32Array(records.length)
+    let count = 0
+    let at = types
+    while (at < typesEnd) {
+      if (at + 12 > typesEnd) throw broken(at, "a type record inside the type section")
+      const info = view.getUint32(at + 4, true)
+      const kind = (info >>> 24) & 0x1f
+      if (kind === 0 || kind > Kind.ENUM64) {
+        throw broken(at, `a type of kind 1 to 19, not ${kind}: a newer format than this reader knows, or no BTF`)
+      }
+      const name = view.getUint32(at, true)
+      if (name >= endString) throw broken(at, "a name inside the string section")
+      names[count] = name
+      records[count++] = at
+      at += 12 + FIXED[kind] + EACH[kind] * (info & 0xffff)
+    }
+    if (at > typesEnd) throw broken(records[count - 1], "a type record inside the type section")
+    this.records = records.subarray(0, count)
+    this.nameAt = names.subarray(0, count)
+    this.endId = this.firstId + count
+  }
+
+  /** The number of a type's kind (`Kind`), -1 if there is no such type. */
+  kindOf(id: number): number {
+    const owner = this.ownerOf(id)
+    return owner === undefined ? (id === 0 ? Kind.VOID : -1) : (owner.word(id, 4) >>> 24) & 0x1f
+  }
+
+  /** The name of a type; empty when it has none or does not exist. */
+  nameOf(id: number): string {
+    const owner = this.ownerOf(id)
+    return owner === undefined ? "" : owner.string(owner.word(id, 0))
+  }
+
+  /** Every type of this name, whatever its kind, in the base too; ascending. */
+  idsByName(name: string): ReadonlyArray<number> {
+    const ids = this.base === undefined ? [] : [...this.base.idsByName(name)]
+    if (name === "" || name.includes("\0")) return ids
+    for (const offset of this.offsetsOf(name)) {
+      const before = ids.length
+      for (let index = this.nameAt.indexOf(offset); index !== -1; index = this.nameAt.indexOf(offset, index + 1)) {
+        ids.push(this.firstId + index)
+      }
+      if (ids.length > before) break
+    }
+    return ids
+  }
+
+  /**
+   * The type behind TYPEDEF, VOLATILE, CONST, RESTRICT and TYPE_TAG. After 32 of them (a cycle) it gives up and
+   * returns the modifier it has reached.
+   */
+  peel(id: number): number {
+    for (let hops = 0; hops < PEEL_LIMIT; hops++) {
+      const kind = this.kindOf(id)
+      const modifier = (kind >= Kind.TYPEDEF && kind <= Kind.RESTRICT) || kind === Kind.TYPE_TAG
+      if (!modifier) return id
+      id = this.refOf(id)
+    }
+    return id
+  }
+
+  /** Bytes of a value; of a VAR, those of its type. Undefined for what has no value, and from 4 GiB on. */
+  sizeOf(id: number): number | undefined {
+    let count = 1
+    for (let hops = 0; hops < PEEL_LIMIT; hops++) {
+      id = this.peel(id)
+      const kind = this.kindOf(id)
+      if (kind === Kind.VAR) id = this.refOf(id)
+      else if (kind === Kind.ARRAY) {
+        count *= this.wordOf(id, 20)
+        id = this.wordOf(id, 12)
+      } else {
+        const size = kind === Kind.PTR ? 8 : SIZED.has(kind) ? this.wordOf(id, 8) : Infinity
+        const bytes = count * size
+        return bytes <= SIZE_LIMIT ? bytes : undefined
+      }
+    }
+    return undefined
+  }
+
+  /** The type of this id, undefined if there is none. Decoded once. */
+  type(id: number): BtfType | undefined {
+    if (id === 0) return VOID
+    const owner = this.ownerOf(id)
+    if (owner === undefined) return undefined
+    const known = owner.decoded.get(id)
+    if (known !== undefined) return known
+    const type = owner.decode(id)
+    owner.decoded.set(id, type)
+    return type
+  }
+
+  private ownerOf(id: number): Btf | undefined {
+    let owner: Btf | undefined = this // oxlint-disable-line no-this-alias
+    while (owner !== undefined && id < owner.firstId) owner = owner.base
+    return owner !== undefined && id < owner.endId ? owner : undefined
+  }
+
+  /** The u32 at `offset` of one of this blob's own records. */
+  private word(id: number, offset: number): number {
+    return this.view.getUint32(this.records[id - this.firstId] + offset, true)
+  }
+
+  private wordOf(id: number, offset: number): number {
+    return this.ownerOf(id)?.word(id, offset) ?? 0
+  }
+
+  private refOf(id: number): number {
+    return this.wordOf(id, 8)
+  }
+
+  /** The string at an offset that counts through the base's strings; cut at 512 bytes, empty outside. */
+  private string(offset: number): string {
+    let owner: Btf = this // oxlint-disable-line no-this-alias
+    while (offset < owner.firstString && owner.base !== undefined) owner = owner.base
+    if (offset >= owner.endString) return ""
+    const { text } = owner
+    const start = offset - owner.firstString
+    const limit = Math.min(start + NAME_LIMIT, text.length)
+    let end = start
+    while (end < limit && text[end] !== 0) end++
+    return text.toString("utf8", start, end)
+  }
+
+  /**
+   * Where a string lies, counted through the base's strings. Writers store each string once (libbpf `btf__dedup`,
+   * LLVM), so the first copy that names a type is enough; a blob with many copies gets a bounded search.
+   */
+  private *offsetsOf(name: string): Generator<number> {
+    if (this.base !== undefined) yield* this.base.offsetsOf(name)
+    const { firstString, text } = this
+    const wanted = Buffer.from(`\0${name}\0`)
+    // Split BTF's strings may begin without a NUL before the first.
+    if (text.subarray(0, wanted.length - 1).equals(wanted.subarray(1))) yield firstString
+    let at = text.indexOf(wanted)
+    for (let copies = 0; at !== -1 && copies < 16; copies++) {
+      yield firstString + at + 1
+      at = text.indexOf(wanted, at + 1)
+    }
+  }
+
+  private decode(id: number): BtfType {
+    const { view } = this
+    const at = this.records[id - this.firstId]
+    const info = view.getUint32(at + 4, true)
+    const size = view.getUint32(at + 8, true) // or the type referred to
+    const name = this.string(view.getUint32(at, true))
+    const flag = info >>> 31 === 1
+    const body = at + 12
+    const each = <A>(step: number, read: (at: number) => A): ReadonlyArray<A> =>
+      Array.from({ length: info & 0xffff }, (_, index) => read(body + index * step))
+    switch ((info >>> 24) & 0x1f) {
+      case Kind.INT: {
+        const encoding = view.getUint32(body, true)
+        return {
+          kind: "INT",
+          id,
+          name,
+          size,
+          signed: (encoding & 0x0100_0000) !== 0,
+          char: (encoding & 0x0200_0000) !== 0,
+          bool: (encoding & 0x0400_0000) !== 0,
+          bitOffset: (encoding >>> 16) & 0xff,
+          bits: encoding & 0xff
+        }
+      }
+      case Kind.PTR:
+        return { kind: "PTR", id, name, type: size }
+      case Kind.TYPEDEF:
+        return { kind: "TYPEDEF", id, name, type: size }
+      case Kind.VOLATILE:
+        return { kind: "VOLATILE", id, name, type: size }
+      case Kind.CONST:
+        return { kind: "CONST", id, name, type: size }
+      case Kind.RESTRICT:
+        return { kind: "RESTRICT", id, name, type: size }
+      case Kind.TYPE_TAG:
+        return { kind: "TYPE_TAG", id, name, type: size }
+      case Kind.ARRAY:
+        return {
+          kind: "ARRAY",
+          id,
+          type: view.getUint32(body, true),
+          indexType: view.getUint32(body + 4, true),
+          count: view.getUint32(body + 8, true)
+        }
+      case Kind.STRUCT:
+      case Kind.UNION: {
+        const members = each(12, (at): Member => {
+          const where = view.getUint32(at + 8, true)
+          return {
+            name: this.string(view.getUint32(at, true)),
+            type: view.getUint32(at + 4, true),
+            bitOffset: flag ? where & 0x00ff_ffff : where,
+            bitSize: flag ? where >>> 24 : 0
+          }
+        })
+        return { kind: ((info >>> 24) & 0x1f) === Kind.STRUCT ? "STRUCT" : "UNION", id, name, size, members }
+      }
+      case Kind.ENUM: {
+        const values = each(8, (at): Enumerator => ({
+          name: this.string(view.getUint32(at, true)),
+          value: flag ? view.getInt32(at + 4, true) : view.getUint32(at + 4, true)
+        }))
+        return { kind: "ENUM", id, name, size, signed: flag, values }
+      }
+      case Kind.ENUM64: {
+        const values = each(12, (at): Enumerator => {
+          const high = flag ? view.getInt32(at + 8, true) : view.getUint32(at + 8, true)
+          const near = high * 2 ** 32 + view.getUint32(at + 4, true)
+          return {
+            name: this.string(view.getUint32(at, true)),
+            value: Number.isSafeInteger(near) ? near : (BigInt(high) << 32n) + BigInt(view.getUint32(at + 4, true))
+          }
+        })
+        return { kind: "ENUM64", id, name, size, signed: flag, values }
+      }
+      case Kind.FWD:
+        return { kind: "FWD", id, name, of: flag ? "union" : "struct" }
+      case Kind.FUNC:
+        return { kind: "FUNC", id, name, type: size, linkage: info & 0xffff }
+      case Kind.FUNC_PROTO: {
+        const parameters = each(8, (at) => ({
+          name: this.string(view.getUint32(at, true)),
+          type: view.getUint32(at + 4, true)
+        }))
+        return { kind: "FUNC_PROTO", id, returns: size, parameters }
+      }
+      case Kind.VAR:
+        return { kind: "VAR", id, name, type: size, linkage: view.getUint32(body, true) }
+      case Kind.DATASEC: {
+        const variables = each(12, (at): SectionVariable => ({
+          type: view.getUint32(at, true),
+          offset: view.getUint32(at + 4, true),
+          size: view.getUint32(at + 8, true)
+        }))
+        return { kind: "DATASEC", id, name, size, variables }
+      }
+      case Kind.FLOAT:
+        return { kind: "FLOAT", id, name, size }
+      default: // The index let nothing else in.
+        return { kind: "DECL_TAG", id, name, type: size, component: view.getInt32(body, true) }
+    }
+  }
+}
+
+const VOID: BtfType = { kind: "VOID", id: 0 }
+
+/** Kinds whose third word is their size in bytes. */
+const SIZED = new Set<number>([
+  Kind.INT,
+  Kind.STRUCT,
+  Kind.UNION,
+  Kind.ENUM,
+  Kind.ENUM64,
+  Kind.FLOAT,
+  Kind.DATASEC
+])

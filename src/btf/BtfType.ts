@@ -1,0 +1,175 @@
+/**
+ * The kinds of BTF types, by the numbers on disk.
+ * @see include/uapi/linux/btf.h `BTF_KIND_*`, v6.12
+ */
+export const Kind = {
+  VOID: 0,
+  INT: 1,
+  PTR: 2,
+  ARRAY: 3,
+  STRUCT: 4,
+  UNION: 5,
+  ENUM: 6,
+  FWD: 7,
+  TYPEDEF: 8,
+  VOLATILE: 9,
+  CONST: 10,
+  RESTRICT: 11,
+  FUNC: 12,
+  FUNC_PROTO: 13,
+  VAR: 14,
+  DATASEC: 15,
+  FLOAT: 16,
+  DECL_TAG: 17,
+  TYPE_TAG: 18,
+  ENUM64: 19
+} as const
+
+/** `"STRUCT"`, `"ENUM64"`, … */
+export type KindName = keyof typeof Kind
+
+/** A member of a struct or union; `name` is empty for an anonymous one. */
+export interface Member {
+  readonly name: string
+  readonly type: number
+  /** From the start of the struct, in bits. */
+  readonly bitOffset: number
+  /** Width of a bit-field in bits, else 0. An old blob may describe bit-fields by `Int.bits` alone. */
+  readonly bitSize: number
+}
+
+/** One name of an enum; a `bigint` only beyond ±(2^53 - 1). */
+export interface Enumerator {
+  readonly name: string
+  readonly value: number | bigint
+}
+
+/** A parameter of a function prototype; the last one of a variadic function has no name and type 0. */
+export interface Parameter {
+  readonly name: string
+  readonly type: number
+}
+
+/** Where a data section (`.bss`, `.rodata`, …) holds the variable `type`, in bytes. */
+export interface SectionVariable {
+  readonly type: number
+  readonly offset: number
+  readonly size: number
+}
+
+/** `void`, id 0. */
+export interface VoidType {
+  readonly kind: "VOID"
+  readonly id: 0
+}
+export interface IntType {
+  readonly kind: "INT"
+  readonly id: number
+  readonly name: string
+  /** In bytes. */
+  readonly size: number
+  readonly signed: boolean
+  readonly char: boolean
+  readonly bool: boolean
+  /** Where its `bits` begin in its bytes; other than 0 only for bit-fields of old blobs. */
+  readonly bitOffset: number
+  readonly bits: number
+}
+/** What only names or qualifies another type. `name` is empty but for TYPEDEF and TYPE_TAG. */
+export interface ReferenceType {
+  readonly kind: "PTR" | "TYPEDEF" | "VOLATILE" | "CONST" | "RESTRICT" | "TYPE_TAG"
+  readonly id: number
+  readonly name: string
+  readonly type: number
+}
+export interface ArrayType {
+  readonly kind: "ARRAY"
+  readonly id: number
+  readonly type: number
+  readonly indexType: number
+  readonly count: number
+}
+export interface StructType {
+  readonly kind: "STRUCT" | "UNION"
+  readonly id: number
+  readonly name: string
+  /** In bytes. */
+  readonly size: number
+  readonly members: ReadonlyArray<Member>
+}
+export interface EnumType {
+  readonly kind: "ENUM" | "ENUM64"
+  readonly id: number
+  readonly name: string
+  /** In bytes. */
+  readonly size: number
+  readonly signed: boolean
+  readonly values: ReadonlyArray<Enumerator>
+}
+export interface ForwardType {
+  readonly kind: "FWD"
+  readonly id: number
+  readonly name: string
+  readonly of: "struct" | "union"
+}
+export interface FunctionType {
+  readonly kind: "FUNC"
+  readonly id: number
+  readonly name: string
+  /** The FUNC_PROTO. */
+  readonly type: number
+  readonly linkage: number
+}
+export interface PrototypeType {
+  readonly kind: "FUNC_PROTO"
+  readonly id: number
+  readonly returns: number
+  readonly parameters: ReadonlyArray<Parameter>
+}
+export interface VariableType {
+  readonly kind: "VAR"
+  readonly id: number
+  readonly name: string
+  readonly type: number
+  /** 0 static, 1 global, 2 extern. */
+  readonly linkage: number
+}
+export interface DataSectionType {
+  readonly kind: "DATASEC"
+  readonly id: number
+  readonly name: string
+  /** In bytes; 0 in an object file that no loader has laid out yet. */
+  readonly size: number
+  readonly variables: ReadonlyArray<SectionVariable>
+}
+export interface FloatType {
+  readonly kind: "FLOAT"
+  readonly id: number
+  readonly name: string
+  /** In bytes. */
+  readonly size: number
+}
+export interface DeclTagType {
+  readonly kind: "DECL_TAG"
+  readonly id: number
+  readonly name: string
+  readonly type: number
+  /** The member or parameter that is tagged, -1 for the type itself. */
+  readonly component: number
+}
+
+/** A decoded type. Ids of other types are as in the blob: they may be out of range in a hostile one. */
+export type BtfType =
+  | VoidType
+  | IntType
+  | ReferenceType
+  | ArrayType
+  | StructType
+  | EnumType
+  | ForwardType
+  | FunctionType
+  | PrototypeType
+  | VariableType
+  | DataSectionType
+  | FloatType
+  | DeclTagType

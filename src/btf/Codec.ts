@@ -1,0 +1,65 @@
+import type { Btf } from "./Btf.ts"
+import type { ByteSink } from "./ByteSink.ts"
+import { type Program, programOf, run } from "./JsonCodec.ts"
+import { type RenderedValue, toJson } from "./RenderedValue.ts"
+import { bytesShape, type Shape, shapeOf } from "./Shape.ts"
+import { treeOf } from "./TreeCodec.ts"
+
+export interface TreeOptions {
+  /** Bytes of the value that are there; the codec's `size` if not given. */
+  readonly length?: number
+  /** The most elements that an array shows; as many as there are if not given. */
+  readonly elements?: number
+}
+
+/**
+ * Renders the values of one type. Nothing here throws: what is not there is rendered as truncated, what cannot be
+ * rendered as unsupported. One value's output is bounded: at most 32 levels, about 64 MiB.
+ */
+export interface Codec {
+  /** Bytes of a value; 0 of a type that has none. */
+  readonly size: number
+  /**
+   * Append the plain JSON of the value at `at`, as UTF-8 (its form: `toJson`). Hot: allocates nothing unless the value
+   * is truncated or has a float, a 128-bit integer or a 64-bit enum or bit-field.
+   * @param length bytes of the value that are there, if fewer than `size`
+   */
+  readonly json: (view: DataView, at: number, out: ByteSink, length?: number) => void
+  /** The value at `at` as a tree; `toJson` of it equals what `json` writes. */
+  readonly tree: (view: DataView, at: number, options?: TreeOptions) => RenderedValue
+}
+
+const codecs = new WeakMap<Btf, Map<number, Codec>>()
+
+/** The codec of a type: made once for each type of a `Btf`, so cheap to ask for again. */
+export const compile = (btf: Btf, typeId: number): Codec => {
+  let known = codecs.get(btf)
+  if (known === undefined) {
+    known = new Map()
+    codecs.set(btf, known)
+  }
+  const id = btf.peel(typeId)
+  const done = known.get(id)
+  if (done !== undefined) return done
+  const codec = codecOf(shapeOf(btf, id), btf.sizeOf(id) ?? 0)
+  known.set(id, codec)
+  return codec
+}
+
+/** For `size` bytes without a type: one lower-case hex string, bytes in the order of memory. */
+export const bytesCodec = (size: number): Codec => codecOf(bytesShape(size), size)
+
+const codecOf = (shape: Shape, size: number): Codec => {
+  const tree: Codec["tree"] = (view, at, { elements = Infinity, length = size } = {}) =>
+    treeOf(shape, view, at, Math.min(at + length, view.byteLength), elements)
+  const { extent } = shape
+  let program: Program | undefined
+  return {
+    size,
+    tree,
+    json: (view, at, out, length = size) => {
+      if (extent <= length && at + extent <= view.byteLength) run(program ??= programOf(shape), view, at, out)
+      else out.text(JSON.stringify(toJson(tree(view, at, { length }))))
+    }
+  }
+}

@@ -1,0 +1,296 @@
+import type { Btf } from "./Btf.ts"
+import type { DataSectionType, Enumerator, StructType } from "./BtfType.ts"
+
+/** Structs and arrays in one another. */
+const HEIGHT_LIMIT = 32
+/** The work to render one value, about the bytes of its JSON: what exceeds it is left out, and says so. */
+const COST_LIMIT = 1 << 26
+/** Of an array whose elements have no bytes, so many are shown. */
+const EMPTY_LIMIT = 64
+/** All shapes of one BTF, in bytes of memory or so: 1 Mi members. All types of a 6.18 kernel take a twelfth. */
+const MEMORY_LIMIT = 1 << 26
+
+/** What every shape knows. */
+interface Common {
+  /** Bytes it reads, from its own start. */
+  readonly extent: number
+  /** Work to render it: at least the bytes of its JSON, and 8 for each part. */
+  readonly cost: number
+  /** Shapes below it that hold no others. */
+  readonly leaves: number
+  /** Levels of structs and arrays. */
+  readonly height: number
+}
+/** An integer of up to 128 bits. */
+export interface Scalar extends Common {
+  readonly kind: "scalar"
+  readonly form: "int" | "char" | "bool" | "enum"
+  /** Where its lowest bit is, from its start. */
+  readonly bit: number
+  readonly bits: number
+  readonly signed: boolean
+  /** Of an enum: the first name of each value. */
+  readonly names: ReadonlyMap<number | bigint, string>
+}
+/** A pointer, a float of 4 or 8 bytes, untyped bytes, a char array. */
+export interface Leaf extends Common {
+  readonly kind: "pointer" | "float" | "bytes" | "text"
+  readonly signed: boolean
+}
+export interface Struct extends Common {
+  readonly kind: "struct" | "union"
+  readonly members: ReadonlyArray<Field>
+}
+export interface Field {
+  readonly name: string
+  /** In bytes, from the start of the struct. */
+  readonly at: number
+  readonly shape: Shape
+}
+export interface List extends Common {
+  readonly kind: "array"
+  readonly element: Shape
+  /** Bytes from an element to the next. */
+  readonly stride: number
+  readonly count: number
+  /** Elements after `count` that exceed the limits. */
+  readonly omitted: number
+}
+export interface Unsupported extends Common {
+  readonly kind: "unsupported"
+  readonly reason: string
+}
+
+/**
+ * A type resolved for rendering: modifiers peeled, anonymous members flattened, offsets summed, names at hand; and
+ * bounded, whatever the BTF says: at most 32 levels high, at most 64 Mi of work.
+ */
+export type Shape = Scalar | Leaf | Struct | List | Unsupported
+
+/** The shape of a type. Built once for each type of a `Btf`; never fails. */
+export const shapeOf = (btf: Btf, typeId: number): Shape => {
+  let builder = builders.get(btf)
+  if (builder === undefined) {
+    builder = new Builder(btf)
+    builders.set(btf, builder)
+  }
+  return builder.build(typeId, 0)
+}
+
+/** `size` bytes that have no type. */
+export const bytesShape = (size: number): Leaf => leaf("bytes", size)
+
+const leaf = (kind: Leaf["kind"], size: number, signed = false): Leaf => ({
+  kind,
+  signed,
+  extent: size,
+  // `-128,` for a char at worst; two hex digits for a byte; "0x" and 16 digits; the longest float
+  cost: kind === "text" ? 5 * size + 8 : kind === "bytes" ? 2 * size + 8 : 32,
+  leaves: 1,
+  height: 0
+})
+
+const unsupported = (reason: string): Unsupported => ({
+  kind: "unsupported",
+  reason,
+  extent: 0,
+  cost: reason.length * 6 + 24,
+  leaves: 1,
+  height: 0
+})
+
+const TOO_DEEP = unsupported(`nested deeper than ${HEIGHT_LIMIT} levels`)
+const TOO_MUCH = unsupported("more than one value can show")
+const TOO_BIG = unsupported("the BTF describes more than this reader keeps")
+const NO_NAMES: ReadonlyMap<number | bigint, string> = new Map()
+
+class Builder {
+  private readonly known = new Map<number, Shape>()
+  private memory = 0
+
+  constructor(private readonly btf: Btf) {}
+
+  build(typeId: number, depth: number): Shape {
+    const id = this.btf.peel(typeId)
+    const done = this.known.get(id)
+    if (done !== undefined) return done
+    // Not remembered: from another root this type may be fine.
+    if (depth > HEIGHT_LIMIT) return TOO_DEEP
+    this.known.set(id, unsupported("a type that contains itself"))
+    const shape = this.construct(id, depth)
+    this.known.set(id, shape)
+    return shape
+  }
+
+  private construct(id: number, depth: number): Shape {
+    const type = this.btf.type(id)
+    switch (type?.kind) {
+      case undefined:
+        return unsupported(`type ${id} does not exist`)
+      case "INT":
+        return scalar({
+          form: type.bool ? "bool" : this.isChar(id) ? "char" : "int",
+          bit: type.bitOffset,
+          bits: type.bits,
+          signed: type.signed,
+          names: NO_NAMES
+        })
+      case "ENUM":
+      case "ENUM64":
+        this.memory += type.values.length * 64
+        return scalar({
+          form: "enum",
+          bit: 0,
+          bits: type.size * 8,
+          signed: type.signed,
+          names: namesOf(type.values)
+        })
+      case "PTR":
+        return leaf("pointer", 8)
+      case "FLOAT":
+        return leaf(type.size === 4 || type.size === 8 ? "float" : "bytes", Math.min(type.size, COST_LIMIT / 4))
+      case "ARRAY":
+        return this.list(type.type, type.count, depth)
+      case "STRUCT":
+      case "UNION":
+        return this.struct(type, depth)
+      case "DATASEC":
+        return this.section(type, depth)
+      case "VAR":
+        return this.build(type.type, depth + 1)
+      case "FWD":
+        return unsupported(`${type.of} ${type.name} is only declared here`)
+      case "VOID":
+        return unsupported("void has no value")
+      case "FUNC":
+      case "FUNC_PROTO":
+        return unsupported("a function has no value")
+      case "DECL_TAG":
+        return unsupported("a tag has no value")
+      default:
+        return unsupported("modifiers without end")
+    }
+  }
+
+  /** `char` itself, by the name that clang and pahole give it (few writers set the flag): `s8`, `u8` hold numbers. */
+  private isChar(id: number): boolean {
+    const type = this.btf.type(id)
+    if (type?.kind !== "INT" || type.bits !== 8 || type.bitOffset !== 0) return false
+    return type.char || type.name === "char"
+  }
+
+  private list(typeId: number, count: number, depth: number): Shape {
+    const stride = this.btf.sizeOf(typeId)
+    const element = this.build(typeId, depth + 1)
+    if (element.kind === "unsupported") return element
+    if (stride === undefined || stride * count >= 2 ** 32) return unsupported("an array of 4 GiB or more")
+    if (element.height >= HEIGHT_LIMIT) return TOO_DEEP
+    if (element.kind === "scalar" && element.form === "char" && count > 0 && count * 5 < COST_LIMIT) {
+      return leaf("text", count, element.signed)
+    }
+    const most = stride === 0 ? EMPTY_LIMIT : Math.floor(COST_LIMIT / (element.cost + 1))
+    const shown = Math.min(count, most)
+    return {
+      kind: "array",
+      element,
+      stride,
+      count: shown,
+      omitted: count - shown,
+      extent: shown === 0 ? 0 : (shown - 1) * stride + element.extent,
+      cost: shown * (element.cost + 1) + 32,
+      leaves: shown * element.leaves,
+      height: element.height + 1
+    }
+  }
+
+  private struct(type: StructType, depth: number): Shape {
+    const members = new Members()
+    for (const member of type.members) {
+      const at = Math.floor(member.bitOffset / 8)
+      const shape = this.member(this.build(member.type, depth + 1), member.bitOffset % 8, member.bitSize)
+      if (member.name !== "") members.add(member.name, at, shape)
+      else if (shape.kind === "struct" || shape.kind === "union") {
+        for (const inner of shape.members) members.add(inner.name, at + inner.at, inner.shape)
+      } else if (shape.kind === "unsupported") members.add("(anonymous)", at, shape)
+      // Other nameless members are padding.
+      if (this.memory + members.memory > MEMORY_LIMIT) return TOO_BIG
+    }
+    this.memory += members.memory
+    return members.struct(type.kind === "UNION" ? "union" : "struct", type.size)
+  }
+
+  /** A member `bit` bits into its first byte, of `width` bits if it is a bit-field. */
+  private member(shape: Shape, bit: number, width: number): Shape {
+    if (bit === 0 && width === 0) return shape
+    if (shape.kind === "scalar") return scalar({ ...shape, bit: shape.bit + bit, bits: width || shape.bits })
+    return shape.kind === "unsupported" ? shape : unsupported("a bit-field that is no integer")
+  }
+
+  private section(type: DataSectionType, depth: number): Shape {
+    const members = new Members()
+    for (const { offset, type: id } of type.variables) {
+      members.add(this.btf.nameOf(id), offset, this.build(id, depth + 1))
+      if (this.memory + members.memory > MEMORY_LIMIT) return TOO_BIG
+    }
+    this.memory += members.memory
+    return members.struct("struct", type.size)
+  }
+}
+
+const builders = new WeakMap<Btf, Builder>()
+
+const scalar = (of: Pick<Scalar, "form" | "bit" | "bits" | "signed" | "names">): Shape => {
+  if (of.bits < 1 || of.bits > 128) return unsupported(`an integer of ${of.bits} bits`)
+  let longest = 0
+  for (const name of of.names.values()) longest = Math.max(longest, name.length)
+  return {
+    kind: "scalar",
+    form: of.form,
+    bit: of.bit,
+    bits: of.bits,
+    signed: of.signed,
+    names: of.names,
+    extent: Math.ceil((of.bit + of.bits) / 8),
+    cost: Math.max(of.bits <= 16 ? 8 : of.bits <= 64 ? 24 : 48, longest * 6 + 2),
+    leaves: 1,
+    height: 0
+  }
+}
+
+const namesOf = (values: ReadonlyArray<Enumerator>): ReadonlyMap<number | bigint, string> => {
+  const names = new Map<number | bigint, string>()
+  for (const { name, value } of values) if (name !== "" && !names.has(value)) names.set(value, name)
+  return names
+}
+
+/** The members of one struct, with the sums that bound it. */
+class Members {
+  memory = 0
+  private readonly fields: Array<Field> = []
+  private readonly names = new Set<string>()
+  private extent = 0
+  private cost = 8
+  private leaves = 0
+  private height = 0
+
+  /** Static variables of two linked files may have one name: the second is called `name@offset`. */
+  add(name: string, at: number, shape: Shape): void {
+    const key = this.names.has(name) ? `${name}@${at}` : name
+    this.names.add(key)
+    const labelled = key.length * 6 + 4
+    const room = COST_LIMIT - this.cost - labelled
+    const kept = shape.height >= HEIGHT_LIMIT ? TOO_DEEP : shape.cost > room ? TOO_MUCH : shape
+    this.fields.push({ name: key, at, shape: kept })
+    this.memory += 64 + key.length
+    this.extent = Math.max(this.extent, at + kept.extent)
+    this.cost += labelled + kept.cost
+    this.leaves += kept.leaves
+    this.height = Math.max(this.height, kept.height)
+  }
+
+  /** With the padding that its size includes. */
+  struct(kind: Struct["kind"], size: number): Struct {
+    const { cost, extent, fields, height, leaves } = this
+    return { kind, members: fields, extent: Math.max(extent, size), cost, leaves: leaves + 1, height: height + 1 }
+  }
+}

@@ -1,0 +1,47 @@
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { write } from "node:fs"
+import { setTimeout } from "node:timers/promises"
+
+/** stdout refused bytes for another reason than a reader that went away. */
+export class OutputError extends Schema.TaggedError<OutputError>("ktstr/OutputError")("OutputError", {
+  code: Schema.String
+}) {
+  override get message() {
+    return `cannot write to stdout: ${this.code}; is the disk full?`
+  }
+}
+
+const writeSome = (piece: Uint8Array, at: number): Promise<number> =>
+  new Promise((resolve, reject) =>
+    write(1, piece, at, piece.length - at, null, (error, written) => error === null ? resolve(written) : reject(error))
+  )
+
+/**
+ * Write borrowed pieces to stdout, each before the next is asked for. A closed pipe (`| head`) ends the writing and is
+ * no error; interruption ends it between two writes.
+ */
+export const writePieces = (pieces: Iterable<Uint8Array>): Effect.Effect<void, OutputError> =>
+  Effect.tryPromise({
+    try: async (signal) => {
+      for (const piece of pieces) {
+        for (let at = 0; at < piece.length && !signal.aborted;) {
+          try {
+            at += await writeSome(piece, at)
+          } catch (error) {
+            const code = error instanceof Error && "code" in error ? error.code : error
+            if (code === "EPIPE") return
+            if (code !== "EAGAIN") throw error
+            await setTimeout(1) // a pipe that somebody made non-blocking, and is full
+          }
+        }
+        if (signal.aborted) return
+      }
+    },
+    catch: (error) =>
+      new OutputError({ code: error instanceof Error && "code" in error ? String(error.code) : String(error) })
+  })
+
+/** Write text to stdout, as `writePieces` does. */
+export const writeText = (text: string): Effect.Effect<void, OutputError> =>
+  writePieces([new TextEncoder().encode(text)])

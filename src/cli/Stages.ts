@@ -1,0 +1,36 @@
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import ora from "ora"
+import { Progress } from "../core/Progress.ts"
+import { visibleLine } from "./visible.ts"
+
+/** `0.4 ms`, `12 ms`, `9.8 s`. */
+export const duration = (millis: number): string =>
+  millis < 1
+    ? `${millis.toFixed(1)} ms`
+    : millis < 1000
+    ? `${Math.round(millis)} ms`
+    : `${(millis / 1000).toFixed(1)} s`
+
+/** A terminal that does not know its size has no columns, and ora then clears lines for ever. */
+const canSpin = (): boolean => process.stderr.isTTY && process.stderr.columns > 0
+
+/**
+ * Shows each stage on stderr: a spinner while it runs (on a terminal only), then a line with the time it took. Stages
+ * that failed leave no line: the error says it all.
+ */
+export const layer: Layer.Layer<Progress> = Layer.succeed(Progress, {
+  around: (stage, work) =>
+    Effect.flatMap(Clock.currentTimeMillis, (start) => {
+      const name = visibleLine(stage)
+      const spinner = ora({ text: name, stream: process.stderr, discardStdin: false })
+      const running = Effect.sync(() => canSpin() ? spinner.start() : spinner)
+      return Effect.acquireUseRelease(running, () => work, (_, exit) =>
+        Effect.map(Clock.currentTimeMillis, (end) => {
+          spinner.stop()
+          if (Exit.isSuccess(exit)) process.stderr.write(`  ${name}: ${duration(end - start)}\n`)
+        }))
+    })
+})

@@ -1,0 +1,169 @@
+import * as Command from "@effect/platform/Command"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { dirname } from "node:path"
+import { cacheRoot } from "../core/CacheDir.ts"
+import { HostLacks } from "../core/Errors.ts"
+import * as NativeKoffi from "../core/NativeKoffi.ts"
+import { probeKvm } from "../kvm/KvmProbe.ts"
+import { findProgram } from "../kvm/Programs.ts"
+import { bold, green, red, yellow } from "./Colour.ts"
+import { writeText } from "./Output.ts"
+import { visibleLine } from "./visible.ts"
+
+/** One look at the host. `limited`: something works less well; `lacking`: no guest can be booted. */
+export const Check = Schema.Struct({
+  name: Schema.String,
+  state: Schema.Literal("ok", "limited", "lacking"),
+  found: Schema.String.annotations({ description: "what there is" }),
+  means: Schema.NullOr(Schema.String).annotations({ description: "what that means; null: nothing to know" }),
+  mend: Schema.NullOr(Schema.String).annotations({ description: "what the user can do; null: nothing is to be done" })
+}).annotations({ identifier: "Check" })
+export type Check = typeof Check.Type
+
+/** What `ktstr doctor --json` prints. */
+export const DoctorReport = Schema.Struct({
+  canBoot: Schema.Boolean.annotations({ description: "guests can be booted; false goes with exit code 3" }),
+  checks: Schema.Array(Check)
+}).annotations({ identifier: "DoctorReport" })
+
+const NO_BOOT = "no guest can be booted; --image still works"
+const NO_DEBIAN = "no debian: kernel can be fetched; those in the cache, and a kernel's path, still work"
+
+/** `version` is the argument that makes the program tell its own, if it has one. */
+const program = (
+  name: string,
+  debianPackage: string,
+  without: { readonly state: "limited" | "lacking"; readonly means: string },
+  version?: string
+) =>
+  Effect.gen(function*() {
+    const path = findProgram(name)
+    if (path === undefined) {
+      return { name, ...without, found: "not on the PATH", mend: `apt-get install ${debianPackage}` }
+    }
+    const said = version === undefined ? "" : yield* Command.string(Command.make(path, version)).pipe(
+      Effect.timeout("5 seconds"),
+      Effect.orElseSucceed(() => "")
+    )
+    const number = /\bv?(\d+\.\d+[\w.~+-]*)/.exec(said)?.[1]
+    return {
+      name,
+      state: "ok",
+      found: number === undefined ? path : `${path}, version ${number}`,
+      means: null,
+      mend: null
+    } satisfies Check
+  })
+
+const kvm = Effect.map(probeKvm, (verdict): Check => {
+  const name = "kvm"
+  const means = "guests run by software emulation, several times slower"
+  switch (verdict.kind) {
+    case "hardware":
+      return { name, state: "ok", found: verdict.why, means: null, mend: null }
+    case "emulated":
+      return {
+        name,
+        state: "limited",
+        found: verdict.why,
+        means,
+        mend: "use a host that is no guest itself, or one with nested virtualization"
+      }
+    case "absent":
+      return { name, state: "limited", found: verdict.why, means, mend: verdict.mend }
+  }
+})
+
+const cache = Effect.gen(function*() {
+  const root = yield* cacheRoot
+  const files = yield* FileSystem.FileSystem
+  const nearest = yield* existing(root)
+  yield* files.access(nearest, { writable: true })
+  const found = nearest === root ? root : `${root}, to be made when a kernel is fetched`
+  return { name: "kernel cache", state: "ok", found, means: null, mend: null } satisfies Check
+}).pipe(Effect.catchAll((error) =>
+  Effect.succeed(
+    {
+      name: "kernel cache",
+      state: "limited",
+      found: error._tag === "CacheError"
+        ? error.why
+        : "description" in error
+        ? error.description ?? error.message
+        : error.message,
+      means: NO_DEBIAN,
+      mend: "set KTSTR_CACHE_DIR to a directory that you can write"
+    } satisfies Check
+  )
+))
+
+/** The path, or the nearest directory above it that exists: a look at the host makes nothing. */
+const existing = (path: string): Effect.Effect<string, never, FileSystem.FileSystem> =>
+  Effect.flatMap(
+    FileSystem.FileSystem,
+    (files) =>
+      Effect.flatMap(Effect.orElseSucceed(files.exists(path), () => true), (there) =>
+        there ? Effect.succeed(path) : existing(dirname(path)))
+  )
+
+/** What a guest of the default size takes, with QEMU and us, in MiB. */
+const COMFORTABLE_MIB = 768
+
+const memory = Effect.sync((): Check => {
+  const mib = Math.floor(process.availableMemory() / 2 ** 20)
+  const base = { name: "memory", found: `${mib} MiB available` }
+  return mib >= COMFORTABLE_MIB
+    ? { ...base, state: "ok", means: null, mend: null }
+    : {
+      ...base,
+      state: "limited",
+      means: "a guest of 512 MiB may not fit",
+      mend: "free some, or give a smaller --memory-mib"
+    }
+})
+
+const checks = Effect.all([
+  program("qemu-system-x86_64", "qemu-system-x86", { state: "lacking", means: NO_BOOT }, "--version"),
+  kvm,
+  program("busybox", "busybox-static", { state: "lacking", means: NO_BOOT }, "--help"),
+  program("setpriv", "util-linux", { state: "lacking", means: NO_BOOT }, "--version"),
+  program("apt-get", "apt", { state: "limited", means: NO_DEBIAN }, "--version"),
+  program("dpkg-deb", "dpkg", { state: "limited", means: NO_DEBIAN }, "--version"),
+  cache,
+  memory
+])
+
+const marks = { ok: green("ok     "), limited: yellow("limited"), lacking: red("lacking") }
+
+const text = (checks: ReadonlyArray<Check>): string => {
+  const width = Math.max(...checks.map(({ name }) => name.length))
+  const indent = " ".repeat("limited".length + 2 + width + 2)
+  return checks.map(({ found, means, mend, name, state }) =>
+    [
+      `${marks[state]}  ${bold(name.padEnd(width))}  ${visibleLine(found)}`,
+      ...(means === null ? [] : [`${indent}${visibleLine(means)}`]),
+      ...(mend === null ? [] : [`${indent}to mend it: ${visibleLine(mend)}`])
+    ].join("\n") + "\n"
+  ).join("")
+}
+
+export const doctor = ({ json }: { readonly json: boolean }) =>
+  Effect.gen(function*() {
+    const found = yield* checks
+    const lacking = found.filter(({ state }) => state === "lacking")
+    const canBoot = lacking.length === 0
+    yield* writeText(
+      json
+        ? `${JSON.stringify(yield* Schema.encode(DoctorReport)({ canBoot, checks: found }))}\n`
+        : `${text(found)}${canBoot ? "\nThis host can boot guests.\n" : ""}`
+    )
+    if (!canBoot) {
+      return yield* new HostLacks({
+        what: lacking.map(({ name }) => name).join(", "),
+        why: `missing, so ${NO_BOOT}`,
+        mend: lacking.flatMap(({ mend }) => mend ?? []).join(" && ")
+      })
+    }
+  }).pipe(Effect.provide(NativeKoffi.layer))

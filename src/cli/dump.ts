@@ -1,0 +1,75 @@
+import * as Effect from "effect/Effect"
+import * as JSONSchema from "effect/JSONSchema"
+import * as Option from "effect/Option"
+import { type Dump, jsonDocument, ndjsonRecords } from "../bpf/DumpWriter.ts"
+import type { MapInfo } from "../bpf/MapInfo.ts"
+import { typeNames } from "../bpf/MapType.ts"
+import { DumpDocument } from "../bpf/Report.ts"
+import type { Snapshot } from "../Ktstr.ts"
+import type { Filter, Output, Target } from "./commands.ts"
+import { UsageError } from "./exit.ts"
+import { writePieces, writeText } from "./Output.ts"
+import { dumpText } from "./present.ts"
+import { format, Live, openTarget } from "./snapshot.ts"
+import * as Stages from "./Stages.ts"
+import { suggestion } from "./usage.ts"
+
+/** Entries of a map that are shown to people when no limit is given. */
+const LIMIT_FOR_PEOPLE = 64
+
+export const dump = (config: Target & Output & Filter & { readonly schema: boolean }) =>
+  config.schema ? writeText(`${JSON.stringify(JSONSchema.make(DumpDocument), null, 2)}\n`) : Effect.gen(function*() {
+    const as = yield* format(config)
+    const snapshot = yield* openTarget(config)
+    yield* printDump(snapshot, as, config)
+  }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
+
+/** Print a snapshot's maps, those that the filter keeps. */
+export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", filter: Filter) =>
+  Effect.gen(function*() {
+    const { header, maps } = snapshot
+    const { items, problems } = yield* maps.maps
+    const programs = yield* maps.programs
+    const kept = yield* select(snapshot, items, filter)
+    const limit = Option.getOrElse(filter.limit, () => as === "text" ? LIMIT_FOR_PEOPLE : Infinity)
+    const readers = yield* Effect.forEach(kept, maps.reader)
+    const dump: Dump = {
+      header,
+      readers,
+      // who asked for some maps does not want to read of programs; a document is always whole
+      programs: as === "text" && kept.length < items.length ? [] : programs.items,
+      problems: [...problems, ...programs.problems],
+      limit
+    }
+    yield* writePieces(as === "json" ? jsonDocument(dump) : as === "ndjson" ? ndjsonRecords(dump) : dumpText(dump))
+  })
+
+/** The maps that the filter keeps; a name that no map has fails, and a type that this kernel does not know. */
+export const select = (
+  snapshot: Snapshot,
+  items: ReadonlyArray<MapInfo>,
+  { map, type }: Pick<Filter, "map" | "type">
+) =>
+  Effect.gen(function*() {
+    const known = knownTypes(snapshot)
+    const wrong = type.find((each) => !known.includes(each))
+    if (wrong !== undefined) {
+      return yield* new UsageError({
+        problem: `--type "${wrong}": kernel ${snapshot.kernel.release} has no such map type`
+          + (suggestion(wrong, known) || `; its types are ${known.join(", ")}`)
+      })
+    }
+    const named = new Set((yield* Effect.forEach(map, snapshot.maps.find)).flat().map(({ id }) => id))
+    return items.filter((info) =>
+      (map.length === 0 || named.has(info.id)) && (type.length === 0 || type.includes(info.type))
+    )
+  })
+
+/** More map types than any kernel has. */
+const MOST_TYPES = 256
+
+/** The map types that the kernel's own BTF names. */
+const knownTypes = ({ kernel }: Snapshot): ReadonlyArray<string> => {
+  const nameOf = typeNames(kernel.btf, "bpf_map_type")
+  return Array.from({ length: MOST_TYPES }, (_, type) => nameOf(type)).filter((name) => !/^type \d+$/.test(name))
+}

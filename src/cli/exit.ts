@@ -1,0 +1,67 @@
+import * as ValidationError from "@effect/cli/ValidationError"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+import { getSystemErrorMap } from "node:util"
+import { SyscallError } from "../core/Errors.ts"
+import { visible, visibleLine } from "./visible.ts"
+
+/** The words of the command line do not fit together. */
+export class UsageError extends Schema.TaggedError<UsageError>("ktstr/UsageError")("UsageError", {
+  problem: Schema.String
+}) {
+  override get message() {
+    return `${this.problem} (ktstr --help shows the usage)`
+  }
+}
+
+/** A file that an option names cannot be read. */
+export class FileUnreadable extends Schema.TaggedError<FileUnreadable>("ktstr/FileUnreadable")("FileUnreadable", {
+  what: Schema.String,
+  why: Schema.String,
+  mend: Schema.String
+}) {
+  override get message() {
+    return `cannot read ${this.what}: ${this.why}; ${this.mend}`
+  }
+}
+
+/** 0 done, 1 the work failed, 2 wrong usage, 3 the host lacks something, 70 a bug of ours, 130 interrupted. */
+export const exitCode = <A, E>(exit: Exit.Exit<A, E>): number => {
+  if (Exit.isSuccess(exit)) return 0
+  if (Cause.isInterruptedOnly(exit.cause)) return 130
+  return Option.match(Cause.failureOption(exit.cause), {
+    onNone: () => 70,
+    onSome: (error) =>
+      ValidationError.isValidationError(error) || Predicate.isTagged(error, "UsageError")
+        ? 2
+        : Predicate.isTagged(error, "HostLacks")
+        ? 3
+        : 1
+  })
+}
+
+/** One line for a failure, a trace for a bug, nothing for an interruption and for what @effect/cli has printed. */
+export const report = <E>(cause: Cause.Cause<E>): Effect.Effect<void> =>
+  Effect.sync(() =>
+    Option.match(Cause.failureOption(cause), {
+      onNone: () => {
+        if (Cause.isInterruptedOnly(cause)) return
+        process.stderr.write(`ktstr: a bug in ktstr, please report it:\n${visible(Cause.pretty(cause))}\n`)
+      },
+      onSome: (error) => {
+        if (!ValidationError.isValidationError(error)) process.stderr.write(`ktstr: ${visibleLine(sentence(error))}\n`)
+      }
+    })
+  )
+
+const sentence = (error: unknown): string => {
+  if (error instanceof SyscallError && error.syscall === "open") {
+    const why = getSystemErrorMap().get(-error.errno)?.[1] ?? error.code
+    return `cannot open ${error.subject === "" ? "a file without a name" : error.subject}: ${why}; check the path`
+  }
+  return error instanceof Error ? error.message : String(error)
+}

@@ -1,0 +1,35 @@
+import * as Effect from "effect/Effect"
+import type { Filter, Output, Target } from "./commands.ts"
+import { printDump, select } from "./dump.ts"
+import { writeText } from "./Output.ts"
+import { headerText, mapTable, problemLines } from "./present.ts"
+import { format, Live, openTarget } from "./snapshot.ts"
+import * as Stages from "./Stages.ts"
+
+export const list = (config: Target & Output & Pick<Filter, "map" | "type">) =>
+  Effect.gen(function*() {
+    const as = yield* format(config)
+    const snapshot = yield* openTarget(config)
+    const { items, problems } = yield* snapshot.maps.maps
+    const maps = yield* select(snapshot, items, config)
+    switch (as) {
+      case "json":
+        return yield* writeText(`${JSON.stringify({ ...snapshot.header, maps, problems })}\n`)
+      case "ndjson":
+        return yield* writeText(
+          [
+            ...maps.map((info) => ({ record: "map", ...info })),
+            ...problems.map((problem) => ({ record: "problem", problem }))
+          ].map((record) => `${JSON.stringify(record)}\n`).join("")
+        )
+      case "text":
+        return yield* writeText(headerText(snapshot.header) + mapTable(maps) + problemLines(problems))
+    }
+  }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
+
+export const show = (config: Target & Output & Pick<Filter, "limit"> & { readonly name: string }) =>
+  Effect.gen(function*() {
+    const as = yield* format(config)
+    const snapshot = yield* openTarget(config)
+    yield* printDump(snapshot, as, { map: [config.name], type: [], limit: config.limit })
+  }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))

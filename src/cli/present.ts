@@ -1,0 +1,106 @@
+import type { Dump } from "../bpf/DumpWriter.ts"
+import type { MapInfo } from "../bpf/MapInfo.ts"
+import { type MapReader, problemOf } from "../bpf/MapReader.ts"
+import type { Header } from "../bpf/Report.ts"
+import { textOf } from "../btf/Text.ts"
+import { bold, dim, yellow } from "./Colour.ts"
+import { duration } from "./Stages.ts"
+import { table } from "./Table.ts"
+import { visibleLine } from "./visible.ts"
+
+/** Text is handed on in pieces of about this many characters. */
+const PIECE = 1 << 16
+
+const plural = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`
+
+/** One line: which kernel, how it stood still. */
+export const headerText = ({ freeze, kernel, source }: Header): string => {
+  const facts = [
+    `kernel ${bold(visibleLine(kernel.release))}`,
+    plural(kernel.possibleCpus, "possible CPU"),
+    `${kernel.pageTableLevels}-level paging`,
+    `KASLR ${kernel.kaslrOffset}`,
+    source.kind === "vm" ? source.engine : visibleLine(source.path),
+    ...(freeze === null ? [] : [`frozen in ${duration(freeze.millis)}`])
+  ]
+  return `${facts.join(" · ")}\n\n`
+}
+
+/** The maps as aligned columns. */
+export const mapTable = (maps: ReadonlyArray<MapInfo>): string =>
+  maps.length === 0 ? "no maps\n" : table(
+    ["ID", "NAME", "TYPE", "KEY", "VALUE", "MAX ENTRIES", "FLAGS"],
+    maps.map((map) => [
+      String(map.id),
+      visibleLine(map.name),
+      visibleLine(map.type),
+      `${map.keySize} B`,
+      `${map.valueSize} B`,
+      String(map.maxEntries),
+      map.flags === 0 ? "" : `0x${map.flags.toString(16)}`
+    ]),
+    [0, 3, 4, 5]
+  )
+
+export const problemLines = (problems: ReadonlyArray<string>): string =>
+  problems.map((problem) => `${yellow(`problem: ${visibleLine(problem)}`)}\n`).join("")
+
+/** A dump for people, piece by piece. */
+export function* dumpText(dump: Dump): Generator<Uint8Array, void> {
+  const encoder = new TextEncoder()
+  let text = headerText(dump.header)
+  for (const reader of dump.readers) {
+    for (const part of mapText(reader, dump.limit)) {
+      text += part
+      if (text.length < PIECE) continue
+      yield encoder.encode(text)
+      text = ""
+    }
+  }
+  if (dump.programs.length > 0) {
+    const rows = dump.programs.map(({ id, name, type }) => [String(id), visibleLine(name), visibleLine(type)])
+    text += `${bold("programs")}\n${table(["ID", "NAME", "TYPE"], rows, [0])}`
+  }
+  yield encoder.encode(text + problemLines(dump.problems))
+}
+
+function* mapText(reader: MapReader, limit: number): Generator<string, void> {
+  const { cpus, info } = reader
+  yield `${bold(`#${info.id} ${visibleLine(info.name)}`)}  ${visibleLine(info.type)}  `
+  yield dim(
+    `key ${info.keySize} B · value ${info.valueSize} B · at most ${info.maxEntries} ${
+      info.maxEntries === 1 ? "entry" : "entries"
+    }\n`
+  )
+  const walk = reader.walk?.() ?? null
+  let shown = 0
+  let truncated = false
+  while (walk?.next() === true) {
+    if (shown === limit) {
+      truncated = true
+      break
+    }
+    const key = textOf(reader.key.tree(walk.keyView, walk.keyAt), { indent: 2, column: 2 })
+    yield `  ${key}:`
+    const column = key.length - key.lastIndexOf("\n") + 3
+    if (cpus === null) {
+      walk.value(0)
+      yield ` ${textOf(reader.value.tree(walk.valueView, walk.valueAt), { indent: 2, column })}\n`
+    } else {
+      yield "\n"
+      for (let cpu = 0; cpu < cpus; cpu++) {
+        const label = `CPU ${cpu}:`
+        const value = walk.value(cpu)
+          ? textOf(reader.value.tree(walk.valueView, walk.valueAt), { indent: 4, column: 5 + label.length })
+          : "unreadable"
+        yield `    ${dim(label)} ${value}\n`
+      }
+    }
+    shown++
+  }
+  const problem = problemOf(reader, walk)
+  if (truncated) yield dim(`  only the first ${shown} are shown; --limit N shows more\n`)
+  if (problem !== null) yield `  ${yellow(visibleLine(problem))}\n`
+  if (walk !== null && shown === 0 && problem === null && !truncated) yield dim("  empty\n")
+  yield "\n"
+}

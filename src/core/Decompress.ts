@@ -1,0 +1,155 @@
+import * as Effect from "effect/Effect"
+import { Buffer } from "node:buffer"
+import { gunzip } from "node:zlib"
+import { FormatError } from "./Errors.ts"
+
+/** The longest output that `decompress` makes: 512 MiB, ten times a distribution's kernel. */
+export const MAX_OUTPUT = 512 * 2 ** 20
+
+/**
+ * Decompress gzip, zstd, legacy LZ4 or xz (told apart by their first bytes) into exactly `size` bytes, never more than
+ * `MAX_OUTPUT`. Data that would overflow or underfill that are a `FormatError`, as is a checksum that does not match
+ * (legacy LZ4 has none).
+ * @param subject what errors call the data
+ */
+export const decompress = Effect.fn("Decompress.decompress")(
+  function*(bytes: Uint8Array, size: number, subject: string): Effect.fn.Return<Uint8Array, FormatError> {
+    const format = formats.find(({ magic }) => magic.every((byte, i) => bytes[i] === byte))
+    if (format?.decode === undefined) {
+      const found = format === undefined ? "" : `, found ${format.name}`
+      return yield* broken(subject, 0, `gzip, zstd, lz4 (legacy) or xz data${found}`)
+    }
+    if (size > MAX_OUTPUT) return yield* broken(subject, 0, `at most ${MAX_OUTPUT} bytes of output, not ${size}`)
+    const output = yield* format.decode(bytes, size, subject)
+    if (output.length === size) return output
+    return yield* broken(subject, bytes.length, `${size} bytes of output, found ${output.length}`)
+  }
+)
+
+const broken = (subject: string, offset: number, expected: string): FormatError =>
+  new FormatError({ format: "compressed data", subject, offset, expected })
+
+type Decode = (bytes: Uint8Array, size: number, subject: string) => Effect.Effect<Uint8Array, FormatError>
+
+const decodeGzip: Decode = (bytes, size, subject) =>
+  Effect.async((resume) =>
+    gunzip(bytes, { maxOutputLength: Math.max(size, 1) }, (error, output) =>
+      resume(
+        error === null
+          ? Effect.succeed(output)
+          : Effect.fail(broken(subject, 0, `sound gzip data (${error.message})`))
+      ))
+  )
+
+/**
+ * zstd by the reference implementation. It allocates what the frame header says the content is, and grows without a
+ * limit of ours where that is absent, as in kernels (compressed from a pipe): so write the size into the header, and the
+ * library checks it too.
+ */
+const decodeZstd: Decode = (bytes, size, subject) =>
+  Effect.suspend(() => {
+    const frame = withContentSize(bytes, size)
+    if (frame === undefined) return Effect.fail(broken(subject, 4, `a zstd frame of ${size} bytes of content`))
+    return Effect.tryPromise({
+      try: async () => {
+        const { default: Zstd } = await import("numcodecs/zstd") // 0.7 MB of code that few runs need
+        return Zstd.fromConfig({ id: "zstd" }).decode(frame)
+      },
+      catch: (error) =>
+        broken(subject, 0, `sound zstd data (${error instanceof Error ? error.message : String(error)})`)
+    })
+  })
+
+/**
+ * The frame with `size` as its content size; undefined where it says another one or has no whole header.
+ * @see RFC 8878, 3.1.1.1 "Frame Header"
+ */
+const withContentSize = (bytes: Uint8Array, size: number): Uint8Array | undefined => {
+  if (bytes.length < 18) return undefined // the longest header
+  const descriptor = bytes[4]
+  const sizeFlag = descriptor >> 6
+  const singleSegment = (descriptor & 0x20) !== 0
+  const sizeAt = 5 + (singleSegment ? 0 : 1) + [0, 1, 2, 4][descriptor & 3] // window descriptor, dictionary id
+  if (sizeFlag === 0 && !singleSegment) {
+    const frame = new Uint8Array(bytes.length + 4)
+    frame.set(bytes.subarray(0, sizeAt))
+    frame[4] = descriptor | 0x80 // a content size of four bytes
+    new DataView(frame.buffer).setUint32(sizeAt, size, true)
+    frame.set(bytes.subarray(sizeAt), sizeAt + 4)
+    return frame
+  }
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const said = [
+    () => bytes[sizeAt],
+    () => view.getUint16(sizeAt, true) + 256,
+    () => view.getUint32(sizeAt, true),
+    () => Number(view.getBigUint64(sizeAt, true))
+  ][sizeFlag]()
+  return said === size ? bytes : undefined
+}
+
+/** A block of a legacy LZ4 frame holds this many bytes when unpacked, the last one fewer. */
+const LZ4_BLOCK = 8 * 2 ** 20
+
+/**
+ * The legacy LZ4 frame (`lz4 -l`), which is the one the kernel's build makes: after the magic, blocks behind their packed
+ * length each. The library unpacks a block behind its bound.
+ * @see doc/lz4_Frame_format.md of the lz4 project, "Legacy frame"; lib/decompress_unlz4.c, v6.12
+ */
+const decodeLz4: Decode = (bytes, size, subject) =>
+  Effect.gen(function*() {
+    const { uncompress } = yield* Effect.promise(() => import("lz4-napi"))
+    const output = new Uint8Array(size)
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    let filled = 0
+    for (let at = 4; at < bytes.length;) {
+      const packed = at + 4 <= bytes.length ? view.getUint32(at, true) : Infinity
+      if (at + 4 + packed > bytes.length) return yield* broken(subject, at, "an LZ4 block inside the frame")
+      const block = Buffer.alloc(4 + packed)
+      block.writeUInt32LE(LZ4_BLOCK)
+      block.set(bytes.subarray(at + 4, at + 4 + packed), 4)
+      const piece = yield* Effect.tryPromise({
+        try: () => uncompress(block),
+        catch: (error) =>
+          broken(subject, at, `a sound LZ4 block (${error instanceof Error ? error.message : String(error)})`)
+      })
+      if (filled + piece.length > size) return yield* broken(subject, at, `${size} bytes of output, found more`)
+      output.set(piece, filled)
+      filled += piece.length
+      at += 4 + packed
+    }
+    return output.subarray(0, filled)
+  })
+
+/** What liblzma may take: the kernel's build uses dictionaries up to 128 MiB (scripts/xz_wrap.sh, v6.12). */
+const XZ_MEMORY = 192 * 2 ** 20
+
+const decodeXz: Decode = (bytes, size, subject) =>
+  Effect.tryPromise({
+    try: async (signal) => {
+      const { default: lzma } = await import("lzma-native")
+      const stream = lzma.createStream("streamDecoder", { memlimit: XZ_MEMORY })
+      stream.end(bytes)
+      const output = new Uint8Array(size)
+      let filled = 0
+      for await (const piece of stream) {
+        if (signal.aborted) break
+        if (filled + piece.length > size) throw new Error(`it has more than ${size} bytes`)
+        output.set(piece, filled)
+        filled += piece.length
+      }
+      return output.subarray(0, filled)
+    },
+    catch: (error) => broken(subject, 0, `sound xz data (${error instanceof Error ? error.message : String(error)})`)
+  })
+
+/** What a kernel may be compressed with; those without a decoder are known for a clear message only. */
+const formats: ReadonlyArray<{ name: string; magic: ReadonlyArray<number>; decode?: Decode }> = [
+  { name: "gzip", magic: [0x1f, 0x8b], decode: decodeGzip },
+  { name: "zstd", magic: [0x28, 0xb5, 0x2f, 0xfd], decode: decodeZstd },
+  { name: "lz4", magic: [0x02, 0x21, 0x4c, 0x18], decode: decodeLz4 },
+  { name: "xz", magic: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00], decode: decodeXz },
+  { name: "bzip2", magic: [0x42, 0x5a, 0x68] },
+  { name: "lzma", magic: [0x5d, 0x00, 0x00] },
+  { name: "lzo", magic: [0x89, 0x4c, 0x5a, 0x4f] }
+]

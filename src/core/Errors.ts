@@ -1,0 +1,70 @@
+import * as Either from "effect/Either"
+import * as Schema from "effect/Schema"
+import { getSystemErrorName } from "node:util"
+
+/** A system call failed on `subject`. `errno` is the positive Linux number, `code` its name. */
+export class SyscallError extends Schema.TaggedError<SyscallError>("ktstr/SyscallError")("SyscallError", {
+  syscall: Schema.String,
+  subject: Schema.String,
+  errno: Schema.Int,
+  code: Schema.String
+}) {
+  static readonly of = (syscall: string, subject: string, errno: number): SyscallError =>
+    new SyscallError({ syscall, subject, errno, code: errnoName(errno) })
+  override get message() {
+    return `${this.syscall} ${this.subject}: ${this.code} (errno ${this.errno})`
+  }
+}
+
+/** `ENOENT` for 2; `errno N` for a number that has no name. */
+export const errnoName = (errno: number): string => {
+  try {
+    return getSystemErrorName(-errno)
+  } catch {
+    return `errno ${errno}`
+  }
+}
+
+/** Bytes that break a format's rules at `offset`, counted from the start of the caller's buffer. */
+export class FormatError extends Schema.TaggedError<FormatError>("ktstr/FormatError")("FormatError", {
+  format: Schema.Literal(
+    "ELF",
+    "BTF",
+    "kernel image",
+    "compressed data",
+    "kallsyms",
+    "VMCOREINFO",
+    "cpio",
+    "memory layout"
+  ),
+  subject: Schema.String,
+  offset: Schema.Number,
+  expected: Schema.String
+}) {
+  override get message() {
+    return `${this.subject}: ${this.format} at byte ${this.offset}: expected ${this.expected}`
+  }
+}
+
+/**
+ * The host lacks a program, a device or a right that the work needs; exit code 3. `mend` is what the user can do.
+ */
+export class HostLacks extends Schema.TaggedError<HostLacks>("ktstr/HostLacks")("HostLacks", {
+  what: Schema.String,
+  why: Schema.String,
+  mend: Schema.String
+}) {
+  override get message() {
+    return `${this.what}: ${this.why}; ${this.mend}`
+  }
+}
+
+/** Run a throwing parser: its `FormatError` becomes a value, anything else is a bug and keeps flying. */
+export const parsing = <A>(parse: () => A): Either.Either<A, FormatError> =>
+  Either.try({
+    try: parse,
+    catch: (error) => {
+      if (error instanceof FormatError) return error
+      throw error
+    }
+  })

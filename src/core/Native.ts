@@ -1,0 +1,31 @@
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { SyscallError } from "./Errors.ts"
+
+/**
+ * The system calls that Node has no API for. The tag alone: importing it loads no koffi; the layer that does is
+ * `ktstr/native`. Only what is used is here.
+ */
+export class Native extends Context.Tag("ktstr/core/Native")<Native, {
+  /**
+   * Map `length` bytes of `fd` from byte `offset` (a multiple of 4096) until the scope closes. Touching the buffer after
+   * that, or past the file's end, is SIGSEGV or SIGBUS, not an error.
+   */
+  readonly mmap: (
+    fd: number,
+    offset: number,
+    length: number,
+    access: "read" | "write"
+  ) => Effect.Effect<ArrayBuffer, SyscallError, Scope.Scope>
+  /** An anonymous file in memory (memfd_create), closed with the scope. `subject` names it in /proc. */
+  readonly memfd: (subject: string, bytes: number) => Effect.Effect<number, SyscallError, Scope.Scope>
+  /** Open a path (`flags` as in fcntl.h) and close it with the scope. */
+  readonly open: (path: string, flags: number) => Effect.Effect<number, SyscallError, Scope.Scope>
+  /** ioctl(2) with an integer or a buffer that the kernel reads and writes; gives the call's result. */
+  readonly ioctl: (
+    fd: number,
+    request: number,
+    argument: number | Uint8Array
+  ) => Effect.Effect<number, SyscallError>
+}>() {}

@@ -1,0 +1,92 @@
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import koffi from "koffi"
+import { SyscallError } from "./Errors.ts"
+import { Native } from "./Native.ts"
+
+// include/uapi/asm-generic/mman-common.h, include/uapi/asm-generic/fcntl.h, include/uapi/linux/memfd.h
+const PROT_READ = 1
+const PROT_WRITE = 2
+const MAP_SHARED = 1
+const O_CLOEXEC = 0o2000000
+const MFD_CLOEXEC = 1
+const EINVAL = 22
+
+/** koffi 3 gives a `void *` as a bigint, so MAP_FAILED, which is -1 in C, is this. */
+const MAP_FAILED = 2n ** 64n - 1n
+
+/** koffi ends the process when asked for a view longer than one ArrayBuffer of Node 20 can be. */
+const MAX_MAPPING = 2 ** 32
+
+/**
+ * `Native` over libc through koffi. This module is the only one that loads it.
+ *
+ * Every buffer that `mmap` gives is valid until its scope closes and no longer: Node cannot detach it, so a later touch
+ * is SIGSEGV, which no handler sees. Keep views of it in values that live in the same scope.
+ */
+export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
+  const libc = koffi.load("libc.so.6")
+  const cOpen = libc.func("int open(const char *path, int flags, int mode)")
+  const cClose = libc.func("int close(int fd)")
+  const cMemfd = libc.func("int memfd_create(const char *name, unsigned int flags)")
+  const cTruncate = libc.func("int ftruncate(int fd, int64_t length)")
+  const cMmap = libc.func("void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)")
+  const cMunmap = libc.func("int munmap(void *addr, size_t length)")
+  const cIoctl = libc.func("int ioctl(int fd, unsigned long request, intptr_t argument)")
+  const cIoctlBuffer = libc.func("int ioctl(int fd, unsigned long request, void *argument)")
+
+  // errno belongs to the thread and is soon overwritten: read it in the same synchronous step as the call
+  const failed = (syscall: string, subject: string): SyscallError => SyscallError.of(syscall, subject, koffi.errno())
+
+  const scopedFd = (acquire: () => Effect.Effect<number, SyscallError>) =>
+    Effect.acquireRelease(Effect.suspend(acquire), (fd) => Effect.sync(() => cClose(fd)))
+
+  const open = (path: string, flags: number): Effect.Effect<number, SyscallError, Scope.Scope> =>
+    scopedFd(() => {
+      const fd: number = cOpen(path, flags | O_CLOEXEC, 0o600)
+      return fd >= 0 ? Effect.succeed(fd) : failed("open", path)
+    })
+
+  const memfd = (subject: string, bytes: number): Effect.Effect<number, SyscallError, Scope.Scope> =>
+    scopedFd(() => {
+      const fd: number = cMemfd(subject, MFD_CLOEXEC)
+      if (fd < 0) return failed("memfd_create", subject)
+      if (cTruncate(fd, bytes) === 0) return Effect.succeed(fd)
+      const error = failed("ftruncate", `${subject} to ${bytes} bytes`)
+      cClose(fd)
+      return error
+    })
+
+  const mmap = (
+    fd: number,
+    offset: number,
+    length: number,
+    access: "read" | "write"
+  ): Effect.Effect<ArrayBuffer, SyscallError, Scope.Scope> => {
+    const subject = `fd ${fd}, ${length} bytes at ${offset}`
+    const acquire = Effect.suspend(() => {
+      if (length > MAX_MAPPING) return SyscallError.of("mmap", subject, EINVAL)
+      const protection = access === "read" ? PROT_READ : PROT_READ | PROT_WRITE
+      const address: bigint = cMmap(null, length, protection, MAP_SHARED, fd, offset)
+      return address === MAP_FAILED ? failed("mmap", subject) : Effect.succeed(address)
+    })
+    return Effect.acquireRelease(acquire, (address) => Effect.sync(() => cMunmap(address, length))).pipe(
+      Effect.map((address) => koffi.view(address, length))
+    )
+  }
+
+  const ioctl = (
+    fd: number,
+    request: number,
+    argument: number | Uint8Array
+  ): Effect.Effect<number, SyscallError> =>
+    Effect.suspend(() => {
+      const result: number = typeof argument === "number"
+        ? cIoctl(fd, request, argument)
+        : cIoctlBuffer(fd, request, argument)
+      return result >= 0 ? Effect.succeed(result) : failed("ioctl", `fd ${fd}, request 0x${request.toString(16)}`)
+    })
+
+  return { open, memfd, mmap, ioctl }
+})

@@ -1,0 +1,18 @@
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+
+/**
+ * Who is told of the stages of long work, such as "boot guest". By default nobody; the command shows them on stderr.
+ * A `Context.Reference`, so no program has to provide it.
+ */
+export class Progress extends Context.Reference<Progress>()("ktstr/core/Progress", {
+  defaultValue: (): {
+    readonly around: <A, E, R>(name: string, work: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  } => ({
+    around: (_name, work) => work
+  })
+}) {}
+
+/** Make `work` a stage: a tracing span of that name, shown as progress while it runs. */
+export const stage = (name: string) => <A, E, R>(work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.flatMap(Progress, (progress) => progress.around(name, Effect.withSpan(work, name)))

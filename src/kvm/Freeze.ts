@@ -1,0 +1,75 @@
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import type { FormatError } from "../core/Errors.ts"
+import { GuestMemory } from "../memory/GuestMemory.ts"
+import { ramRanges, regionsOf } from "./MemoryLayout.ts"
+import type { Qmp, QmpError } from "./Qmp.ts"
+import { FreezeTimeout, type FrozenVm } from "./VmEngine.ts"
+
+/** Longest wait for QEMU to say that the guest moves again. */
+const THAW_SECONDS = 1
+
+/** What QEMU shares with us: the backend `name` of `size` bytes, mapped as `windows` of `windowBytes` in order. */
+export interface SharedRam {
+  readonly name: string
+  readonly size: number
+  readonly windows: ReadonlyArray<ArrayBuffer>
+  readonly windowBytes: number
+}
+
+const Status = Schema.Struct({ running: Schema.Boolean, status: Schema.String })
+
+/**
+ * `Vm.freeze` over a monitor: `stop`, then the state confirmed, then guest memory in the layout that QEMU has now. Scopes
+ * are counted; the last to close sends `cont`. Commands of one freeze and of one thaw do not mix.
+ * @param ended fails with how the VM ended, once it has
+ */
+export const makeFreeze = <E>(
+  qmp: Qmp,
+  ram: SharedRam,
+  ended: Effect.Effect<never, E>,
+  limit: Duration.Duration
+): Effect.Effect<FrozenVm, FreezeTimeout | E, Scope.Scope> => {
+  const alone = Effect.unsafeMakeSemaphore(1).withPermits(1)
+  const seconds = Duration.toSeconds(limit)
+  let holders = 0
+
+  const thaw = alone(Effect.suspend(() => --holders > 0 ? Effect.void : qmp.execute("cont", Schema.Unknown))).pipe(
+    // a finalizer cannot be interrupted, its waiting can; a monitor that does not answer now has still been told
+    Effect.interruptible,
+    Effect.timeout(Duration.seconds(THAW_SECONDS)),
+    Effect.ignore
+  )
+  const stopped = qmp.execute("query-status", Status).pipe(
+    Effect.repeat({ until: ({ running }) => !running, schedule: Schedule.spaced("5 millis") })
+  )
+  const stop = alone(Effect.gen(function*() {
+    yield* qmp.execute("stop", Schema.Unknown)
+    yield* stopped
+    const takenAt = yield* Clock.currentTimeMillis
+    const mtree = yield* qmp.execute("human-monitor-command", Schema.String, { "command-line": "info mtree -f" })
+    const ranges = yield* ramRanges(mtree, ram.name, ram.size)
+    const regions = regionsOf(ranges, ram.windows, ram.windowBytes)
+    return { memory: yield* GuestMemory.make(regions, { subject: "the guest", writable: true }), takenAt }
+  })).pipe(
+    Effect.timeoutFail({
+      duration: limit,
+      onTimeout: () => new FreezeTimeout({ seconds, why: "QEMU's monitor has not confirmed it" })
+    })
+  )
+  const failed = (error: FreezeTimeout | QmpError | FormatError): Effect.Effect<never, FreezeTimeout | E> =>
+    error._tag === "FreezeTimeout"
+      ? error
+      : error._tag === "QmpError" && error.reason === "closed"
+      ? ended
+      : new FreezeTimeout({ seconds, why: error.message })
+
+  return Effect.zipRight(
+    Effect.acquireRelease(Effect.sync(() => holders++), () => thaw),
+    Effect.catchAll(stop, failed)
+  )
+}

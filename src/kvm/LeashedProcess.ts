@@ -1,0 +1,69 @@
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
+import type * as Scope from "effect/Scope"
+import { type ChildProcess, spawn } from "node:child_process"
+import { Socket } from "node:net"
+import type { HostLacks } from "../core/Errors.ts"
+import { requireProgram } from "./Programs.ts"
+import type { VmExit } from "./VmEngine.ts"
+
+/** A child process that cannot outlive us. */
+export interface LeashedProcess {
+  readonly pid: number
+  /** Our ends of the descriptors asked for as `"socket"`, by descriptor number in the child. */
+  readonly socket: (fd: number) => Socket
+  /** How it ended, known when all it wrote has been read too. */
+  readonly exit: Effect.Effect<VmExit>
+}
+
+/**
+ * Run `program`, whose descriptors 0, 1, 2 … are `descriptors`: `"null"` is /dev/null, a number is one of ours to
+ * inherit, a socket is a new pair of UNIX sockets. It gets no other descriptor, no environment, and a session of its own,
+ * so that a terminal's Ctrl-C reaches us alone. Closing the scope kills it and waits for its end.
+ *
+ * The kernel kills it when we die, were it by SIGKILL: `setpriv` asks for that (PR_SET_PDEATHSIG, which survives exec),
+ * and the shell in between gives up when we had died even before.
+ */
+export const runLeashed = (
+  program: string,
+  parameters: ReadonlyArray<string>,
+  descriptors: ReadonlyArray<"null" | "socket" | number>
+): Effect.Effect<LeashedProcess, HostLacks, Scope.Scope> =>
+  Effect.gen(function*() {
+    const setpriv = yield* requireProgram("setpriv", "it ties the VM's life to ours", "util-linux")
+    const leash = ["--pdeathsig", "KILL", "/bin/sh", "-c", `[ "$PPID" = "$0" ] && exec "$@"`, String(process.pid)]
+    const start = Effect.sync(() => {
+      const child = spawn(setpriv, [...leash, program, ...parameters], {
+        detached: true,
+        env: {},
+        stdio: descriptors.map((fd) => fd === "null" ? "ignore" : fd === "socket" ? "pipe" : fd)
+      })
+      // a reset connection says no more than the process's end does
+      for (const socket of child.stdio) socket?.on("error", () => undefined)
+      return { child, exit: exitOf(child) }
+    })
+    const { child, exit } = yield* Effect.acquireRelease(
+      start,
+      ({ child, exit }) => Effect.zipRight(Effect.sync(() => child.kill("SIGKILL")), Deferred.await(exit))
+    )
+    return {
+      pid: child.pid ?? 0,
+      socket: (fd) => {
+        const socket = child.stdio[fd]
+        if (socket instanceof Socket) return socket
+        throw new TypeError(`descriptor ${fd} is no socket`)
+      },
+      exit: Deferred.await(exit)
+    }
+  })
+
+const exitOf = (child: ChildProcess): Deferred.Deferred<VmExit> => {
+  const exit = Deferred.unsafeMake<VmExit>(FiberId.none)
+  const done = (status: number | null, signal: string | null) =>
+    Deferred.unsafeDone(exit, Effect.succeed({ status: status ?? undefined, signal: signal ?? undefined }))
+  child.on("close", done)
+  // without a pid the fork itself failed and there will be no "close"
+  child.on("error", () => child.pid === undefined && done(null, null))
+  return exit
+}

@@ -1,0 +1,28 @@
+import * as Effect from "effect/Effect"
+import { accessSync, constants, statSync } from "node:fs"
+import { delimiter, isAbsolute, join } from "node:path"
+import { HostLacks } from "../core/Errors.ts"
+
+/** The absolute path of an executable on PATH. */
+export const findProgram = (name: string): string | undefined =>
+  (process.env["PATH"] ?? "/usr/bin:/bin").split(delimiter).filter(isAbsolute)
+    .map((directory) => join(directory, name))
+    .find(isExecutable)
+
+/** As `findProgram`; its absence is a `HostLacks` that says `why` and names the Debian package that has it. */
+export const requireProgram = (name: string, why: string, debianPackage: string): Effect.Effect<string, HostLacks> =>
+  Effect.suspend(() => {
+    const path = findProgram(name)
+    return path !== undefined
+      ? Effect.succeed(path)
+      : new HostLacks({ what: name, why: `not on PATH; ${why}`, mend: `apt-get install ${debianPackage}` })
+  })
+
+const isExecutable = (path: string): boolean => {
+  try {
+    accessSync(path, constants.X_OK)
+    return statSync(path).isFile()
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,150 @@
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import { readdirSync, readFileSync, realpathSync } from "node:fs"
+import { dirname, isAbsolute, join } from "node:path"
+import { type ElfFile, parseElf } from "../core/Elf.ts"
+import { parsing } from "../core/Errors.ts"
+import { type HostFile, IncludeError, readHostFile } from "./HostFiles.ts"
+
+/** glibc's own directories, Debian's and others', after those of /etc/ld.so.conf. */
+const defaultDirectories = [
+  "/lib/x86_64-linux-gnu",
+  "/usr/lib/x86_64-linux-gnu",
+  "/lib64",
+  "/usr/lib64",
+  "/lib",
+  "/usr/lib",
+  "/usr/local/lib"
+]
+const X86_64 = 62
+const INCLUDE_DEPTH = 8
+
+/** A library or a dynamic linker, to be put at `path` in the guest. */
+export type SharedLibrary = HostFile
+
+/**
+ * All that the dynamic linker would load for `programs`: their interpreters and the closure of their DT_NEEDED entries,
+ * searched as ld.so(8) says: RPATH, RUNPATH (with `$ORIGIN`), /etc/ld.so.conf, the default directories. Files that are
+ * not 64-bit x86 ELF need nothing. What a program opens by itself (dlopen) is not seen.
+ */
+export const sharedLibraries = (
+  programs: ReadonlyArray<HostFile>
+): Effect.Effect<ReadonlyArray<SharedLibrary>, IncludeError> =>
+  Effect.gen(function*() {
+    const configured = [...configuredDirectories("/etc/ld.so.conf", INCLUDE_DEPTH), ...defaultDirectories]
+    const found = new Map<string, SharedLibrary>()
+    const load = (path: string) => {
+      const known = found.get(path)
+      return known === undefined ? readHostFile(path) : Effect.succeed(known)
+    }
+    for (const program of programs) {
+      // a name once loaded serves whoever asks for it later in this program, wherever he would look for it himself
+      const loaded = new Set<string>()
+      // breadth first, as the linker goes; RPATHs of those that asked for an object count for what it asks for too
+      const queue: Array<{ file: HostFile; inherited: ReadonlyArray<string> }> = [{ file: program, inherited: [] }]
+      for (const { file, inherited } of queue) {
+        const asked = dependenciesOf(file)
+        if (asked?.interpreter !== undefined && !found.has(asked.interpreter)) {
+          const why = `its interpreter ${asked.interpreter} is not there`
+          const linker = yield* Effect.mapError(load(asked.interpreter), () => missing(program, why))
+          found.set(asked.interpreter, linker)
+        }
+        const expand = (paths: ReadonlyArray<string>) => paths.flatMap((path) => expanded(path, file.path))
+        const rpath = asked === undefined || asked.runpath.length > 0 ? [] : [...expand(asked.rpath), ...inherited]
+        for (const name of asked?.libraries ?? []) {
+          if (loaded.has(name)) continue
+          const directories = [...rpath, ...expand(asked?.runpath ?? []), ...configured]
+          const candidates = name.includes("/") ? expand([name]) : directories.map((directory) => join(directory, name))
+          const library = yield* firstLibrary(candidates.map(load))
+          if (library === undefined) {
+            const why = `${name}, which ${file.path} needs, is in none of its library directories`
+            return yield* missing(program, why)
+          }
+          loaded.add(name)
+          found.set(library.path, library)
+          queue.push({ file: library, inherited: rpath })
+        }
+      }
+    }
+    return [...found.values()]
+  })
+
+/** The linker passes over what is not there, cannot be read or is no library for this machine. */
+const firstLibrary = (
+  candidates: ReadonlyArray<Effect.Effect<HostFile, IncludeError>>
+): Effect.Effect<HostFile | undefined> =>
+  Effect.gen(function*() {
+    for (const candidate of candidates) {
+      const file = yield* Effect.option(candidate)
+      if (Option.isSome(file) && elfOf(file.value) !== undefined) return file.value
+    }
+    return undefined
+  })
+
+const missing = (program: HostFile, why: string): IncludeError =>
+  new IncludeError({ path: program.path, why, mend: "install the package that has it" })
+
+const elfOf = (file: HostFile): ElfFile | undefined => {
+  const elf = Either.getOrUndefined(parsing(() => parseElf(file.bytes, file.path)))
+  return elf?.machine === X86_64 ? elf : undefined
+}
+
+/** What an object asks the dynamic linker for; nothing when it is damaged: then it would not run on the host either. */
+const dependenciesOf = (file: HostFile) => {
+  const elf = elfOf(file)
+  return elf && Either.getOrUndefined(parsing(() => ({ ...elf.needed(), interpreter: elf.interpreter })))
+}
+
+/** ld.so(8), "Dynamic string tokens". `$ORIGIN` of a program behind a link is where the file really is. */
+const expanded = (path: string, object: string): ReadonlyArray<string> => {
+  const origins = /\$\{?ORIGIN\b/.test(path) ? new Set([dirname(realpathOf(object)), dirname(object)]) : [""]
+  const libs = /\$\{?LIB\b/.test(path) ? ["lib/x86_64-linux-gnu", "lib64", "lib"] : [""]
+  return [...origins].flatMap((origin) =>
+    libs.map((lib) =>
+      path.replace(/\$(\{ORIGIN\}|ORIGIN\b)/g, origin)
+        .replace(/\$(\{LIB\}|LIB\b)/g, lib)
+        .replace(/\$(\{PLATFORM\}|PLATFORM\b)/g, "x86_64")
+    )
+  ).filter(isAbsolute)
+}
+
+const realpathOf = (path: string): string => {
+  try {
+    return realpathSync(path)
+  } catch {
+    return path
+  }
+}
+
+/** The directories that ldconfig(8) reads: `include` lines may have patterns in their last part. */
+const configuredDirectories = (path: string, depth: number): ReadonlyArray<string> => {
+  if (depth === 0) return []
+  return textOf(path).split("\n").flatMap((line) => {
+    const words = line.replace(/#.*/, "").trim().split(/[\s,:]+/)
+    if (words[0] !== "include") return words.filter(isAbsolute)
+    return words.slice(1).flatMap((pattern) =>
+      matching(isAbsolute(pattern) ? pattern : join(dirname(path), pattern))
+        .flatMap((file) => configuredDirectories(file, depth - 1))
+    )
+  })
+}
+
+const matching = (pattern: string): ReadonlyArray<string> => {
+  const [directory, name] = [dirname(pattern), pattern.slice(pattern.lastIndexOf("/") + 1)]
+  const source = name.replace(/[.+^${}()|[\]\\]/g, "\\$&").replaceAll("*", ".*").replaceAll("?", ".")
+  try {
+    return readdirSync(directory).filter((each) => new RegExp(`^${source}$`).test(each)).sort()
+      .map((each) => join(directory, each))
+  } catch {
+    return []
+  }
+}
+
+const textOf = (path: string): string => {
+  try {
+    return readFileSync(path, "utf8")
+  } catch {
+    return ""
+  }
+}

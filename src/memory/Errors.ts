@@ -1,0 +1,49 @@
+import * as Schema from "effect/Schema"
+import { hex } from "../core/Address.ts"
+
+/** No running kernel was found in `subject`. `looked` says for what and how far, `mend` what the user can do. */
+export class NotAKernel extends Schema.TaggedError<NotAKernel>("ktstr/NotAKernel")("NotAKernel", {
+  subject: Schema.String,
+  why: Schema.String,
+  looked: Schema.String,
+  mend: Schema.String
+}) {
+  override get message() {
+    return `${this.subject}: ${this.why}; ${this.looked}; ${this.mend}`
+  }
+}
+
+/** The kernel in memory carries no type information that can be read. */
+export class NoBtf extends Schema.TaggedError<NoBtf>("ktstr/NoBtf")("NoBtf", {
+  release: Schema.String,
+  why: Schema.String,
+  mend: Schema.String
+}) {
+  override get message() {
+    return `no BTF of kernel ${this.release}: ${this.why}; ${this.mend}`
+  }
+}
+
+/** The vmlinux is not the one that runs in the memory. */
+export class WrongKernel extends Schema.TaggedError<WrongKernel>("ktstr/WrongKernel")("WrongKernel", {
+  vmlinux: Schema.String,
+  why: Schema.String
+}) {
+  override get message() {
+    return `${this.vmlinux} is not the kernel in this memory: ${this.why}; give the vmlinux of the very same build, or none`
+  }
+}
+
+/** A kernel address that could not be read. `OutOfMemory`: the page tables point where the image has no bytes. */
+export class Unmapped extends Schema.TaggedError<Unmapped>("ktstr/Unmapped")("Unmapped", {
+  address: Schema.BigIntFromSelf,
+  reason: Schema.Literal("NotPresent", "OutOfMemory", "TooLong")
+}) {
+  override get message() {
+    return {
+      NotPresent: `${hex(this.address)} is not mapped in the kernel's page tables`,
+      OutOfMemory: `${hex(this.address)} is mapped to physical memory that is not there: is the image cut short?`,
+      TooLong: `the read at ${hex(this.address)} is longer than the limit for one read`
+    }[this.reason]
+  }
+}

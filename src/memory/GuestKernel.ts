@@ -1,0 +1,191 @@
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import { Btf } from "../btf/Btf.ts"
+import { Kva, Pa } from "../core/Address.ts"
+import { type FormatError, parsing, type SyscallError } from "../core/Errors.ts"
+import type { Native } from "../core/Native.ts"
+import { NoBtf, type NotAKernel, Unmapped, WrongKernel } from "./Errors.ts"
+import type { GuestMemory } from "./GuestMemory.ts"
+import { Kallsyms } from "./Kallsyms.ts"
+import { anchorFromNote, isAnchor, type KernelAnchor } from "./KernelAnchor.ts"
+import { KernelSpace } from "./KernelSpace.ts"
+import { notAKernel, openImage } from "./MemoryImage.ts"
+import { findDirectMap } from "./PageTable.ts"
+import { perCpuOffsets } from "./PerCpu.ts"
+import type { Symbols } from "./Symbols.ts"
+import { anchorFromVmlinux, openVmlinux, type Vmlinux, VmlinuxSymbols } from "./Vmlinux.ts"
+
+/** The BTF of a kernel with everything built in stays below this, in bytes. */
+const MAX_BTF = 32 * 2 ** 20
+
+/**
+ * A kernel at an instant: its symbols, types and virtual memory. Everything here borrows the memory it was made from.
+ * Loops use `space`; `translate` and `read` are for single looks.
+ */
+export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKernel, {
+  readonly memory: GuestMemory
+  readonly space: KernelSpace
+  /** `6.12.117+deb12-cloud-amd64` */
+  readonly release: string
+  /** How far KASLR moved the image, in bytes. */
+  readonly kaslrOffset: bigint
+  readonly btf: Btf
+  readonly symbols: Symbols
+  /** A symbol's run-time address; undefined when there is none, or it is a per-CPU offset (`symbols` has those). */
+  readonly symbol: (name: string) => Kva | undefined
+  /** The nearest symbol of the image at or below an address, and the distance in bytes. */
+  readonly symbolAt: (address: bigint) => { readonly name: string; readonly offset: number } | undefined
+  /** By CPU number; undefined for a CPU that is not possible. */
+  readonly perCpuOffsets: ReadonlyArray<bigint | undefined>
+  /** Why `perCpuOffsets` is not complete, if so. */
+  readonly perCpuProblem: string | undefined
+  /** Where CPU `cpu` has its copy of what a per-CPU pointer or symbol stands for; undefined for no possible CPU. */
+  readonly perCpu: (pointer: bigint, cpu: number) => Kva | undefined
+  readonly translate: (address: Kva) => Effect.Effect<Pa, Unmapped>
+  /** A copy of `len` bytes, at most 64 MiB. */
+  readonly read: (address: Kva, len: number) => Effect.Effect<Uint8Array, Unmapped>
+}>() {
+  /** From memory alone. Needs VMCOREINFO with kallsyms (CONFIG_VMCORE_INFO, v6.0) and BTF in it. */
+  static readonly fromMemory = (
+    memory: GuestMemory,
+    subject = "guest memory"
+  ): Effect.Effect<typeof GuestKernel.Service, NotAKernel | NoBtf | FormatError> =>
+    Effect.gen(function*() {
+      const anchor = anchorFromNote(memory)
+      if (!isAnchor(anchor)) return yield* notAKernel(subject, memory.size, anchor.candidates, anchor.why)
+      const { info } = anchor
+      const space = spaceOf(anchor)
+      const symbols = yield* parsing(() => new Kallsyms(space, info!))
+      return yield* assemble(memory, space, anchor, symbols)
+    }).pipe(Effect.withSpan("GuestKernel.fromMemory"))
+
+  /** With the vmlinux that runs in it, for kernels that do not describe themselves. */
+  static readonly fromVmlinux = (
+    memory: GuestMemory,
+    vmlinux: Vmlinux
+  ): Effect.Effect<typeof GuestKernel.Service, WrongKernel | NoBtf | FormatError> =>
+    Effect.gen(function*() {
+      const anchor = anchorFromVmlinux(memory, vmlinux)
+      if (!isAnchor(anchor)) return yield* wrongKernel(memory, vmlinux, anchor.candidates)
+      const space = spaceOf(anchor)
+      const { notes } = vmlinux
+      const there = notes === undefined ? undefined : space.read(notes.address + anchor.shift, notes.bytes.length)
+      if (notes !== undefined && there !== undefined && !notes.bytes.equals(there)) {
+        return yield* new WrongKernel({
+          vmlinux: vmlinux.subject,
+          why: `both are ${anchor.release}, but the build ids differ`
+        })
+      }
+      return yield* assemble(memory, space, anchor, new VmlinuxSymbols(vmlinux, anchor.shift))
+    }).pipe(Effect.withSpan("GuestKernel.fromVmlinux"))
+
+  static readonly layer = (memory: GuestMemory): Layer.Layer<GuestKernel, NotAKernel | NoBtf | FormatError> =>
+    Layer.effect(GuestKernel, GuestKernel.fromMemory(memory))
+
+  static readonly layerVmlinux = (
+    memory: GuestMemory,
+    vmlinux: Vmlinux
+  ): Layer.Layer<GuestKernel, WrongKernel | NoBtf | FormatError> =>
+    Layer.effect(GuestKernel, GuestKernel.fromVmlinux(memory, vmlinux))
+
+  /** From an image file, and its vmlinux if given. */
+  static readonly open = (
+    image: string,
+    options: { readonly vmlinux?: string } = {}
+  ): Effect.Effect<
+    typeof GuestKernel.Service,
+    SyscallError | FormatError | NotAKernel | NoBtf | WrongKernel,
+    Native | Scope.Scope
+  > =>
+    Effect.gen(function*() {
+      if (options.vmlinux === undefined) return yield* GuestKernel.fromMemory(yield* openImage(image), image)
+      const vmlinux = yield* openVmlinux(options.vmlinux)
+      const memory = yield* openImage(image, {
+        findAnchor: (memory, early) => {
+          const anchor = anchorFromVmlinux(memory, vmlinux)
+          return isAnchor(anchor) ? anchor : anchorFromNote(memory, early) // another kernel still tells where memory lies
+        }
+      })
+      return yield* GuestKernel.fromVmlinux(memory, vmlinux)
+    })
+
+  static readonly layerImage = (
+    image: string,
+    options: { readonly vmlinux?: string } = {}
+  ): Layer.Layer<GuestKernel, SyscallError | FormatError | NotAKernel | NoBtf | WrongKernel, Native> =>
+    Layer.scoped(GuestKernel, GuestKernel.open(image, options))
+}
+
+const spaceOf = ({ table }: KernelAnchor): KernelSpace => new KernelSpace(table, findDirectMap(table))
+
+const wrongKernel = (memory: GuestMemory, vmlinux: Vmlinux, candidates: number): WrongKernel => {
+  const anchor = anchorFromNote(memory)
+  const why = isAnchor(anchor)
+    ? anchor.release === vmlinux.release
+      ? `both are ${anchor.release}, but of different builds`
+      : `it is of ${vmlinux.release}, the memory of ${anchor.release}`
+    : candidates > 0
+    ? `${vmlinux.release} is in the memory, but no page tables map it`
+    : `"Linux version ${vmlinux.release} …" is nowhere in the memory`
+  return new WrongKernel({ vmlinux: vmlinux.subject, why })
+}
+
+const assemble = (
+  memory: GuestMemory,
+  space: KernelSpace,
+  { release, shift }: KernelAnchor,
+  symbols: Symbols
+): Either.Either<typeof GuestKernel.Service, NoBtf | FormatError> =>
+  Either.map(readBtf(space, release, symbols), (btf) => {
+    const [mask] = btf.idsByName("cpumask").flatMap((id) => btf.sizeOf(id) ?? [])
+    const perCpus = perCpuOffsets(space, symbols, (mask ?? 1024) * 8)
+    const unmapped = () => new Unmapped(space.fault)
+    return {
+      memory,
+      space,
+      release,
+      kaslrOffset: shift,
+      btf,
+      symbols,
+      symbol: (name) => kernelAddress(symbols.address(name)),
+      symbolAt: (address) => symbols.at(address),
+      perCpuOffsets: perCpus.offsets,
+      perCpuProblem: perCpus.problem,
+      perCpu: (pointer, cpu) => {
+        const offset = perCpus.offsets[cpu]
+        return offset === undefined ? undefined : kernelAddress(BigInt.asUintN(64, pointer + offset))
+      },
+      translate: (address) =>
+        Effect.suspend(() => {
+          const pa = space.translate(address)
+          return pa < 0 ? unmapped() : Effect.succeed(Pa(pa))
+        }),
+      read: (address, len) =>
+        Effect.suspend(() => {
+          const bytes = space.read(address, len)
+          return bytes === undefined ? unmapped() : Effect.succeed(bytes)
+        })
+    }
+  })
+
+const kernelAddress = (address: bigint | undefined): Kva | undefined =>
+  address !== undefined && Kva.is(address) ? address : undefined
+
+/** `.BTF` of the image, which lies between two symbols; include/asm-generic/vmlinux.lds.h `BTF`, v5.4 and newer. */
+const readBtf = (space: KernelSpace, release: string, symbols: Symbols): Either.Either<Btf, NoBtf | FormatError> => {
+  const none = (why: string, mend = "build it with CONFIG_DEBUG_INFO_BTF=y and CONFIG_KALLSYMS_ALL=y") =>
+    Either.left(new NoBtf({ release, why, mend }))
+  const start = symbols.address("__start_BTF")
+  const stop = symbols.address("__stop_BTF")
+  if (start === undefined || stop === undefined) return none("its symbols lack __start_BTF")
+  const size = stop - start
+  if (size <= 0n || size > BigInt(MAX_BTF)) return none(`__start_BTF and __stop_BTF are ${size} bytes apart`)
+  const bytes = space.read(start, Number(size))
+  if (bytes === undefined) {
+    return none(`it cannot be read (${space.faultText})`, "the image seems cut short: give all of it")
+  }
+  return Btf.parse(bytes, { subject: `BTF of kernel ${release}` })
+}

@@ -1,0 +1,181 @@
+import type * as Either from "effect/Either"
+import { hex } from "../core/Address.ts"
+import { FormatError, parsing } from "../core/Errors.ts"
+
+/** `bytes` is the guest's physical memory from byte address `start` on. At most 1 GiB, the size of a mapping. */
+export interface MemoryRegion {
+  readonly start: number
+  readonly bytes: Uint8Array
+}
+
+const MAX_REGION = 2 ** 30
+const MAX_PHYSICAL = 2 ** 52
+
+/**
+ * A guest's physical memory: sorted regions with holes between them. Regions that touch are read as one, so a mapping
+ * may come in pieces. Addresses are bytes (`Pa`), numbers are little-endian, alignment does not matter.
+ *
+ * Nothing here throws after construction: an address in a hole gives -1, `undefined` or `false`.
+ * Borrowed bytes live as long as the mapping they come from.
+ */
+export class GuestMemory {
+  /** After `seek`, or any scalar read: the region that was found … */
+  view: DataView
+  /** … and, after `seek`, where in it. */
+  at = 0
+  /** Physical address of byte 0 of `view`. */
+  #base: number
+  #current = 0
+  readonly #views: ReadonlyArray<DataView>
+  readonly regions: ReadonlyArray<MemoryRegion>
+  readonly writable: boolean
+  /** Bytes in all regions. */
+  readonly size: number
+  /** One past the highest byte's address. */
+  readonly end: number
+
+  /**
+   * @throws FormatError where two regions overlap, one is larger than 1 GiB or beyond 52 bits, or there is none.
+   * `make` gives it as a value.
+   */
+  constructor(
+    regions: ReadonlyArray<MemoryRegion>,
+    options: { readonly subject?: string; readonly writable?: boolean } = {}
+  ) {
+    const broken = (offset: number, expected: string) =>
+      new FormatError({ format: "memory layout", subject: options.subject ?? "guest memory", offset, expected })
+    const sorted = regions.filter((region) => region.bytes.length > 0).sort((a, b) => a.start - b.start)
+    if (sorted.length === 0) throw broken(0, "at least one byte of memory")
+    let end = 0
+    let size = 0
+    for (const { bytes, start } of sorted) {
+      if (!Number.isInteger(start) || start < 0 || start + bytes.length > MAX_PHYSICAL) {
+        throw broken(start, `a region below 2^52, not ${bytes.length} bytes at ${start}`)
+      }
+      if (bytes.length > MAX_REGION) throw broken(start, `regions of at most 1 GiB, not ${bytes.length} bytes`)
+      if (start < end) throw broken(start, `no region to start before ${hex(end)}, where the one before it ends`)
+      end = start + bytes.length
+      size += bytes.length
+    }
+    this.regions = sorted
+    this.#views = sorted.map(({ bytes }) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+    this.view = this.#views[0]
+    this.#base = sorted[0].start
+    this.writable = options.writable ?? false
+    this.size = size
+    this.end = end
+  }
+
+  static readonly make = (
+    regions: ReadonlyArray<MemoryRegion>,
+    options: { readonly subject?: string; readonly writable?: boolean } = {}
+  ): Either.Either<GuestMemory, FormatError> => parsing(() => new GuestMemory(regions, options))
+
+  /**
+   * Hot: when the `len` bytes at `pa` lie within one region, sets `view` and `at` to them. Valid until the next call of
+   * anything on this object.
+   */
+  seek(pa: number, len: number): boolean {
+    const at = pa - this.#base
+    if (at >= 0 && at + len <= this.view.byteLength) {
+      this.at = at
+      return true
+    }
+    return this.#locate(pa) && this.#within(pa, len)
+  }
+
+  #within(pa: number, len: number): boolean {
+    this.at = pa - this.#base
+    return this.at + len <= this.view.byteLength
+  }
+
+  /** Make the region that holds `pa` the current one. */
+  #locate(pa: number): boolean {
+    let low = 0
+    let high = this.regions.length - 1
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1
+      if (this.regions[middle].start <= pa) low = middle
+      else high = middle - 1
+    }
+    const { bytes, start } = this.regions[low]
+    if (!(pa >= start && pa < start + bytes.length)) return false
+    this.#current = low
+    this.#base = start
+    this.view = this.#views[low]
+    return true
+  }
+
+  /** -1 where there is no memory. */
+  u8(pa: number): number {
+    return this.seek(pa, 1) ? this.view.getUint8(this.at) : -1
+  }
+
+  /** -1 where there is no memory. */
+  u16(pa: number): number {
+    if (this.seek(pa, 2)) return this.view.getUint16(this.at, true)
+    return this.#gather(pa, 2)?.getUint16(0, true) ?? -1
+  }
+
+  /** -1 where there is no memory. */
+  u32(pa: number): number {
+    if (this.seek(pa, 4)) return this.view.getUint32(this.at, true)
+    return this.#gather(pa, 4)?.getUint32(0, true) ?? -1
+  }
+
+  u64(pa: number): bigint | undefined {
+    if (this.seek(pa, 8)) return this.view.getBigUint64(this.at, true)
+    return this.#gather(pa, 8)?.getBigUint64(0, true)
+  }
+
+  #gather(pa: number, len: number): DataView | undefined {
+    const bytes = this.bytes(pa, len)
+    return bytes === undefined ? undefined : new DataView(bytes.buffer, bytes.byteOffset, len)
+  }
+
+  /** Borrowed when they lie within one region, else a copy; `undefined` where any of them is missing. */
+  bytes(pa: number, len: number): Uint8Array | undefined {
+    if (this.seek(pa, len)) return this.regions[this.#current].bytes.subarray(this.at, this.at + len)
+    if (!this.has(pa, len)) return undefined
+    const out = new Uint8Array(len)
+    this.copy(pa, out)
+    return out
+  }
+
+  /** Whether all `len` bytes at `pa` are there. */
+  has(pa: number, len: number): boolean {
+    if (this.seek(pa, len)) return true
+    if (!this.#locate(pa)) return false
+    let end = this.#base + this.view.byteLength
+    for (let next = this.#current + 1; end < pa + len; next++) {
+      if (next >= this.regions.length || this.regions[next].start !== end) return false
+      end += this.regions[next].bytes.length
+    }
+    return true
+  }
+
+  /** Fill `out` from `pa` on; `false` leaves it partly filled. */
+  copy(pa: number, out: Uint8Array): boolean {
+    for (let done = 0; done < out.length;) {
+      if (!this.#locate(pa + done)) return false
+      const at = pa + done - this.#base
+      const part = Math.min(out.length - done, this.view.byteLength - at)
+      out.set(this.regions[this.#current].bytes.subarray(at, at + part), done)
+      done += part
+    }
+    return true
+  }
+
+  /** All of `bytes` or, where memory is missing or mapped read-only, none of them. */
+  write(pa: number, bytes: Uint8Array): boolean {
+    if (!this.writable || !this.has(pa, bytes.length)) return false
+    for (let done = 0; done < bytes.length;) {
+      this.#locate(pa + done)
+      const at = pa + done - this.#base
+      const part = Math.min(bytes.length - done, this.view.byteLength - at)
+      this.regions[this.#current].bytes.set(bytes.subarray(done, done + part), at)
+      done += part
+    }
+    return true
+  }
+}

@@ -1,0 +1,76 @@
+import { Buffer } from "node:buffer"
+import { hex, kvaPage } from "../core/Address.ts"
+import type { GuestMemory } from "./GuestMemory.ts"
+import { PageTable } from "./PageTable.ts"
+import { findVmcoreinfo, type Vmcoreinfo } from "./Vmcoreinfo.ts"
+
+/** `__START_KERNEL_map`, arch/x86/include/asm/page_64_types.h, v6.12: where the image's mapping begins. */
+export const IMAGE_MAP = 0xffff_ffff_8000_0000n
+/** `struct new_utsname`: `release` is the third field of 65 bytes; include/uapi/linux/utsname.h, v6.12. */
+const RELEASE_AT = 130
+const FIELD = 65
+
+/** A kernel found in memory: what is needed to read its virtual addresses. */
+export interface KernelAnchor {
+  readonly table: PageTable
+  readonly release: string
+  /** Run-time minus link-time address of the image (KASLR), in bytes. */
+  readonly shift: bigint
+  readonly info: Vmcoreinfo | undefined
+}
+
+/** No anchor: how many candidates were judged, and what the last of them broke. */
+export interface NoAnchor {
+  readonly candidates: number
+  readonly why: string
+}
+
+export const isAnchor = (found: KernelAnchor | NoAnchor): found is KernelAnchor => "table" in found
+
+/**
+ * The first kernel whose VMCOREINFO is true of this memory: the page tables that it names must map the image to where
+ * it says the image is, themselves included, and `init_uts_ns` must hold the release that it claims.
+ * @param early look only at the first 64 MiB of each region
+ */
+export const anchorFromNote = (memory: GuestMemory, early = false): KernelAnchor | NoAnchor => {
+  let candidates = 0
+  let why = "there is none"
+  let table: PageTable | undefined
+  const info = findVmcoreinfo(memory, (info) => {
+    candidates++
+    const judged = judge(memory, info)
+    if (typeof judged === "string") why = judged
+    else table = judged
+    return table !== undefined
+  }, early)
+  if (info === undefined || table === undefined) return { candidates, why }
+  return { table, release: info.release, shift: info.shift, info }
+}
+
+/** The tables' root, or what is wrong with the note. */
+const judge = (memory: GuestMemory, info: Vmcoreinfo): PageTable | string => {
+  const root = info.symbol("swapper_pg_dir")
+  const uts = info.symbol("init_uts_ns")
+  const stext = info.symbol("_stext")
+  const name = info.offset("uts_namespace.name")
+  const physBase = info.number("phys_base")
+  const five = info.number("pgtable_l5_enabled")
+  if (root === undefined || uts === undefined || stext === undefined || name === undefined || physBase === undefined) {
+    return "it lacks an entry that every x86-64 kernel writes"
+  }
+  const physical = (address: bigint): number => Number(address - IMAGE_MAP + physBase)
+  const rootAt = physical(root)
+  if (!(rootAt >= 0 && rootAt % 4096 === 0 && memory.has(rootAt, 4096))) {
+    return `it puts the page tables at physical ${hex(rootAt)}, which the image does not have`
+  }
+  const table = new PageTable(memory, rootAt, five === 1n ? 5 : 4)
+  for (const address of [root, uts, stext]) {
+    const pa = table.walk(kvaPage(address))
+    if (pa !== Math.floor(physical(address) / 4096) * 4096) {
+      return `its page tables do not map ${hex(address)} as it says`
+    }
+  }
+  const bytes = memory.bytes(physical(uts) + name + RELEASE_AT, FIELD)
+  const release = bytes === undefined ? "" : Buffer.from(bytes.subarray(0, bytes.indexOf(0))).toString("latin1")
+  return release === info.release ? table : `the kernel there does not call itself ${info.release}`
+}

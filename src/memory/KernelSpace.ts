@@ -1,0 +1,224 @@
+import { hex, kvaFrom, kvaOffset, kvaPage } from "../core/Address.ts"
+import type { GuestMemory } from "./GuestMemory.ts"
+import { NOT_PRESENT, OUT_OF_MEMORY, type PageTable } from "./PageTable.ts"
+
+/** The longest stretch `window` gathers into its scratch buffer, in bytes. */
+export const WINDOW_LIMIT = 16 * 2 ** 20
+/** The longest stretch one `read` copies, in bytes: well above any kernel's BTF. */
+export const READ_LIMIT = 64 * 2 ** 20
+const TOO_LONG = -3
+const SLOTS = 4096
+const END = 2 ** 52
+
+/** Why the last failed access failed, and where. */
+export interface Fault {
+  readonly address: bigint
+  readonly reason: "NotPresent" | "OutOfMemory" | "TooLong"
+}
+
+/** The page number of the 64-bit pointer at `at`: exact, no bigint. */
+export const pointerPage = (view: DataView, at: number): number =>
+  view.getUint32(at + 4, true) * 2 ** 20 + (view.getUint32(at, true) >>> 12)
+
+/** The offset in its page of the 64-bit pointer at `at`. */
+export const pointerOffset = (view: DataView, at: number): number => view.getUint32(at, true) & 0xfff
+
+/**
+ * A kernel's virtual memory at one frozen instant: direct-map arithmetic first, then a small cache of translations, then
+ * the page tables. On memory that goes on running, `flush` before each look.
+ *
+ * Loops pass a page number (address / 4096) and an offset in bytes that may exceed 4095.
+ */
+export class KernelSpace {
+  /** After `window`: where the bytes are. Valid until the next call of anything on this object. */
+  view: DataView
+  at = 0
+  readonly memory: GuestMemory
+  readonly #directBase: number
+  readonly #directPages: number
+  readonly #keys = new Float64Array(SLOTS).fill(-1)
+  readonly #values = new Float64Array(SLOTS)
+  #scratch = new Uint8Array(4096)
+  #scratchView = new DataView(this.#scratch.buffer)
+  #faultPage = 0
+  #faultReason = NOT_PRESENT
+
+  /** `directBase`: the page number at which physical address 0 is mapped, if known (`findDirectMap`). */
+  constructor(readonly table: PageTable, readonly directBase: number | undefined) {
+    this.memory = table.memory
+    this.view = table.memory.view
+    this.#directBase = directBase ?? END
+    this.#directPages = directBase === undefined ? 0 : Math.ceil(table.memory.end / 4096)
+  }
+
+  /** Forget all translations. */
+  flush(): void {
+    this.#keys.fill(-1)
+  }
+
+  /** Physical byte address of a page, `NOT_PRESENT` or `OUT_OF_MEMORY`. */
+  translatePage(page: number): number {
+    const direct = page - this.#directBase
+    if (direct >= 0 && direct < this.#directPages) {
+      return this.memory.seek(direct * 4096, 1) ? direct * 4096 : OUT_OF_MEMORY
+    }
+    const slot = page & (SLOTS - 1)
+    if (this.#keys[slot] === page) return this.#values[slot]
+    const mapped = this.table.walk(page)
+    const pa = mapped < 0 || this.memory.seek(mapped, 1) ? mapped : OUT_OF_MEMORY
+    this.#keys[slot] = page
+    this.#values[slot] = pa
+    return pa
+  }
+
+  /**
+   * Hot: make the `len` bytes at `page`, `offset` readable at `view`, `at`: borrowed where physical memory is in one
+   * piece, else gathered in a scratch buffer that the next such call overwrites. False sets `fault`.
+   */
+  window(page: number, offset: number, len: number): boolean {
+    if (offset >= 4096) {
+      const skip = Math.floor(offset / 4096)
+      page += skip
+      offset -= skip * 4096
+    }
+    const direct = page - this.#directBase
+    const pa = direct >= 0 && direct < this.#directPages
+      ? direct * 4096
+      : offset + len <= 4096
+      ? this.translatePage(page)
+      : this.#piece(page, offset + len)
+    if (pa >= 0 && this.memory.seek(pa + offset, len)) {
+      this.view = this.memory.view
+      this.at = this.memory.at
+      return true
+    }
+    return this.#gather(page, offset, len)
+  }
+
+  /** The physical address of a run of pages that lie in one piece, else negative. */
+  #piece(page: number, bytes: number): number {
+    const first = this.translatePage(page)
+    for (let i = 1; i * 4096 < bytes; i++) {
+      if (first < 0 || this.translatePage(page + i) !== first + i * 4096) return NOT_PRESENT
+    }
+    return first
+  }
+
+  #gather(page: number, offset: number, len: number): boolean {
+    if (!(len <= WINDOW_LIMIT)) return this.#fail(page, TOO_LONG)
+    if (this.#scratch.length < len) {
+      this.#scratch = new Uint8Array(len)
+      this.#scratchView = new DataView(this.#scratch.buffer)
+    }
+    if (!this.#copy(page, offset, this.#scratch, len)) return false
+    this.view = this.#scratchView
+    this.at = 0
+    return true
+  }
+
+  #copy(page: number, offset: number, out: Uint8Array, len: number): boolean {
+    for (let done = 0; done < len;) {
+      const pa = this.translatePage(page)
+      if (pa < 0) return this.#fail(page, pa)
+      const part = Math.min(len - done, 4096 - offset)
+      if (!this.memory.copy(pa + offset, out.subarray(done, done + part))) return this.#fail(page, OUT_OF_MEMORY)
+      done += part
+      offset = 0
+      page++
+    }
+    return true
+  }
+
+  #fail(page: number, reason: number): false {
+    this.#faultPage = page
+    this.#faultReason = reason
+    return false
+  }
+
+  /** The last failure. Not reset by a success. */
+  get fault(): Fault {
+    const reason = this.#faultReason
+    return {
+      address: kvaFrom(this.#faultPage, 0),
+      reason: reason === TOO_LONG ? "TooLong" : reason === OUT_OF_MEMORY ? "OutOfMemory" : "NotPresent"
+    }
+  }
+
+  /** The last failure for a message: `0xffffc90000000000 is not mapped`. */
+  get faultText(): string {
+    const { address, reason } = this.fault
+    const why = {
+      NotPresent: "is not mapped",
+      OutOfMemory: "lies in memory that is not there",
+      TooLong: "is asked for too many bytes"
+    }
+    return `${hex(address)} ${why[reason]}`
+  }
+
+  /** The physical address of a byte, or negative. */
+  translate(address: bigint): number {
+    const pa = this.translatePage(kvaPage(address))
+    if (pa < 0) this.#fail(kvaPage(address), pa)
+    return pa < 0 ? pa : pa + kvaOffset(address)
+  }
+
+  /** A copy of `len` bytes, at most `READ_LIMIT`; undefined sets `fault`. */
+  read(address: bigint, len: number): Uint8Array | undefined {
+    const page = kvaPage(address)
+    const offset = kvaOffset(address)
+    if (!(len >= 0 && len <= READ_LIMIT)) {
+      this.#fail(page, TOO_LONG)
+      return undefined
+    }
+    const last = this.translatePage(page + Math.floor((offset + Math.max(len, 1) - 1) / 4096))
+    if (last < 0) { // before anything is allocated for it
+      this.#fail(page + Math.floor((offset + Math.max(len, 1) - 1) / 4096), last)
+      return undefined
+    }
+    const out = new Uint8Array(len)
+    return this.#copy(page, offset, out, len) ? out : undefined
+  }
+
+  /** Like `read`, but borrowed from the memory where that is in one piece. */
+  borrow(address: bigint, len: number): Uint8Array | undefined {
+    if (!(len >= 0 && len <= READ_LIMIT)) return this.read(address, len)
+    const offset = kvaOffset(address)
+    const pa = this.#piece(kvaPage(address), offset + len)
+    if (pa < 0 || !this.memory.seek(pa + offset, len)) return this.read(address, len)
+    const { at, view } = this.memory
+    return new Uint8Array(view.buffer, view.byteOffset + at, len)
+  }
+
+  /** -1 where it cannot be read. */
+  u32(address: bigint): number {
+    return this.window(kvaPage(address), kvaOffset(address), 4) ? this.view.getUint32(this.at, true) : -1
+  }
+
+  u64(address: bigint): bigint | undefined {
+    return this.window(kvaPage(address), kvaOffset(address), 8) ? this.view.getBigUint64(this.at, true) : undefined
+  }
+
+  /** All of `bytes`, or none where any byte is not mapped or the memory is read-only. */
+  write(address: bigint, bytes: Uint8Array): boolean {
+    const page = kvaPage(address)
+    const offset = kvaOffset(address)
+    if (bytes.length > READ_LIMIT) return this.#fail(page, TOO_LONG)
+    if (!this.memory.writable) return false
+    for (let i = 0; i * 4096 < offset + bytes.length; i++) {
+      const pa = this.translatePage(page + i)
+      if (pa < 0) return this.#fail(page + i, pa)
+      const from = i === 0 ? offset : 0
+      if (!this.memory.has(pa + from, Math.min(4096, offset + bytes.length - i * 4096) - from)) {
+        return this.#fail(page + i, OUT_OF_MEMORY)
+      }
+    }
+    for (let done = 0; done < bytes.length;) {
+      const from = (offset + done) & 4095
+      const part = Math.min(bytes.length - done, 4096 - from)
+      const pa = this.translatePage(page + Math.floor((offset + done) / 4096))
+      this.memory.write(pa + from, bytes.subarray(done, done + part))
+      done += part
+    }
+    return true
+  }
+}

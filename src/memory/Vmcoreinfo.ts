@@ -1,0 +1,106 @@
+import { Buffer } from "node:buffer"
+import type { GuestMemory } from "./GuestMemory.ts"
+
+/** `struct elf_note` (12 bytes) and the name `VMCOREINFO` with its NUL, rounded up to 4. */
+const NOTE_TEXT = 24
+const DATA_BYTES = 4096
+const OSRE = 0x4552_534f
+const NAME_LENGTH = 11
+/** So much of each region is looked at first, in bytes. */
+const EARLY = 2 ** 26
+
+/**
+ * What the kernel wrote down about itself for crash dumps: lines `KEY=value`. Since v6.0 with the addresses of its
+ * kallsyms tables.
+ * @see kernel/vmcore_info.c `crash_save_vmcoreinfo_init`; arch/x86/kernel/vmcore_info_64.c, v6.12
+ */
+export class Vmcoreinfo {
+  /** The kernel's release, `6.12.117+deb12-cloud-amd64`. */
+  readonly release: string
+
+  /** `at` is the text's physical address. */
+  constructor(readonly at: number, readonly text: string) {
+    this.release = this.#line("OSRELEASE") ?? ""
+  }
+
+  /** What follows `key=` on its line. Nothing is indexed: a memory may hold many false texts. */
+  #line(key: string): string | undefined {
+    const at = `\n${this.text}`.indexOf(`\n${key}=`)
+    if (at < 0) return undefined
+    const from = at + key.length + 1
+    const end = this.text.indexOf("\n", from)
+    return this.text.slice(from, end < 0 ? undefined : end)
+  }
+
+  /** A `SYMBOL(name)`: its run-time address. */
+  symbol(name: string): bigint | undefined {
+    return parseHex(this.#line(`SYMBOL(${name})`))
+  }
+
+  /** A `NUMBER(name)`: signed, decimal. */
+  number(name: string): bigint | undefined {
+    const text = this.#line(`NUMBER(${name})`)
+    return text !== undefined && /^-?\d{1,19}$/.test(text) ? BigInt(text) : undefined
+  }
+
+  /** `KERNELOFFSET`: run-time minus link-time address of the image, in bytes; 0 without KASLR. */
+  get shift(): bigint {
+    return parseHex(this.#line("KERNELOFFSET")) ?? 0n
+  }
+
+  /** An `OFFSET(struct.member)`, in bytes. */
+  offset(member: string): number | undefined {
+    const text = this.#line(`OFFSET(${member})`)
+    return text !== undefined && /^\d{1,9}$/.test(text) ? Number(text) : undefined
+  }
+}
+
+const parseHex = (text: string | undefined): bigint | undefined =>
+  text !== undefined && /^[0-9a-f]{1,16}$/.test(text) ? BigInt(`0x${text}`) : undefined
+
+/**
+ * Call `accept` with every text in memory that could be a VMCOREINFO until it says yes; the first that it accepts.
+ *
+ * Both copies that a kernel keeps start at the start of a page: `vmcoreinfo_data` (`get_zeroed_page`) with the text, and
+ * `vmcoreinfo_note` (`alloc_pages_exact`) with a note header before it. So one word a page is looked at, not all bytes.
+ * Many others may have left or forged such a page (an earlier kernel, a nested guest, a program): `accept` must prove it.
+ * @param early look only at the first 64 MiB of each region, where it mostly is
+ */
+export const findVmcoreinfo = (
+  memory: GuestMemory,
+  accept: (info: Vmcoreinfo) => boolean,
+  early = false
+): Vmcoreinfo | undefined => {
+  // Made early, it lies near the start of its zone, for GFP_KERNEL the one above 4 GiB where there is one.
+  const above = memory.regions.filter(({ start }) => start >= 2 ** 32)
+  const below = memory.regions.filter(({ start }) => start < 2 ** 32)
+  for (const [from, to] of early ? [[0, EARLY]] : [[0, EARLY], [EARLY, Infinity]]) {
+    for (const { bytes, start } of [...above, ...below]) {
+      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+      const end = Math.min(to - 1, bytes.byteLength - 4)
+      for (let at = from + (4096 - start % 4096) % 4096; at <= end; at += 4096) {
+        const word = view.getUint32(at, true)
+        if (word !== OSRE && word !== NAME_LENGTH) continue
+        const info = textAt(memory, start + at, word)
+        if (info !== undefined && accept(info)) return info
+      }
+    }
+  }
+  return undefined
+}
+
+const textAt = (memory: GuestMemory, page: number, word: number): Vmcoreinfo | undefined => {
+  let at = page
+  let length = DATA_BYTES
+  if (word === NAME_LENGTH) {
+    const head = memory.bytes(page, NOTE_TEXT)
+    if (head === undefined || Buffer.from(head.subarray(12, 23)).toString("latin1") !== "VMCOREINFO\0") return undefined
+    at += NOTE_TEXT
+    length = Math.min(memory.u32(page + 4), DATA_BYTES)
+  }
+  const bytes = memory.bytes(at, length) ?? memory.bytes(at, 4096 - at % 4096)
+  if (bytes === undefined) return undefined
+  const nul = bytes.indexOf(0)
+  const text = Buffer.from(nul < 0 ? bytes : bytes.subarray(0, nul)).toString("latin1")
+  return text.startsWith("OSRELEASE=") ? new Vmcoreinfo(at, text) : undefined
+}

@@ -1,0 +1,123 @@
+import * as Either from "effect/Either"
+import type { Btf } from "../btf/Btf.ts"
+import { layout, type LayoutError } from "../btf/Layout.ts"
+import { hex, kvaFrom, kvaOffset, kvaPage } from "../core/Address.ts"
+import { type KernelSpace, pointerOffset, pointerPage } from "./KernelSpace.ts"
+
+/** Offsets in bytes; `fanout` is the number of slots in a node, 64, or 16 with CONFIG_BASE_SMALL. */
+export interface XarrayLayout {
+  readonly head: number
+  readonly shift: number
+  readonly slots: number
+  readonly fanout: number
+}
+
+/** `root` is `idr.idr_rt`, which is a `struct xarray`. */
+export interface IdrLayout extends XarrayLayout {
+  readonly root: number
+  readonly base: number
+}
+
+/** What a walk gives each entry to: its index, and the stored pointer as a page number and an offset in the page. */
+export type EntryVisitor = (index: number, page: number, offset: number) => void
+
+const MAX_NODES = 2 ** 18
+const MAX_PROBLEMS = 64
+
+/** `struct xarray`, `struct xa_node`; include/linux/xarray.h, v4.20 and newer. */
+export const xarrayLayout = (btf: Btf): Either.Either<XarrayLayout, LayoutError> =>
+  Either.gen(function*() {
+    const array = yield* layout(btf, "xarray", ["xa_head"])
+    const node = yield* layout(btf, "xa_node", ["shift", "slots"])
+    const fanout = node.sizeOf.slots >= 64 * 8 ? 64 : 16
+    return { head: array.at.xa_head, shift: node.at.shift, slots: node.at.slots, fanout }
+  })
+
+/** `struct idr`; include/linux/idr.h, v4.20 and newer. */
+export const idrLayout = (btf: Btf): Either.Either<IdrLayout, LayoutError> =>
+  Either.gen(function*() {
+    const array = yield* xarrayLayout(btf)
+    const idr = yield* layout(btf, "idr", ["idr_rt", "idr_base"])
+    return { ...array, root: idr.at.idr_rt, base: idr.at.idr_base }
+  })
+
+/** Is the entry an integer stored in place of a pointer (`xa_is_value`)? Its value is the entry >> 1. */
+export const isValueEntry = (offset: number): boolean => (offset & 1) === 1
+
+/**
+ * Visit every entry of the `struct xarray` at `address`, in index order, once for an entry that spans several indices.
+ * Reserved (zero) and retry entries are no entries. A node that cannot be read, has the wrong height or is reached twice
+ * gives a line in the result and is left out; the walk goes on beside it. Indices from 2^53 on are rounded.
+ * @see lib/xarray.c `xas_load`, `xas_descend`; include/linux/xarray.h `xa_is_internal`, v6.12
+ */
+export const walkXarray = (
+  space: KernelSpace,
+  shape: XarrayLayout,
+  address: bigint,
+  visit: EntryVisitor
+): ReadonlyArray<string> => {
+  const problems: Array<string> = []
+  const problem = (text: string): void => {
+    if (problems.length < MAX_PROBLEMS) problems.push(text)
+    else if (problems.length === MAX_PROBLEMS) problems.push("more problems follow")
+  }
+  const bits = shape.fanout === 64 ? 6 : 4
+  const seen = new Set<number>()
+
+  /** `parent`: the shift of the node above, or -1 at the head, where any height is right. */
+  const entry = (index: number, page: number, offset: number, parent: number): void => {
+    if (page === 0 && offset === 0) return
+    if ((offset & 3) !== 2) return visit(index, page, offset)
+    if (page === 0) return // sibling, retry, zero: a node is above 4096 (`xa_is_node`)
+    node(index, page, offset - 2, parent)
+  }
+
+  const node = (index: number, page: number, offset: number, parent: number): void => {
+    const where = () => hex(kvaFrom(page, offset))
+    const pa = space.translatePage(page)
+    if (!space.window(page, offset, shape.slots + shape.fanout * 8)) {
+      return problem(`node at index ${index}: ${space.faultText}`)
+    }
+    if (seen.has(pa + offset)) return problem(`node ${where()} at index ${index} is in the tree twice`)
+    if (seen.size >= MAX_NODES) return problem(`more than ${MAX_NODES} nodes: walk ended`)
+    seen.add(pa + offset)
+    const shift = space.view.getUint8(space.at + shape.shift)
+    if (parent < 0 ? shift % bits !== 0 || shift >= 64 : shift !== parent - bits) {
+      return problem(`node ${where()} at index ${index} has shift ${shift}${parent < 0 ? "" : ` under ${parent}`}`)
+    }
+    // A copy: visiting an entry or a child moves the window.
+    const slots = new Float64Array(shape.fanout * 2)
+    for (let slot = 0; slot < shape.fanout; slot++) {
+      const at = space.at + shape.slots + slot * 8
+      slots[slot * 2] = pointerPage(space.view, at)
+      slots[slot * 2 + 1] = pointerOffset(space.view, at)
+    }
+    const step = 2 ** shift
+    for (let slot = 0; slot < shape.fanout; slot++) {
+      entry(index + slot * step, slots[slot * 2], slots[slot * 2 + 1], shift)
+    }
+  }
+
+  const head = address + BigInt(shape.head)
+  if (space.window(kvaPage(head), kvaOffset(head), 8)) {
+    entry(0, pointerPage(space.view, space.at), pointerOffset(space.view, space.at), -1)
+  } else problem(`head: ${space.faultText}`)
+  return problems
+}
+
+/** Like `walkXarray` for the `struct idr` at `address`: indices are ids, whatever order they were given out in. */
+export const walkIdr = (
+  space: KernelSpace,
+  shape: IdrLayout,
+  address: bigint,
+  visit: EntryVisitor
+): ReadonlyArray<string> => {
+  const base = space.u32(address + BigInt(shape.base))
+  if (base < 0) return [`idr_base: ${space.faultText}`]
+  return walkXarray(
+    space,
+    shape,
+    address + BigInt(shape.root),
+    (index, page, offset) => visit(index + base, page, offset)
+  )
+}

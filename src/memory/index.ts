@@ -1,0 +1,22 @@
+export { NoBtf, NotAKernel, Unmapped, WrongKernel } from "./Errors.ts"
+export { GuestKernel } from "./GuestKernel.ts"
+export { GuestMemory, type MemoryRegion } from "./GuestMemory.ts"
+export { Kallsyms } from "./Kallsyms.ts"
+export { anchorFromNote, isAnchor, type KernelAnchor, type NoAnchor } from "./KernelAnchor.ts"
+export { type Fault, KernelSpace, pointerOffset, pointerPage, READ_LIMIT, WINDOW_LIMIT } from "./KernelSpace.ts"
+export { type FindAnchor, openImage } from "./MemoryImage.ts"
+export { findDirectMap, NOT_PRESENT, OUT_OF_MEMORY, PageTable } from "./PageTable.ts"
+export { type PerCpuOffsets, perCpuOffsets } from "./PerCpu.ts"
+export { type KernelSymbol, type Symbols } from "./Symbols.ts"
+export { findVmcoreinfo, Vmcoreinfo } from "./Vmcoreinfo.ts"
+export { anchorFromVmlinux, openVmlinux, parseVmlinux, type Vmlinux, VmlinuxSymbols } from "./Vmlinux.ts"
+export {
+  type EntryVisitor,
+  type IdrLayout,
+  idrLayout,
+  isValueEntry,
+  walkIdr,
+  walkXarray,
+  type XarrayLayout,
+  xarrayLayout
+} from "./Xarray.ts"

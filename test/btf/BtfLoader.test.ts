@@ -1,0 +1,96 @@
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import * as FileSystem from "@effect/platform/FileSystem"
+import { assert, layer } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { execFileSync } from "node:child_process"
+import { existsSync } from "node:fs"
+import { BtfLoader } from "../../src/btf/BtfLoader.ts"
+import { layout } from "../../src/btf/Layout.ts"
+import { kernelImage } from "../support/kernels.ts"
+import { BlobWriter } from "./BlobWriter.ts"
+
+const HOST = "/sys/kernel/btf/vmlinux"
+const noHost = !existsSync(HOST)
+const Live = Layer.provideMerge(BtfLoader.layer, NodeContext.layer)
+
+const file = (bytes: Uint8Array) =>
+  Effect.gen(function*() {
+    const files = yield* FileSystem.FileSystem
+    const path = yield* files.makeTempFileScoped()
+    yield* files.writeFile(path, bytes)
+    return path
+  })
+const load = (path: string) => Effect.flatMap(BtfLoader, (loader) => loader.load(path))
+const text = (path: string) => Effect.map(Effect.flip(load(path)), (error) => error.message.replaceAll(path, "FILE"))
+
+layer(Live)("BtfLoader", (it) => {
+  it.scoped("reads a raw blob", () =>
+    Effect.gen(function*() {
+      const writer = new BlobWriter()
+      const id = writer.int("int", 4)
+      const path = yield* file(writer.bytes())
+      const btf = yield* load(path)
+      assert.deepStrictEqual(btf.idsByName("int"), [id])
+      assert.strictEqual(btf.subject, path)
+    }))
+
+  if (noHost) it.skip(`${HOST} does not exist here`, () => {})
+  it.effect.skipIf(noHost)("reads the running kernel's", () =>
+    Effect.gen(function*() {
+      const btf = yield* load(HOST)
+      assert.isAbove((yield* layout(btf, "task_struct", ["pid", "comm"])).size, 1000)
+    }))
+
+  it.effect("reads the vmlinux inside a bzImage", () =>
+    Effect.gen(function*() {
+      const btf = yield* load(yield* kernelImage("6.12"))
+      assert.isAbove((yield* layout(btf, "bpf_map", ["map_type"])).size, 100)
+    }), 120_000)
+
+  it.scoped("reads the section of an ELF file, and continues a base", () =>
+    Effect.gen(function*() {
+      const files = yield* FileSystem.FileSystem
+      const dir = yield* files.makeTempDirectoryScoped()
+      yield* files.writeFileString(`${dir}/a.c`, "struct thing { int a; } thing;")
+      execFileSync("clang-14", ["-g", "-target", "bpf", "-c", "a.c", "-o", "a.o"], { cwd: dir })
+      const btf = yield* load(`${dir}/a.o`)
+      assert.strictEqual((yield* layout(btf, "thing", ["a"])).size, 4)
+
+      const below = new BlobWriter()
+      const int = below.int("int", 4)
+      const loader = yield* BtfLoader
+      const base = yield* loader.load(yield* file(below.bytes()))
+      const writer = new BlobWriter({ endId: base.endId, strings: below.stringLength })
+      writer.struct("module_thing", 4, [{ name: "m", type: int, bits: 0 }])
+      const split = yield* loader.load(yield* file(writer.bytes()), base)
+      assert.strictEqual((yield* layout(split, "module_thing", ["m"])).sizeOf.m, 4)
+    }))
+
+  it.scoped("says what is wrong with other files", () =>
+    Effect.gen(function*() {
+      const files = yield* FileSystem.FileSystem
+      const dir = yield* files.makeTempDirectoryScoped()
+      assert.strictEqual(yield* text(`${dir}/none`), "FILE: no such file")
+      assert.strictEqual(yield* text(dir), "FILE: a regular file is needed, this is a Directory")
+      assert.strictEqual(yield* text("/dev/zero"), "FILE: a regular file is needed, this is a CharacterDevice")
+      const unknown =
+        "FILE: neither raw BTF nor an ELF file nor a bzImage; give a vmlinux, a kernel image or /sys/kernel/btf/vmlinux"
+      assert.strictEqual(yield* text(yield* file(new Uint8Array(0))), unknown)
+      assert.strictEqual(yield* text(yield* file(Uint8Array.of(0x9f))), unknown)
+      assert.strictEqual(yield* text(yield* file(Buffer.from("#!/bin/sh\n".repeat(100)))), unknown)
+      assert.match(
+        yield* text("/bin/busybox"),
+        /^FILE: no \.BTF section; build the kernel with CONFIG_DEBUG_INFO_BTF=y/
+      )
+      assert.match(yield* text(yield* file(Uint8Array.of(0x9f, 0xeb, 1, 0))), /^FILE: BTF at byte 4: expected a header/)
+      assert.match(
+        yield* text(yield* file(Buffer.concat([Uint8Array.of(0xeb, 0x9f), Buffer.alloc(30)]))),
+        /BTF at byte 0: expected little-endian BTF/
+      )
+      assert.match(
+        yield* text(yield* file(Buffer.concat([Buffer.from("\x7fELF"), Buffer.alloc(10)]))),
+        /^FILE: ELF at byte/
+      )
+    }))
+})

@@ -1,0 +1,138 @@
+import { assert, layer } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll } from "vitest"
+import { Native } from "../../src/core/Native.ts"
+import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
+
+const O_RDONLY = 0
+const O_RDWR = 2
+/** asm-generic/ioctls.h: how many bytes can be read; writes an int. */
+const FIONREAD = 0x541b
+/** asm-generic/ioctls.h: window size, which only a terminal has. */
+const TIOCGWINSZ = 0x5413
+
+const directory = mkdtempSync(join(tmpdir(), "ktstr-native-"))
+afterAll(() => rmSync(directory, { recursive: true }))
+const file = join(directory, "three-pages")
+writeFileSync(file, Buffer.from(Array.from({ length: 3 * 4096 }, (_, i) => i >> 12)))
+
+/** The files that this process has open, and the mappings of them, by the kernel's account. */
+const held = (needle: string) => ({
+  fds: readdirSync("/proc/self/fd").filter((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`).includes(needle)
+    } catch {
+      return false // the descriptor of the listing itself
+    }
+  }).length,
+  mappings: readFileSync("/proc/self/maps", "utf8").split("\n").filter((line) => line.includes(needle)).length
+})
+
+layer(NativeKoffi.layer)("Native", (it) => {
+  it.scoped("maps the part of a file that it is asked for", () =>
+    Effect.gen(function*() {
+      const native = yield* Native
+      const fd = yield* native.open(file, O_RDONLY)
+      const bytes = new Uint8Array(yield* native.mmap(fd, 4096, 8192, "read"))
+      assert.strictEqual(bytes.length, 8192)
+      assert.strictEqual(bytes[0], 1)
+      assert.strictEqual(bytes[8191], 2)
+    }))
+
+  it.scoped("writes through to the file", () =>
+    Effect.gen(function*() {
+      const native = yield* Native
+      const fd = yield* native.open(file, O_RDWR)
+      const bytes = new Uint8Array(yield* native.mmap(fd, 0, 4096, "write"))
+      bytes[77] = 0xab
+      assert.strictEqual(readFileSync(file)[77], 0xab)
+    }))
+
+  it.scoped("shares a file in memory with whoever opens it by its descriptor", () =>
+    Effect.gen(function*() {
+      const native = yield* Native
+      const fd = yield* native.memfd("ktstr-test-share", 2 ** 20)
+      new Uint8Array(yield* native.mmap(fd, 0, 2 ** 20, "write")).set([1, 2, 3], 2 ** 20 - 3)
+      const seen = readFileSync(`/proc/self/fd/${fd}`)
+      assert.strictEqual(seen.length, 2 ** 20)
+      assert.deepStrictEqual([...seen.subarray(-3)], [1, 2, 3])
+    }))
+
+  it.scoped("maps four gibibytes and refuses one page more, without ending the process", () =>
+    Effect.gen(function*() {
+      const native = yield* Native
+      const fd = yield* native.memfd("ktstr-test-large", 2 ** 32 + 4096)
+      const view = new DataView(yield* native.mmap(fd, 0, 2 ** 32, "write"))
+      view.setUint8(2 ** 32 - 1, 9)
+      assert.strictEqual(view.getUint8(2 ** 32 - 1), 9)
+      const error = yield* Effect.flip(native.mmap(fd, 0, 2 ** 32 + 4096, "read"))
+      assert.strictEqual(error.code, "EINVAL")
+    }))
+
+  it.scoped("passes a buffer to ioctl and gives back what the kernel wrote", () =>
+    Effect.gen(function*() {
+      const native = yield* Native
+      const fd = yield* native.open(file, O_RDONLY)
+      const answer = new Uint8Array(4)
+      assert.strictEqual(yield* native.ioctl(fd, FIONREAD, answer), 0)
+      assert.strictEqual(new DataView(answer.buffer).getInt32(0, true), 3 * 4096)
+    }))
+
+  it.scoped("names the call, its subject and the errno of each failure", () =>
+    Effect.gen(function*() {
+      const native = yield* Native
+      const message = (failing: Effect.Effect<unknown, Error, Scope.Scope>) =>
+        Effect.map(Effect.flip(failing), (error) => error.message)
+      const fd = yield* native.open(file, O_RDONLY)
+      assert.deepStrictEqual(
+        yield* Effect.all([
+          message(native.open("/no/such/file", O_RDONLY)),
+          message(native.open(directory, O_RDWR)),
+          message(native.mmap(9999, 0, 4096, "read")),
+          message(native.mmap(fd, 1, 4096, "read")),
+          message(native.mmap(fd, 0, 4096, "write")),
+          message(native.memfd("x".repeat(300), 4096)),
+          message(native.memfd("ktstr-test-negative", -1)),
+          message(native.ioctl(fd, TIOCGWINSZ, new Uint8Array(8)))
+        ]),
+        [
+          "open /no/such/file: ENOENT (errno 2)",
+          `open ${directory}: EISDIR (errno 21)`,
+          "mmap fd 9999, 4096 bytes at 0: EBADF (errno 9)",
+          `mmap fd ${fd}, 4096 bytes at 1: EINVAL (errno 22)`,
+          `mmap fd ${fd}, 4096 bytes at 0: EACCES (errno 13)`,
+          `memfd_create ${"x".repeat(300)}: EINVAL (errno 22)`,
+          "ftruncate ktstr-test-negative to -1 bytes: EINVAL (errno 22)",
+          `ioctl fd ${fd}, request 0x5413: ENOTTY (errno 25)`
+        ]
+      )
+    }))
+
+  it.effect("lets go of descriptors and mappings with the scope, also after a failure in it", () =>
+    Effect.gen(function*() {
+      const native = yield* Native
+      const work = Effect.gen(function*() {
+        const memfd = yield* native.memfd("ktstr-test-leak", 8192)
+        yield* native.mmap(memfd, 0, 8192, "write")
+        const fd = yield* native.open(file, O_RDONLY)
+        yield* native.mmap(fd, 0, 4096, "read")
+        assert.deepStrictEqual([held("ktstr-test-leak"), held(file)], [{ fds: 1, mappings: 1 }, {
+          fds: 1,
+          mappings: 1
+        }])
+        return yield* native.open("/no/such/file", O_RDONLY)
+      })
+      const before = readdirSync("/proc/self/fd").length
+      const scope = yield* Scope.make()
+      const exit = yield* Effect.exit(Scope.extend(work, scope))
+      assert.isTrue(Exit.isFailure(exit))
+      yield* Scope.close(scope, exit)
+      assert.deepStrictEqual([held("ktstr-test-leak"), held(file)], [{ fds: 0, mappings: 0 }, { fds: 0, mappings: 0 }])
+      assert.strictEqual(readdirSync("/proc/self/fd").length, before)
+    }))
+})

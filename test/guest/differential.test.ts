@@ -1,0 +1,167 @@
+import * as FileSystem from "@effect/platform/FileSystem"
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import { basename } from "node:path"
+import type { MapInfo } from "../../src/bpf/MapInfo.ts"
+import type { MapEntry } from "../../src/bpf/MapReader.ts"
+import { type RenderedValue, toJson } from "../../src/btf/RenderedValue.ts"
+import { bootAndFreeze, type Snapshot } from "../../src/Ktstr.ts"
+import {
+  NotPrinted,
+  parseEntries,
+  parseMaps,
+  type PrintedEntry,
+  type PrintedMap,
+  PrintedTypes
+} from "../support/bpftool.ts"
+import { parseCapture } from "../support/capture.ts"
+import { compileBpf, HostLive, scratch } from "../support/guest.ts"
+
+/** The types that we read; bpftool's are the same. */
+const READ = ["array", "hash", "lru_hash", "percpu_array", "percpu_hash", "lru_percpu_hash"]
+
+const sources = new URL("../bpf-src/", import.meta.url).pathname
+
+const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")
+const plain = (value: RenderedValue | undefined) => value === undefined ? null : toJson(value)
+
+/** An entry of ours in the shape of the printed ones. */
+const comparable = (entry: MapEntry) =>
+  "cpus" in entry
+    ? {
+      keyHex: hexOf(entry.keyBytes),
+      valuesHex: entry.cpuBytes.map((bytes) => hexOf(bytes!)),
+      plain: { key: plain(entry.key), cpus: entry.cpus.map(plain) }
+    }
+    : {
+      keyHex: hexOf(entry.keyBytes),
+      valuesHex: [hexOf(entry.valueBytes)],
+      plain: { key: plain(entry.key), value: plain(entry.value) }
+    }
+
+const byKey = <A extends { readonly keyHex: string }>(entries: ReadonlyArray<A>): ReadonlyArray<A> =>
+  [...entries].sort((a, b) => a.keyHex < b.keyHex ? -1 : 1)
+
+/** Boot a guest, fill its maps, let bpftool print them inside, freeze it, and compare every map with what was printed. */
+const compareGuest = (options: {
+  readonly kernel: string
+  readonly cpus: number
+  readonly memoryMib: number
+  readonly cpuModel: string
+  readonly levels: 4 | 5
+}) =>
+  Effect.gen(function*() {
+    const files = yield* FileSystem.FileSystem
+    const directory = yield* scratch
+    const objects = yield* compileBpf(directory, "types", "kinds")
+    const consoleFile = `${directory}/console`
+    const snapshot = yield* bootAndFreeze({
+      ...options,
+      includes: ["/usr/sbin/bpftool", ...objects, `${sources}fill.sh`, `${sources}capture.sh`],
+      script: "sh /include-files/fill.sh && sh /include-files/capture.sh",
+      consoleFile,
+      timeout: "4 minutes"
+    })
+    const printed = parseCapture(yield* files.readFileString(consoleFile))
+    const { header, kernel } = snapshot
+    assert.strictEqual(header.kernel.release, printed.get("release")?.trim())
+    assert.strictEqual(header.kernel.possibleCpus, options.cpus)
+    assert.strictEqual(header.kernel.pageTableLevels, options.levels)
+    assert.strictEqual(/\bla57\b/.test(printed.get("cpuinfo")!), options.levels === 5)
+    assert.notStrictEqual(kernel.kaslrOffset, 0n, "KASLR is on")
+    assert.isAtLeast(kernel.memory.size, options.memoryMib * 2 ** 20 * 0.99)
+    yield* compareMaps(snapshot, printed)
+    yield* comparePrograms(snapshot, printed)
+  }).pipe(Effect.scoped, Effect.provide(HostLive))
+
+const compareMaps = ({ maps }: Snapshot, printed: ReadonlyMap<string, string>) =>
+  Effect.gen(function*() {
+    const theirs = parseMaps(printed.get("maps.json")!)
+    const { items, problems } = yield* maps.maps
+    assert.deepStrictEqual(problems, [])
+    assert.deepStrictEqual(items.map(listed), theirs.map((map) => ({ ...map })))
+    let compared = 0
+    let entries = 0
+    for (const [index, info] of items.entries()) {
+      if (!READ.includes(info.type)) {
+        const error = yield* Effect.flip(Stream.runDrain(maps.entries(info)))
+        assert.strictEqual(error.message, `map ${info.id} (${info.name}): ${info.type} maps are not read yet`)
+        continue
+      }
+      const map = theirs[index]
+      const types = map.btfId === null ? undefined : new PrintedTypes(printed.get(`btf-${map.btfId}.json`)!)
+      const expected = byKey(parseEntries(printed.get(`map-${map.id}.json`)!, map, types))
+      const ours = byKey(Array.from(yield* Stream.runCollect(maps.entries(info)), comparable))
+      compareEntries(info, ours, expected)
+      compared++
+      entries += ours.length
+    }
+    assert.isAtLeast(compared, 35)
+    assert.isAtLeast(entries, 4096 + 1000)
+  })
+
+const listed = ({ btfId, flags, id, keySize, maxEntries, name, type, valueSize }: MapInfo): PrintedMap => ({
+  id,
+  name,
+  type,
+  flags,
+  keySize,
+  valueSize,
+  maxEntries,
+  btfId
+})
+
+const compareEntries = (
+  info: MapInfo,
+  ours: ReadonlyArray<ReturnType<typeof comparable>>,
+  expected: ReadonlyArray<PrintedEntry>
+): void => {
+  const where = `map ${info.id} ${info.name} (${info.type})`
+  assert.strictEqual(ours.length, expected.length, `${where}: number of entries`)
+  for (const [index, theirs] of expected.entries()) {
+    const entry = ours[index]
+    const at = `${where}, key ${theirs.keyHex}`
+    assert.strictEqual(entry.keyHex, theirs.keyHex, at)
+    assert.deepStrictEqual(entry.valuesHex, [...theirs.valuesHex], at)
+    // bpftool cannot print floating point at all; the bytes above still had to be equal.
+    if (theirs.plain instanceof NotPrinted) assert.strictEqual(info.name, "array_reals", at)
+    else assert.deepStrictEqual<unknown>(entry.plain, theirs.plain, at)
+  }
+}
+
+const comparePrograms = ({ maps }: Snapshot, printed: ReadonlyMap<string, string>) =>
+  Effect.gen(function*() {
+    const { items, problems } = yield* maps.programs
+    assert.deepStrictEqual(problems, [])
+    const theirs: ReadonlyArray<Record<string, unknown>> = JSON.parse(printed.get("progs.json")!)
+    assert.deepStrictEqual(
+      items.map(({ id, name, type }) => ({ id, name, type })),
+      theirs.map(({ id, name, type }) => ({
+        id: Number(id),
+        name: String(name ?? ""),
+        type: String(type)
+      }))
+    )
+  })
+
+describe("every map of a frozen guest equals what bpftool printed inside it", () => {
+  const kernel = "debian:6.12-cloud"
+  for (const memoryMib of [512, 5120]) {
+    for (const cpus of [1, 4]) {
+      for (const levels of [5, 4] as const) {
+        const cpuModel = levels === 5 ? "max" : "max,-la57"
+        it.effect(
+          `${basename(kernel)}, ${memoryMib} MiB, ${cpus} CPUs, ${levels}-level paging`,
+          () => compareGuest({ kernel, memoryMib, cpus, cpuModel, levels }),
+          300_000
+        )
+      }
+    }
+  }
+  it.effect(
+    "6.1-cloud, 512 MiB, 2 CPUs, 5-level paging",
+    () => compareGuest({ kernel: "debian:6.1-cloud", memoryMib: 512, cpus: 2, cpuModel: "max", levels: 5 }),
+    300_000
+  )
+})

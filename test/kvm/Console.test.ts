@@ -1,0 +1,77 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import * as FastCheck from "effect/FastCheck"
+import * as Fiber from "effect/Fiber"
+import * as Stream from "effect/Stream"
+import { Console } from "../../src/kvm/Console.ts"
+
+const bytes = (text: string) => new TextEncoder().encode(text)
+const collect = (console: Console) => Effect.map(Stream.runCollect(console.lines), Chunk.toReadonlyArray)
+
+describe("Console", () => {
+  it.effect.prop(
+    "gives the same lines however the bytes are cut",
+    [FastCheck.array(FastCheck.fullUnicodeString({ maxLength: 8 })), FastCheck.integer({ min: 1, max: 5 })],
+    ([pieces, size]) =>
+      Effect.gen(function*() {
+        const lines = pieces.map((piece) => piece.replace(/[\r\n]/g, "_"))
+        const all = bytes(lines.map((line) => `${line}\r\n`).join(""))
+        const console = new Console()
+        for (let at = 0; at < all.length; at += size) console.push(all.subarray(at, at + size))
+        console.end()
+        // the decoder takes a byte order mark off the start of a text
+        const expected = new TextDecoder().decode(all).split("\r\n").slice(0, -1)
+        assert.deepStrictEqual(yield* collect(console), expected)
+      })
+  )
+
+  it.effect("replays the past to a late reader and goes on with the present", () =>
+    Effect.gen(function*() {
+      const console = new Console()
+      console.push(bytes("one\ntwo\nthr"))
+      const first = yield* Effect.fork(collect(console))
+      yield* Effect.yieldNow()
+      console.push(bytes("ee\n"))
+      const second = yield* Effect.fork(collect(console))
+      yield* Effect.yieldNow()
+      console.push(bytes("four"))
+      console.end()
+      const expected = ["one", "two", "three", "four"]
+      assert.deepStrictEqual(yield* Fiber.join(first), expected)
+      assert.deepStrictEqual(yield* Fiber.join(second), expected)
+      assert.deepStrictEqual(yield* collect(console), expected)
+    }))
+
+  it.effect("keeps the newest 1 to 2 MiB of a talkative guest, and a reader skips what is gone", () =>
+    Effect.gen(function*() {
+      const console = new Console()
+      const line = (n: number) => `${n}`.padStart(99)
+      const reader = yield* Effect.fork(collect(console))
+      for (let n = 0; n < 100_000; n += 1000) {
+        console.push(bytes(Array.from({ length: 1000 }, (_, k) => `${line(n + k)}\n`).join("")))
+      }
+      console.end()
+      const kept = console.tail
+      assert.isAtLeast(kept.length, 10_000)
+      assert.isAtMost(kept.length, 21_000)
+      assert.strictEqual(kept.at(-1), line(99_999))
+      assert.deepStrictEqual(yield* Fiber.join(reader), kept)
+    }))
+
+  it("cuts a line that never ends", () => {
+    const console = new Console()
+    for (let n = 0; n < 100; n++) console.push(bytes("x".repeat(50_000)))
+    assert.isAtMost(console.tail.join("").length, 3 * 2 ** 20)
+    assert.isAtMost(Math.max(...console.tail.map((line) => line.length)), 2 ** 16)
+  })
+
+  it("knows the last line that says something, finished or not", () => {
+    const console = new Console()
+    assert.isUndefined(console.lastLine)
+    console.push(bytes("said\n\n  \n"))
+    assert.strictEqual(console.lastLine, "said")
+    console.push(bytes("saying"))
+    assert.strictEqual(console.lastLine, "saying")
+  })
+})

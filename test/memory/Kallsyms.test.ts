@@ -1,0 +1,86 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Either from "effect/Either"
+import { parsing } from "../../src/core/Errors.ts"
+import { Kallsyms } from "../../src/memory/Kallsyms.ts"
+import { anchorFromNote, isAnchor } from "../../src/memory/KernelAnchor.ts"
+import { KernelSpace } from "../../src/memory/KernelSpace.ts"
+import { Vmcoreinfo } from "../../src/memory/Vmcoreinfo.ts"
+import { LOADED, LONG_NAME, MadeKernel } from "./MadeKernel.ts"
+
+const read = (made: MadeKernel, replace?: (text: string) => string) => {
+  const anchor = anchorFromNote(made.memory())
+  if (!isAnchor(anchor)) return assert.fail(anchor.why)
+  const info = new Vmcoreinfo(0, made.noteText(replace))
+  return parsing(() => new Kallsyms(new KernelSpace(anchor.table, undefined), info))
+}
+const kallsyms = (made: MadeKernel) => Either.getOrThrow(read(made))
+const refusal = (made: MadeKernel, replace?: (text: string) => string) =>
+  Either.match(read(made, replace), { onLeft: (error) => error.message, onRight: () => "read" })
+
+describe.each([true, false])("Kallsyms, absolute per-CPU symbols %s", (absolutePerCpu) => {
+  const made = new MadeKernel({ absolutePerCpu })
+
+  it("lists the symbols that were put in, in order", () => {
+    assert.deepStrictEqual(
+      [...kallsyms(made).entries()],
+      made.expectedSymbols().map((symbol) => ({ ...symbol, type: "D" }))
+    )
+  })
+
+  it("finds each by its name, also one of 300 letters", () => {
+    const symbols = kallsyms(made)
+    for (const { address, name } of made.expectedSymbols()) assert.strictEqual(symbols.address(name), address, name)
+    assert.strictEqual(symbols.address(LONG_NAME), made.symbols.get(LONG_NAME))
+    for (const absent of ["", "_stex", "_stext_", "D_stext", "Xstext", LONG_NAME.slice(1), "x".repeat(5000)]) {
+      assert.strictEqual(symbols.address(absent), undefined, absent)
+    }
+  })
+
+  it("names an address by the first of the symbols at or below it", () => {
+    const symbols = kallsyms(made)
+    const image = made.expectedSymbols().filter(({ address }) => address > 2n ** 63n)
+    for (const { address } of image) {
+      const name = image.find((symbol) => symbol.address === address)!.name
+      assert.deepStrictEqual(symbols.at(address), { name, offset: 0 })
+    }
+    assert.deepStrictEqual(symbols.at(made.symbols.get("_stext")! + 1n), { name: "_stext", offset: 1 })
+    assert.strictEqual(symbols.at(image[0].address - 1n), undefined)
+    assert.strictEqual(symbols.at(image.at(-1)!.address + 1n), undefined)
+    assert.strictEqual(symbols.at(0n), undefined)
+    assert.strictEqual(symbols.at(0x3_6400n), undefined)
+  })
+})
+
+describe("Kallsyms", () => {
+  it("refuses tables that contradict themselves", () => {
+    const broken = (change: (made: MadeKernel) => void) => {
+      const made = new MadeKernel()
+      change(made)
+      return refusal(made)
+    }
+    const set32 = (name: string, value: number) => (made: MadeKernel) =>
+      made.view.setUint32(made.physical(name) - LOADED, value, true)
+    assert.include(broken(set32("kallsyms_num_syms", 0)), "1 to 2097152 symbols, not 0")
+    assert.include(broken(set32("kallsyms_num_syms", 0xffff_ffff)), "not 4294967295")
+    assert.include(broken(set32("kallsyms_num_syms", 2 ** 21)), "kallsyms_offsets to be readable")
+    assert.include(broken(set32("kallsyms_num_syms", 1000)), "1000 names inside their table")
+    assert.include(broken(set32("kallsyms_names", 0)), "names inside their table")
+    assert.include(broken(set32("kallsyms_relative_base", 0)), "_stext that agrees with VMCOREINFO")
+    assert.include(
+      broken((made) => made.view.setUint16(made.physical("kallsyms_token_index") - LOADED, 0xffff, true)),
+      "token 0 inside"
+    )
+  })
+
+  it("says what VMCOREINFO lacks, and when that is normal", () => {
+    const made = new MadeKernel()
+    assert.include(
+      refusal(made, (text) => text.replace(/SYMBOL\(kallsyms_names\).*\n/, "")),
+      "kernels before 6.0 have none"
+    )
+    const far = (name: string) => (text: string) => text.replace(new RegExp(`(${name}\\)=).*`), "$1ffffffffff000000")
+    assert.include(refusal(made, far("kallsyms_num_syms")), "is not mapped")
+    assert.include(refusal(made, far("kallsyms_token_table")), "at most 67108864 bytes after kallsyms_names")
+    assert.include(refusal(made, far("kallsyms_token_index")), "at most 131072 bytes after kallsyms_token_table")
+  })
+})

@@ -1,0 +1,128 @@
+import { assert, describe, it } from "@effect/vitest"
+import { GuestMemory } from "../../src/memory/GuestMemory.ts"
+import { anchorFromNote, isAnchor } from "../../src/memory/KernelAnchor.ts"
+import { findVmcoreinfo } from "../../src/memory/Vmcoreinfo.ts"
+import { LOADED, MadeKernel } from "./MadeKernel.ts"
+
+const found = (made: MadeKernel) => {
+  const anchor = anchorFromNote(made.memory())
+  return isAnchor(anchor) ? anchor : assert.fail(`no anchor: ${anchor.why}`)
+}
+
+describe("anchorFromNote", () => {
+  it("finds the kernel by either copy of its VMCOREINFO", () => {
+    for (const levels of [4, 5] as const) {
+      for (const without of [[], ["data"], ["note"]] as const) {
+        const made = new MadeKernel({ levels, without })
+        const { info, release, shift, table } = found(made)
+        assert.deepStrictEqual(
+          { release, shift, root: table.root, levels: table.levels },
+          { release: "6.12.0-made", shift: 0x0a20_0000n, root: made.root, levels }
+        )
+        assert.strictEqual(info!.at, made.notePages[0] + (without[0] === "data" ? 24 : 0))
+        assert.strictEqual(info!.symbol("_stext"), made.symbols.get("_stext"))
+        assert.strictEqual(info!.number("phys_base"), made.physBase)
+        assert.strictEqual(info!.offset("uts_namespace.name"), 16)
+        assert.strictEqual(info!.symbol("no_such"), undefined)
+      }
+    }
+  })
+
+  it("passes over texts that are not true of this memory", () => {
+    const lies: ReadonlyArray<readonly [(text: string) => string, string]> = [
+      [
+        (text) => text.replace(/OSRELEASE=.*/, "OSRELEASE=6.6.6-evil"),
+        "the kernel there does not call itself 6.6.6-evil"
+      ],
+      [(text) => text.replace(/phys_base\)=.*/, "phys_base)=4096"), "which the image does not have"],
+      [(text) => text.replace(/phys_base\)=-?\d*/, "phys_base)=99999999999999999999999"), "lacks an entry"],
+      [
+        (text) =>
+          text.replace(/(swapper_pg_dir\)=)(.*)/, (_, key, at) => `${key}${(BigInt(`0x${at}`) + 4096n).toString(16)}`),
+        "do not map"
+      ],
+      [(text) => text.replace(/SYMBOL\(_stext\).*\n/, ""), "lacks an entry"],
+      [(text) => text.replace("uts_namespace.name)=16", "uts_namespace.name)=17"), "does not call itself"],
+      [(text) => text.replace("l5_enabled)=0", "l5_enabled)=1"), "do not map"],
+      [() => "OSRELEASE=", "lacks an entry"]
+    ]
+    for (const [lie, why] of lies) {
+      const made = new MadeKernel({ without: ["data", "note"] })
+      const first = made.page()
+      made.writeNote(first, made.noteText(lie), "data")
+      const alone = anchorFromNote(made.memory())
+      assert.isFalse(isAnchor(alone))
+      if (!isAnchor(alone)) assert.include(alone.why, why)
+      made.writeNote(made.page(), made.noteText(), "note")
+      assert.strictEqual(found(made).release, "6.12.0-made")
+    }
+  })
+
+  it("counts what it judged", () => {
+    const made = new MadeKernel({ without: ["data", "note"] })
+    assert.deepStrictEqual(anchorFromNote(made.memory()), { candidates: 0, why: "there is none" })
+    for (let i = 0; i < 3; i++) made.writeNote(made.page(), "OSRELEASE=1\n", "data")
+    const none = anchorFromNote(made.memory())
+    assert.isFalse(isAnchor(none))
+    if (!isAnchor(none)) assert.strictEqual(none.candidates, 3)
+  })
+})
+
+describe("findVmcoreinfo", () => {
+  const text = "OSRELEASE=6.1\n"
+  const page = (at: number, bytes = 8192) => {
+    const out = new Uint8Array(bytes)
+    out.set(Buffer.from(text), at)
+    return out
+  }
+  const releases = (memory: GuestMemory) => {
+    const seen: Array<string> = []
+    findVmcoreinfo(memory, (info) => {
+      seen.push(`${info.release}@${info.at}`)
+      return false
+    })
+    return seen
+  }
+
+  it("looks at starts of pages, wherever regions start, and above 4 GiB first", () => {
+    assert.deepStrictEqual(releases(new GuestMemory([{ start: 0, bytes: page(4096) }])), ["6.1@4096"])
+    assert.deepStrictEqual(releases(new GuestMemory([{ start: 0, bytes: page(4100) }])), [])
+    assert.deepStrictEqual(releases(new GuestMemory([{ start: 1000, bytes: page(3096) }])), ["6.1@4096"])
+    assert.deepStrictEqual(
+      releases(new GuestMemory([{ start: 0, bytes: page(0) }, { start: 2 ** 32, bytes: page(4096) }])),
+      [`6.1@${2 ** 32 + 4096}`, "6.1@0"]
+    )
+  })
+
+  it("looks at each page once, at the first 64 MiB of each region before the rest", () => {
+    const early = 2 ** 26
+    const bytes = new Uint8Array(early + 3 * 4096)
+    for (const at of [0, early - 4096, early, early + 8192]) bytes.set(Buffer.from(text), at)
+    const memory = new GuestMemory([{ start: 0, bytes }, { start: 2 ** 30, bytes: page(0) }])
+    assert.deepStrictEqual(
+      releases(memory),
+      [0, early - 4096, 2 ** 30, early, early + 8192].map((at) => `6.1@${at}`)
+    )
+    const shifted = new GuestMemory([{ start: 1000, bytes: bytes.subarray(1000) }])
+    assert.deepStrictEqual(releases(shifted), [early - 4096, early, early + 8192].map((at) => `6.1@${at}`))
+  })
+
+  it("reads a page that two mappings share, and one that the image cuts", () => {
+    const bytes = page(4096)
+    const cut = new GuestMemory([{ start: 0, bytes: bytes.subarray(0, 4104) }, {
+      start: 4104,
+      bytes: bytes.subarray(4104)
+    }])
+    assert.deepStrictEqual(releases(cut), ["6.1@4096"])
+    assert.deepStrictEqual(releases(new GuestMemory([{ start: 0, bytes: bytes.subarray(0, 4098) }])), [])
+    assert.deepStrictEqual(releases(new GuestMemory([{ start: LOADED, bytes: bytes.subarray(0, 4096 + 20) }])), [])
+  })
+
+  it("believes no length in a note's header", () => {
+    const made = new MadeKernel({ without: ["data", "note"] })
+    const at = made.page()
+    made.writeNote(at, text, "note")
+    made.view.setUint32(at - LOADED + 4, 0xffff_ffff, true)
+    assert.deepStrictEqual(releases(made.memory()), [`6.1@${at + 24}`])
+  })
+})

@@ -1,0 +1,180 @@
+import { assert, layer } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { execFileSync } from "node:child_process"
+import {
+  closeSync,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync
+} from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
+import { GuestKernel } from "../../src/memory/GuestKernel.ts"
+import { openImage } from "../../src/memory/MemoryImage.ts"
+import { madeElf } from "./MadeElf.ts"
+import { LOADED, MadeKernel } from "./MadeKernel.ts"
+
+const folder = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "ktstr-image-"))),
+  (path) => Effect.sync(() => rmSync(path, { recursive: true }))
+)
+/** A file of these bytes that is removed with the scope. */
+const file = (bytes: Uint8Array | string) =>
+  Effect.map(folder, (path) => {
+    writeFileSync(join(path, "image"), bytes)
+    return join(path, "image")
+  })
+/** A sparse file of `size` bytes with these parts. */
+const sparse = (size: number, parts: ReadonlyArray<readonly [at: number, bytes: Uint8Array]>) =>
+  Effect.map(folder, (path) => {
+    const fd = openSync(join(path, "image"), "w")
+    ftruncateSync(fd, size)
+    for (const [at, bytes] of parts) writeSync(fd, bytes, 0, bytes.length, at)
+    closeSync(fd)
+    return join(path, "image")
+  })
+const layoutOf = (path: string) =>
+  Effect.map(openImage(path), (memory) => memory.regions.map(({ bytes, start }) => [start, bytes.length]))
+const mapped = (path: string) => readFileSync("/proc/self/maps", "latin1").includes(path)
+const MIB = 2 ** 20
+const GIB = 2 ** 30
+
+/** A kernel whose direct map covers memory that is split at `split`, with `above` bytes from 4 GiB on. */
+const bigKernel = (split: number, above: number) => {
+  const made = new MadeKernel({ directBase: 0xffff_9000_0000_0000n })
+  const direct = made.options.directBase
+  for (let pa = 2 * LOADED; pa < split; pa += 2 * MIB) {
+    const low = pa >= GIB
+    if (low && pa % GIB === 0 && pa + GIB <= split) made.map(direct + BigInt(pa), pa, 3)
+    else if (!low || pa >= split - (split % GIB)) made.map(direct + BigInt(pa), pa, 2)
+  }
+  for (let pa = 4 * GIB; pa < 4 * GIB + above; pa += 2 * MIB) made.map(direct + BigInt(pa), pa, 2)
+  return made
+}
+
+layer(NativeKoffi.layer)("openImage", (it) => {
+  it.scoped("maps a raw file as it is and unmaps it with the scope", () =>
+    Effect.gen(function*() {
+      const made = new MadeKernel()
+      const path = yield* sparse(LOADED + made.bytes.length, [[LOADED, made.bytes]])
+      yield* Effect.scoped(Effect.gen(function*() {
+        const memory = yield* openImage(path)
+        assert.deepStrictEqual(memory.bytes(LOADED, made.bytes.length), made.bytes)
+        assert.isFalse(memory.writable)
+        assert.isTrue(mapped(path))
+      }))
+      assert.isFalse(mapped(path))
+    }))
+
+  it.scoped("reads a file that ends within a page", () =>
+    Effect.gen(function*() {
+      const memory = yield* openImage(yield* file(new Uint8Array(4097).fill(7)))
+      assert.strictEqual(memory.u8(4096), 7)
+      assert.strictEqual(memory.u8(4097), -1)
+    }))
+
+  it.scoped("finds where memory goes on above 4 GiB, for machines of all kinds", () =>
+    Effect.gen(function*() {
+      const above = 64 * MIB
+      for (const split of [2 * GIB, 3 * GIB, 0xd000_0000, 2 * GIB + 512 * MIB]) {
+        const made = bigKernel(split, above)
+        const path = yield* sparse(split + above, [[LOADED, made.bytes]])
+        const pieces = yield* layoutOf(path)
+        assert.strictEqual(pieces.find(([start]) => start === 4 * GIB)?.[1], above, `split at ${split}`)
+        const low = pieces.filter(([start]) => start < 4 * GIB)
+        assert.strictEqual(low.reduce((sum, [, bytes]) => sum + bytes, 0), split)
+        assert.isTrue(pieces.every(([, bytes]) => bytes <= GIB))
+        const kernel = yield* GuestKernel.open(path)
+        assert.strictEqual(kernel.release, "6.12.0-made")
+      }
+    }))
+
+  it.scoped("splits nothing where all memory lies below 4 GiB", () =>
+    Effect.gen(function*() {
+      const size = 2 * GIB + 256 * MIB
+      const made = bigKernel(size, 0)
+      const pieces = yield* layoutOf(yield* sparse(size, [[LOADED, made.bytes]]))
+      assert.deepStrictEqual(pieces, [[0, GIB], [GIB, GIB], [2 * GIB, 256 * MIB]])
+    }))
+
+  it.scoped("splits nothing where the file keeps the gap", () =>
+    Effect.gen(function*() {
+      const made = bigKernel(3 * GIB, 64 * MIB)
+      const pieces = yield* layoutOf(yield* sparse(4 * GIB + 64 * MIB, [[LOADED, made.bytes]]))
+      assert.deepStrictEqual(pieces.at(-1), [4 * GIB, 64 * MIB])
+      assert.strictEqual(pieces.reduce((sum, [, bytes]) => sum + bytes, 0), 4 * GIB + 64 * MIB)
+    }))
+
+  it.scoped("says so where a large image does not show its layout", () =>
+    Effect.gen(function*() {
+      const made = new MadeKernel()
+      const error = yield* Effect.flip(openImage(yield* sparse(2 * GIB + MIB, [[LOADED, made.bytes]])))
+      assert.include(error.message, "kernel 6.12.0-made, but the page tables of its direct map are not in the file")
+    }))
+
+  it.scoped("reads an ELF core, whatever its segments' order, overlaps and alignment", () =>
+    Effect.gen(function*() {
+      const made = new MadeKernel()
+      const half = made.bytes.length / 2
+      const core = madeElf([
+        { type: 4, paddr: 0, bytes: Buffer.from("a note") },
+        { paddr: LOADED + half, bytes: made.bytes.subarray(half) },
+        { paddr: LOADED, bytes: made.bytes.subarray(0, half) },
+        { paddr: LOADED + 4096, bytes: made.bytes.subarray(4096, half + 8192) },
+        { paddr: 0, bytes: new Uint8Array(100) }
+      ], { pad: 3 })
+      const path = yield* file(core)
+      assert.deepStrictEqual(yield* layoutOf(path), [[0, 100], [LOADED, half], [LOADED + half, 8192], [
+        LOADED + half + 8192,
+        half - 8192
+      ]])
+      const kernel = yield* GuestKernel.open(path)
+      assert.deepStrictEqual(kernel.memory.bytes(LOADED, made.bytes.length), made.bytes)
+      const cut = yield* openImage(yield* file(core.subarray(0, core.length - half)))
+      assert.isAbove(cut.size, 100)
+    }))
+
+  it.scoped("says what is wrong with a file that is no memory", () =>
+    Effect.gen(function*() {
+      const messages = (bytes: Uint8Array | string) =>
+        Effect.map(Effect.flatMap(file(bytes), (path) => Effect.flip(Effect.map(openImage(path), () => {}))), (error) =>
+          error.message)
+      const padded = (start: string) =>
+        Buffer.concat([Buffer.from(start, "latin1"), Buffer.alloc(8192)])
+      assert.include(yield* messages(""), "only 0 bytes")
+      assert.include(yield* messages("hello"), "only 5 bytes")
+      assert.include(
+        yield* messages(padded("KDUMP   ")),
+        "compressed kdump; looked at its first bytes; convert it to ELF"
+      )
+      assert.include(yield* messages(padded("\x1f\x8b")), "a gzip file; looked at its first bytes; decompress it first")
+      const vmlinux = madeElf([{ paddr: 0, bytes: new Uint8Array(5000) }], { type: 2 })
+      assert.include(yield* messages(vmlinux), "a kernel's vmlinux goes with --vmlinux")
+      assert.include(
+        yield* messages(madeElf([{ paddr: 0, bytes: new Uint8Array(5000) }], { machine: 183 })),
+        "a core of machine 183"
+      )
+      assert.include(
+        yield* messages(madeElf([{ type: 4, paddr: 0, bytes: new Uint8Array(5000) }])),
+        "a core without memory"
+      )
+      assert.include(yield* messages(padded("\x7fELF")), "ELF at byte 4: expected a 64-bit")
+      const huge = madeElf([{ paddr: 0, bytes: new Uint8Array(5000) }])
+      huge.writeBigUInt64LE(2n ** 63n, 32)
+      assert.include(yield* messages(huge), "1 program headers")
+    }))
+
+  it.scoped("fails at once on paths that are no files", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      assert.include((yield* Effect.flip(openImage(path))).message, "not a regular file")
+      assert.include((yield* Effect.flip(openImage(join(path, "none")))).message, "ENOENT")
+      execFileSync("mkfifo", [join(path, "fifo")])
+      assert.include((yield* Effect.flip(openImage(join(path, "fifo")))).message, "not a regular file")
+    }))
+})

@@ -1,0 +1,33 @@
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { execFile } from "node:child_process"
+import { join } from "node:path"
+import { promisify } from "node:util"
+import * as Resolver from "../../src/core/KernelResolver.ts"
+import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
+import * as Qemu from "../../src/kvm/Qemu.ts"
+
+/** Everything that a test guest needs of the host. */
+export const HostLive = Layer.mergeAll(Qemu.layer, Resolver.layer).pipe(
+  Layer.provideMerge(NativeKoffi.layer),
+  Layer.provideMerge(NodeContext.layer)
+)
+
+/** A temporary directory that goes with the scope. */
+export const scratch = Effect.flatMap(
+  FileSystem.FileSystem,
+  (files) => files.makeTempDirectoryScoped({ prefix: "ktstr-test-" })
+)
+
+/** Compile BPF sources of test/bpf-src into `directory`; gives the objects' paths. */
+export const compileBpf = (directory: string, ...names: ReadonlyArray<string>) =>
+  Effect.forEach(names, (name) =>
+    Effect.promise(async () => {
+      const object = join(directory, `${name}.bpf.o`)
+      const source = new URL(`../bpf-src/${name}.bpf.c`, import.meta.url).pathname
+      const flags = ["-O2", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu"]
+      await promisify(execFile)("clang", [...flags, "-c", source, "-o", object])
+      return object
+    }))
