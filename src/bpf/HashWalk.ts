@@ -23,9 +23,6 @@ export interface HashTable {
   readonly elementLimit: number
 }
 
-/** Buckets whose heads are read in one go. */
-const GROUP = 32
-
 const roundUp8 = (n: number): number => Math.ceil(n / 8) * 8
 
 /**
@@ -43,11 +40,6 @@ export class HashWalk implements EntryWalk {
   readonly trouble = new Trouble()
   private bucket = -1
   private seen = 0
-  // The heads of the buckets `groupStart` to `groupEnd`, low and high halves; what was touched of their elements.
-  private readonly heads = new Uint32Array(GROUP * 2)
-  private groupStart = 0
-  private groupEnd = 0
-  private touched = 0
   // The pointer to the next element, and Brent's tortoise with its power and step count.
   private lo = 1
   private hi = 0
@@ -130,51 +122,22 @@ export class HashWalk implements EntryWalk {
     return true
   }
 
+  /** Read the chain head of `bucket`; where the table's page is not there, `bucket` becomes the last one in it. */
   private openBucket(): void {
-    if (this.bucket >= this.groupEnd) this.readHeads()
-    const head = (this.bucket - this.groupStart) * 2
-    this.lo = this.heads[head]
-    this.hi = this.heads[head + 1]
-    this.tortoiseLo = this.tortoiseHi = 0
-    this.power = 1
-    this.steps = 0
-  }
-
-  /**
-   * Read the chain heads from `bucket` on, and touch the element that each leads to. Elements lie all over memory: this
-   * way the processor waits for many of them at once, where the walk alone waits for one after the other. Where the
-   * table's page is not there, `bucket` becomes the last one in it, an empty one.
-   */
-  private readHeads(): void {
-    const { heads, shape, space, table } = this
+    const { shape, space, table } = this
     const at = table.bucketsOffset + this.bucket * shape.bucketSize
-    let count = Math.min(GROUP, table.bucketCount - this.bucket)
-    if (!space.window(table.bucketsPage, at, count * shape.bucketSize)) {
-      count = 1
-      if (!space.window(table.bucketsPage, at, shape.bucketSize)) {
-        this.trouble.add(`bucket ${this.bucket}: ${space.faultText}`)
-        const nextPage = (Math.floor(at / 4096) + 1) * 4096
-        this.bucket = Math.max(this.bucket, Math.ceil((nextPage - table.bucketsOffset) / shape.bucketSize) - 1)
-        this.groupStart = this.bucket
-        this.groupEnd = this.bucket + 1
-        heads[0] = 1
-        return
-      }
+    if (space.window(table.bucketsPage, at + shape.bucketFirst, 8)) {
+      this.lo = space.view.getUint32(space.at, true)
+      this.hi = space.view.getUint32(space.at + 4, true)
+      this.tortoiseLo = this.tortoiseHi = 0
+      this.power = 1
+      this.steps = 0
+      return
     }
-    this.groupStart = this.bucket
-    this.groupEnd = this.bucket + count
-    for (let i = 0; i < count; i++) {
-      const first = space.at + i * shape.bucketSize + shape.bucketFirst
-      heads[i * 2] = space.view.getUint32(first, true)
-      heads[i * 2 + 1] = space.view.getUint32(first + 4, true)
-    }
-    const { memory } = space
-    for (let i = 0; i < count * 2; i += 2) {
-      const lo = heads[i]
-      if ((lo & 1) === 1) continue
-      const pa = space.translatePage(heads[i + 1] * 2 ** 20 + (lo >>> 12))
-      if (pa >= 0 && memory.seek(pa + (lo & 4095), 1)) this.touched ^= memory.view.getUint8(memory.at)
-    }
+    this.trouble.add(`bucket ${this.bucket}: ${space.faultText}`)
+    this.lo = 1
+    const nextPage = (Math.floor(at / 4096) + 1) * 4096
+    this.bucket = Math.max(this.bucket, Math.ceil((nextPage - table.bucketsOffset) / shape.bucketSize) - 1)
   }
 
   /**

@@ -22,7 +22,7 @@ const canSpin = (): boolean => process.stderr.isTTY && process.stderr.columns > 
  * that failed leave no line: the error says it all.
  */
 export const layer: Layer.Layer<Progress> = Layer.succeed(Progress, {
-  around: (stage, work) =>
+  around: <A, E, R>(stage: string, work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     Effect.flatMap(Clock.currentTimeMillis, (start) => {
       const name = visibleLine(stage)
       const spinner = ora({ text: name, stream: process.stderr, discardStdin: false })

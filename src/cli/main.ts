@@ -14,7 +14,8 @@ const logger = Logger.replace(
   Logger.defaultLogger,
   Logger.make(({ logLevel, message }) => {
     const words = Array.isArray(message) ? message.map(String).join(" ") : String(message)
-    process.stderr.write(`ktstr: ${logLevel.label.toLowerCase()}: ${visibleLine(words)}\n`)
+    const level = logLevel._tag === "Warning" ? "warning" : logLevel.label.toLowerCase()
+    process.stderr.write(`ktstr: ${level}: ${visibleLine(words)}\n`)
   })
 )
 

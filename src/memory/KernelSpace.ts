@@ -7,7 +7,8 @@ export const WINDOW_LIMIT = 16 * 2 ** 20
 /** The longest stretch one `read` copies, in bytes: well above any kernel's BTF. */
 export const READ_LIMIT = 64 * 2 ** 20
 const TOO_LONG = -3
-const SLOTS = 4096
+/** Translations kept: those of 256 MiB of scattered pages, in 1 MiB. */
+const SLOTS = 65536
 const END = 2 ** 52
 
 /** Why the last failed access failed, and where. */

@@ -1,39 +1,42 @@
-/** A JSON Schema's keywords that Effect writes for our documents; another one makes `violations` throw. */
-interface Schema {
-  readonly [keyword: string]: unknown
+/** The part of JSON Schema (draft 7) that Effect's `JSONSchema` writes for our documents. */
+interface JsonSchema {
+  readonly $ref?: string
+  readonly type?: string
+  readonly enum?: ReadonlyArray<unknown>
+  readonly required?: ReadonlyArray<string>
+  readonly properties?: Readonly<Record<string, JsonSchema>>
+  readonly additionalProperties?: boolean
+  readonly items?: JsonSchema
+  readonly anyOf?: ReadonlyArray<JsonSchema>
+  readonly $defs?: Readonly<Record<string, JsonSchema>>
 }
 
-const ANNOTATIONS = ["$schema", "$defs", "$id", "title", "description", "examples", "default"]
+const KNOWN = ["$ref", "type", "enum", "required", "properties", "additionalProperties", "items", "anyOf"]
+const ANNOTATIONS = ["$schema", "$defs", "$id", "title", "description"]
 
-/** Where and how `value` breaks `schema` (draft 7, the part that Effect's `JSONSchema` uses); none when it is valid. */
-export const violations = (root: Schema, value: unknown): ReadonlyArray<string> => {
-  const check = (schema: Schema, value: unknown, at: string): ReadonlyArray<string> =>
-    Object.entries(schema).flatMap(([keyword, wanted]) => {
-      const rule = rules[keyword]
-      if (rule !== undefined) return rule(wanted, value, at, schema)
-      if (ANNOTATIONS.includes(keyword)) return []
-      throw new Error(`this validator does not know the keyword ${keyword}`)
-    })
-  const entries = (value: unknown): ReadonlyArray<readonly [string, unknown]> =>
-    isObject(value) ? Object.entries(value) : []
-  const rules: Record<string, (wanted: any, value: unknown, at: string, schema: Schema) => ReadonlyArray<string>> = {
-    $ref: (wanted: string, value, at) => check(resolve(root, wanted), value, at),
-    type: (wanted, value, at) => typeOf(value, wanted) ? [] : [`${at}: no ${String(wanted)}`],
-    enum: (wanted: ReadonlyArray<unknown>, value, at) => wanted.includes(value) ? [] : [`${at}: not in the enum`],
-    required: (wanted: ReadonlyArray<string>, value, at) =>
-      wanted.filter((name) => isObject(value) && !(name in value)).map((name) => `${at}: lacks ${name}`),
-    properties: (wanted: Record<string, Schema>, value, at) =>
-      entries(value).flatMap(([name, each]) => name in wanted ? check(wanted[name], each, `${at}.${name}`) : []),
-    additionalProperties: (wanted: boolean, value, at, { properties }) =>
-      wanted ?
-        [] :
-        entries(value).flatMap(([name]) =>
-          isObject(properties) && name in properties ? [] : [`${at}: ${name} is too much`]
-        ),
-    items: (wanted: Schema, value, at) =>
-      Array.isArray(value) ? value.flatMap((each, index) => check(wanted, each, `${at}[${index}]`)) : [],
-    anyOf: (wanted: ReadonlyArray<Schema>, value, at) =>
-      wanted.some((each) => check(each, value, at).length === 0) ? [] : [`${at}: none of ${wanted.length} forms`]
+/** Where and how `value` breaks `root`; nothing when it is valid. Throws at a keyword that it does not know. */
+export const violations = (root: JsonSchema, value: unknown): ReadonlyArray<string> => {
+  const check = (schema: JsonSchema, value: unknown, at: string): ReadonlyArray<string> => {
+    const unknown = Object.keys(schema).find((keyword) => ![...KNOWN, ...ANNOTATIONS].includes(keyword))
+    if (unknown !== undefined) throw new Error(`this validator does not know the keyword ${unknown}`)
+    const { $ref, additionalProperties = true, anyOf, enum: values, items, properties = {}, required = [], type } =
+      schema
+    const wrong: Array<string> = []
+    if ($ref !== undefined) wrong.push(...check(definition(root, $ref), value, at))
+    if (type !== undefined && !isOfType(value, type)) wrong.push(`${at}: no ${type}`)
+    if (values?.includes(value) === false) wrong.push(`${at}: not in the enum`)
+    if (anyOf?.every((each) => check(each, value, at).length > 0) === true) wrong.push(`${at}: none of the forms`)
+    if (items !== undefined && Array.isArray(value)) {
+      for (const [index, each] of value.entries()) wrong.push(...check(items, each, `${at}[${index}]`))
+    }
+    if (isObject(value)) {
+      for (const name of required) if (!(name in value)) wrong.push(`${at}: lacks ${name}`)
+      for (const [name, each] of Object.entries(value)) {
+        if (name in properties) wrong.push(...check(properties[name], each, `${at}.${name}`))
+        else if (!additionalProperties) wrong.push(`${at}: ${name} is too much`)
+      }
+    }
+    return wrong
   }
   return check(root, value, "$")
 }
@@ -41,20 +44,23 @@ export const violations = (root: Schema, value: unknown): ReadonlyArray<string> 
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
 
-const typeOf = (value: unknown, wanted: unknown): boolean =>
-  wanted === "integer"
-    ? Number.isInteger(value)
-    : wanted === "null"
-    ? value === null
-    : wanted === "array"
-    ? Array.isArray(value)
-    : wanted === "object"
-    ? isObject(value)
-    : typeof value === wanted
+const isOfType = (value: unknown, type: string): boolean => {
+  switch (type) {
+    case "integer":
+      return Number.isInteger(value)
+    case "null":
+      return value === null
+    case "array":
+      return Array.isArray(value)
+    case "object":
+      return isObject(value)
+    default:
+      return typeof value === type
+  }
+}
 
-const resolve = (root: Schema, reference: string): Schema => {
-  let found: unknown = root
-  for (const name of reference.replace(/^#\//, "").split("/")) found = isObject(found) ? found[name] : undefined
-  if (!isObject(found)) throw new Error(`${reference} leads nowhere`)
+const definition = (root: JsonSchema, reference: string): JsonSchema => {
+  const found = root.$defs?.[reference.replace("#/$defs/", "")]
+  if (found === undefined) throw new Error(`${reference} leads nowhere`)
   return found
 }
