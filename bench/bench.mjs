@@ -84,7 +84,7 @@ const million = await image("million", { memoryMib: 1536, includes, script: load
 const index = measure(9, "btf-index.mjs", "/sys/kernel/btf/vmlinux")
 const attach = measure(7, "attach.mjs", small, "big_map")
 const stream = measure(5, "stream.mjs", million, "big_map")
-const bin = here("../dist/bin/ktstr.js")
+const bin = here("../dist/bin/ktstr.cjs")
 const [help, node, startup] = pair(15, [process.execPath, bin, "--help"], [process.execPath, "-e", "0"])
 const [ours, theirs, offsets] = pair(
   5,

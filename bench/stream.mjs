@@ -23,6 +23,10 @@ await Effect.gen(function*() {
   const ms = performance.now() - start
   most = Math.max(most, anonymousMB())
   let entries = 0
-  entries = Number(process.env.N ?? 0) || (() => { let n = 0; for (const walk = readers[0].walk(); walk.next();) n++; return n })()
+  entries = Number(process.env.N ?? 0) || (() => {
+    let n = 0
+    for (const walk = readers[0].walk(); walk.next();) n++
+    return n
+  })()
   console.log(JSON.stringify({ ms, entries, perSecond: entries / ms * 1000, grownMB: most - before, bytes }))
 }).pipe(Effect.scoped, Effect.provide(NativeKoffi.layer), Effect.runPromise)

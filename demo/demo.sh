@@ -8,4 +8,4 @@ set -- dump --kernel debian:6.12-cloud --cpus 2 \
           for cpu in 0 1; do taskset -c $cpu cat /sys/fs/bpf/demo; done' \
   --limit "${LIMIT:-8}"
 echo "ktstr $*"
-exec node dist/bin/ktstr.js "$@"
+exec node dist/bin/ktstr.cjs "$@"

@@ -12,6 +12,7 @@ import type { Header } from "./bpf/Report.ts"
 import { hex } from "./core/Address.ts"
 import { KernelResolver } from "./core/KernelResolver.ts"
 import { stage } from "./core/Progress.ts"
+import { lastWords } from "./kvm/Init.ts"
 import { makeInitramfs } from "./kvm/Initramfs.ts"
 import { VmEngine, type VmSpec } from "./kvm/VmEngine.ts"
 import { GuestKernel } from "./memory/GuestKernel.ts"
@@ -66,7 +67,9 @@ export const bootAndFreeze = Effect.fn("Ktstr.bootAndFreeze")(function*(options:
     Effect.gen(function*() {
       const vm = yield* engine.boot({ ...options, kernel: image, initramfs })
       const status = yield* vm.awaitReady
-      if (status !== 0) return yield* new ScriptFailed({ status, lastLines: (yield* vm.consoleTail).slice(-3) })
+      if (status !== 0) {
+        return yield* new ScriptFailed({ status, lastLines: scriptLines(yield* vm.consoleTail).slice(-3) })
+      }
       return vm
     })
   )
@@ -79,6 +82,10 @@ export const bootAndFreeze = Effect.fn("Ktstr.bootAndFreeze")(function*(options:
     freeze: { at: new Date(frozen.takenAt).toISOString(), millis, cpus: vm.topology.cpus }
   })
 })
+
+/** The console's lines without those of the kernel and of our init. */
+const scriptLines = (lines: ReadonlyArray<string>): ReadonlyArray<string> =>
+  lines.filter((line) => line.trim() !== "" && !/^\[ *\d+\.\d+\]/.test(line) && !lastWords.test(line))
 
 const snapshot = (kernel: typeof GuestKernel.Service, from: Pick<Header, "source" | "freeze">) =>
   Effect.gen(function*() {

@@ -1,79 +1,67 @@
-#!/usr/bin/env node
-import { writeSync } from "node:fs"
+import * as CliConfig from "@effect/cli/CliConfig"
+import * as Command from "@effect/cli/Command"
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import { stripVTControlCharacters } from "node:util"
 import packageJson from "../../package.json" with { type: "json" }
-import { helpText } from "./help.ts"
-import { understand } from "./usage.ts"
+import { ktstr } from "./commands.ts"
+import { exitCode, report } from "./exit.ts"
+import { writeText } from "./Output.ts"
 import { visibleLine } from "./visible.ts"
-
-/** Write a short answer to a descriptor; the exit code is 0 unless it could not be written. */
-const say = (fd: 1 | 2, text: string): number => {
-  const bytes = new TextEncoder().encode(text)
-  for (let at = 0; at < bytes.length;) {
-    try {
-      at += writeSync(fd, bytes, at)
-    } catch (error) {
-      const code = error instanceof Error && "code" in error ? error.code : error
-      if (code === "EAGAIN") continue // somebody made the terminal non-blocking
-      if (fd === 2 || code === "EPIPE") return 0
-      say(2, `ktstr: cannot write to stdout: ${String(code)}; is the disk full?\n`)
-      return 1
-    }
-  }
-  return 0
-}
-
-const main = async (): Promise<void> => {
-  const understood = understand(process.argv.slice(2))
-  switch (understood.kind) {
-    case "help":
-      process.exitCode = say(1, helpText(understood.path))
-      return
-    case "version":
-      process.exitCode = say(1, `${packageJson.version}\n`)
-      return
-    case "wrong": {
-      const help = `${understood.path.map(({ name }) => name).join(" ")} --help`
-      say(2, `ktstr: ${visibleLine(understood.problem)} (${help} shows the usage)\n`)
-      process.exitCode = 2
-      return
-    }
-    case "run": {
-      const running = watchSignals()
-      const { run } = await import("./main.ts")
-      run(understood.argv, packageJson.version)
-      running()
-    }
-  }
-}
 
 /** A stage that cannot be broken off, such as a file system that hangs, must not keep a user who wants to leave. */
 const PATIENCE_MILLIS = 15_000
-/** npm passes on a Ctrl-C that the terminal has sent us too: so close together, two signals are one. */
-const SAME_MILLIS = 1000
 
-/**
- * Before the program runs, a signal ends the process: there is nothing to release. Then the program takes care of the
- * first one, and a second one ends the process at once. The listeners stay for all of that time: Node forgets a signal
- * that came while the program was being loaded, when they are exchanged.
- * @returns what says that the program runs
- */
-const watchSignals = (): () => void => {
-  let isRunning = false
-  let first: number | undefined
-  const received = () => {
-    if (!isRunning) process.exit(130)
-    if (first === undefined) {
-      first = Date.now()
-      setTimeout(() => process.kill(process.pid, "SIGKILL"), PATIENCE_MILLIS).unref()
-    } else if (Date.now() - first > SAME_MILLIS) {
-      process.exit(130)
-    }
-  }
-  process.on("SIGINT", received).on("SIGTERM", received)
-  process.on("SIGHUP", () => process.emit("SIGTERM", "SIGTERM"))
-  return () => {
-    isRunning = true
-  }
+/** stdout is for answers: what the program logs goes to stderr, a line each. */
+const logger = Logger.replace(
+  Logger.defaultLogger,
+  Logger.make(({ logLevel, message }) => {
+    const words = Array.isArray(message) ? message.map(String).join(" ") : String(message)
+    process.stderr.write(`ktstr: ${logLevel.label.toLowerCase()}: ${visibleLine(words)}\n`)
+  })
+)
+
+/** @effect/cli styles its help always, and prints usage errors itself: style for terminals only, and let `report` print. */
+const onlyHelp = <A, E, R>(command: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.consoleWith((console) =>
+    Effect.withConsole(command, {
+      ...console,
+      error: () => Effect.void,
+      log: (...words) => {
+        const text = `${words.join(" ").trimEnd()}\n`
+        return Effect.orDie(writeText(process.stdout.isTTY ? text : stripVTControlCharacters(text)))
+      }
+    })
+  )
+
+/** Part `--name=value` at its first `=`, up to `--`: @effect/cli parts it at each. */
+const parted = (words: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const end = words.indexOf("--")
+  const options = end < 0 ? words : words.slice(0, end)
+  return [
+    ...options.flatMap((word) => /^(--[^=]+)=(.*)$/s.exec(word)?.slice(1) ?? word),
+    ...words.slice(options.length)
+  ]
 }
 
-await main()
+// A reader of our messages that went away is no reason to fail.
+process.stderr.on("error", () => undefined)
+const interrupted = () => setTimeout(() => process.kill(process.pid, "SIGKILL"), PATIENCE_MILLIS).unref()
+process.once("SIGINT", interrupted).once("SIGTERM", interrupted)
+process.on("SIGHUP", () => process.kill(process.pid, "SIGTERM"))
+Command.run(ktstr, { name: "ktstr", version: packageJson.version })([
+  ...process.argv.slice(0, 2),
+  ...parted(process.argv.slice(2))
+]).pipe(
+  onlyHelp,
+  Effect.tapErrorCause(report),
+  Effect.provide(Layer.mergeAll(NodeContext.layer, logger, CliConfig.layer({ isCaseSensitive: true }))),
+  NodeRuntime.runMain({
+    disableErrorReporting: true,
+    disablePrettyLogger: true,
+    teardown: (exit, onExit) => onExit(exitCode(exit))
+  })
+)

@@ -1,7 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
 import { filter, mapName, output, schema, target } from "./options.ts"
-import { commandWords, words } from "./words.ts"
 
 // The handlers' modules are imported when they run: `ktstr --help` must not load what only a dump needs.
 const dump = Command.make("dump", {
@@ -10,7 +9,7 @@ const dump = Command.make("dump", {
   ...filter,
   schema
 }, (config) => Effect.flatMap(Effect.promise(() => import("./dump.ts")), (module) => module.dump(config))).pipe(
-  Command.withDescription(commandWords.dump.about)
+  Command.withDescription("Print the BPF maps of a frozen kernel, entry by entry, with their C types")
 )
 
 const list = Command.make(
@@ -18,7 +17,7 @@ const list = Command.make(
   { ...target, ...output, type: filter.type, map: filter.map },
   (config) => Effect.flatMap(Effect.promise(() => import("./maps.ts")), (module) => module.list(config))
 ).pipe(
-  Command.withDescription(commandWords.list.about)
+  Command.withDescription("List the BPF maps of a frozen kernel")
 )
 
 const show = Command.make(
@@ -26,11 +25,11 @@ const show = Command.make(
   { ...target, ...output, limit: filter.limit, name: mapName },
   (config) => Effect.flatMap(Effect.promise(() => import("./maps.ts")), (module) => module.show(config))
 ).pipe(
-  Command.withDescription(commandWords.show.about)
+  Command.withDescription("Print one map: what it is, and its entries")
 )
 
 const maps = Command.make("maps").pipe(
-  Command.withDescription(commandWords.maps.about),
+  Command.withDescription("List the BPF maps of a frozen kernel, or show one"),
   Command.withSubcommands([list, show])
 )
 
@@ -39,12 +38,14 @@ const doctor = Command.make(
   { json: output.json },
   (config) => Effect.flatMap(Effect.promise(() => import("./doctor.ts")), (module) => module.doctor(config))
 ).pipe(
-  Command.withDescription(commandWords.doctor.about)
+  Command.withDescription("Say what this host has and lacks, what that means, and how to mend it")
 )
 
 /** The whole command line. */
 export const ktstr = Command.make("ktstr").pipe(
-  Command.withDescription(words.about),
+  Command.withDescription(
+    "Boot a Linux kernel in a throw-away VM, freeze it, and show its BPF maps with C types, from its memory alone"
+  ),
   Command.withSubcommands([dump, maps, doctor])
 )
 

@@ -12,7 +12,6 @@ import { writePieces, writeText } from "./Output.ts"
 import { dumpText } from "./present.ts"
 import { format, Live, openTarget } from "./snapshot.ts"
 import * as Stages from "./Stages.ts"
-import { suggestion } from "./usage.ts"
 
 /** Entries of a map that are shown to people when no limit is given. */
 const LIMIT_FOR_PEOPLE = 64
@@ -56,7 +55,7 @@ export const select = (
     if (wrong !== undefined) {
       return yield* new UsageError({
         problem: `--type "${wrong}": kernel ${snapshot.kernel.release} has no such map type`
-          + (suggestion(wrong, known) || `; its types are ${known.join(", ")}`)
+          + `; its types are ${known.join(", ")}`
       })
     }
     const named = new Set((yield* Effect.forEach(map, snapshot.maps.find)).flat().map(({ id }) => id))

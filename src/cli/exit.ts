@@ -1,3 +1,4 @@
+import * as HelpDoc from "@effect/cli/HelpDoc"
 import * as ValidationError from "@effect/cli/ValidationError"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -5,7 +6,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
-import { getSystemErrorMap } from "node:util"
+import { getSystemErrorMap, stripVTControlCharacters } from "node:util"
 import { SyscallError } from "../core/Errors.ts"
 import { visible, visibleLine } from "./visible.ts"
 
@@ -44,7 +45,7 @@ export const exitCode = <A, E>(exit: Exit.Exit<A, E>): number => {
   })
 }
 
-/** One line for a failure, a trace for a bug, nothing for an interruption and for what @effect/cli has printed. */
+/** One line for a failure, a trace for a bug, nothing for an interruption. */
 export const report = <E>(cause: Cause.Cause<E>): Effect.Effect<void> =>
   Effect.sync(() =>
     Option.match(Cause.failureOption(cause), {
@@ -52,13 +53,14 @@ export const report = <E>(cause: Cause.Cause<E>): Effect.Effect<void> =>
         if (Cause.isInterruptedOnly(cause)) return
         process.stderr.write(`ktstr: a bug in ktstr, please report it:\n${visible(Cause.pretty(cause))}\n`)
       },
-      onSome: (error) => {
-        if (!ValidationError.isValidationError(error)) process.stderr.write(`ktstr: ${visibleLine(sentence(error))}\n`)
-      }
+      onSome: (error) => void process.stderr.write(`ktstr: ${visibleLine(sentence(error))}\n`)
     })
   )
 
 const sentence = (error: unknown): string => {
+  if (ValidationError.isValidationError(error)) {
+    return new UsageError({ problem: stripVTControlCharacters(HelpDoc.toAnsiText(error.error)).trim() }).message
+  }
   if (error instanceof SyscallError && error.syscall === "open") {
     const why = getSystemErrorMap().get(-error.errno)?.[1] ?? error.code
     return `cannot open ${error.subject === "" ? "a file without a name" : error.subject}: ${why}; check the path`

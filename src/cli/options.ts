@@ -1,45 +1,70 @@
 import * as Args from "@effect/cli/Args"
 import * as Options from "@effect/cli/Options"
-import { filterWords, mapWord, type OptionWord, outputWords, schemaWord, targetWords } from "./words.ts"
+import * as Schema from "effect/Schema"
 
-const text = (word: OptionWord & { readonly value: string }) =>
-  Options.text(word.name).pipe(Options.withPseudoName(word.value), Options.withDescription(word.about))
+const words = (name: string, value: string, about: string) =>
+  Options.text(name).pipe(Options.withPseudoName(value), Options.withDescription(about))
 
-// that the number is whole and not too small has been checked before
-const number = (word: OptionWord & { readonly least: number }) =>
-  Options.integer(word.name).pipe(Options.withDescription(word.about))
+const text = (name: string, value: string, about: string) =>
+  words(name, value, about).pipe(
+    Options.withSchema(
+      Schema.NonEmptyString.annotations({ message: () => `--${name} wants a value, not an empty one` })
+    ),
+    Options.optional
+  )
 
-const flag = (word: OptionWord) => Options.boolean(word.name).pipe(Options.withDescription(word.about))
+const count = (name: string, least: number, about: string) =>
+  Options.integer(name).pipe(
+    Options.withSchema(
+      Schema.Number.pipe(Schema.between(least, Number.MAX_SAFE_INTEGER)).annotations({
+        message: () => `--${name} wants a whole number, ${least} or more`
+      })
+    ),
+    Options.withDescription(about),
+    Options.optional
+  )
 
-/** Which kernel's memory to read: a VM that is booted for it, or an image of one. */
+const flag = (name: string, about: string) => Options.boolean(name).pipe(Options.withDescription(about))
+
+/** Which kernel's memory to read: an image of it, or a VM that is booted for it. */
 export const target = {
-  kernel: Options.optional(text(targetWords.kernel)),
-  image: Options.optional(text(targetWords.image)),
-  vmlinux: Options.optional(text(targetWords.vmlinux)),
-  include: Options.repeated(text(targetWords.include)),
-  exec: Options.optional(text(targetWords.exec)),
-  execFile: Options.optional(text(targetWords.execFile)),
-  engine: Options.choice(targetWords.engine.name, targetWords.engine.value).pipe(
-    Options.withDescription(targetWords.engine.about),
+  kernel: text(
+    "kernel",
+    "ID",
+    "boot this kernel in a VM: debian:6.12-cloud (Debian's newest of that series), or a path"
+  ),
+  image: text("image", "FILE", "read this image of a guest's memory (raw, or an ELF core); no other file is needed"),
+  vmlinux: text("vmlinux", "FILE", "with --image: take symbols and types from this vmlinux, not from the memory"),
+  include: words("include", "PATH", "put a file, and the libraries it needs, into the guest as /include-files/NAME")
+    .pipe(
+      Options.repeated
+    ),
+  exec: text("exec", "SCRIPT", "shell commands to run in the guest before it is frozen"),
+  execFile: text("exec-file", "FILE", "a script to run in the guest before it is frozen"),
+  engine: Options.choice("engine", ["auto", "qemu"]).pipe(
+    Options.withDescription("what runs the VM; auto is the best that works on this host"),
     Options.optional
   ),
-  cpus: Options.optional(number(targetWords.cpus)),
-  memoryMib: Options.optional(number(targetWords.memoryMib)),
-  cmdline: Options.optional(text(targetWords.cmdline)),
-  console: Options.optional(text(targetWords.console)),
-  timeout: Options.optional(number(targetWords.timeout))
+  cpus: count("cpus", 1, "the guest's CPUs; 1 if not given"),
+  memoryMib: count("memory-mib", 1, "the guest's memory in MiB; 512 if not given"),
+  cmdline: text("cmdline", "WORDS", "more words for the guest kernel's command line"),
+  console: text("console", "FILE", "keep the guest's console in this file"),
+  timeout: count("timeout", 1, "seconds that the guest may take to boot and run the script; 60 if not given")
 }
 
 /** How to print the answer. */
-export const output = { json: flag(outputWords.json), ndjson: flag(outputWords.ndjson) }
+export const output = {
+  json: flag("json", "print one JSON document"),
+  ndjson: flag("ndjson", "print one JSON record a line, as they are read")
+}
 
 /** Which maps, and how many entries of each. */
 export const filter = {
-  map: Options.repeated(text(filterWords.map)),
-  type: Options.repeated(text(filterWords.type)),
-  limit: Options.optional(number(filterWords.limit))
+  map: words("map", "MAP", "only the maps with this name or id").pipe(Options.repeated),
+  type: words("type", "TYPE", "only the maps of this type, as in percpu_hash").pipe(Options.repeated),
+  limit: count("limit", 0, "print at most so many entries a map; if not given 64 for people, all in JSON")
 }
 
-export const schema = flag(schemaWord)
+export const schema = flag("schema", "print the JSON Schema of the --json document, and nothing else")
 
-export const mapName = Args.text({ name: mapWord.name }).pipe(Args.withDescription(mapWord.about))
+export const mapName = Args.text({ name: "map" }).pipe(Args.withDescription("the map's name or id"))

@@ -1,4 +1,5 @@
 import * as FileSystem from "@effect/platform/FileSystem"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -8,38 +9,35 @@ import { bootAndFreeze, openImage } from "../Ktstr.ts"
 import * as Qemu from "../kvm/Qemu.ts"
 import type { Output, Target } from "./commands.ts"
 import { FileUnreadable, UsageError } from "./exit.ts"
-import { targetWords } from "./words.ts"
 
-/** What only a VM that we boot has. */
-const OF_A_VM = [
-  "kernel",
-  "include",
-  "exec",
-  "execFile",
-  "engine",
-  "cpus",
-  "memoryMib",
-  "cmdline",
-  "console",
-  "timeout"
-] as const
+/** What only a VM that we boot has: its options, by the names of their values. */
+const OF_A_VM = {
+  kernel: "kernel",
+  include: "include",
+  exec: "exec",
+  execFile: "exec-file",
+  engine: "engine",
+  cpus: "cpus",
+  memoryMib: "memory-mib",
+  cmdline: "cmdline",
+  console: "console",
+  timeout: "timeout"
+} as const
 
 /** Get the kernel that the options name to stand still, ready to be read, until the scope closes. */
 export const openTarget = (target: Target) =>
   Effect.gen(function*() {
-    const given = (name: (typeof OF_A_VM)[number]): boolean =>
-      name === "include" ? target.include.length > 0 : target[name]._tag === "Some"
+    const given = (Object.keys(OF_A_VM) as Array<keyof typeof OF_A_VM>).filter((name) =>
+      name === "include" ? target.include.length > 0 : Option.isSome<unknown>(target[name])
+    )
     if (Option.isSome(target.image)) {
-      if (given("kernel")) {
+      if (Option.isSome(target.kernel)) {
         return yield* new UsageError({
           problem: "give --kernel, which boots one, or --image, which reads one; not both"
         })
       }
-      const misplaced = OF_A_VM.find(given)
-      if (misplaced !== undefined) {
-        return yield* new UsageError({
-          problem: `--${targetWords[misplaced].name} goes with --kernel, not with --image`
-        })
+      if (given.length > 0) {
+        return yield* new UsageError({ problem: `--${OF_A_VM[given[0]]} goes with --kernel, not with --image` })
       }
       const vmlinux = Option.match(target.vmlinux, { onNone: () => ({}), onSome: (vmlinux) => ({ vmlinux }) })
       return yield* openImage(target.image.value, vmlinux)
@@ -52,15 +50,14 @@ export const openTarget = (target: Target) =>
     if (Option.isSome(target.vmlinux)) {
       return yield* new UsageError({ problem: "--vmlinux goes with --image, not with --kernel" })
     }
-    const { cpus, memoryMib, timeout } = targetWords
     return yield* bootAndFreeze({
       kernel: target.kernel.value,
       includes: target.include,
       ...(yield* scriptOf(target)),
-      memoryMib: Option.getOrElse(target.memoryMib, () => memoryMib.otherwise),
-      cpus: Option.getOrElse(target.cpus, () => cpus.otherwise),
-      cmdline: Option.getOrElse(target.cmdline, () => ""),
-      timeout: `${Option.getOrElse(target.timeout, () => timeout.otherwise)} seconds`,
+      memoryMib: Option.getOrUndefined(target.memoryMib),
+      cpus: Option.getOrUndefined(target.cpus),
+      cmdline: Option.getOrUndefined(target.cmdline),
+      timeout: Option.getOrUndefined(Option.map(target.timeout, Duration.seconds)),
       consoleFile: Option.getOrUndefined(target.console)
     })
   })

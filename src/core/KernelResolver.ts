@@ -100,7 +100,8 @@ const fromPath = (written: string): Effect.Effect<KernelArtifacts, ResolveError,
           ? "there is no such file or directory"
           : error.message
       ))
-    if (info.type !== "Directory") {
+    if (info.type !== "Directory" && info.type !== "File") return yield* failed("it is neither a file nor a directory")
+    if (info.type === "File") {
       return { release: yield* releaseOfFile(path, failed), image: path, source: path }
     }
     const there: Array<string> = []

@@ -222,7 +222,9 @@ const keepConsole = (
         catch: (error) =>
           new VmBootError({
             subject: spec.kernel,
-            why: String(error),
+            why: `its console cannot be kept in ${path}: ${
+              error instanceof Error && "code" in error ? error.code : error
+            }`,
             mend: "give --console a file that can be written"
           })
       }),

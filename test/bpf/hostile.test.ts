@@ -7,7 +7,7 @@ import { GuestMaps } from "../../src/bpf/GuestMaps.ts"
 import type { Header } from "../../src/bpf/Report.ts"
 import { GuestKernel } from "../../src/memory/GuestKernel.ts"
 import { GuestMemory } from "../../src/memory/GuestMemory.ts"
-import { typesImage } from "../support/typesImage.ts"
+import { guestImage } from "../support/image.ts"
 
 /** Cases tried, seconds they may take together, and the seed that repeats them. */
 const CASES = Number(process.env["KTSTR_HOSTILE_CASES"] ?? 3000)
@@ -38,7 +38,7 @@ class WatchedMemory extends GuestMemory {
 const header: Header = {
   schema: "single",
   version: 1,
-  source: { kind: "image", path: "types.mem" },
+  source: { kind: "image", path: "guest.mem" },
   kernel: { release: "", pageTableLevels: 5, kaslrOffset: "0x0", possibleCpus: 2 },
   freeze: null
 }
@@ -61,7 +61,7 @@ const dump = (kernel: typeof GuestKernel.Service): number => {
 describe("a dump of damaged memory", () => {
   it.effect(`neither throws nor hangs nor grows: ${CASES} images, seed ${SEED}`, () =>
     Effect.gen(function*() {
-      const bytes = new Uint8Array(readFileSync(yield* typesImage))
+      const bytes = new Uint8Array(readFileSync(yield* guestImage))
       const memory = new WatchedMemory([{ start: 0, bytes }])
       const kernel = yield* GuestKernel.fromMemory(memory)
       memory.looked.clear()

@@ -69,7 +69,7 @@ const failing: ReadonlyArray<readonly [what: string, args: ReadonlyArray<string>
   [
     "a console that cannot be kept",
     ["--console", "/missing/console"],
-    /no such file or directory.*; give --console a file/
+    /its console cannot be kept in \/missing\/console: ENOENT; give --console a file/
   ]
 ]
 

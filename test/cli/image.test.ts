@@ -1,4 +1,6 @@
+import * as NodeContext from "@effect/platform-node/NodeContext"
 import { assert, layer } from "@effect/vitest"
+import { Ajv } from "ajv"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -8,8 +10,8 @@ import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from "nod
 import { join } from "node:path"
 import { DumpDocument, DumpRecord } from "../../src/bpf/Report.ts"
 import { complaints, KTSTR, ktstr, until } from "../support/cli.ts"
+import { scratch } from "../support/guest.ts"
 import { copyStart, guestImage, IMAGE_MIB } from "../support/image.ts"
-import { violations } from "../support/jsonSchema.ts"
 
 const ESC = "\x1b"
 const whole = { onExcessProperty: "error" } as const
@@ -18,7 +20,9 @@ const decodeRecord = Schema.decodeUnknownSync(Schema.parseJson(DumpRecord), whol
 
 /** A real image, and the directory that it is in. */
 class Image extends Context.Tag("test/Image")<Image, { readonly directory: string; readonly image: string }>() {
-  static readonly layer = Layer.scoped(Image, guestImage)
+  static readonly layer = Layer.scoped(Image, Effect.all({ directory: scratch, image: guestImage })).pipe(
+    Layer.provide(NodeContext.layer)
+  )
 }
 
 /** Copy the image, every `from` in it replaced by a `to` of the same length; at least one. */
@@ -41,8 +45,9 @@ layer(Image.layer, { excludeTestServices: true, timeout: "3 minutes" })("ktstr o
       const json = yield* ktstr(["dump", "--image", image, "--json"])
       const document = yield* decodeDocument(json.stdout)
       const schema = yield* ktstr(["dump", "--schema"])
-      assert.deepStrictEqual(violations(JSON.parse(schema.stdout), JSON.parse(json.stdout)), [])
-      assert.isNotEmpty(violations(JSON.parse(schema.stdout), { ...JSON.parse(json.stdout), kernel: { release: 6 } }))
+      const fits = new Ajv({ strict: false }).compile(JSON.parse(schema.stdout))
+      assert.isTrue(fits(JSON.parse(json.stdout)), JSON.stringify(fits.errors))
+      assert.isFalse(fits({ ...JSON.parse(json.stdout), kernel: { release: 6 } }))
       assert.deepStrictEqual([json.code, complaints(json), schema.stderr, schema.code], [0, [], "", 0])
       assert.isAbove(document.maps.length, 40)
 
@@ -103,7 +108,7 @@ layer(Image.layer, { excludeTestServices: true, timeout: "3 minutes" })("ktstr o
       const noType = yield* list("--type", "hahs")
       assert.match(
         complaints(noType).join("\n"),
-        /^ktstr: --type "hahs": kernel 6\.12\S* has no such map type; did you mean hash\?/
+        /^ktstr: --type "hahs": kernel 6\.12\S* has no such map type; its types are .*, hash, /
       )
       assert.deepStrictEqual([noType.code, noType.stdout], [2, ""])
     }), 60_000)

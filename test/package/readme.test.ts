@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { execFileSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { typesImage } from "../support/typesImage.ts"
+import { guestImage } from "../support/image.ts"
 
 const root = new URL("../../", import.meta.url).pathname
 
@@ -25,7 +25,7 @@ describe("README", () => {
         stdio: "pipe"
       })
       const run =
-        `import("${directory}/example.js").then(async ({ main }) => console.log(JSON.stringify(await main("${yield* typesImage}"))))`
+        `import("${directory}/example.js").then(async ({ main }) => console.log(JSON.stringify(await main("${yield* guestImage}"))))`
       const names: unknown = JSON.parse(execFileSync(process.execPath, ["-e", run], { encoding: "utf8" }))
       assert.isArray(names)
       assert.includeMembers(names as Array<string>, ["hash_4096", "percpu_array", "types.bss"])

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 
 /** The command as `npm run build` leaves it. */
-export const KTSTR = new URL("../../dist/bin/ktstr.js", import.meta.url).pathname
+export const KTSTR = new URL("../../dist/bin/ktstr.cjs", import.meta.url).pathname
 
 export interface Ran {
   /** As a shell says it: 128 + N after signal N. */

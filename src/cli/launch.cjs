@@ -1,0 +1,33 @@
+#!/usr/bin/env node
+// The command's entry. Runs main.cjs (src/cli/bin.ts and all it imports, bundled) with the machine code that V8 made of it
+// when it was built: compiling the bundle anew would take half of a short run's time. Another V8 refuses that code and
+// compiles. CommonJS, because Node takes no such code for ES modules.
+"use strict"
+const { readFileSync } = require("node:fs")
+const { createRequire } = require("node:module")
+const { Script, constants } = require("node:vm")
+
+const filename = require.resolve("./main.cjs")
+
+/** The bundle as a function of `require`; `cachedData` is V8's code, undefined to compile. */
+const load = (cachedData) =>
+  new Script(`(function(require){${readFileSync(filename, "latin1")}\n})`, {
+    filename,
+    cachedData,
+    importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER
+  })
+
+if (require.main === module) {
+  let cachedData
+  try {
+    cachedData = readFileSync(`${filename}.code`)
+  } catch {
+    // Not there: compile.
+  }
+  load(cachedData).runInThisContext()(createRequire(filename))
+} else {
+  // The build runs it this way, and takes V8's code when the run has ended.
+  const script = load(undefined)
+  exports.code = () => script.createCachedData()
+  exports.run = () => script.runInThisContext()(createRequire(filename))
+}
