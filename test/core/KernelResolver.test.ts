@@ -135,7 +135,7 @@ describe("a path", () => {
       assert.strictEqual(yield* messageOf("~/x", {}), `no kernel at ~/x: HOME is not set, so ~ means nothing; ${mend}`)
       writeFileSync(join(directory, "empty"), "")
       assert.include(yield* messageOf(join(directory, "empty")), "neither a bzImage nor an ELF vmlinux")
-      assert.include(yield* messageOf("/dev/null"), "neither a bzImage nor an ELF vmlinux")
+      assert.include(yield* messageOf("/dev/null"), "neither a file nor a directory")
     }))
 })
 

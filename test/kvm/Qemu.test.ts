@@ -186,7 +186,7 @@ layer(engine, { excludeTestServices: true })("Qemu", (it) => {
         assert.strictEqual(memory.end, 6 * 2 ** 30)
         assert.strictEqual(memory.u8(3 * 2 ** 30), -1)
         assert.isAtLeast(memory.u8(6 * 2 ** 30 - 1), 0)
-        const [la57, cpus] = (yield* vm.consoleTail).slice(-3)
+        const [la57, cpus] = (yield* vm.consoleTail).slice(-4)
         assert.deepStrictEqual([la57, cpus], ["0", "4"])
       }),
     60_000
