@@ -86,12 +86,6 @@ const attach = measure(7, "attach.mjs", small, "big_map")
 const stream = measure(5, "stream.mjs", million, "big_map")
 const bin = here("../dist/bin/ktstr.cjs")
 const [help, node, startup] = pair(15, [process.execPath, bin, "--help"], [process.execPath, "-e", "0"])
-const [ours, theirs, offsets] = pair(
-  5,
-  [process.execPath, here("btf-index.mjs"), "/sys/kernel/btf/vmlinux"],
-  ["bpftool", "btf", "dump", "file", "/sys/kernel/btf/vmlinux", "format", "raw"]
-)
-
 const ms = (n) => `${n < 10 ? n.toFixed(1) : Math.round(n)} ms`
 const table = new CliTable({ head: ["what", "measured", "limit", "measured / limit"], style: { head: [], border: [] } })
 const row = (what, measured, limit, ratio) =>
@@ -111,6 +105,5 @@ row(
 )
 row("memory for it, beyond the mapped image", `${stream.grownMB.toFixed(0)} MB`, "100 MB", stream.grownMB / 100)
 row(`ktstr --help, against node -e 0 (${ms(node)})`, ms(help), `4 × node`, startup / 4)
-row(`index vmlinux BTF as a whole process, against bpftool btf dump (${ms(theirs)})`, ms(ours), "1 × bpftool", offsets)
 if (stream.entries !== ENTRIES) throw new Error(`the image has ${stream.entries} entries`)
 console.log(table.toString())

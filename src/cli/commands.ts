@@ -48,8 +48,3 @@ export const ktstr = Command.make("ktstr").pipe(
   ),
   Command.withSubcommands([dump, maps, doctor])
 )
-
-/** What each handler is given. */
-export type Target = Command.Command.ParseConfig<typeof target>
-export type Output = Command.Command.ParseConfig<typeof output>
-export type Filter = Command.Command.ParseConfig<typeof filter>

@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
-import type { Filter, Output, Target } from "./commands.ts"
 import { printDump, select } from "./dump.ts"
+import type { Filter, Output, Target } from "./options.ts"
 import { writeText } from "./Output.ts"
 import { headerText, mapTable, problemLines } from "./present.ts"
 import { format, Live, openTarget } from "./snapshot.ts"

@@ -1,4 +1,5 @@
 import * as Args from "@effect/cli/Args"
+import type * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Schema from "effect/Schema"
 
@@ -68,3 +69,8 @@ export const filter = {
 export const schema = flag("schema", "print the JSON Schema of the --json document, and nothing else")
 
 export const mapName = Args.text({ name: "map" }).pipe(Args.withDescription("the map's name or id"))
+
+/** What each handler is given. */
+export type Target = Command.Command.ParseConfig<typeof target>
+export type Output = Command.Command.ParseConfig<typeof output>
+export type Filter = Command.Command.ParseConfig<typeof filter>

@@ -7,8 +7,8 @@ import * as Resolver from "../core/KernelResolver.ts"
 import * as NativeKoffi from "../core/NativeKoffi.ts"
 import { bootAndFreeze, openImage } from "../Ktstr.ts"
 import * as Qemu from "../kvm/Qemu.ts"
-import type { Output, Target } from "./commands.ts"
 import { FileUnreadable, UsageError } from "./exit.ts"
+import type { Output, Target } from "./options.ts"
 
 /** What only a VM that we boot has: its options, by the names of their values. */
 const OF_A_VM = {
