@@ -11,7 +11,7 @@ import type { Filter, Output, Target } from "./options.ts"
 import { writePieces, writeText } from "./Output.ts"
 import { dumpText } from "./present.ts"
 import { format, Live, openTarget } from "./snapshot.ts"
-import * as Stages from "./Stages.ts"
+import { duration, layer as stagesLayer } from "./Stages.ts"
 
 /** Entries of a map that are shown to people when no limit is given. */
 const LIMIT_FOR_PEOPLE = 64
@@ -21,7 +21,7 @@ export const dump = (config: Target & Output & Filter & { readonly schema: boole
     const as = yield* format(config)
     const snapshot = yield* openTarget(config)
     yield* printDump(snapshot, as, config)
-  }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
+  }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(stagesLayer))
 
 /** Print a snapshot's maps, those that the filter keeps. */
 export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", filter: Filter) =>
@@ -40,7 +40,10 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
       problems: [...problems, ...programs.problems],
       limit
     }
+    const start = performance.now()
     yield* writePieces(as === "json" ? jsonDocument(dump) : as === "ndjson" ? ndjsonRecords(dump) : dumpText(dump))
+    // no stage: its spinner would run through the text on a terminal
+    process.stderr.write(`  read and print: ${duration(performance.now() - start)}\n`)
   })
 
 /** The maps that the filter keeps; a name that no map has fails, and a type that this kernel does not know. */
