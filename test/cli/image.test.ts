@@ -210,7 +210,7 @@ layer(Image.layer, { excludeTestServices: true, timeout: "3 minutes" })("ktstr o
           { encoding: "utf8" }
         )
         assert.match(piped.stdout, /^\s*1\n0\n$/)
-          assert.match(piped.stderr, /^ {2}attach: [\d.]+ m?s\n {2}read and print: [\d.]+ m?s\n$/)
+        assert.match(piped.stderr, /^ {2}attach: [\d.]+ m?s\n {2}read and print: [\d.]+ m?s\n$/)
       }
       const full = openSync("/dev/full", "w")
       const ran = yield* ktstr(["dump", "--ndjson", "--image", image], { stdout: full })
