@@ -170,6 +170,7 @@ describe("a guest that works", () => {
           "boot",
           "freeze",
           "attach",
+          "read",
           undefined
         ])
         const { freeze, maps, source } = JSON.parse(ran.stdout)
