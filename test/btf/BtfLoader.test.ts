@@ -53,7 +53,7 @@ layer(Live)("BtfLoader", (it) => {
       const files = yield* FileSystem.FileSystem
       const dir = yield* files.makeTempDirectoryScoped()
       yield* files.writeFileString(`${dir}/a.c`, "struct thing { int a; } thing;")
-      execFileSync("clang-14", ["-g", "-target", "bpf", "-c", "a.c", "-o", "a.o"], { cwd: dir })
+      execFileSync("clang", ["-g", "-target", "bpf", "-c", "a.c", "-o", "a.o"], { cwd: dir })
       const btf = yield* load(`${dir}/a.o`)
       assert.strictEqual((yield* layout(btf, "thing", ["a"])).size, 4)
 

@@ -4,12 +4,12 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { parseElf } from "../../src/core/Elf.ts"
 
-/** A C file through `clang-14 -g -target bpf`: its BTF, its sections, and what bpftool prints of its types. */
+/** A C file through `clang -g -target bpf`: its BTF, its sections, and what bpftool prints of its types. */
 export const compileC = (source: string) => {
   const dir = mkdtempSync(join(tmpdir(), "ktstr-btf-"))
   try {
     writeFileSync(join(dir, "a.c"), source)
-    execFileSync("clang-14", ["-g", "-O1", "-target", "bpf", "-c", "a.c", "-o", "a.o"], { cwd: dir })
+    execFileSync("clang", ["-g", "-O1", "-target", "bpf", "-c", "a.c", "-o", "a.o"], { cwd: dir })
     const elf = parseElf(new Uint8Array(readFileSync(join(dir, "a.o"))), "a.o")
     const section = (name: string): Uint8Array => {
       const found = elf.section(name)

@@ -20,14 +20,14 @@ writeFileSync(
    int __attribute__((weak)) weak_name(void) { return helper() + elsewhere; }`
 )
 const object = join(directory, "sample.o")
-run("clang-14", ["-c", "-g", "-ffunction-sections", source, "-o", object])
+run("clang", ["-c", "-g", "-ffunction-sections", source, "-o", object])
 const bpfObject = join(directory, "sample.bpf.o")
-run("clang-14", ["-target", "bpf", "-c", "-g", source, "-o", bpfObject])
+run("clang", ["-target", "bpf", "-c", "-g", source, "-o", bpfObject])
 
 /** More sections than 16 bits count, so that the counts live in section header 0. */
 const manySections = join(directory, "many.o")
 run(
-  "clang-14",
+  "clang",
   ["-c", "-x", "assembler", "-", "-o", manySections],
   Buffer.from(Array.from({ length: 66_000 }, (_, i) => `.section s${i},"a"\n.byte 1\n`).join(""))
 )
