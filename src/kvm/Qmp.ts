@@ -76,7 +76,10 @@ export const connect = (socket: Duplex): Qmp => {
     length += last.length
     if (length > LONGEST_MESSAGE) close("a message without an end")
   })
-  socket.on("error", (error) => close(error.message))
+  // A write that QEMU's end overtakes comes back as one of these; it says no more than the end that follows it.
+  socket.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "ECONNRESET" && error.code !== "EPIPE") close(error.message)
+  })
   socket.on("close", () => close("QEMU has ended"))
 
   const execute: Qmp["execute"] = (command, result, parameters) =>
