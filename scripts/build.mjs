@@ -2,7 +2,7 @@
 // command as one bundle (esbuild) with V8's code for it, so that it starts quickly.
 import { build } from "esbuild"
 import { execFileSync } from "node:child_process"
-import { chmodSync, copyFileSync, rmSync, writeFileSync } from "node:fs"
+import { chmodSync, copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 
 rmSync("dist", { recursive: true, force: true })
 execFileSync("npx", ["tsc", "-p", "tsconfig.build.json"], { stdio: "inherit" })
@@ -18,6 +18,9 @@ await build({
   external: ["koffi", "lzma-native", "lz4-napi", "numcodecs"],
   logLevel: "warning"
 })
+// what src/cli/launch.cjs passes in: V8's cached code cannot import()
+const bundle = readFileSync("dist/bin/main.cjs", "utf8")
+writeFileSync("dist/bin/main.cjs", bundle.replaceAll(/\bimport\((?=")/g, "importModule("))
 copyFileSync("src/cli/launch.cjs", "dist/bin/ktstr.cjs")
 chmodSync("dist/bin/ktstr.cjs", 0o755)
 const warmUp = `

@@ -7,8 +7,10 @@ cd "$(dirname "$0")/.."
 say() { printf 'setup: %s\n' "$*" >&2; }
 
 # qemu boots guests; busybox is their user space; bpftool loads BPF objects there and judges our answers; clang and
-# libbpf's headers compile those objects. The rest judges our answers in the tests: pahole, cpio, readelf, file, lz4, xz.
-packages="qemu-system-x86 busybox-static bpftool clang libbpf-dev linux-libc-dev dwarves cpio binutils file lz4 xz-utils zstd"
+# libbpf's headers compile those objects; gcc and those after it build kernels. The rest judges our answers in the tests:
+# pahole, cpio, readelf, file, lz4, xz.
+packages="qemu-system-x86 busybox-static bpftool clang libbpf-dev linux-libc-dev gcc make flex bison bc libelf-dev git python3-minimal \
+  dwarves cpio binutils file lz4 xz-utils zstd"
 
 missing=""
 for package in $packages; do

@@ -1,12 +1,14 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import { parseElf } from "../core/Elf.ts"
-import { type FormatError, parsing } from "../core/Errors.ts"
-import { isBzImage, isElf, vmlinuxOf } from "../core/KernelImage.ts"
+import type { FormatError } from "../core/Errors.ts"
 import { Btf } from "./Btf.ts"
+import { type BtfFile, openBtfFile } from "./BtfFile.ts"
+import { damaged, readSidecar, sidecarOf, writeSidecar } from "./Sidecar.ts"
 
 /** A file that yields no BTF: it cannot be read, is none of the formats that hold BTF, or is one without it. */
 export class BtfLoadError extends Schema.TaggedError<BtfLoadError>("ktstr/BtfLoadError")("BtfLoadError", {
@@ -24,37 +26,85 @@ export class BtfLoader extends Context.Tag("ktstr/btf/BtfLoader")<BtfLoader, {
   /**
    * The BTF of a raw blob (as `/sys/kernel/btf/vmlinux`), of an ELF file with a `.BTF` section (vmlinux, module, BPF
    * object), or of the vmlinux inside a bzImage. A module's needs the `base` that it continues.
+   *
+   * The BTF of a kernel in the cache is kept beside it as `<file>.btf`, and read from there as long as it is of the
+   * file's present time, size and build id: of the kernel itself no more than its headers is read then.
    */
   readonly load: (path: string, base?: Btf) => Effect.Effect<Btf, BtfLoadError | FormatError>
+  /** The same, and the blob that it was parsed from: borrowed, it must not change. */
+  readonly read: (path: string, base?: Btf) => Effect.Effect<Loaded, BtfLoadError | FormatError>
 }>() {
   static readonly layer: Layer.Layer<BtfLoader, never, FileSystem.FileSystem> = Layer.effect(
     BtfLoader,
-    Effect.map(FileSystem.FileSystem, (files) => ({
-      load: Effect.fn("BtfLoader.load")(function*(path: string, base?: Btf) {
-        const bytes = yield* readFile(files, path)
-        return yield* Btf.parse(
-          yield* sectionOf(bytes, path),
-          base === undefined ? { subject: path } : { subject: path, base }
+    Effect.map(Effect.context<FileSystem.FileSystem>(), (context) => {
+      const read = (path: string, base?: Btf) =>
+        readPath(path, base).pipe(
+          Effect.scoped,
+          Effect.catchTags({
+            BadArgument: (error) => unreadable(path, error.message),
+            SystemError: (error) => unreadable(path, REASONS[error.reason] ?? error.description ?? error.reason)
+          }),
+          Effect.provide(context)
         )
-      })
-    }))
+      return { read, load: (path, base) => Effect.map(read(path, base), ({ btf }) => btf) }
+    })
   )
 }
 
-const readFile = (files: FileSystem.FileSystem, path: string): Effect.Effect<Uint8Array, BtfLoadError> =>
+/** BTF and the bytes that it lies in. */
+export interface Loaded {
+  readonly btf: Btf
+  readonly bytes: Uint8Array
+}
+
+const readPath = Effect.fn("BtfLoader.read")(function*(path: string, base?: Btf) {
+  const parse = (bytes: Uint8Array): Either.Either<Loaded, FormatError> =>
+    Either.map(
+      Btf.parse(bytes, base === undefined ? { subject: path } : { subject: path, base }),
+      (btf) => ({ btf, bytes })
+    )
+  const file = yield* open(path)
+  if (file.kind === "raw") return yield* parse(yield* file.section)
+
+  const stamp = yield* file.stamp
+  const sidecar = stamp === undefined ? Option.none() : yield* sidecarOf(path)
+  if (stamp === undefined || Option.isNone(sidecar)) return yield* parse(yield* sectionOf(file, path))
+  const kept = Option.map(yield* readSidecar(sidecar.value, stamp), parse)
+  if (Option.isSome(kept)) {
+    if (Either.isRight(kept.value)) return kept.value.right
+    yield* damaged(sidecar.value, kept.value.left.message)
+  }
+  const loaded = yield* parse(yield* sectionOf(file, path))
+  // Not of a file that has changed meanwhile: which state of it this BTF is of is not known then.
+  const after = yield* file.stamp
+  if (after?.mtime === stamp.mtime && after.size === stamp.size && after.identity === stamp.identity) {
+    yield* writeSidecar(sidecar.value, loaded.bytes, stamp)
+  }
+  return loaded
+})
+
+const open = (path: string) =>
   Effect.gen(function*() {
+    const files = yield* FileSystem.FileSystem
     // A pipe or a device might never end.
     const { type } = yield* files.stat(path)
-    if (type !== "File") {
-      return yield* new BtfLoadError({ path, reason: "Unreadable", why: `a regular file is needed, this is a ${type}` })
-    }
-    return yield* files.readFile(path)
-  }).pipe(
-    Effect.catchTags({
-      BadArgument: (error) => unreadable(path, error.message),
-      SystemError: (error) => unreadable(path, REASONS[error.reason] ?? error.description ?? error.reason)
-    })
-  )
+    if (type !== "File") return yield* unreadable(path, `a regular file is needed, this is a ${type}`)
+    const file = yield* openBtfFile(path)
+    if (file.kind !== "other") return file
+    const why =
+      "neither raw BTF nor an ELF file nor a bzImage; give a vmlinux, a kernel image or /sys/kernel/btf/vmlinux"
+    return yield* new BtfLoadError({ path, reason: "NotRecognised", why })
+  })
+
+const sectionOf = (file: Exclude<BtfFile, { kind: "other" }>, path: string) =>
+  Effect.flatMap(file.section, (section) =>
+    section !== undefined && section.length > 0
+      ? Effect.succeed(section)
+      : new BtfLoadError({
+        path,
+        reason: "NoBtf",
+        why: "no .BTF section; build the kernel with CONFIG_DEBUG_INFO_BTF=y, or a BPF object with clang -g"
+      }))
 
 const REASONS: { readonly [reason: string]: string } = {
   NotFound: "no such file",
@@ -62,25 +112,3 @@ const REASONS: { readonly [reason: string]: string } = {
 }
 
 const unreadable = (path: string, why: string): BtfLoadError => new BtfLoadError({ path, reason: "Unreadable", why })
-
-const sectionOf = (bytes: Uint8Array, path: string): Effect.Effect<Uint8Array, BtfLoadError | FormatError> =>
-  Effect.gen(function*() {
-    const magic = bytes.length < 2 ? 0 : bytes[0] << 8 | bytes[1]
-    // Big-endian BTF too: the parser says clearly what it is.
-    if (magic === 0x9feb || magic === 0xeb9f) return bytes
-    if (!isElf(bytes) && !isBzImage(bytes)) {
-      const why =
-        "neither raw BTF nor an ELF file nor a bzImage; give a vmlinux, a kernel image or /sys/kernel/btf/vmlinux"
-      return yield* new BtfLoadError({ path, reason: "NotRecognised", why })
-    }
-    const vmlinux = yield* vmlinuxOf(bytes, path)
-    const section = yield* parsing(() => {
-      const elf = parseElf(vmlinux, path)
-      const found = elf.section(".BTF")
-      // A copy, so that the rest of a large file can go.
-      return found === undefined ? undefined : new Uint8Array(elf.data(found))
-    })
-    if (section !== undefined && section.length > 0) return section
-    const why = "no .BTF section; build the kernel with CONFIG_DEBUG_INFO_BTF=y, or a BPF object with clang -g"
-    return yield* new BtfLoadError({ path, reason: "NoBtf", why })
-  })

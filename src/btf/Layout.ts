@@ -12,32 +12,47 @@ export class LayoutError extends Schema.TaggedError<LayoutError>("ktstr/LayoutEr
   /** How many structs of this name there are. */
   candidates: Schema.Int
 }) {
-  override get message() {
-    const { candidates, member, struct, subject } = this
+  /** What is missing, without the subject. */
+  get reason() {
+    const { candidates, member, struct } = this
     return member === undefined
-      ? `${subject}: no struct ${struct}: this kernel was built without what uses it, or names it differently`
-      : `${subject}: struct ${struct} has no member ${member}${
-        candidates > 1 ? ` in any of its ${candidates} forms` : ""
-      }`
+      ? `no struct ${struct}: this kernel was built without what uses it, or names it differently`
+      : `struct ${struct} has no member ${member}${candidates > 1 ? ` in any of its ${candidates} forms` : ""}`
         + ": this kernel is older or newer than ktstr knows, or was built without it"
+  }
+  override get message() {
+    return `${this.subject}: ${this.reason}`
   }
 }
 
 /**
- * Where a struct keeps some of its members. `at` has byte offsets from the start of the struct, `sizeOf` bytes, `typeOf`
- * type ids, each by the name that was asked for; those of optional members may be undefined.
+ * Where a struct keeps some of its members. `at` has byte offsets from the start of the struct, `sizeOf` bytes,
+ * `typeOf` type ids, each by the name that was asked for; those of optional members may be undefined.
  */
 export interface Layout<Required extends string, Optional extends string = never> {
   readonly struct: string
   readonly typeId: number
   /** In bytes. */
   readonly size: number
+  /** Every name that was asked for, found or not. */
+  readonly fields: ReadonlyArray<Required | Optional>
   readonly at: OfMembers<Required, Optional>
   readonly typeOf: OfMembers<Required, Optional>
   readonly sizeOf: OfMembers<Required, Optional>
   /** Of members that are bit-fields: offset from the start of the struct and width, in bits. `at` rounds down. */
   readonly bits: { readonly [F in Required | Optional]?: { readonly offset: number; readonly size: number } }
+  /** Of members that are arrays: how many elements, and the bytes of one. */
+  readonly arrays: { readonly [F in Required | Optional]?: { readonly count: number; readonly size: number } }
+  /** Of members that were found by another name: that name. */
+  readonly called: { readonly [F in Required | Optional]?: string }
 }
+
+/** Optional members; of an array within the array, all are there or none. */
+type OptionalFields<Field extends string> = ReadonlyArray<Field | ReadonlyArray<Field>>
+
+/** By a field's name the one that it has in other kernels, tried where no member has the first. */
+export type OtherNames<Field extends string> = { readonly [F in Field]?: string }
+
 type OfMembers<Required extends string, Optional extends string> =
   & { readonly [F in Required]: number }
   & { readonly [F in Optional]: number | undefined }
@@ -45,20 +60,22 @@ type OfMembers<Required extends string, Optional extends string> =
 /**
  * The layout of the struct (or union, or typedef of one) of this name. A field is a member's name, also one inside
  * anonymous members, or a path through members that are structs: `"idr_rt.xa_head"`. Of several structs with the name
- * the largest that has all of `required` is taken.
+ * the largest that has all of `required` is taken. A required field that is missing by its name and by its other name
+ * is a `LayoutError`.
  */
 export const layout = <const Required extends string, const Optional extends string = never>(
   btf: Btf,
   struct: string,
   required: ReadonlyArray<Required>,
-  optional: ReadonlyArray<Optional> = []
+  optional: OptionalFields<Optional> = [],
+  otherNames: OtherNames<NoInfer<Required | Optional>> = {}
 ): Either.Either<Layout<Required, Optional>, LayoutError> => {
   const forms = btf.idsByName(struct).flatMap((id) => structOf(btf, id) ?? [])
   const largestFirst = forms.sort((a, b) => b.size - a.size)
   // The error names what the largest lacks.
   let missing: string | undefined
   for (const form of largestFirst) {
-    const found = resolve(btf, struct, form, required, optional)
+    const found = resolve(btf, struct, form, required, optional, otherNames)
     if (typeof found !== "string") return Either.right(found)
     missing ??= found
   }
@@ -72,11 +89,12 @@ export const layoutOf = <const Required extends string, const Optional extends s
   btf: Btf,
   typeId: number,
   required: ReadonlyArray<Required>,
-  optional: ReadonlyArray<Optional> = []
+  optional: OptionalFields<Optional> = [],
+  otherNames: OtherNames<NoInfer<Required | Optional>> = {}
 ): Either.Either<Layout<Required, Optional>, LayoutError> => {
   const form = structOf(btf, typeId)
   const struct = form?.name || `of type ${typeId}`
-  const found = form === undefined ? undefined : resolve(btf, struct, form, required, optional)
+  const found = form === undefined ? undefined : resolve(btf, struct, form, required, optional, otherNames)
   if (found !== undefined && typeof found !== "string") return Either.right(found)
   const candidates = form === undefined ? 0 : 1
   return Either.left(new LayoutError({ subject: btf.subject, struct, member: found, candidates }))
@@ -94,39 +112,67 @@ interface Place {
   readonly type: number
 }
 
+interface Found {
+  /** The path that led to the member. */
+  readonly name: string
+  readonly place: Place
+  readonly size: number
+}
+
 /** The layout, or the first required field that is missing. */
 const resolve = <Required extends string, Optional extends string>(
   btf: Btf,
   struct: string,
   form: StructType,
   required: ReadonlyArray<Required>,
-  optional: ReadonlyArray<Optional>
+  optional: OptionalFields<Optional>,
+  otherNames: OtherNames<Required | Optional>
 ): Layout<Required, Optional> | string => {
   const at = table<number>()
   const typeOf = table<number>()
   const sizeOf = table<number>()
   const bits = table<{ readonly offset: number; readonly size: number }>()
-  const place = (path: string): boolean => {
-    const found = follow(btf, form, path.split("."))
-    const size = found === undefined ? undefined : btf.sizeOf(found.type)
-    if (found === undefined || size === undefined) return false
-    const { offset, size: width } = bitField(btf, found)
-    at[path] = Math.floor(offset / 8)
-    typeOf[path] = found.type
-    sizeOf[path] = width > 0 ? Math.ceil((offset % 8 + width) / 8) : size
-    if (width > 0) bits[path] = { offset, size: width }
-    return true
+  const arrays = table<{ readonly count: number; readonly size: number }>()
+  const called = table<string>()
+  const find = (field: Required | Optional): Found | undefined => {
+    for (const name of [field, otherNames[field]]) {
+      const place = name === undefined ? undefined : follow(btf, form, name.split("."))
+      const size = place === undefined ? undefined : btf.sizeOf(place.type)
+      if (name !== undefined && place !== undefined && size !== undefined) return { name, place, size }
+    }
+    return undefined
   }
-  for (const path of required) if (!place(path)) return path
-  for (const path of optional) place(path)
+  const put = (field: string, { name, place, size }: Found): void => {
+    const { offset, size: width } = bitField(btf, place)
+    at[field] = Math.floor(offset / 8)
+    typeOf[field] = place.type
+    sizeOf[field] = width > 0 ? Math.ceil((offset % 8 + width) / 8) : size
+    if (width > 0) bits[field] = { offset, size: width }
+    const array = btf.type(btf.peel(place.type))
+    if (array?.kind === "ARRAY") arrays[field] = { count: array.count, size: btf.sizeOf(array.type) ?? 0 }
+    if (name !== field) called[field] = name
+  }
+  for (const field of required) {
+    const found = find(field)
+    if (found === undefined) return field
+    put(field, found)
+  }
+  const sets = optional.map((entry): ReadonlyArray<Optional> => typeof entry === "string" ? [entry] : entry)
+  for (const together of sets) {
+    const found = together.flatMap((field) => find(field) ?? [])
+    if (found.length === together.length) together.forEach((field, index) => put(field, found[index]))
+  }
   return {
     struct,
     typeId: form.id,
     size: form.size,
+    fields: [...required, ...sets.flat()],
     at: at as OfMembers<Required, Optional>,
     typeOf: typeOf as OfMembers<Required, Optional>,
     sizeOf: sizeOf as OfMembers<Required, Optional>,
-    bits: bits as Layout<Required, Optional>["bits"]
+    bits: bits as Layout<Required, Optional>["bits"],
+    arrays: arrays as Layout<Required, Optional>["arrays"],
+    called: called as Layout<Required, Optional>["called"]
   }
 }
 

@@ -1,5 +1,8 @@
+export { type Anatomy, anatomyOf, type Gap, type Part, sumsOf } from "./Anatomy.ts"
 export { Btf, type BtfOptions } from "./Btf.ts"
-export { BtfLoader, BtfLoadError } from "./BtfLoader.ts"
+export { diffAll, diffTypes, type MemberChange, type Placed, type TypeChange } from "./BtfDiff.ts"
+export { type BtfHeader, headerOf, kindCounts } from "./BtfHeader.ts"
+export { BtfLoader, BtfLoadError, type Loaded } from "./BtfLoader.ts"
 export {
   type ArrayType,
   type BtfType,
@@ -23,8 +26,13 @@ export {
   type VoidType
 } from "./BtfType.ts"
 export { ByteSink } from "./ByteSink.ts"
+export { type Declaration, declarationOf, oneLine } from "./CDeclaration.ts"
 export { bytesCodec, type Codec, compile, type TreeOptions } from "./Codec.ts"
+export { cText } from "./CText.ts"
+export { findTypes, TypeNotFound } from "./FindTypes.ts"
 export { type Layout, layout, LayoutError, layoutOf } from "./Layout.ts"
+export { GroupAbsent, type GroupParts, type OffsetGroup } from "./offsets/OffsetGroup.ts"
+export { offsetGroups } from "./offsets/offsetGroups.ts"
 export {
   type ArrayValue,
   type EnumValue,

@@ -1,5 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
+import { btf } from "./btfCommand.ts"
+import { kernel } from "./kernelCommand.ts"
 import { filter, mapName, output, schema, target } from "./options.ts"
 
 // The handlers' modules are imported when they run: `ktstr --help` must not load what only a dump needs.
@@ -46,5 +48,5 @@ export const ktstr = Command.make("ktstr").pipe(
   Command.withDescription(
     "Boot a Linux kernel in a throw-away VM, freeze it, and show its BPF maps with C types, from its memory alone"
   ),
-  Command.withSubcommands([dump, maps, doctor])
+  Command.withSubcommands([dump, maps, kernel, btf, doctor])
 )

@@ -30,6 +30,8 @@ export class FileUnreadable extends Schema.TaggedError<FileUnreadable>("ktstr/Fi
   }
 }
 
+const WRONG_USAGE = ["UsageError", "KernelIdInvalid", "KernelVariableInvalid"]
+
 /** 0 done, 1 the work failed, 2 wrong usage, 3 the host lacks something, 70 a bug of ours, 130 interrupted. */
 export const exitCode = <A, E>(exit: Exit.Exit<A, E>): number => {
   if (Exit.isSuccess(exit)) return 0
@@ -37,7 +39,7 @@ export const exitCode = <A, E>(exit: Exit.Exit<A, E>): number => {
   return Option.match(Cause.failureOption(exit.cause), {
     onNone: () => 70,
     onSome: (error) =>
-      ValidationError.isValidationError(error) || Predicate.isTagged(error, "UsageError")
+      ValidationError.isValidationError(error) || WRONG_USAGE.some((tag) => Predicate.isTagged(error, tag))
         ? 2
         : Predicate.isTagged(error, "HostLacks")
         ? 3

@@ -5,17 +5,16 @@
 "use strict"
 const { readFileSync } = require("node:fs")
 const { createRequire } = require("node:module")
-const { Script, constants } = require("node:vm")
+const { Script } = require("node:vm")
 
 const filename = require.resolve("./main.cjs")
 
-/** The bundle as a function of `require`; `cachedData` is V8's code, undefined to compile. */
+/** The bundle as a function; `cachedData` is V8's code, undefined to compile. */
 const load = (cachedData) =>
-  new Script(`(function(require){${readFileSync(filename, "latin1")}\n})`, {
-    filename,
-    cachedData,
-    importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER
-  })
+  new Script(`(function(require,importModule){${readFileSync(filename, "latin1")}\n})`, { filename, cachedData })
+
+/** Code that comes out of V8's cache cannot import(), so it is given what can. */
+const run = (script) => script.runInThisContext()(createRequire(filename), (name) => import(name))
 
 if (require.main === module) {
   let cachedData
@@ -24,10 +23,10 @@ if (require.main === module) {
   } catch {
     // Not there: compile.
   }
-  load(cachedData).runInThisContext()(createRequire(filename))
+  run(load(cachedData))
 } else {
   // The build runs it this way, and takes V8's code when the run has ended.
   const script = load(undefined)
   exports.code = () => script.createCachedData()
-  exports.run = () => script.runInThisContext()(createRequire(filename))
+  exports.run = () => run(script)
 }

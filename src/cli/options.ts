@@ -6,7 +6,7 @@ import * as Schema from "effect/Schema"
 const words = (name: string, value: string, about: string) =>
   Options.text(name).pipe(Options.withPseudoName(value), Options.withDescription(about))
 
-const text = (name: string, value: string, about: string) =>
+export const text = (name: string, value: string, about: string) =>
   words(name, value, about).pipe(
     Options.withSchema(
       Schema.NonEmptyString.annotations({ message: () => `--${name} wants a value, not an empty one` })
@@ -14,7 +14,7 @@ const text = (name: string, value: string, about: string) =>
     Options.optional
   )
 
-const count = (name: string, least: number, about: string) =>
+export const count = (name: string, least: number, about: string) =>
   Options.integer(name).pipe(
     Options.withSchema(
       Schema.Number.pipe(Schema.between(least, Number.MAX_SAFE_INTEGER)).annotations({
@@ -25,14 +25,14 @@ const count = (name: string, least: number, about: string) =>
     Options.optional
   )
 
-const flag = (name: string, about: string) => Options.boolean(name).pipe(Options.withDescription(about))
+export const flag = (name: string, about: string) => Options.boolean(name).pipe(Options.withDescription(about))
 
 /** Which kernel's memory to read: an image of it, or a VM that is booted for it. */
 export const target = {
   kernel: text(
     "kernel",
     "ID",
-    "boot this kernel in a VM: debian:6.12-cloud (Debian's newest of that series), or a path"
+    "boot this kernel in a VM: debian:6.12-cloud, 6.14, a path, or a key of `ktstr kernel list`; $KTSTR_KERNEL if not given"
   ),
   image: text("image", "FILE", "read this image of a guest's memory (raw, or an ELF core); no other file is needed"),
   vmlinux: text("vmlinux", "FILE", "with --image: take symbols and types from this vmlinux, not from the memory"),

@@ -3,6 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import { kernelVariable } from "../core/FindKernel.ts"
 import * as Resolver from "../core/KernelResolver.ts"
 import * as NativeKoffi from "../core/NativeKoffi.ts"
 import { bootAndFreeze, openImage } from "../Ktstr.ts"
@@ -42,16 +43,17 @@ export const openTarget = (target: Target) =>
       const vmlinux = Option.match(target.vmlinux, { onNone: () => ({}), onSome: (vmlinux) => ({ vmlinux }) })
       return yield* openImage(target.image.value, vmlinux)
     }
-    if (Option.isNone(target.kernel)) {
+    const kernel = Option.isSome(target.kernel) ? target.kernel : yield* kernelVariable
+    if (Option.isNone(kernel)) {
       return yield* new UsageError({
-        problem: "say which kernel to read: --kernel ID boots one, --image FILE reads one"
+        problem: "say which kernel to read: --kernel ID (or KTSTR_KERNEL) boots one, --image FILE reads one"
       })
     }
     if (Option.isSome(target.vmlinux)) {
       return yield* new UsageError({ problem: "--vmlinux goes with --image, not with --kernel" })
     }
     return yield* bootAndFreeze({
-      kernel: target.kernel.value,
+      kernel: kernel.value,
       includes: target.include,
       ...(yield* scriptOf(target)),
       memoryMib: Option.getOrUndefined(target.memoryMib),

@@ -1,4 +1,4 @@
-import { type PlatformError } from "@effect/platform/Error"
+import type { PlatformError, SystemErrorReason } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
@@ -7,7 +7,10 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { randomUUID } from "node:crypto"
-import { basename, join, resolve } from "node:path"
+import { dirname, join, resolve } from "node:path"
+import { type LockTimeout, withLock } from "./EntryLock.ts"
+import type { SyscallError } from "./Errors.ts"
+import { Native } from "./Native.ts"
 
 /** The cache cannot be found, read or written. */
 export class CacheError extends Schema.TaggedError<CacheError>("ktstr/CacheError")("CacheError", {
@@ -38,87 +41,71 @@ export const cacheRoot: Effect.Effect<string, CacheError> = Effect.gen(function*
   return yield* new CacheError({ path: "", why: `${why}, so there is no place for it` })
 }).pipe(Effect.catchTag("ConfigError", (error) => new CacheError({ path: "", why: String(error) })))
 
-/** The keys of the finished entries; none where the cache does not exist yet. Entry `key` is the directory `root/key`. */
-export const cacheKeys = (root: string): Effect.Effect<ReadonlyArray<string>, CacheError, FileSystem.FileSystem> =>
-  FileSystem.FileSystem.pipe(
-    Effect.flatMap((fs) => fs.readDirectory(root)),
-    Effect.map((names) => names.filter((name) => !name.startsWith("."))),
-    Effect.catchTag("SystemError", (error) => error.reason === "NotFound" ? Effect.succeed([]) : Effect.fail(error)),
-    Effect.mapError(refused(root))
-  )
-
 /**
- * Make entry `key` whole or not at all: `build` fills a temporary directory inside the cache, which is then renamed into
- * place. If another process was first and its entry is `usable`, that one is kept; an unusable one is replaced.
- * Directories that dead processes left are removed first. A failure or interruption leaves nothing.
- * @returns the entry's absolute path
+ * A directory in the cache for things in the making, which goes with the scope. What dead processes left of theirs is
+ * removed first: a living one has a lock on its own, whatever PID namespace it is in.
+ * @param root the cache; it is made if it is not there
  */
-export const storeEntry = Effect.fn("CacheDir.storeEntry")(
-  function*<E, R>(
-    root: string,
-    key: string,
-    build: (directory: string) => Effect.Effect<void, E, R>,
-    usable: (directory: string) => Effect.Effect<boolean, never, R>
-  ): Effect.fn.Return<string, E | CacheError, R | FileSystem.FileSystem | Scope.Scope> {
+export const temporaryDirectory = Effect.fn("CacheDir.temporaryDirectory")(
+  function*(
+    root: string
+  ): Effect.fn.Return<string, CacheError | LockTimeout, FileSystem.FileSystem | Native | Scope.Scope> {
     const fs = yield* FileSystem.FileSystem
-    yield* Effect.mapError(fs.makeDirectory(root, { recursive: true }), refused(root))
-    const namespace = yield* pidNamespace
-    yield* removeLeftovers(root, namespace)
-    const remove = (path: string) => Effect.ignore(fs.remove(path, { recursive: true, force: true }))
-    const temporary = yield* Effect.acquireRelease(
-      Effect.gen(function*() {
-        const path = join(root, `.tmp-${namespace}-${process.pid}-${randomUUID()}`)
-        yield* Effect.mapError(fs.makeDirectory(path), refused(root))
-        return path
-      }),
-      remove
+    const native = yield* Native
+    const make = Effect.gen(function*() {
+      yield* removeLeftovers(root)
+      const path = yield* Effect.acquireRelease(
+        Effect.sync(() => join(root, `${TEMPORARY}${randomUUID()}`)).pipe(Effect.tap((path) => fs.makeDirectory(path))),
+        (path) => Effect.ignore(fs.remove(path, { recursive: true, force: true }))
+      )
+      yield* native.flock((yield* fs.open(path)).fd, "exclusive")
+      return path
+    })
+    yield* Effect.mapError(makeDirectories(root), refused(root))
+    // so that nobody takes the directory for left behind before it is locked
+    return yield* withLock(root, "exclusive", LOCK_WAIT)(make).pipe(
+      Effect.mapError((error) => error._tag === "LockTimeout" ? error : refused(root)(error))
     )
-    const built = join(temporary, "entry")
-    yield* Effect.mapError(fs.makeDirectory(built), refused(root))
-    yield* build(built)
-    const entry = join(root, key)
-    // a directory cannot be renamed onto one that holds files, so of two processes one loses
-    const won = yield* Effect.isSuccess(fs.rename(built, entry))
-    if (!won && !(yield* usable(entry))) {
-      yield* Effect.ignore(fs.rename(entry, join(temporary, "unusable")))
-      yield* Effect.mapError(fs.rename(built, entry), refused(entry))
-    }
-    return entry
-  },
-  Effect.scoped
+  }
 )
 
-/** Which PID namespace this process is in: a process id says nothing about the processes of another one. */
-const pidNamespace: Effect.Effect<string, never, FileSystem.FileSystem> = FileSystem.FileSystem.pipe(
-  Effect.flatMap((fs) => fs.readLink("/proc/self/ns/pid")),
-  Effect.map((link) => /\d+/.exec(link)?.[0] ?? "0"),
-  Effect.orElseSucceed(() => "0")
-)
+/** How long a lock in the cache is waited for: longer than any step under one takes on a slow disk. */
+export const LOCK_WAIT = "60 seconds"
 
-/** A temporary directory of a PID namespace other than ours is taken for left behind after a day. */
-const FOREIGN_AGE_MILLIS = 24 * 3600 * 1000
+const TEMPORARY = ".tmp-"
 
-const removeLeftovers = (root: string, ourNamespace: string): Effect.Effect<void, never, FileSystem.FileSystem> =>
+const removeLeftovers = (root: string): Effect.Effect<void, PlatformError, FileSystem.FileSystem | Native> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
+    const native = yield* Native
     for (const name of yield* fs.readDirectory(root)) {
-      const parts = /^\.tmp-(\d+)-(\d+)-/.exec(name)
-      if (parts === null) continue
+      if (!name.startsWith(TEMPORARY)) continue
       const path = join(root, name)
-      const ours = parts[1] === ourNamespace
-      const left = ours ? !(yield* fs.exists(`/proc/${parts[2]}`)) : yield* olderThan(path, FOREIGN_AGE_MILLIS)
-      if (left) {
-        yield* Effect.logDebug(`removing ${basename(path)}, left by a process that has ended`)
-        yield* fs.remove(path, { recursive: true, force: true })
-      }
+      yield* Effect.gen(function*() {
+        const abandoned = yield* native.flock((yield* fs.open(path)).fd, "exclusive")
+        if (abandoned) yield* fs.remove(path, { recursive: true, force: true })
+      }).pipe(
+        Effect.scoped,
+        Effect.catchAll((error) => Effect.logDebug(`cannot remove what a dead process left: ${error.message}`))
+      )
     }
-  }).pipe(Effect.ignore)
+  })
 
-const olderThan = (path: string, millis: number): Effect.Effect<boolean, PlatformError, FileSystem.FileSystem> =>
-  FileSystem.FileSystem.pipe(
-    Effect.flatMap((fs) => fs.stat(path)),
-    Effect.map((info) => Option.exists(info.mtime, (time) => Date.now() - time.getTime() > millis))
-  )
+/** `mkdir -p`. Node's own never ends in a directory such as /proc, where each name "does not exist" when it is made. */
+export const makeDirectories = (path: string): Effect.Effect<void, PlatformError, FileSystem.FileSystem> =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const make = Effect.catchIf(fs.makeDirectory(path), isReason("AlreadyExists"), () => Effect.void)
+    yield* Effect.catchIf(
+      make,
+      (error) => isReason("NotFound")(error) && dirname(path) !== path,
+      () => Effect.zipRight(makeDirectories(dirname(path)), make)
+    )
+  })
 
-const refused = (path: string) => (error: PlatformError): CacheError =>
+const isReason = (reason: SystemErrorReason) => (error: PlatformError): boolean =>
+  error._tag === "SystemError" && error.reason === reason
+
+/** A failure on `path` as one of the cache. */
+export const refused = (path: string) => (error: PlatformError | SyscallError): CacheError =>
   new CacheError({ path, why: (error._tag === "SystemError" ? error.description : undefined) ?? error.message })

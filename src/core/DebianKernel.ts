@@ -1,34 +1,19 @@
 import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import { createHash } from "node:crypto"
 import { join } from "node:path"
-import { type CacheError, cacheKeys, cacheRoot, storeEntry } from "./CacheDir.ts"
+import { type CacheError, cacheRoot } from "./CacheDir.ts"
 import { compareDebianVersions } from "./DebianVersion.ts"
+import type { LockTimeout } from "./EntryLock.ts"
 import type { HostLacks } from "./Errors.ts"
+import { type KernelContents, listEntries, readEntry, storeKernel, type ValidEntry } from "./KernelCache.ts"
 import type { DebianSelector } from "./KernelId.ts"
+import type { Native } from "./Native.ts"
 import { stage } from "./Progress.ts"
 import { lastLine, runToEnd } from "./Subprocess.ts"
-
-/** `metadata.json` of a cached Debian kernel; its files are `vmlinuz`, `config` and `System.map` beside it. */
-export class DebianKernelMetadata extends Schema.Class<DebianKernelMetadata>("ktstr/DebianKernelMetadata")({
-  source: Schema.Literal("debian"),
-  package: Schema.NonEmptyString,
-  version: Schema.NonEmptyString,
-  release: Schema.NonEmptyString,
-  imageBytes: Schema.Int,
-  imageSha256: Schema.String.pipe(Schema.pattern(/^[0-9a-f]{64}$/))
-}) {}
-
-const MetadataJson = Schema.parseJson(DebianKernelMetadata)
-
-/** A Debian kernel in the cache. */
-export interface DebianKernel {
-  readonly directory: string
-  readonly metadata: DebianKernelMetadata
-}
 
 /** No package of the distribution is the one asked for. */
 export class KernelPackageMissing
@@ -61,33 +46,38 @@ export class KernelFetchFailed
   }
 }
 
-type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem
+export type DebianKernelError = CacheError | LockTimeout | HostLacks | KernelPackageMissing | KernelFetchFailed
+
+type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
 
 const APT_MEND = "use a Debian host (apt and dpkg), or give the path of a kernel image"
 const CLOSE_NAMES = 3
 
 /**
- * The kernel that a selector asks for, out of the cache or else downloaded (`apt-get download`, no privileges needed)
- * and unpacked into it; nothing is installed. **Any** cached kernel that matches counts, the newest of them first: a
- * series stays at what was fetched once, without a look at the network, until that entry is removed.
+ * The kernel that a selector asks for, out of the cache or else fetched into it. **Any** cached kernel that matches
+ * counts, the newest of them first: a series stays at what was fetched once, without a look at the network, until that
+ * entry is removed or `fetchDebianKernel` gets a newer one.
  */
 export const debianKernel = Effect.fn("DebianKernel.debianKernel")(
-  function*(
-    selector: DebianSelector
-  ): Effect.fn.Return<DebianKernel, CacheError | HostLacks | KernelPackageMissing | KernelFetchFailed, Host> {
+  function*(selector: DebianSelector): Effect.fn.Return<ValidEntry, DebianKernelError, Host> {
+    const cached = yield* newestCached(yield* cacheRoot, selector)
+    return cached ?? (yield* fetchDebianKernel(selector))
+  }
+)
+
+/**
+ * The newest kernel that a selector asks for and that apt knows: downloaded (`apt-get download`, no privileges needed)
+ * and unpacked into the cache unless it is there; nothing is installed. apt checks the package against its signed index.
+ */
+export const fetchDebianKernel = Effect.fn("DebianKernel.fetchDebianKernel")(
+  function*(selector: DebianSelector): Effect.fn.Return<ValidEntry, DebianKernelError, Host> {
     const root = yield* cacheRoot
-    const cached = yield* newestCached(root, selector)
-    if (Option.isSome(cached)) return cached.value
     const chosen = yield* stage("find package")(newestPackage(selector))
-    const directory = yield* storeEntry(
-      root,
-      `debian-${chosen.name}_${chosen.version}`,
-      (temporary) => fetchInto(temporary, chosen),
-      (entry) => Effect.map(readEntry(entry), Option.isSome)
-    )
-    const stored = yield* readEntry(directory)
-    if (Option.isSome(stored)) return stored.value
-    return yield* new KernelFetchFailed({ package: chosen.name, step: "store", why: `${directory} is not readable` })
+    const key = `debian-${chosen.name}_${chosen.version}`
+    const there = Option.getOrUndefined(yield* readEntry(root, key))
+    return there?._tag === "Valid"
+      ? there
+      : yield* storeKernel(root, key, (directory) => fetchInto(directory, chosen), { replace: false })
   }
 )
 
@@ -100,12 +90,26 @@ export const selects = (selector: DebianSelector, packageName: string): boolean 
       return packageName === selector.name
     case "Release":
       return release === selector.release
+    case "Pattern":
+      return wildcard(selector.pattern, packageName) || wildcard(selector.pattern, release)
     case "Series": {
       const parts = /^(\d+\.\d+\.\d+)[^-]*(?:-\d[^-]*)?-(?:([a-z]+)-)?amd64$/.exec(release)
       return parts !== null && `${parts[1]}.`.startsWith(`${selector.series}.`) &&
         (parts[2] ?? "") === selector.flavour
     }
   }
+}
+
+/** Whether a shell pattern of `*`, `?` and `[…]` matches all of a text; one that a shell takes for invalid matches nothing. */
+const wildcard = (pattern: string, text: string): boolean => {
+  const source = pattern.replaceAll(
+    /\*|\?|\[([!^]?)(\]?[^\]]*)\]|[^]/g,
+    (part, not?: string, set?: string) =>
+      part === "*" ? ".*" : part === "?" ? "." : set === undefined
+        ? part.replace(/[\\^$.+(){}|[\]/]/, "\\$&")
+        : `[${not === "" ? "" : "^"}${set.replaceAll(/[\\\]^[]/g, "\\$&")}]`
+  )
+  return Either.getOrElse(Either.try(() => new RegExp(`^${source}$`, "s").test(text)), () => false)
 }
 
 /** `6.1.0-56-cloud-amd64` of `linux-image-6.1.0-56-cloud-amd64-unsigned`, the same with or without the last word. */
@@ -116,25 +120,16 @@ const newestFirst = <A>(version: (item: A) => string) => (a: A, b: A): number =>
   compareDebianVersions(version(b), version(a))
 
 const newestCached = (root: string, selector: DebianSelector) =>
-  Effect.gen(function*() {
-    const keys = (yield* cacheKeys(root)).filter((key) => {
-      const name = /^debian-(.+)_[^_]+$/.exec(key)?.[1]
-      return name !== undefined && selects(selector, name)
-    })
-    const found = yield* Effect.forEach(keys, (key) => readEntry(join(root, key)))
-    return Option.fromNullable(
-      found.flatMap(Option.toArray).toSorted(newestFirst(({ metadata }) => metadata.version)).at(0)
-    )
-  })
-
-/** A cache entry, if it is whole: its metadata decode and the image has the size that they say. */
-const readEntry = (directory: string): Effect.Effect<Option.Option<DebianKernel>, never, FileSystem.FileSystem> =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const metadata = yield* Schema.decode(MetadataJson)(yield* fs.readFileString(join(directory, "metadata.json")))
-    const { size } = yield* fs.stat(join(directory, "vmlinuz"))
-    return size === FileSystem.Size(metadata.imageBytes) ? Option.some({ directory, metadata }) : Option.none()
-  }).pipe(Effect.orElseSucceed(() => Option.none()))
+  Effect.map(listEntries(root), (entries) =>
+    entries
+      .flatMap((entry) =>
+        entry._tag === "Valid" && entry.metadata.source.kind === "debian" &&
+          selects(selector, entry.metadata.source.package)
+          ? [{ entry, version: entry.metadata.source.version }]
+          : []
+      )
+      .toSorted(newestFirst(({ version }) => version))
+      .at(0)?.entry)
 
 interface Package {
   readonly name: string
@@ -174,6 +169,8 @@ const describe = (selector: DebianSelector): string => {
       return selector.name
     case "Release":
       return `release ${selector.release}`
+    case "Pattern":
+      return `pattern ${selector.pattern}`
     case "Series":
       return `series ${selector.series}${selector.flavour === "" ? "" : `, flavour ${selector.flavour}`}`
   }
@@ -185,6 +182,8 @@ const packageLike = (selector: DebianSelector): string => {
       return selector.name
     case "Release":
       return `linux-image-${selector.release}-unsigned`
+    case "Pattern":
+      return `linux-image-${/^(?:linux-image-)?([^*?[]*)/.exec(selector.pattern)?.[1]}`
     case "Series":
       return `linux-image-${selector.series}.`
   }
@@ -200,11 +199,15 @@ const closest = (names: ReadonlyArray<string>, wanted: string): ReadonlyArray<st
   return names.toSorted((a, b) => shared(b) - shared(a) || compareDebianVersions(b, a)).slice(0, CLOSE_NAMES)
 }
 
-/** Fill a directory with the kernel of a package and its `metadata.json`. */
+/** Fill a directory with the kernel of a package. */
 const fetchInto = (
   directory: string,
   chosen: Package
-): Effect.Effect<void, HostLacks | KernelFetchFailed, Host> =>
+): Effect.Effect<
+  KernelContents,
+  HostLacks | KernelFetchFailed,
+  CommandExecutor.CommandExecutor | FileSystem.FileSystem
+> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const failed = (step: "download" | "unpack" | "store") => (why: string) =>
@@ -229,25 +232,18 @@ const fetchInto = (
     if (image === undefined) return yield* failed("unpack")("the package holds no boot/vmlinuz-*")
     const release = image.slice("vmlinuz-".length)
     yield* fs.rename(join(boot, image), join(directory, "vmlinuz"))
-    for (const name of ["config", "System.map"]) {
-      const file = join(boot, `${name}-${release}`)
-      if (yield* fs.exists(file)) yield* fs.rename(file, join(directory, name))
+    const config = join(boot, `config-${release}`)
+    const hasConfig = yield* fs.exists(config)
+    if (hasConfig) yield* fs.rename(config, join(directory, "config"))
+    return {
+      source: { kind: "debian" as const, package: chosen.name, version: chosen.version },
+      release,
+      image: "vmlinuz",
+      vmlinux: null,
+      config: hasConfig ? "config" : null,
+      kconfigHash: null,
+      extraKconfigHash: null
     }
-
-    const bytes = yield* fs.readFile(join(directory, "vmlinuz"))
-    const metadata = yield* Effect.orDie(
-      Schema.encode(MetadataJson)(
-        new DebianKernelMetadata({
-          source: "debian",
-          package: chosen.name,
-          version: chosen.version,
-          release,
-          imageBytes: bytes.length,
-          imageSha256: createHash("sha256").update(bytes).digest("hex")
-        })
-      )
-    )
-    yield* fs.writeFileString(join(directory, "metadata.json"), metadata)
   }).pipe(
     Effect.scoped,
     Effect.catchTags({

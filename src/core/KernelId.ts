@@ -1,31 +1,42 @@
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
+import { cacheKey } from "./CacheKey.ts"
+import { compareKernelVersions, type KernelVersion, parseKernelVersion } from "./KernelVersion.ts"
 
 /**
  * Which kernel is meant:
- * - `Path`: a kernel image, a vmlinux, or a directory that holds one; `~` is not yet expanded
  * - `Debian`: a kernel image package of the distribution whose packages apt knows
+ * - `Git`: a ref (branch, tag or commit) of a repository
+ * - `Range`: the newest release from `start` to `end`, both included
+ * - `Path`: a kernel image, a vmlinux, or a directory that holds one; `~` is not yet expanded
+ * - `Version`: a release of kernel.org, or the newest of a series
+ * - `CacheKey`: an entry of the cache, whatever it holds
  */
 export type KernelId =
-  | { readonly _tag: "Path"; readonly path: string }
   | { readonly _tag: "Debian"; readonly selector: DebianSelector }
+  | { readonly _tag: "Git"; readonly url: string; readonly ref: string }
+  | { readonly _tag: "Range"; readonly start: KernelVersion; readonly end: KernelVersion }
+  | { readonly _tag: "Path"; readonly path: string }
+  | { readonly _tag: "Version"; readonly version: KernelVersion }
+  | { readonly _tag: "CacheKey"; readonly key: string }
 
 /**
- * Which Debian package: one by its name, one by its release (`uname -r`), or the newest of a series and flavour
- * (`""` is the plain one).
+ * Which Debian package: one by its name, one by its release (`uname -r`), the newest of a series and flavour (`""` is the
+ * plain one), or the newest whose name or release a shell pattern (`*`, `?`, `[…]`) matches.
  */
 export type DebianSelector =
   | { readonly _tag: "Package"; readonly name: string }
   | { readonly _tag: "Release"; readonly release: string }
   | { readonly _tag: "Series"; readonly series: string; readonly flavour: string }
+  | { readonly _tag: "Pattern"; readonly pattern: string }
 
-/** A kernel id of no form that is known. */
+/** A text that is no kernel id. `why` says what to write instead. */
 export class KernelIdInvalid extends Schema.TaggedError<KernelIdInvalid>("ktstr/KernelIdInvalid")("KernelIdInvalid", {
   id: Schema.String,
   why: Schema.String
 }) {
   override get message() {
-    return `kernel id "${this.id}": ${this.why}; write ${examples}`
+    return `kernel id ${JSON.stringify(this.id)}: ${this.why}`
   }
 }
 
@@ -33,7 +44,7 @@ export class KernelIdInvalid extends Schema.TaggedError<KernelIdInvalid>("ktstr/
 interface Form {
   readonly example: string
   readonly recognises: (id: string) => boolean
-  /** The id, or what is wrong with it. */
+  /** The id, or what is wrong with it and how to mend it. */
   readonly parse: (id: string) => KernelId | string
 }
 
@@ -41,40 +52,108 @@ const DEBIAN = "debian:"
 const PACKAGE = /^linux-image-[a-z0-9][a-z0-9.+-]*$/
 const RELEASE = /^\d+\.\d+\.\d+[a-z0-9.+-]*-amd64$/
 const SERIES = /^(\d+\.\d+(?:\.\d+)?)(?:-(cloud|rt))?$/
+const PATTERN = /^(?=.*[*?[])[a-z0-9.+*?[][a-z0-9.+*?[\]!-]*$/
 
 const parseDebian = (text: string): DebianSelector | undefined => {
   if (PACKAGE.test(text)) return { _tag: "Package", name: text }
   if (RELEASE.test(text)) return { _tag: "Release", release: text }
+  if (PATTERN.test(text)) return { _tag: "Pattern", pattern: text }
   const series = SERIES.exec(text)
   return series === null ? undefined : { _tag: "Series", series: series[1], flavour: series[2] ?? "" }
 }
 
+const GIT = "git+"
+
+const parseGit = (id: string): KernelId | string => {
+  const hash = id.lastIndexOf("#")
+  if (hash < 0) return "it names no ref; write git+URL#REF"
+  const [url, ref] = [id.slice(GIT.length, hash), id.slice(hash + 1)]
+  if (url === "" || ref === "") return "the URL and the ref must not be empty; write git+URL#REF"
+  if (/[\s\0]/.test(url + ref)) return "a URL and a ref hold no blanks; write git+URL#REF"
+  // git would take it for an option
+  if (url.startsWith("-") || ref.startsWith("-")) {
+    return "neither the URL nor the ref can start with -; write git+URL#REF"
+  }
+  return { _tag: "Git", url, ref }
+}
+
+const parseRange = (id: string): KernelId | string => {
+  const [, from, separator, to] = /^(.*?)(\.\.=?)(.*)$/s.exec(id) ?? []
+  const [start, end] = [parseKernelVersion(from), parseKernelVersion(to)]
+  if (start === undefined || end === undefined) return "the ends of a range are versions; write it as in 6.12..6.14"
+  return compareKernelVersions(start, end) > 0
+    ? `the range ends before it starts; swap the ends: ${to}${separator}${from}`
+    : { _tag: "Range", start, end }
+}
+
+const parseVersion = (id: string): KernelId | string => {
+  const version = parseKernelVersion(id)
+  if (version !== undefined) return { _tag: "Version", version }
+  return id.startsWith("v") && parseKernelVersion(id.slice(1)) !== undefined
+    ? `write ${id.slice(1)} for the release, or git+URL#${id} for the tag of a repository`
+    : "a version has two or three numbers; write it as in 6.14, 6.14.2 or 6.15-rc3"
+}
+
 const forms: ReadonlyArray<Form> = [
   {
-    example: "debian:SERIES, RELEASE or PACKAGE (debian:6.12-cloud)",
+    example: "debian:SERIES, RELEASE, PACKAGE or PATTERN (debian:6.12-cloud)",
     recognises: (id) => id.startsWith(DEBIAN),
     parse: (id) => {
       const selector = parseDebian(id.slice(DEBIAN.length))
       return selector === undefined
-        ? "this is no series (6.12, 6.12-cloud), release (6.1.0-56-cloud-amd64) or package (linux-image-…)"
+        ? "after debian: write a series (6.12, 6.12-cloud), a release (6.1.0-56-cloud-amd64), " +
+          "a package (linux-image-…) or a pattern of those (6.12*-rt-amd64)"
         : { _tag: "Debian", selector }
     }
   },
   {
+    example: "git+URL#REF",
+    recognises: (id) => id.startsWith(GIT),
+    parse: parseGit
+  },
+  {
+    example: "a range (6.12..6.14)",
+    recognises: (id) => /^v?\d[^/]*\.\./.test(id),
+    parse: parseRange
+  },
+  {
     example: "a path (./bzImage, /boot/vmlinuz-6.12, ~/linux)",
-    recognises: (id) => /^(\/|\.$|\.\.$|\.\/|\.\.\/|~$|~\/)/.test(id),
-    parse: (path) => path.includes("\0") ? "a path holds no NUL" : { _tag: "Path", path }
+    recognises: (id) => /^[.~]|\//.test(id),
+    parse: (path) => {
+      if (path.includes("\0")) return "a path holds no NUL"
+      return /^~[^/]/.test(path)
+        ? "only one's own ~/ is known here; write the directory in full, or ./~NAME for a file of that name"
+        : { _tag: "Path", path }
+    }
+  },
+  {
+    example: "a version (6.14, 6.14.2, 6.15-rc3)",
+    recognises: (id) => /^v?\d+(\.\d*)*(-rc\d*)?$/.test(id),
+    parse: parseVersion
+  },
+  {
+    example: "a cache key (`ktstr kernel list`)",
+    recognises: (id) => id !== "",
+    parse: (id) =>
+      Either.match(cacheKey(id), {
+        onLeft: () => `this is no form of id that is known; write ${examples()}`,
+        onRight: (key) => ({ _tag: "CacheKey" as const, key })
+      })
   }
 ]
 
-const examples = forms.map((form) => form.example).join(", or ")
+const examples = (): string => {
+  const all = forms.map((form) => form.example)
+  return `${all.slice(0, -1).join(", ")}, or ${all.at(-1)}`
+}
 
-/** Parse a kernel id: `debian:…`, or a path that starts with `/`, `./`, `../` or `~`. Blanks around it are ignored. */
+/** Parse one kernel id; see `KernelId` for the forms. Blanks around it are ignored. */
 export const parseKernelId = (text: string): Either.Either<KernelId, KernelIdInvalid> => {
   const id = text.trim()
-  const form = forms.find((each) => each.recognises(id))
-  const parsed = form === undefined
-    ? (id === "" ? "it is empty" : "this is no form of id that is known")
-    : form.parse(id)
+  const parsed = forms.find((form) => form.recognises(id))?.parse(id) ?? `it is empty; write ${examples()}`
   return typeof parsed === "string" ? Either.left(new KernelIdInvalid({ id, why: parsed })) : Either.right(parsed)
 }
+
+/** Parse ids with commas between them, in order and with their duplicates; blank ones are skipped. The first bad one fails. */
+export const parseKernelIds = (text: string): Either.Either<ReadonlyArray<KernelId>, KernelIdInvalid> =>
+  Either.all(text.split(",").filter((id) => id.trim() !== "").map(parseKernelId))

@@ -28,4 +28,22 @@ export class Native extends Context.Tag("ktstr/core/Native")<Native, {
     request: number,
     argument: number | Uint8Array
   ) => Effect.Effect<number, SyscallError>
+  /**
+   * flock(2) without waiting: whether the lock was granted. It belongs to the open file and goes when that is closed,
+   * which the kernel does for a process that dies.
+   */
+  readonly flock: (fd: number, mode: "shared" | "exclusive") => Effect.Effect<boolean, SyscallError>
+  /** Two paths of one file system change places in one step (renameat2 with RENAME_EXCHANGE); links are not followed. */
+  readonly exchange: (a: string, b: string) => Effect.Effect<void, SyscallError>
+  /**
+   * bpf(2) with a `union bpf_attr`: the call's result, or minus the errno. Plain, and no error, because it is called once
+   * or more for each entry of a map.
+   */
+  readonly bpf: (command: number, attributes: Uint8Array) => number
+  /** Where a buffer's bytes lie, for the pointers in such attributes: there as long as the buffer is reachable. */
+  readonly addressOf: (buffer: ArrayBuffer) => bigint
+  /** pidfd_open(2): a file descriptor of a process or thread, or minus the errno. */
+  readonly pidfd: (pid: number, flags: number) => number
+  /** Close what `bpf` and `pidfd` opened. */
+  readonly close: (fd: number) => void
 }>() {}

@@ -5,13 +5,22 @@ import koffi from "koffi"
 import { SyscallError } from "./Errors.ts"
 import { Native } from "./Native.ts"
 
-// include/uapi/asm-generic/mman-common.h, include/uapi/asm-generic/fcntl.h, include/uapi/linux/memfd.h
+// include/uapi/asm-generic/{mman-common,fcntl,errno-base}.h, include/uapi/linux/{memfd,fcntl,fs}.h
 const PROT_READ = 1
 const PROT_WRITE = 2
 const MAP_SHARED = 1
 const O_CLOEXEC = 0o2000000
 const MFD_CLOEXEC = 1
 const EINVAL = 22
+const EAGAIN = 11
+const LOCK_SH = 1
+const LOCK_EX = 2
+const LOCK_NB = 4
+const AT_FDCWD = -100
+const RENAME_EXCHANGE = 2
+// arch/x86/entry/syscalls/syscall_64.tbl
+const SYS_BPF = 321
+const SYS_PIDFD_OPEN = 434
 
 /** koffi 3 gives a `void *` as a bigint, so MAP_FAILED, which is -1 in C, is this. */
 const MAP_FAILED = 2n ** 64n - 1n
@@ -35,6 +44,13 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
   const cMunmap = libc.func("int munmap(void *addr, size_t length)")
   const cIoctl = libc.func("int ioctl(int fd, unsigned long request, intptr_t argument)")
   const cIoctlBuffer = libc.func("int ioctl(int fd, unsigned long request, void *argument)")
+  const cFlock = libc.func("int flock(int fd, int operation)")
+  const cRename = libc.func(
+    "int renameat2(int fromDir, const char *from, int toDir, const char *to, unsigned int flags)"
+  )
+
+  const cBpf = libc.func("long syscall(long number, long command, void *attributes, unsigned long size)")
+  const cPidfd = libc.func("long syscall(long number, long pid, long flags)")
 
   // errno belongs to the thread and is soon overwritten: read it in the same synchronous step as the call
   const failed = (syscall: string, subject: string): SyscallError => SyscallError.of(syscall, subject, koffi.errno())
@@ -88,5 +104,30 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
       return result >= 0 ? Effect.succeed(result) : failed("ioctl", `fd ${fd}, request 0x${request.toString(16)}`)
     })
 
-  return { open, memfd, mmap, ioctl }
+  const flock = (fd: number, mode: "shared" | "exclusive"): Effect.Effect<boolean, SyscallError> =>
+    Effect.suspend(() => {
+      if (cFlock(fd, (mode === "shared" ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0) return Effect.succeed(true)
+      const error = failed("flock", `fd ${fd}`)
+      return error.errno === EAGAIN ? Effect.succeed(false) : error
+    })
+
+  const exchange = (a: string, b: string): Effect.Effect<void, SyscallError> =>
+    Effect.suspend(() =>
+      cRename(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) === 0 ? Effect.void : failed("renameat2", `${a} and ${b}`)
+    )
+
+  const orErrno = (result: number): number => result >= 0 ? result : -koffi.errno()
+
+  return {
+    open,
+    memfd,
+    mmap,
+    ioctl,
+    flock,
+    exchange,
+    bpf: (command, attributes) => orErrno(cBpf(SYS_BPF, command, attributes, attributes.length)),
+    addressOf: (buffer) => koffi.address(buffer),
+    pidfd: (pid, flags) => orErrno(cPidfd(SYS_PIDFD_OPEN, pid, flags)),
+    close: (fd) => void cClose(fd)
+  }
 })

@@ -1,19 +1,69 @@
 /** What every stage stands on. Nothing here loads koffi: that layer is `ktstr/native`. */
 export { hex, Kva, kvaFrom, KvaFromHex, kvaOffset, kvaPage, Pa } from "./Address.ts"
-export { CacheError, cacheKeys, cacheRoot, storeEntry } from "./CacheDir.ts"
-export { DebianKernelMetadata, KernelFetchFailed, KernelPackageMissing } from "./DebianKernel.ts"
+export { buildIdOf } from "./BuildId.ts"
+export { CacheError, cacheRoot } from "./CacheDir.ts"
+export { cachedKernel, type CachedKernelId, KernelEntryCorrupt, KernelNotCached } from "./CachedKernel.ts"
+export {
+  cacheKey,
+  CacheKeyInvalid,
+  extraKconfigHash,
+  gitKey,
+  kconfigHash,
+  keySuffix,
+  localKey,
+  mergeKconfig,
+  parseTarballKey,
+  tarballKey
+} from "./CacheKey.ts"
+export {
+  debianKernel,
+  type DebianKernelError,
+  fetchDebianKernel,
+  KernelFetchFailed,
+  KernelPackageMissing
+} from "./DebianKernel.ts"
 export { compareDebianVersions } from "./DebianVersion.ts"
 export { decompress } from "./Decompress.ts"
+export { DownloadFailed } from "./Download.ts"
 export { ElfFile, type ElfNeeded, type ElfSection, type ElfSegment, parseElf, SectionType, SegmentType } from "./Elf.ts"
+export { LockTimeout, withLock } from "./EntryLock.ts"
 export { errnoName, FormatError, HostLacks, parsing, SyscallError } from "./Errors.ts"
-export { type DebianSelector, type KernelId, KernelIdInvalid, parseKernelId } from "./KernelId.ts"
-export { releaseOf, vmlinuxOf } from "./KernelImage.ts"
+export { findKernel, type HostPlace, KernelVariableInvalid } from "./FindKernel.ts"
+export { GitFailed } from "./GitRepository.ts"
+export { ikconfigOf } from "./Ikconfig.ts"
+export { KconfigInvalid, parseConfig, parseFragment, type Unmet, unmet } from "./Kconfig.ts"
+export { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
 export {
-  type KernelArtifacts,
-  KernelNotFound,
-  KernelResolver,
-  layer as layerKernelResolver,
-  type ResolveError
-} from "./KernelResolver.ts"
+  type BuildError,
+  buildKernel,
+  type BuildRequest,
+  type Built,
+  KconfigUnmet,
+  KernelBuildFailed
+} from "./KernelBuild.ts"
+export {
+  type CacheEntry,
+  cleanCache,
+  type Cleaned,
+  type CorruptEntry,
+  type CorruptKind,
+  type KernelContents,
+  listEntries,
+  readEntry,
+  storeKernel,
+  type ValidEntry,
+  verifyEntry
+} from "./KernelCache.ts"
+export { inspectKernel, type KernelFacts } from "./KernelFacts.ts"
+export { type DebianSelector, type KernelId, KernelIdInvalid, parseKernelId, parseKernelIds } from "./KernelId.ts"
+export { releaseOf, vmlinuxOf } from "./KernelImage.ts"
+export { KernelMetadata, KernelSource } from "./KernelMetadata.ts"
+export { kernelAtPath, KernelNotFound } from "./KernelPath.ts"
+export { KernelReleaseMissing } from "./KernelRelease.ts"
+export { KernelResolver, layer as layerKernelResolver, type ResolveError } from "./KernelResolver.ts"
+export { SourceInvalid } from "./KernelTree.ts"
+export { compareKernelVersions, covers, inRange, type KernelVersion, parseKernelVersion } from "./KernelVersion.ts"
 export { Native } from "./Native.ts"
 export { Progress, stage } from "./Progress.ts"
+export type { BuildSource } from "./SourceTree.ts"
+export { TEST_KCONFIG } from "./TestKconfig.ts"

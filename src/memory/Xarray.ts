@@ -1,6 +1,7 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../btf/Btf.ts"
-import { layout, type LayoutError } from "../btf/Layout.ts"
+import { idrOffsets, xarrayOffsets } from "../btf/offsets/Idr.ts"
+import type { GroupAbsent } from "../btf/offsets/OffsetGroup.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../core/Address.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "./KernelSpace.ts"
 
@@ -24,20 +25,20 @@ export type EntryVisitor = (index: number, page: number, offset: number) => void
 const MAX_NODES = 2 ** 18
 const MAX_PROBLEMS = 64
 
-/** `struct xarray`, `struct xa_node`; include/linux/xarray.h, v4.20 and newer. */
-export const xarrayLayout = (btf: Btf): Either.Either<XarrayLayout, LayoutError> =>
-  Either.gen(function*() {
-    const array = yield* layout(btf, "xarray", ["xa_head"])
-    const node = yield* layout(btf, "xa_node", ["shift", "slots"])
-    const fanout = node.sizeOf.slots >= 64 * 8 ? 64 : 16
-    return { head: array.at.xa_head, shift: node.at.shift, slots: node.at.slots, fanout }
-  })
+/** What `walkXarray` needs of a kernel. */
+export const xarrayLayout = (btf: Btf): Either.Either<XarrayLayout, GroupAbsent> =>
+  Either.map(xarrayOffsets.resolve(btf), ({ node, xarray }) => ({
+    head: xarray.at.xa_head,
+    shift: node.at.shift,
+    slots: node.at.slots,
+    fanout: node.sizeOf.slots >= 64 * 8 ? 64 : 16
+  }))
 
-/** `struct idr`; include/linux/idr.h, v4.20 and newer. */
-export const idrLayout = (btf: Btf): Either.Either<IdrLayout, LayoutError> =>
+/** What `walkIdr` needs of a kernel. */
+export const idrLayout = (btf: Btf): Either.Either<IdrLayout, GroupAbsent> =>
   Either.gen(function*() {
     const array = yield* xarrayLayout(btf)
-    const idr = yield* layout(btf, "idr", ["idr_rt", "idr_base"])
+    const { idr } = yield* idrOffsets.resolve(btf)
     return { ...array, root: idr.at.idr_rt, base: idr.at.idr_base }
   })
 

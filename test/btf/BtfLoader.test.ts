@@ -1,12 +1,18 @@
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as FileSystem from "@effect/platform/FileSystem"
 import { assert, layer } from "@effect/vitest"
+import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
+import * as FastCheck from "effect/FastCheck"
 import * as Layer from "effect/Layer"
+import * as Runtime from "effect/Runtime"
 import { execFileSync } from "node:child_process"
-import { existsSync } from "node:fs"
+import { existsSync, writeFileSync } from "node:fs"
+import { openBtfFile } from "../../src/btf/BtfFile.ts"
 import { BtfLoader } from "../../src/btf/BtfLoader.ts"
 import { layout } from "../../src/btf/Layout.ts"
+import { parseElf } from "../../src/core/Elf.ts"
+import { parsing } from "../../src/core/Errors.ts"
 import { kernelImage } from "../support/kernels.ts"
 import { BlobWriter } from "./BlobWriter.ts"
 
@@ -44,7 +50,9 @@ layer(Live)("BtfLoader", (it) => {
 
   it.effect("reads the vmlinux inside a bzImage", () =>
     Effect.gen(function*() {
-      const btf = yield* load(yield* kernelImage("6.12"))
+      const image = yield* kernelImage("6.12")
+      // Outside of any cache, so that none is written to.
+      const btf = yield* Effect.withConfigProvider(load(image), ConfigProvider.fromMap(new Map()))
       assert.isAbove((yield* layout(btf, "bpf_map", ["map_type"])).size, 100)
     }), 120_000)
 
@@ -91,6 +99,47 @@ layer(Live)("BtfLoader", (it) => {
       assert.match(
         yield* text(yield* file(Buffer.concat([Buffer.from("\x7fELF"), Buffer.alloc(10)]))),
         /^FILE: ELF at byte/
+      )
+    }))
+
+  it.scoped("finds in an ELF file, cut or wrong as it may be, what reading it whole finds", () =>
+    Effect.gen(function*() {
+      const files = yield* FileSystem.FileSystem
+      const path = yield* files.makeTempFileScoped()
+      const dir = yield* files.makeTempDirectoryScoped()
+      yield* files.writeFileString(`${dir}/a.c`, "struct thing { int a; } thing;")
+      execFileSync("clang", ["-g", "-target", "bpf", "-c", "a.c", "-o", "a.o"], { cwd: dir })
+      const good = yield* files.readFile(`${dir}/a.o`)
+      const headers = Number(new DataView(good.buffer, good.byteOffset).getBigUint64(40, true))
+      const at = FastCheck.oneof(FastCheck.nat(63), FastCheck.integer({ min: headers, max: good.length - 1 }))
+      const byte = FastCheck.oneof(FastCheck.constantFrom(0, 1, 0x7f, 0xff), FastCheck.nat(255))
+      const whole = (bytes: Uint8Array) =>
+        Effect.runSyncExit(parsing(() => {
+          const elf = parseElf(bytes, path)
+          const found = elf.section(".BTF")
+          return found === undefined ? undefined : new Uint8Array(elf.data(found))
+        }))
+      const inParts = Effect.flatMap(openBtfFile(path), (file) => {
+        assert(file.kind === "image")
+        return Effect.zipRight(file.stamp, file.section)
+      }).pipe(Effect.scoped, Effect.exit)
+      const runtime = yield* Effect.runtime<FileSystem.FileSystem>()
+      yield* Effect.promise(() =>
+        FastCheck.assert(
+          FastCheck.asyncProperty(
+            FastCheck.array(FastCheck.tuple(at, byte), { maxLength: 4 }),
+            FastCheck.oneof(FastCheck.constant(good.length), FastCheck.nat(good.length)),
+            async (changes, length) => {
+              const bytes = Uint8Array.from(good)
+              for (const [at, byte] of changes) bytes[at] = byte
+              bytes.set([0x7f, 0x45, 0x4c, 0x46])
+              const cut = bytes.slice(0, Math.max(4, length))
+              writeFileSync(path, cut)
+              assert.deepStrictEqual(await Runtime.runPromise(runtime)(inParts), whole(cut))
+            }
+          ),
+          { numRuns: 500 }
+        )
       )
     }))
 })

@@ -13,10 +13,10 @@ const ESC = "\x1b"
 
 /** A command line, and what the one line on stderr says. */
 const wrong: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
-  [["dmup"], /Invalid subcommand for ktstr - use one of 'dump', 'maps', 'doctor'/],
+  [["dmup"], /Invalid subcommand for ktstr - use one of 'dump', 'maps', 'kernel', 'btf', 'doctor'/],
   [["maps", "lst"], /Invalid subcommand/],
   [["--image", "x"], /Invalid subcommand/],
-  [["dump"], /say which kernel to read: --kernel ID boots one, --image FILE reads one/],
+  [["dump"], /say which kernel to read: --kernel ID \(or KTSTR_KERNEL\) boots one, --image FILE reads one/],
   [["dump", "--kernal", "x"], /'--kernal'/],
   [["dump", "--JSON"], /'--JSON'/],
   [["dump", "--image"], /'--image'/],
@@ -61,7 +61,7 @@ describe("visible", () => {
 describe("what needs no kernel", () => {
   for (
     const [args, ...parts] of [
-      [[], "maps list", "maps show", "doctor", "--completions sh | bash | fish | zsh"],
+      [[], "maps list", "maps show", "kernel build", "btf show", "doctor", "--completions sh | bash | fish | zsh"],
       [["dump"], "--memory-mib", "512 if not given", "/include-files/NAME", "--schema"],
       [["maps", "show"], "<map>", "--limit"],
       [["doctor"], "--json"]
@@ -169,8 +169,8 @@ describe("a kernel that is none", () => {
         ["./directory", /the directory holds none of .*; give/],
         ["/dev/zero", /no kernel at \/dev\/zero: .*; give/],
         ["/bin/ls", /so it is no kernel; give/],
-        ["nonsense", /kernel id "nonsense": this is no form of id that is known; write debian:/],
-        ["debian:nonsense", /kernel id "debian:nonsense": .*; write/],
+        ["nonsense", /kernel nonsense: the cache has .*ktstr kernel list/],
+        ["9.99", /kernel 9\.99: it is not in the cache; run `ktstr kernel build 9\.99`/],
         [`./${ESC}[31m`, /no kernel at .*\\x1b\[31m: there is no such/]
       ] as const
       for (const [id, message] of cases) {

@@ -1,23 +1,21 @@
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, layer } from "@effect/vitest"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import { spawnSync } from "node:child_process"
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  utimesSync,
-  writeFileSync
-} from "node:fs"
+import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process"
+import { once } from "node:events"
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { type CacheError, cacheKeys, cacheRoot, storeEntry } from "../../src/core/CacheDir.ts"
+import { basename, join } from "node:path"
+import { cacheRoot, makeDirectories, temporaryDirectory } from "../../src/core/CacheDir.ts"
+import { withLock } from "../../src/core/EntryLock.ts"
+import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
+
+const Live = Layer.merge(NodeFileSystem.layer, NativeKoffi.layer)
 
 const environment = (variables: Record<string, string>) =>
   Effect.withConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(variables))))
@@ -27,19 +25,11 @@ const temporary = Effect.acquireRelease(
   (path) => Effect.sync(() => rmSync(path, { recursive: true }))
 )
 
-const holdsFile = (directory: string) => Effect.sync(() => existsSync(join(directory, "file")))
-
-const store = (root: string, text: string, during: Effect.Effect<void> = Effect.void) =>
-  storeEntry(
-    root,
-    "key",
-    (directory) => Effect.andThen(during, () => writeFileSync(join(directory, "file"), text)),
-    holdsFile
-  ).pipe(
-    Effect.provide(NodeFileSystem.layer)
-  )
-
-const stored = (root: string) => readFileSync(join(root, "key/file"), "utf8")
+/** End a process by closing its stdin, and wait for that. */
+const ended = async (child: ChildProcessWithoutNullStreams): Promise<void> => {
+  child.stdin.end()
+  if (child.exitCode === null) await once(child, "close")
+}
 
 describe("cacheRoot", () => {
   it.effect.each(
@@ -64,89 +54,82 @@ describe("cacheRoot", () => {
     }))
 })
 
-describe("storeEntry", () => {
-  it.scoped("makes the cache and the entry, and leaves nothing else", () =>
+layer(Live, { excludeTestServices: true })("temporaryDirectory", (it) => {
+  it.scoped("makes the cache, and goes with its scope", () =>
     Effect.gen(function*() {
       const root = join(yield* temporary, "deep/er")
-      assert.strictEqual(yield* store(root, "one"), join(root, "key"))
-      assert.strictEqual(stored(root), "one")
-      assert.deepStrictEqual(readdirSync(root), ["key"])
+      yield* Effect.scoped(Effect.gen(function*() {
+        const path = yield* temporaryDirectory(root)
+        writeFileSync(join(path, "file"), "")
+        assert.deepStrictEqual(readdirSync(root, { recursive: true }).map(String).toSorted(), [
+          basename(path),
+          join(basename(path), "file")
+        ])
+      }))
+      assert.deepStrictEqual(readdirSync(root), [])
     }))
 
-  it.scoped("keeps the winner's entry when two store at once", () =>
+  const UNSHARE = ["unshare", "--pid", "--fork", "--kill-child"]
+  const mayUnshare = spawnSync("unshare", [...UNSHARE.slice(1), "true"]).status === 0
+  const leftovers = (prefix: ReadonlyArray<string>) => () =>
     Effect.gen(function*() {
       const root = yield* temporary
-      const paths = yield* Effect.all(
-        [
-          store(root, "slow", Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 50)))),
-          store(root, "fast")
-        ],
-        { concurrency: "unbounded" }
+      for (const name of [".tmp-dead", ".tmp-living", ".locks", "key"]) {
+        mkdirSync(join(root, name, "entry"), { recursive: true })
+      }
+      const outside = yield* temporary
+      writeFileSync(join(outside, "file"), "")
+      symlinkSync(outside, join(root, ".tmp-link"))
+      const living = join(root, ".tmp-living")
+      const holder = yield* Effect.acquireRelease(
+        Effect.promise(async () => {
+          const [program, ...args] = [...prefix, "flock", living, "sh", "-c", "echo locked; exec cat"]
+          const child = spawn(program, args)
+          await once(child.stdout, "data")
+          return child
+        }),
+        (child) => Effect.promise(() => ended(child))
       )
-      assert.deepStrictEqual(paths, [join(root, "key"), join(root, "key")])
-      assert.strictEqual(stored(root), "fast")
-      assert.deepStrictEqual(readdirSync(root), ["key"])
-    }))
+      const mine = yield* Scope.make()
+      const path = yield* Scope.extend(temporaryDirectory(root), mine)
+      assert.deepStrictEqual(readdirSync(root).toSorted(), [".locks", basename(path), ".tmp-living", "key"].toSorted())
+      const second = yield* Effect.scoped(temporaryDirectory(root))
+      assert.notStrictEqual(second, path)
+      assert.isTrue(statSync(path).isDirectory(), "the first is in use")
+      assert.deepStrictEqual(readdirSync(outside), ["file"])
 
-  it.scoped("replaces an entry that is not usable", () =>
+      yield* Effect.promise(() => ended(holder))
+      yield* Scope.close(mine, Exit.void)
+      yield* Effect.scoped(temporaryDirectory(root))
+      assert.deepStrictEqual(readdirSync(root).toSorted(), [".locks", "key"])
+    })
+  it.scoped("removes what dead processes left, and nothing of living ones", leftovers([]))
+  it.scoped.skipIf(!mayUnshare)("nor of those in another PID namespace (needs root)", leftovers(UNSHARE))
+
+  it.scoped("is made under the cache's lock, so that nobody takes it for left behind before it has its own", () =>
     Effect.gen(function*() {
       const root = yield* temporary
-      mkdirSync(join(root, "key"))
-      writeFileSync(join(root, "key/other"), "")
-      yield* store(root, "new")
-      assert.strictEqual(stored(root), "new")
-      assert.deepStrictEqual(readdirSync(root), ["key"])
-    }))
-
-  it.scoped("leaves nothing of a failed or interrupted build", () =>
-    Effect.gen(function*() {
-      const root = yield* temporary
-      const failing = storeEntry(root, "key", (directory) =>
-        Effect.sync(() =>
-          writeFileSync(join(directory, "file"), "")
-        ).pipe(
-          Effect.andThen(Effect.fail("broken" as const))
-        ), holdsFile).pipe(Effect.provide(NodeFileSystem.layer))
-      assert.strictEqual(yield* Effect.flip(failing), "broken")
-      assert.deepStrictEqual(readdirSync(root), [])
-
-      const fiber = yield* Effect.fork(store(root, "never", Effect.never))
-      while (readdirSync(root).length === 0) {
-        yield* Effect.promise(() =>
-          new Promise((done) =>
-            setTimeout(done, 1)
-          )
-        )
-      }
-      yield* Fiber.interrupt(fiber)
-      assert.deepStrictEqual(readdirSync(root), [])
-    }))
-
-  it.scoped("removes what dead processes left, and nothing of living ones", () =>
-    Effect.gen(function*() {
-      const root = yield* temporary
-      const namespace = /\d+/.exec(readlinkSync("/proc/self/ns/pid"))?.[0]
-      const dead = spawnSync("true").pid
-      const names = {
-        dead: `.tmp-${namespace}-${dead}-a`,
-        alive: `.tmp-${namespace}-${process.ppid}-b`,
-        elsewhereNew: `.tmp-1-${dead}-c`,
-        elsewhereOld: `.tmp-1-${dead}-d`
-      }
-      for (const name of Object.values(names)) mkdirSync(join(root, name, "entry"), { recursive: true })
-      const twoDaysAgo = new Date(Date.now() - 2 * 24 * 3600 * 1000)
-      utimesSync(join(root, names.elsewhereOld), twoDaysAgo, twoDaysAgo)
-      yield* store(root, "x")
-      assert.deepStrictEqual(readdirSync(root).toSorted(), [names.alive, names.elsewhereNew, "key"].toSorted())
-      assert.deepStrictEqual(yield* cacheKeys(root).pipe(Effect.provide(NodeFileSystem.layer)), ["key"])
+      const waiting = yield* withLock(root, "exclusive", 0)(Effect.gen(function*() {
+        const fiber = yield* Effect.fork(Effect.scoped(Effect.map(temporaryDirectory(root), existsSync)))
+        yield* Effect.sleep("100 millis")
+        assert.isNull(fiber.unsafePoll())
+        return fiber
+      }))
+      assert.isTrue(yield* Fiber.join(waiting))
     }))
 
   it.scoped("names the path and the way out where it cannot write", () =>
     Effect.gen(function*() {
       const file = join(yield* temporary, "file")
       writeFileSync(file, "")
-      for (const [root, code] of [["/sys/ktstr", "EPERM|EACCES|EROFS"], [join(file, "cache"), "ENOTDIR"]]) {
-        const error: CacheError = yield* Effect.flip(store(root, "x"))
+      const places = [
+        ["/sys/ktstr", "EPERM|EACCES|EROFS"],
+        ["/proc/ktstr/kernels", "ENOENT"], // where Node's own `mkdir -p` never ends
+        [join(file, "cache"), "ENOTDIR"],
+        [file, "ENOTDIR"]
+      ]
+      for (const [root, code] of places) {
+        const error = yield* Effect.flip(temporaryDirectory(root))
         assert.match(
           error.message,
           new RegExp(`^kernel cache ${root}: (${code}): .*; set KTSTR_CACHE_DIR to a directory that you can write$`)
@@ -155,7 +138,12 @@ describe("storeEntry", () => {
     }))
 })
 
-it.effect("cacheKeys of a cache that does not exist are none", () =>
+it.scoped("makeDirectories leaves what is there, and makes what others make at once", () =>
   Effect.gen(function*() {
-    assert.deepStrictEqual(yield* cacheKeys("/no/such/cache"), [])
-  }).pipe(Effect.provide(NodeFileSystem.layer)))
+    const root = yield* temporary
+    const path = join(root, "a/b/c")
+    yield* Effect.all(Array.from({ length: 8 }, () => makeDirectories(path)), { concurrency: "unbounded" })
+    writeFileSync(join(path, "file"), "")
+    yield* makeDirectories(path)
+    assert.deepStrictEqual(readdirSync(path), ["file"])
+  }).pipe(Effect.provide(Live)))

@@ -1,11 +1,28 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
-import { parseKernelId } from "../../src/core/KernelId.ts"
+import * as FastCheck from "effect/FastCheck"
+import { type KernelId, parseKernelId, parseKernelIds } from "../../src/core/KernelId.ts"
+import { parseKernelVersion } from "../../src/core/KernelVersion.ts"
+
+const version = (text: string) => parseKernelVersion(text)!
+
+const parses = (text: string, id: KernelId) => assert.deepStrictEqual(parseKernelId(text), Either.right(id))
 
 describe("parseKernelId", () => {
-  it.each(["/boot/vmlinuz", "./bzImage", "../linux", "~/linux", "~", ".", "..", " /boot/vmlinuz\n"])(
+  it.each([
+    "/boot/vmlinuz",
+    "./bzImage",
+    "../linux",
+    "~/linux",
+    "~",
+    ".",
+    "..",
+    ".hidden",
+    "linux/bzImage",
+    " /boot/x\n"
+  ])(
     "takes %j for a path",
-    (text) => assert.deepStrictEqual(parseKernelId(text), Either.right({ _tag: "Path" as const, path: text.trim() }))
+    (text) => parses(text, { _tag: "Path", path: text.trim() })
   )
 
   it.each(
@@ -18,27 +35,132 @@ describe("parseKernelId", () => {
       [
         "debian:linux-image-6.1.0-56-cloud-amd64-unsigned",
         { _tag: "Package", name: "linux-image-6.1.0-56-cloud-amd64-unsigned" }
-      ]
+      ],
+      ["debian:linux-image-6.12*-rt-amd64", { _tag: "Pattern", pattern: "linux-image-6.12*-rt-amd64" }],
+      ["debian:6.1?.*-amd64", { _tag: "Pattern", pattern: "6.1?.*-amd64" }],
+      ["debian:[!5].*", { _tag: "Pattern", pattern: "[!5].*" }]
     ] as const
-  )("takes %s for a Debian kernel", (text, selector) => {
-    assert.deepStrictEqual(parseKernelId(text), Either.right({ _tag: "Debian" as const, selector }))
+  )("takes %s for a Debian kernel", (text, selector) => parses(text, { _tag: "Debian", selector }))
+
+  it.each([
+    ["git+https://example.org/linux.git#v6.14", "https://example.org/linux.git", "v6.14"],
+    ["git+file:///srv/linux#for-next/a", "file:///srv/linux", "for-next/a"],
+    ["git+git@example.org:linux#1234567", "git@example.org:linux", "1234567"],
+    ["git+https://example.org/#/linux#6.12..6.14", "https://example.org/#/linux", "6.12..6.14"]
+  ])(
+    "takes %s for git, the last # being the one that counts",
+    (text, url, ref) => parses(text, { _tag: "Git", url, ref })
+  )
+
+  it.each([
+    ["6.12..6.14", "6.12", "6.14"],
+    ["6.12..=6.14", "6.12", "6.14"],
+    ["6.14.2..6.14.2", "6.14.2", "6.14.2"],
+    ["6.14..6.14.0", "6.14", "6.14.0"],
+    ["6.15-rc1..6.15", "6.15-rc1", "6.15"]
+  ])(
+    "takes %s for a range",
+    (text, start, end) => parses(text, { _tag: "Range", start: version(start), end: version(end) })
+  )
+
+  it.each(["6.14", "6.14.2", "6.15-rc3"])(
+    "takes %s for a version",
+    (text) => parses(text, { _tag: "Version", version: version(text) })
+  )
+
+  it.each([
+    "6.14.2-tarball-x86_64-kc01234567",
+    "v6.14-git-1234567-x86_64-kc01234567",
+    "bzImage",
+    "6.12-cloud",
+    "debian"
+  ])(
+    "takes %s for a cache key",
+    (text) => parses(text, { _tag: "CacheKey", key: text })
+  )
+
+  const forms =
+    "write debian:SERIES, RELEASE, PACKAGE or PATTERN (debian:6.12-cloud), git+URL#REF, a range (6.12..6.14), " +
+    "a path (./bzImage, /boot/vmlinuz-6.12, ~/linux), a version (6.14, 6.14.2, 6.15-rc3), " +
+    "or a cache key (`ktstr kernel list`)"
+  const debian = "after debian: write a series (6.12, 6.12-cloud), a release (6.1.0-56-cloud-amd64), " +
+    "a package (linux-image-…) or a pattern of those (6.12*-rt-amd64)"
+  const numbers = "a version has two or three numbers; write it as in 6.14, 6.14.2 or 6.15-rc3"
+  const ends = "the ends of a range are versions; write it as in 6.12..6.14"
+  it.each([
+    ["", `it is empty; ${forms}`],
+    ["two words", `this is no form of id that is known; ${forms}`],
+    ["--help", `this is no form of id that is known; ${forms}`],
+    ["6.12,6.14", `this is no form of id that is known; ${forms}`],
+    [
+      "~user/linux",
+      "only one's own ~/ is known here; write the directory in full, or ./~NAME for a file of that name"
+    ],
+    ["/boot/\0", "a path holds no NUL"],
+    ["6.14..6.12", "the range ends before it starts; swap the ends: 6.12..6.14"],
+    ["6.10..=6.10-rc3", "the range ends before it starts; swap the ends: 6.10-rc3..=6.10"],
+    ["7.0..6.99", "the range ends before it starts; swap the ends: 6.99..7.0"],
+    ["6.12..", ends],
+    ["6.12...6.14", ends],
+    ["6.12..6.13..6.14", ends],
+    ["v6.12..v6.14", ends],
+    ["6", numbers],
+    ["6.14.2.1", numbers],
+    ["6.14-rc", numbers],
+    ["v6.14", "write 6.14 for the release, or git+URL#v6.14 for the tag of a repository"],
+    ["git+https://example.org/linux", "it names no ref; write git+URL#REF"],
+    ["git+#main", "the URL and the ref must not be empty; write git+URL#REF"],
+    ["git+https://example.org/linux#", "the URL and the ref must not be empty; write git+URL#REF"],
+    ["git+a b#c", "a URL and a ref hold no blanks; write git+URL#REF"],
+    ["git+--upload-pack=x#c", "neither the URL nor the ref can start with -; write git+URL#REF"],
+    ["git+a#-c", "neither the URL nor the ref can start with -; write git+URL#REF"],
+    ["debian:", debian],
+    ["debian:six", debian],
+    ["debian:-o=x*", debian],
+    ["debian:6.12/*", debian]
+  ])("refuses %j and says what to write", (text, why) => {
+    const error = Either.getOrThrow(Either.flip(parseKernelId(text)))
+    assert.strictEqual(error.message, `kernel id ${JSON.stringify(text)}: ${why}`)
   })
 
-  const forms = "write debian:SERIES, RELEASE or PACKAGE (debian:6.12-cloud), " +
-    "or a path (./bzImage, /boot/vmlinuz-6.12, ~/linux)"
-  it.each([
-    ["", "it is empty"],
-    ["6.12", "this is no form of id that is known"],
-    ["git+https://example.org/linux#main", "this is no form of id that is known"],
-    ["bzImage", "this is no form of id that is known"],
-    ["~user/linux", "this is no form of id that is known"],
-    ["/boot/\0", "a path holds no NUL"],
-    ["debian:", "this is no series (6.12, 6.12-cloud), release (6.1.0-56-cloud-amd64) or package (linux-image-…)"],
-    ["debian:six", "this is no series (6.12, 6.12-cloud), release (6.1.0-56-cloud-amd64) or package (linux-image-…)"],
-    ["debian:-o=x", "this is no series (6.12, 6.12-cloud), release (6.1.0-56-cloud-amd64) or package (linux-image-…)"]
-  ])("refuses %j and says which forms there are", (text, why) => {
-    const parsed = parseKernelId(text)
-    assert.isTrue(Either.isLeft(parsed))
-    if (Either.isLeft(parsed)) assert.strictEqual(parsed.left.message, `kernel id "${text}": ${why}; ${forms}`)
+  it.prop(
+    "never throws, and its message is one line",
+    [
+      FastCheck.oneof(
+        FastCheck.string(),
+        FastCheck.string({ unit: FastCheck.constantFrom("a", "6", ".", "#", "/", "~", "\n", "\0", " ", "[", "*") }),
+        FastCheck.string({ unit: "binary" }),
+        FastCheck.stringMatching(/^[v~./]?[0-9.]{0,6}(\.\.=?)?[0-9.]{0,6}(-rc)?[0-9]?$/),
+        FastCheck.tuple(FastCheck.constantFrom("debian:", "git+", "6.12..", "~", "v"), FastCheck.string()).map((
+          [a, b]
+        ) => a + b)
+      )
+    ],
+    ([text]) => {
+      const parsed = parseKernelId(text)
+      if (Either.isLeft(parsed)) assert.notInclude(parsed.left.message, "\n")
+      else if (parsed.right._tag === "Version") assert.strictEqual(parsed.right.version.text, text.trim())
+      else if (parsed.right._tag === "CacheKey") assert.match(parsed.right.key, /^[A-Za-z0-9_%][^/\0\s]*$/)
+    }
+  )
+})
+
+describe("parseKernelIds", () => {
+  it("keeps order and duplicates, and skips blanks", () => {
+    assert.deepStrictEqual(
+      parseKernelIds(" 6.14, ,git+u#r,,./linux,6.14,"),
+      Either.right<ReadonlyArray<KernelId>>([
+        { _tag: "Version", version: version("6.14") },
+        { _tag: "Git", url: "u", ref: "r" },
+        { _tag: "Path", path: "./linux" },
+        { _tag: "Version", version: version("6.14") }
+      ])
+    )
+    assert.deepStrictEqual(parseKernelIds(" , "), Either.right([]))
+  })
+
+  it("names the first that is wrong", () => {
+    const error = Either.getOrThrow(Either.flip(parseKernelIds("6.14, 6, v6")))
+    assert.strictEqual(error.id, "6")
   })
 })

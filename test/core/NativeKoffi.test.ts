@@ -2,7 +2,16 @@ import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs"
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll } from "vitest"
@@ -83,6 +92,36 @@ layer(NativeKoffi.layer)("Native", (it) => {
       assert.strictEqual(new DataView(answer.buffer).getInt32(0, true), 3 * 4096)
     }))
 
+  it.scoped("locks an open file for as long as it is open, and says when another has the lock", () =>
+    Effect.gen(function*() {
+      const native = yield* Native
+      const [a, b] = [yield* native.open(file, O_RDONLY), yield* native.open(file, O_RDONLY)]
+      const other = yield* Scope.make()
+      const c = yield* Scope.extend(native.open(file, O_RDONLY), other)
+      assert.isTrue(yield* native.flock(a, "shared"))
+      assert.isTrue(yield* native.flock(c, "shared"))
+      assert.isFalse(yield* native.flock(b, "exclusive"))
+      assert.isFalse(yield* native.flock(a, "exclusive"), "c shares it")
+      yield* Scope.close(other, Exit.void)
+      assert.isTrue(yield* native.flock(b, "exclusive"), "a lost its own when it asked for more, flock(2)")
+      assert.isFalse(yield* native.flock(a, "shared"))
+    }))
+
+  it.scoped("lets two paths change places, of whatever kind, and follows no link", () =>
+    Effect.gen(function*() {
+      const native = yield* Native
+      const [folder, plain, link] = ["folder", "plain", "link"].map((name) => join(directory, name))
+      mkdirSync(join(folder, "inside"), { recursive: true })
+      writeFileSync(plain, "text")
+      symlinkSync("/no/such", link)
+      yield* native.exchange(folder, plain)
+      assert.strictEqual(readFileSync(folder, "utf8"), "text")
+      assert.deepStrictEqual(readdirSync(plain), ["inside"])
+      yield* native.exchange(plain, link)
+      assert.strictEqual(readlinkSync(plain), "/no/such")
+      assert.deepStrictEqual(readdirSync(link), ["inside"])
+    }))
+
   it.scoped("names the call, its subject and the errno of each failure", () =>
     Effect.gen(function*() {
       const native = yield* Native
@@ -98,7 +137,10 @@ layer(NativeKoffi.layer)("Native", (it) => {
           message(native.mmap(fd, 0, 4096, "write")),
           message(native.memfd("x".repeat(300), 4096)),
           message(native.memfd("ktstr-test-negative", -1)),
-          message(native.ioctl(fd, TIOCGWINSZ, new Uint8Array(8)))
+          message(native.ioctl(fd, TIOCGWINSZ, new Uint8Array(8))),
+          message(native.flock(9999, "shared")),
+          message(native.exchange(file, `${directory}/none`)),
+          message(native.exchange(file, "/proc/version"))
         ]),
         [
           "open /no/such/file: ENOENT (errno 2)",
@@ -108,7 +150,10 @@ layer(NativeKoffi.layer)("Native", (it) => {
           `mmap fd ${fd}, 4096 bytes at 0: EACCES (errno 13)`,
           `memfd_create ${"x".repeat(300)}: EINVAL (errno 22)`,
           "ftruncate ktstr-test-negative to -1 bytes: EINVAL (errno 22)",
-          `ioctl fd ${fd}, request 0x5413: ENOTTY (errno 25)`
+          `ioctl fd ${fd}, request 0x5413: ENOTTY (errno 25)`,
+          "flock fd 9999: EBADF (errno 9)",
+          `renameat2 ${file} and ${directory}/none: ENOENT (errno 2)`,
+          `renameat2 ${file} and /proc/version: EXDEV (errno 18)`
         ]
       )
     }))

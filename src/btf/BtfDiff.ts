@@ -1,0 +1,154 @@
+import { type Anatomy, anatomyOf, type Part } from "./Anatomy.ts"
+import type { Btf } from "./Btf.ts"
+import type { StructType } from "./BtfType.ts"
+import { Budget, oneLine } from "./CDeclaration.ts"
+
+/** Where a member is, of how many bytes (a bit-field: bits), and what C calls its type. */
+export interface Placed {
+  /** From the start of the struct, in bits. */
+  readonly bit: number
+  readonly size: number
+  readonly bits: number | null
+  readonly type: string
+}
+
+/** What became of one member, called by its path: `name`, or `named.inner` inside a struct without a name. */
+export interface MemberChange {
+  readonly member: string
+  /** Null: the member is new. */
+  readonly before: Placed | null
+  /** Null: it is gone. */
+  readonly after: Placed | null
+  readonly moved: boolean
+  readonly resized: boolean
+  readonly retyped: boolean
+}
+
+/** What became of a struct or union; without a size on one side it is not there. */
+export interface TypeChange {
+  /** `struct task_struct` */
+  readonly type: string
+  readonly sizeBefore: number | null
+  readonly sizeAfter: number | null
+  readonly members: ReadonlyArray<MemberChange>
+}
+
+/**
+ * What differs between the structs and unions called `name` here and there: none, if they are alike. Where several have
+ * the name, those that are alike on both sides are set aside, then the largest is compared with the largest and so on.
+ */
+export const diffTypes = (before: Btf, after: Btf, types: {
+  readonly before: ReadonlyArray<StructType>
+  readonly after: ReadonlyArray<StructType>
+}): ReadonlyArray<TypeChange> => {
+  const rest = formsOf(after, types.after)
+  const changed = formsOf(before, types.before).filter((form) => {
+    const same = rest.findIndex(({ text }) => text === form.text)
+    if (same >= 0) rest.splice(same, 1)
+    return same < 0
+  })
+  return Array.from(
+    { length: Math.max(changed.length, rest.length) },
+    (_, index) => change(changed[index], rest[index])
+  )
+}
+
+/** All named structs and unions that differ, by name. */
+export const diffAll = (before: Btf, after: Btf): ReadonlyArray<TypeChange> => {
+  const [old, new_] = [named(before), named(after)]
+  return [...new Set([...old.keys(), ...new_.keys()])].toSorted().flatMap((name) =>
+    diffTypes(before, after, { before: old.get(name) ?? [], after: new_.get(name) ?? [] })
+  )
+}
+
+const named = (btf: Btf): ReadonlyMap<string, ReadonlyArray<StructType>> => {
+  const types = new Map<string, Array<StructType>>()
+  for (let id = 1; id < btf.endId; id++) {
+    const type = btf.type(id)
+    if (type?.kind !== "STRUCT" && type?.kind !== "UNION" || type.name === "") continue
+    const key = titleOf(type)
+    const same = types.get(key)
+    if (same === undefined) types.set(key, [type])
+    else same.push(type)
+  }
+  return types
+}
+
+const titleOf = ({ kind, name }: StructType): string => `${kind.toLowerCase()} ${name}`
+
+interface Form {
+  readonly title: string
+  readonly size: number
+  readonly members: ReadonlyMap<string, Placed>
+  /** All of the above: equal forms have equal texts. */
+  readonly text: string
+}
+
+/** Largest first. */
+const formsOf = (btf: Btf, types: ReadonlyArray<StructType>): Array<Form> =>
+  types.map((type): Form => {
+    const members = new Map<string, Placed>()
+    collect(btf, anatomyOf(btf, type), "", members, new Budget())
+    const title = titleOf(type)
+    return { title, size: type.size, members, text: JSON.stringify([title, type.size, [...members]]) }
+  }).sort((a, b) => b.size - a.size)
+
+/** Members of a struct without a name, called or not, are told of one by one; those behind a pointer or in an array as a type. */
+const collect = (btf: Btf, { parts }: Anatomy, prefix: string, into: Map<string, Placed>, budget: Budget): void => {
+  for (const part of parts) {
+    const { body, declaration, name } = part
+    if (body !== undefined && "parts" in body && declaration.declarator === name) {
+      collect(btf, body, name === "" ? prefix : `${prefix}${name}.`, into, budget)
+    } else {
+      into.set(freeName(into, prefix + name), placedOf(btf, part, budget))
+    }
+  }
+}
+
+/** Only blobs that no compiler made have one name twice. */
+const freeName = (taken: ReadonlyMap<string, Placed>, name: string): string => {
+  if (!taken.has(name)) return name
+  let copy = 2
+  while (taken.has(`${name}#${copy}`)) copy++
+  return `${name}#${copy}`
+}
+
+const placedOf = (btf: Btf, { bits, offset, size, typeId }: Part, budget: Budget): Placed => ({
+  bit: offset * 8 + (bits?.offset ?? 0),
+  size,
+  bits: bits?.size ?? null,
+  type: oneLine(btf, typeId, "", budget)
+})
+
+const change = (before: Form | undefined, after: Form | undefined): TypeChange => ({
+  type: (before ?? after)?.title ?? "",
+  sizeBefore: before?.size ?? null,
+  sizeAfter: after?.size ?? null,
+  members: before === undefined || after === undefined ? [] : memberChanges(before.members, after.members)
+})
+
+const memberChanges = (
+  before: ReadonlyMap<string, Placed>,
+  after: ReadonlyMap<string, Placed>
+): ReadonlyArray<MemberChange> => {
+  const changes = [...before].map(([member, was]): MemberChange => {
+    const is = after.get(member)
+    return {
+      member,
+      before: was,
+      after: is ?? null,
+      moved: is !== undefined && is.bit !== was.bit,
+      resized: is !== undefined && (is.size !== was.size || is.bits !== was.bits),
+      retyped: is !== undefined && is.type !== was.type
+    }
+  }).filter(({ after, moved, resized, retyped }) => after === null || moved || resized || retyped)
+  const added = [...after].filter(([member]) => !before.has(member)).map(([member, is]): MemberChange => ({
+    member,
+    before: null,
+    after: is,
+    moved: false,
+    resized: false,
+    retyped: false
+  }))
+  return [...changes, ...added]
+}

@@ -1,0 +1,71 @@
+import * as Either from "effect/Either"
+import * as Schema from "effect/Schema"
+import type { Btf } from "../Btf.ts"
+import type { Layout, LayoutError } from "../Layout.ts"
+import type { Enumeration } from "./Enumeration.ts"
+
+/** A kernel whose BTF does not describe what a group needs: it was built without it, or keeps it elsewhere. */
+export class GroupAbsent extends Schema.TaggedError<GroupAbsent>("ktstr/GroupAbsent")("GroupAbsent", {
+  subject: Schema.String,
+  group: Schema.String,
+  /** The struct (or enum) that is missing, or that lacks `member`. */
+  struct: Schema.String,
+  member: Schema.UndefinedOr(Schema.String),
+  reason: Schema.String
+}) {
+  override get message() {
+    return `${this.subject}: no ${this.group} offsets: ${this.reason}`
+  }
+}
+
+/** What a group needs and a kernel lacks. A `LayoutError` is one. */
+export type Lack = Pick<LayoutError, "struct" | "member" | "reason">
+
+/** Layouts of structs, and numbers of enums, by the names that readers use. One that is undefined is optional. */
+export interface GroupParts {
+  readonly [part: string]: Layout<never, string> | Enumeration<string> | undefined
+}
+
+/** Structs that one reader of kernel memory needs together: it gets all of them or none. */
+export interface OffsetGroup<Parts extends GroupParts> {
+  readonly name: string
+  /** What can be read with it, for people. */
+  readonly about: string
+  /** Asks for structs and members; never for the kernel's version. */
+  readonly resolve: (btf: Btf) => Either.Either<Parts, GroupAbsent>
+}
+
+export const offsetGroup = <Parts extends GroupParts>(
+  name: string,
+  about: string,
+  resolve: (btf: Btf) => Either.Either<Parts, Lack>
+): OffsetGroup<Parts> => ({
+  name,
+  about,
+  resolve: (btf) =>
+    Either.mapLeft(
+      resolve(btf),
+      ({ member, reason, struct }) => new GroupAbsent({ subject: btf.subject, group: name, struct, member, reason })
+    )
+})
+
+/** Are these fields, where they are there at all, arrays of at least `least` elements of `size` bytes? */
+export const checkArrays = <Required extends string, Optional extends string>(
+  { arrays, at, struct }: Layout<Required, Optional>,
+  fields: ReadonlyArray<NoInfer<Required | Optional>>,
+  least: number,
+  size: number
+): Either.Either<void, Lack> => {
+  for (const member of fields) {
+    const array = arrays[member]
+    if (at[member] === undefined || (array !== undefined && array.count >= least && array.size === size)) continue
+    const found = array === undefined ? "no array" : `an array of ${array.count} × ${array.size} bytes`
+    return Either.left({
+      struct,
+      member,
+      reason: `struct ${struct} member ${member} is ${found}, not of ${least} × ${size} bytes or more: `
+        + "this kernel is newer than ktstr knows"
+    })
+  }
+  return Either.void
+}

@@ -1,0 +1,76 @@
+import type { MemberChange, Placed, TypeChange } from "../btf/BtfDiff.ts"
+import { bold, dim, green, red, yellow } from "./Colour.ts"
+import { table } from "./Table.ts"
+import { visibleLine } from "./visible.ts"
+
+/** What became of one struct, member by member. */
+export const changeText = (change: TypeChange): string => {
+  const { members, sizeAfter, sizeBefore, type } = change
+  const size = sizeBefore === null
+    ? green(`new, ${sizeAfter} bytes`)
+    : sizeAfter === null
+    ? red(`gone, it had ${sizeBefore} bytes`)
+    : sizeBefore === sizeAfter
+    ? `${sizeAfter} bytes, as before`
+    : `${sizeBefore} bytes, now ${sizeAfter}`
+  return `${bold(visibleLine(type))}: ${size}\n${members.map(memberLine).join("")}`
+}
+
+const memberLine = (change: MemberChange): string => {
+  const { after, before, member, moved, resized, retyped } = change
+  const name = visibleLine(member)
+  if (before === null || after === null) {
+    const line = `${name}: ${described(before ?? after)}`
+    return before === null ? `  ${green(`+ ${line}`)}\n` : `  ${red(`- ${line}`)}\n`
+  }
+  const facts = [
+    ...(moved ? [`moved from ${offset(before)} to ${offset(after)}`] : []),
+    ...(resized ? [`resized from ${size(before)} to ${size(after)}`] : []),
+    ...(retyped ? [`retyped from ${visibleLine(before.type)} to ${visibleLine(after.type)}`] : [])
+  ]
+  return `  ${yellow(`~ ${name}`)}: ${facts.join(", ")}\n`
+}
+
+const described = (place: Placed | null): string =>
+  place === null ? "" : `${visibleLine(place.type)} at ${offset(place)}, ${size(place)}`
+
+/** Bytes; of a bit-field its byte and the bit in it. */
+const offset = ({ bit, bits }: Placed): string => bits === null ? `${bit / 8}` : `${Math.floor(bit / 8)}:${bit % 8}`
+
+const size = ({ bits, size }: Placed): string => bits === null ? plural(size, "byte") : plural(bits, "bit")
+
+const plural = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`
+
+/** All that differs between two kernels, a line each. */
+export const overview = (before: string, after: string, changes: ReadonlyArray<TypeChange>): string => {
+  if (changes.length === 0) return "no difference\n"
+  const gone = changes.filter(({ sizeAfter }) => sizeAfter === null)
+  const fresh = changes.filter(({ sizeBefore }) => sizeBefore === null)
+  const changed = changes.filter(({ sizeAfter, sizeBefore }) => sizeAfter !== null && sizeBefore !== null)
+  const rows = changed.map(({ members, sizeAfter, sizeBefore, type }) => {
+    const count = (which: (change: MemberChange) => boolean) => {
+      const found = members.filter(which).length
+      return found === 0 ? "" : `${found}`
+    }
+    return [
+      visibleLine(type),
+      sizeBefore === sizeAfter ? `${sizeAfter}` : `${sizeBefore} → ${sizeAfter}`,
+      count((change) => change.before === null),
+      count((change) => change.after === null),
+      count(({ moved }) => moved),
+      count(({ resized }) => resized),
+      count(({ retyped }) => retyped)
+    ]
+  })
+  return [
+    ...(rows.length === 0
+      ? []
+      : [table(["CHANGED", "SIZE", "ADDED", "REMOVED", "MOVED", "RESIZED", "RETYPED"], rows, [2, 3, 4, 5, 6])]),
+    names(`only in ${visibleLine(before)}`, gone),
+    names(`only in ${visibleLine(after)}`, fresh),
+    dim(`${rows.length} changed, ${gone.length} gone, ${fresh.length} new\n`)
+  ].filter((part) => part !== "").join("\n")
+}
+
+const names = (title: string, changes: ReadonlyArray<TypeChange>): string =>
+  changes.length === 0 ? "" : `${bold(title)}\n${changes.map(({ type }) => `  ${visibleLine(type)}\n`).join("")}`

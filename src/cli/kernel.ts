@@ -1,0 +1,301 @@
+import type * as Command from "@effect/cli/Command"
+import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import { join } from "node:path"
+import { cacheRoot } from "../core/CacheDir.ts"
+import { kconfigHash } from "../core/CacheKey.ts"
+import { fetchDebianKernel } from "../core/DebianKernel.ts"
+import { parseConfig } from "../core/Kconfig.ts"
+import { buildKernel } from "../core/KernelBuild.ts"
+import { type CacheEntry, cleanCache, listEntries } from "../core/KernelCache.ts"
+import { inspectKernel } from "../core/KernelFacts.ts"
+import { type KernelIdInvalid, parseKernelId } from "../core/KernelId.ts"
+import { KernelMetadata, type KernelSource } from "../core/KernelMetadata.ts"
+import * as Resolver from "../core/KernelResolver.ts"
+import * as NativeKoffi from "../core/NativeKoffi.ts"
+import type { BuildSource } from "../core/SourceTree.ts"
+import { bold, dim, green, red, yellow } from "./Colour.ts"
+import { FileUnreadable, UsageError } from "./exit.ts"
+import type { buildOptions, cleanOptions } from "./kernelCommand.ts"
+import { writeText } from "./Output.ts"
+import * as Stages from "./Stages.ts"
+import { table } from "./Table.ts"
+import { visibleLine } from "./visible.ts"
+
+const Live = Layer.provideMerge(Resolver.layer, NativeKoffi.layer)
+
+/** An entry as `kernel list --json` prints it. */
+const ListedEntry = Schema.Union(
+  Schema.Struct({
+    key: Schema.String,
+    directory: Schema.String,
+    state: Schema.Literal("valid"),
+    kconfig: Schema.Literal("current", "stale", "other").annotations({
+      description: "built with ktstr's kconfig of today, with an earlier one, or by somebody else"
+    }),
+    metadata: KernelMetadata
+  }),
+  Schema.Struct({
+    key: Schema.String,
+    directory: Schema.String,
+    state: Schema.Literal("corrupt"),
+    kind: Schema.String,
+    why: Schema.String
+  })
+)
+
+/** What `kernel list --json` prints: the cache's directory and its entries, the newest first. */
+export const KernelList = Schema.Struct({ root: Schema.String, entries: Schema.Array(ListedEntry) })
+
+const kconfigState = ({ kconfigHash: built }: KernelMetadata) =>
+  built === null ? "other" : built === kconfigHash() ? "current" : "stale"
+
+const listed = (entry: CacheEntry): typeof ListedEntry.Type =>
+  entry._tag === "Valid"
+    ? {
+      key: entry.key,
+      directory: entry.directory,
+      state: "valid",
+      kconfig: kconfigState(entry.metadata),
+      metadata: entry.metadata
+    }
+    : { key: entry.key, directory: entry.directory, state: "corrupt", kind: entry.kind, why: entry.why }
+
+export const list = (config: { readonly json: boolean }) =>
+  Effect.gen(function*() {
+    const root = yield* cacheRoot
+    const entries = yield* listEntries(root)
+    if (config.json) {
+      return yield* writeText(
+        `${JSON.stringify(yield* Effect.orDie(Schema.encode(KernelList)({ root, entries: entries.map(listed) })))}\n`
+      )
+    }
+    if (entries.length === 0) return yield* writeText(`no kernels in ${visibleLine(root)}\n`)
+    const rows = entries.map((entry) =>
+      entry._tag === "Corrupt"
+        ? [visibleLine(entry.key), red(entry.kind), "", "", visibleLine(entry.why)]
+        : [
+          visibleLine(entry.key),
+          kconfigState(entry.metadata) === "stale" ? yellow("stale kconfig") : green("ok"),
+          visibleLine(entry.metadata.release),
+          `${Math.round(sizeOf(entry.metadata) / 2 ** 20)} MiB`,
+          visibleLine(sourceText(entry.metadata.source))
+        ]
+    )
+    yield* writeText(table(["KEY", "STATE", "RELEASE", "SIZE", "SOURCE"], rows, [3]))
+  })
+
+const sizeOf = ({ image, vmlinux }: KernelMetadata): number => image.bytes + (vmlinux?.bytes ?? 0)
+
+const sourceText = (source: KernelSource): string => {
+  switch (source.kind) {
+    case "debian":
+      return `Debian package ${source.package} ${source.version}`
+    case "tarball":
+      return `tarball ${source.from}`
+    case "git":
+      return `${source.url} ${source.ref} (${source.commit.slice(0, 12)})`
+    case "local":
+      return `${source.path} (${source.commit.slice(0, 12)})`
+  }
+}
+
+/** The kernel that an id means, or without one the kernel that discovery finds. */
+const artifacts = (id: Option.Option<string>) =>
+  Effect.flatMap(Resolver.KernelResolver, (resolver) =>
+    Option.match(id, {
+      onSome: resolver.resolve,
+      onNone: () =>
+        Effect.flatMap(
+          resolver.find,
+          Option.match({
+            onSome: (found) => Effect.succeed(found),
+            onNone: () =>
+              new Resolver.KernelNotFound({
+                path: "$KTSTR_KERNEL, in the cache, ./linux, ../linux, /lib/modules or /boot",
+                why: "nothing is there"
+              })
+          })
+        )
+    }))
+
+export const path = (config: { readonly id: Option.Option<string> }) =>
+  Effect.flatMap(artifacts(config.id), ({ image }) => writeText(`${image}\n`)).pipe(
+    Effect.provide(Live),
+    Effect.provide(Stages.layer)
+  )
+
+/** What `kernel show --json` prints. Sizes in bytes; `config` has the options that are set, by name. */
+export const KernelReport = Schema.Struct({
+  release: Schema.String,
+  source: Schema.String,
+  image: Schema.String,
+  vmlinux: Schema.NullOr(Schema.String),
+  buildId: Schema.NullOr(Schema.String),
+  btfBytes: Schema.NullOr(Schema.Int),
+  symbols: Schema.Int,
+  config: Schema.NullOr(Schema.Record({ key: Schema.String, value: Schema.String }))
+})
+
+/** What people look at first, and what a kernel without it cannot be read by. */
+const OPTIONS = [
+  "CONFIG_BPF_SYSCALL",
+  "CONFIG_DEBUG_INFO_BTF",
+  "CONFIG_KALLSYMS_ALL",
+  "CONFIG_SCHED_CLASS_EXT",
+  "CONFIG_SERIAL_8250_CONSOLE",
+  "CONFIG_BLK_DEV_INITRD",
+  "CONFIG_CGROUP_BPF",
+  "CONFIG_IKCONFIG",
+  "CONFIG_RANDOMIZE_BASE"
+]
+
+export const show = (
+  config: { readonly id: Option.Option<string>; readonly config: boolean; readonly json: boolean }
+) =>
+  Effect.gen(function*() {
+    if (config.config && config.json) {
+      return yield* new UsageError({ problem: "give --config or --json, not both: the document holds the config" })
+    }
+    const found = yield* artifacts(config.id)
+    const facts = yield* inspectKernel(found)
+    if (config.config) {
+      if (facts.config !== undefined) return yield* writeText(facts.config)
+      return yield* new Resolver.KernelNotFound({
+        path: found.image,
+        why: "its config is not known: no config file beside it, and it was built without CONFIG_IKCONFIG"
+      })
+    }
+    const options = facts.config === undefined ? undefined : parseConfig(facts.config)
+    if (config.json) {
+      const report = yield* Effect.orDie(
+        Schema.encode(KernelReport)({
+          release: found.release,
+          source: found.source,
+          image: found.image,
+          vmlinux: found.vmlinux ?? null,
+          buildId: facts.buildId ?? null,
+          btfBytes: facts.btfBytes ?? null,
+          symbols: facts.symbols,
+          config: options === undefined ? null : Object.fromEntries(options)
+        })
+      )
+      return yield* writeText(`${JSON.stringify(report)}\n`)
+    }
+    const absent = (what: string) => yellow(what)
+    const rows = [
+      ["release", bold(visibleLine(found.release))],
+      ["source", visibleLine(found.source)],
+      ["image", visibleLine(found.image)],
+      ["vmlinux", found.vmlinux === undefined ? dim("none") : visibleLine(found.vmlinux)],
+      ["build id", facts.buildId ?? absent("none")],
+      ["BTF", facts.btfBytes === undefined ? absent("none: its memory cannot be read") : `${facts.btfBytes} bytes`],
+      ["symbols", facts.symbols === 0 ? dim("none in the file; a running one has kallsyms") : String(facts.symbols)],
+      ...(options === undefined
+        ? [["config", absent("not known")]]
+        : [["config", `${options.size} options are set`], ...OPTIONS.map((name) => ["", optionText(options, name)])])
+    ]
+    yield* writeText(`${rows.map(([name, value]) => `${`${name}`.padEnd(10)}${value}`).join("\n")}\n`)
+  }).pipe(Effect.provide(Live), Effect.provide(Stages.layer))
+
+const optionText = (options: ReadonlyMap<string, string>, name: string): string => {
+  const value = options.get(name)
+  return value === undefined ? dim(`# ${name} is not set`) : `${name}=${visibleLine(value)}`
+}
+
+export const fetch = (config: { readonly id: string }) =>
+  Effect.gen(function*() {
+    const id = yield* parseKernelId(config.id)
+    if (id._tag !== "Debian") {
+      return yield* new UsageError({
+        problem: "fetch gets Debian's kernels, as in debian:6.12-cloud; ktstr kernel build makes all others"
+      })
+    }
+    const { directory, metadata } = yield* fetchDebianKernel(id.selector)
+    yield* writeText(`${join(directory, metadata.image.name)}\n`)
+  }).pipe(Effect.provide(Live), Effect.provide(Stages.layer))
+
+type BuildConfig = Command.Command.ParseConfig<typeof buildOptions>
+
+/** Prints what `--kernel` takes: the entry's key, or where the image is if the kernel was not stored. */
+export const build = (config: BuildConfig) =>
+  Effect.gen(function*() {
+    const built = yield* buildKernel({
+      source: yield* sourceOf(config),
+      extraKconfig: yield* extraKconfigOf(config),
+      cpuCap: Option.getOrUndefined(config.cpuCap),
+      output: Option.getOrUndefined(config.output),
+      force: config.force
+    })
+    if (built._tag === "Stored") {
+      if (!built.fresh) yield* Effect.logInfo("the cache has this kernel already; --force builds it anew")
+      return yield* writeText(`${built.entry.key}\n`)
+    }
+    yield* Effect.logWarning(`not stored in the cache, because ${built.why}; it is in ${built.directory}`)
+    yield* writeText(`${join(built.directory, "bzImage")}\n`)
+  }).pipe(
+    Effect.provide(NativeKoffi.layer),
+    Effect.provide(FetchHttpClient.layer),
+    Effect.provide(Stages.layer)
+  )
+
+const sourceOf = (config: BuildConfig): Effect.Effect<BuildSource, UsageError | KernelIdInvalid> =>
+  Effect.gen(function*() {
+    const given = [config.version, config.source, config.git, config.tarball].filter(Option.isSome)
+    if (given.length !== 1) {
+      return yield* new UsageError({
+        problem: "say what to build, by one of: a VERSION, --source DIR, --git URL --ref REF, --tarball FILE-OR-URL"
+      })
+    }
+    if (Option.isSome(config.git) !== Option.isSome(config.ref)) {
+      return yield* new UsageError({ problem: "--git URL and --ref REF go together" })
+    }
+    if (Option.isSome(config.source)) return { _tag: "Directory", path: config.source.value }
+    if (Option.isSome(config.tarball)) return { _tag: "Tarball", from: config.tarball.value }
+    if (Option.isSome(config.git) && Option.isSome(config.ref)) {
+      return { _tag: "Git", url: config.git.value, ref: config.ref.value }
+    }
+    const text = Option.getOrElse(config.version, () => "")
+    const id = yield* parseKernelId(text)
+    if (id._tag === "Version") return { _tag: "Version", version: id.version }
+    return yield* new UsageError({ problem: `${text} is no version; write 6.14, 6.14.2 or 6.15-rc3` })
+  })
+
+const extraKconfigOf = ({ extraKconfig }: BuildConfig) =>
+  Effect.gen(function*() {
+    if (Option.isNone(extraKconfig)) return undefined
+    const fs = yield* FileSystem.FileSystem
+    return yield* Effect.mapError(fs.readFileString(extraKconfig.value), (error) =>
+      new FileUnreadable({
+        what: `the kconfig ${extraKconfig.value}`,
+        why: error.message,
+        mend: "give --extra-kconfig a file that you can read"
+      }))
+  })
+
+export const clean = (
+  config: Command.Command.ParseConfig<typeof cleanOptions>
+) =>
+  Effect.gen(function*() {
+    if ([Option.isSome(config.keep), config.corruptOnly, config.all].filter(Boolean).length !== 1) {
+      return yield* new UsageError({
+        problem: "say what to remove, by one of: --keep N (all but the newest N), --corrupt-only, --all"
+      })
+    }
+    const { inUse, kept, removed } = yield* cleanCache(yield* cacheRoot, {
+      ...(Option.isSome(config.keep) ? { keep: config.keep.value } : {}),
+      corruptOnly: config.corruptOnly
+    })
+    yield* writeText(removed.map(({ key }) => `removed ${visibleLine(key)}\n`).join("") || "nothing to remove\n")
+    for (const { entry, holder } of inUse) {
+      yield* Effect.logWarning(`${entry.key} stays: ${holder} is using it`)
+    }
+    for (const entry of kept) {
+      if (entry._tag === "Valid") continue
+      yield* Effect.logWarning(`${entry.directory} stays: it does not look like a kernel of ktstr's; remove it by hand`)
+    }
+  }).pipe(Effect.provide(NativeKoffi.layer))

@@ -1,0 +1,156 @@
+import type * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { type CacheError, cacheRoot } from "./CacheDir.ts"
+import { kconfigHash, parseTarballKey } from "./CacheKey.ts"
+import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
+import { type CacheEntry, type CorruptEntry, listEntries, type ValidEntry } from "./KernelCache.ts"
+import type { KernelId } from "./KernelId.ts"
+import { compareKernelVersions, covers, inRange, type KernelVersion, parseKernelVersion } from "./KernelVersion.ts"
+
+/** An id of a kernel that the cache does not hold. `mend` is the command that gets it. */
+export class KernelNotCached extends Schema.TaggedError<KernelNotCached>("ktstr/KernelNotCached")("KernelNotCached", {
+  id: Schema.String,
+  why: Schema.String,
+  mend: Schema.String
+}) {
+  override get message() {
+    return `kernel ${this.id}: ${this.why}; ${this.mend}`
+  }
+}
+
+/** The one entry that an id means is corrupt; see `CorruptKind` for `kind`. */
+export class KernelEntryCorrupt
+  extends Schema.TaggedError<KernelEntryCorrupt>("ktstr/KernelEntryCorrupt")("KernelEntryCorrupt", {
+    key: Schema.String,
+    kind: Schema.String,
+    why: Schema.String
+  })
+{
+  override get message() {
+    return `cache entry ${this.key} is corrupt (${this.kind}): ${this.why}; ` +
+      "run `ktstr kernel clean --corrupt-only`, and get the kernel again"
+  }
+}
+
+/** The ids whose kernels are had by `ktstr kernel build`, and then from the cache alone. */
+export type CachedKernelId = Extract<KernelId, { readonly _tag: "Version" | "Range" | "Git" | "CacheKey" }>
+
+/**
+ * The kernel in the cache that an id means, and never another one:
+ * - a version: the entry of that release's tarball, of a series the newest release
+ * - a range: the entry of the newest release's tarball inside
+ * - git: the entry of that URL and ref that was stored last
+ * - a key: that entry
+ *
+ * Except by its key only an entry counts that was built with the kconfig of now, without an extra fragment. A corrupt
+ * entry is passed over, with a warning, where another one will do.
+ */
+export const cachedKernel = Effect.fn("CachedKernel.cachedKernel")(
+  function*(
+    id: CachedKernelId
+  ): Effect.fn.Return<
+    KernelArtifacts,
+    CacheError | KernelNotCached | KernelEntryCorrupt,
+    FileSystem.FileSystem
+  > {
+    const entries = yield* listEntries(yield* cacheRoot)
+    const { asked, matches } = lookUp(id, entries)
+    const corrupt: Array<CorruptEntry> = []
+    for (const { current, entry } of matches) {
+      if (!current) continue
+      if (entry._tag === "Valid") {
+        for (const { key, kind, why } of corrupt) {
+          yield* Effect.logWarning(`${asked.id}: passing over cache entry ${key}, corrupt (${kind}): ${why}`)
+        }
+        return artifactsOf(entry)
+      }
+      corrupt.push(entry)
+    }
+    if (corrupt.length > 0) return yield* new KernelEntryCorrupt(corrupt[0])
+    return yield* new KernelNotCached({
+      ...asked,
+      why: matches.length === 0 ? asked.why : `${asked.why}, except built with another kconfig`
+    })
+  }
+)
+
+interface Match {
+  readonly entry: CacheEntry
+  /** Built with the kconfig of now, without an extra fragment. */
+  readonly current: boolean
+}
+
+interface LookUp {
+  /** What `KernelNotCached` says. */
+  readonly asked: { readonly id: string; readonly why: string; readonly mend: string }
+  /** The best one first. */
+  readonly matches: ReadonlyArray<Match>
+}
+
+const NOT_THERE = "it is not in the cache"
+
+const lookUp = (id: CachedKernelId, entries: ReadonlyArray<CacheEntry>): LookUp => {
+  switch (id._tag) {
+    case "Version":
+      return {
+        asked: { id: id.version.text, why: NOT_THERE, mend: `run \`ktstr kernel build ${id.version.text}\`` },
+        matches: tarballs(entries, (release) => covers(id.version, release))
+      }
+    case "Range": {
+      const { end, start } = id
+      return {
+        asked: {
+          id: `${start.text}..${end.text}`,
+          why: "no release of that range is in the cache",
+          mend: `run \`ktstr kernel build ${end.text}\``
+        },
+        matches: tarballs(entries, (release) => inRange(start, end, release))
+      }
+    }
+    case "Git":
+      return {
+        asked: {
+          id: `git+${id.url}#${id.ref}`,
+          why: NOT_THERE,
+          mend: `run \`ktstr kernel build --git ${quoted(id.url)} --ref ${quoted(id.ref)}\``
+        },
+        matches: entries.filter((entry) => entry._tag === "Valid").flatMap((entry) => gitMatch(id, entry))
+      }
+    case "CacheKey":
+      return {
+        asked: {
+          id: id.key,
+          why: "the cache has no entry of that name",
+          mend: `run \`ktstr kernel list\` for those that there are, or write ./${id.key} for a file`
+        },
+        matches: entries.filter(({ key }) => key === id.key).map((entry) => ({ entry, current: true }))
+      }
+  }
+}
+
+/** The entries of tarballs, by their keys, so that corrupt ones are among them; the newest release first. */
+const tarballs = (
+  entries: ReadonlyArray<CacheEntry>,
+  matches: (release: KernelVersion) => boolean
+): ReadonlyArray<Match> =>
+  entries.flatMap((entry) => {
+    const tarball = parseTarballKey(entry.key)
+    const release = tarball === undefined ? undefined : parseKernelVersion(tarball.version)
+    return tarball === undefined || release === undefined || !matches(release)
+      ? []
+      : [{ entry, current: tarball.current, release }]
+  }).toSorted((a, b) => compareKernelVersions(b.release, a.release))
+
+const gitMatch = (
+  { ref, url }: { readonly ref: string; readonly url: string },
+  entry: ValidEntry
+): ReadonlyArray<Match> => {
+  const { extraKconfigHash, kconfigHash: hash, source } = entry.metadata
+  return source.kind === "git" && source.url === url && source.ref === ref
+    ? [{ entry, current: hash === kconfigHash() && extraKconfigHash === null }]
+    : []
+}
+
+/** As a POSIX shell wants it. */
+const quoted = (text: string): string => /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`

@@ -1,0 +1,41 @@
+import { join } from "node:path"
+import type { ValidEntry } from "./KernelCache.ts"
+import type { KernelSource } from "./KernelMetadata.ts"
+
+/** The files of one kernel; paths are absolute. */
+export interface KernelArtifacts {
+  /** `uname -r` of the kernel. */
+  readonly release: string
+  /** What a VM boots: a bzImage or a vmlinux. */
+  readonly image: string
+  /** The uncompressed kernel with symbols, where there is one; a distribution's image package has none. */
+  readonly vmlinux?: string
+  /** The build's `.config`, where it is known. */
+  readonly config?: string
+  /** Where the kernel came from, for people: a package and its version, or the path that was given. */
+  readonly source: string
+}
+
+/** The files of a cache entry. */
+export const artifactsOf = (
+  { directory, metadata }: Pick<ValidEntry, "directory" | "metadata">
+): KernelArtifacts => ({
+  release: metadata.release,
+  image: join(directory, metadata.image.name),
+  ...(metadata.vmlinux === null ? {} : { vmlinux: join(directory, metadata.vmlinux.name) }),
+  ...(metadata.config === null ? {} : { config: join(directory, metadata.config) }),
+  source: describeSource(metadata.source)
+})
+
+const describeSource = (source: KernelSource): string => {
+  switch (source.kind) {
+    case "debian":
+      return `Debian package ${source.package} ${source.version}`
+    case "tarball":
+      return `sources of ${source.version}, ${source.from}`
+    case "git":
+      return `${source.url}, ${source.ref}, commit ${source.commit}`
+    case "local":
+      return `${source.path}, commit ${source.commit}`
+  }
+}

@@ -1,0 +1,45 @@
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import { buildIdOf } from "./BuildId.ts"
+import { parseElf } from "./Elf.ts"
+import { type FormatError, parsing } from "./Errors.ts"
+import { ikconfigOf } from "./Ikconfig.ts"
+import { vmlinuxOf } from "./KernelImage.ts"
+import { type KernelArtifacts, KernelNotFound } from "./KernelResolver.ts"
+
+/** What a kernel's files say of it. */
+export interface KernelFacts {
+  /** The GNU build id in hex, the same in the guest's /sys/kernel/notes; undefined where there is none. */
+  readonly buildId: string | undefined
+  /** The size of the `.BTF` section in bytes; undefined: built without CONFIG_DEBUG_INFO_BTF. */
+  readonly btfBytes: number | undefined
+  /** How many symbols `.symtab` defines; 0 in a stripped kernel, which still describes itself in memory. */
+  readonly symbols: number
+  /** The `.config`, from the file beside the kernel or from the kernel itself (CONFIG_IKCONFIG). */
+  readonly config: string | undefined
+}
+
+/** Look into a kernel: its vmlinux where there is one, else what its image decompresses to. */
+export const inspectKernel = Effect.fn("KernelFacts.inspectKernel")(
+  function*(
+    artifacts: KernelArtifacts
+  ): Effect.fn.Return<KernelFacts, KernelNotFound | FormatError, FileSystem.FileSystem> {
+    const fs = yield* FileSystem.FileSystem
+    const path = artifacts.vmlinux ?? artifacts.image
+    const unreadable = (error: Error) => new KernelNotFound({ path, why: error.message })
+    const vmlinux = yield* vmlinuxOf(yield* Effect.mapError(fs.readFile(path), unreadable), path)
+    const config = artifacts.config === undefined
+      ? undefined
+      : yield* Effect.mapError(fs.readFileString(artifacts.config), unreadable)
+    return yield* parsing((): KernelFacts => {
+      const elf = parseElf(vmlinux, path)
+      const btf = elf.section(".BTF")
+      return {
+        buildId: buildIdOf(elf),
+        btfBytes: btf?.size,
+        symbols: elf.symbols().size,
+        config: config ?? ikconfigOf(vmlinux, path)
+      }
+    })
+  }
+)

@@ -1,0 +1,55 @@
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { join } from "node:path"
+
+/** What was given as the sources of a kernel are none that can be built. */
+export class SourceInvalid extends Schema.TaggedError<SourceInvalid>("ktstr/SourceInvalid")("SourceInvalid", {
+  source: Schema.String,
+  why: Schema.String,
+  mend: Schema.String
+}) {
+  override get message() {
+    return `kernel source ${this.source}: ${this.why}; ${this.mend}`
+  }
+}
+
+/** What `make kernelversion` prints for a top Makefile: the first assignments in it (v6.12). Undefined: it is another one. */
+export const parseMakefile = (makefile: string): string | undefined => {
+  const value = (name: string) => new RegExp(`^${name}[ \\t]*=[ \\t]*(\\S*)[ \\t]*$`, "m").exec(makefile)?.[1]
+  const [version, patchlevel, sublevel] = ["VERSION", "PATCHLEVEL", "SUBLEVEL"].map(value)
+  return version && patchlevel && sublevel
+    ? `${version}.${patchlevel}.${sublevel}${value("EXTRAVERSION") ?? ""}`
+    : undefined
+}
+
+/** The version of a kernel tree; a directory that is none is refused. */
+export const versionOf = (
+  directory: string,
+  mend: string
+): Effect.Effect<string, SourceInvalid, FileSystem.FileSystem> =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const makefile = yield* Effect.orElseSucceed(fs.readFileString(join(directory, "Makefile")), () => "")
+    const hasKconfig = yield* Effect.orElseSucceed(fs.exists(join(directory, "Kconfig")), () => false)
+    const version = parseMakefile(makefile)
+    if (version !== undefined && hasKconfig) return version
+    return yield* new SourceInvalid({
+      source: directory,
+      why: version === undefined ? "it has no Makefile of a kernel" : "it has no Kconfig",
+      mend
+    })
+  })
+
+/** What a build inside a tree leaves, and kbuild then refuses to build elsewhere for (Makefile outputmakefile, v6.12). */
+const BUILT = [".config", "include/config", "arch/x86/include/generated"]
+
+/** What a build or a configuration left in a tree, the first that is found; undefined in a tree as it comes. */
+export const leftByBuild = (directory: string): Effect.Effect<string | undefined, never, FileSystem.FileSystem> =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    for (const name of BUILT) {
+      if (yield* Effect.orElseSucceed(fs.exists(join(directory, name)), () => false)) return name
+    }
+    return undefined
+  })

@@ -1,0 +1,54 @@
+import { assert } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
+import { join } from "node:path"
+import { cacheRoot } from "../../../src/core/CacheDir.ts"
+import { parseElf } from "../../../src/core/Elf.ts"
+import { vmlinuxOf } from "../../../src/core/KernelImage.ts"
+import { kernelImage } from "../../support/kernels.ts"
+
+export const HOST = "/sys/kernel/btf/vmlinux"
+
+export const WITHOUT_SCX = [
+  "scx-run-queue",
+  "scx-events",
+  "scx-watchdog",
+  "scx-walk-rq",
+  "scx-walk-scx-rq",
+  "scx-walk-task",
+  "scx-walk-entity",
+  "scx-walk-dsq-node",
+  "scx-walk-dispatch-q",
+  "scx-walk-sched",
+  "scx-walk-pnode",
+  "scx-walk-pcpu"
+]
+/** sched_ext's first kernel has no struct of a scheduler and no event counters. */
+export const SCX_6_12 = ["scx-events", "scx-watchdog", "scx-walk-sched", "scx-walk-pnode", "scx-walk-pcpu"]
+
+const root = Effect.runSync(cacheRoot.pipe(Effect.orElseSucceed(() => "")))
+const built: string | undefined = root !== "" && existsSync(root)
+  ? readdirSync(root)
+    .filter((entry) => /^6\.12[.\d]*-tarball-x86_64-kc/.test(entry))
+    .map((entry) => join(root, entry, "vmlinux"))
+    .find((path) => existsSync(path))
+  : undefined
+
+const fromElf = (path: string, bytes: Uint8Array): Uint8Array => {
+  const elf = parseElf(bytes, path)
+  const section = elf.section(".BTF")
+  assert(section !== undefined)
+  return new Uint8Array(elf.data(section))
+}
+/** The BTF in a Debian kernel. */
+export const fromImage = (series: "6.1" | "6.12") =>
+  Effect.gen(function*() {
+    const path = yield* kernelImage(series)
+    return fromElf(path, yield* vmlinuxOf(readFileSync(path), path))
+  })
+
+/** The BTF of the sched_ext kernel that was built from Debian's source; undefined where nobody built it. */
+export const fromBuilt: Effect.Effect<Uint8Array> | undefined = built === undefined
+  ? undefined
+  : Effect.sync(() => fromElf(built, readFileSync(built)))
+export const NOT_BUILT = "no 6.12 kernel with sched_ext in the cache: build one from linux-source-6.12"

@@ -1,0 +1,147 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { execFileSync } from "node:child_process"
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { KernelList, KernelReport } from "../../src/cli/kernel.ts"
+import { vmlinuxOf } from "../../src/core/KernelImage.ts"
+import { complaints, ktstr, place } from "../support/cli.ts"
+import { kernelImage } from "../support/kernels.ts"
+
+const parseList = Schema.decodeUnknownSync(Schema.parseJson(KernelList))
+const parseReport = Schema.decodeUnknownSync(Schema.parseJson(KernelReport))
+
+/** A cache of its own, with a link to a real entry and some that are broken. */
+const cache = Effect.gen(function*() {
+  const here = yield* place
+  const entry = dirname(yield* kernelImage("6.12"))
+  const root = join(here.cwd, "kernels")
+  mkdirSync(root)
+  execFileSync("cp", ["-r", entry, root])
+  const broken = (key: string, metadata: string) => {
+    mkdirSync(join(root, key))
+    writeFileSync(join(root, key, "metadata.json"), metadata)
+  }
+  broken("6.14.1-tarball-x86_64-kc01234567", "{\"format\":1,")
+  broken("6.14.2-tarball-x86_64-kc01234567", "{\"format\":99}")
+  return { cwd: here.cwd, env: { ...here.env, KTSTR_CACHE_DIR: root }, root, entry }
+})
+
+describe("ktstr kernel", () => {
+  it.scopedLive("lists what is in the cache, broken entries with what is wrong, and cleans these alone", () =>
+    Effect.gen(function*() {
+      const { cwd, entry, env, root } = yield* cache
+      const key = entry.slice(dirname(entry).length + 1)
+      const json = yield* ktstr(["kernel", "list", "--json"], { cwd, env })
+      assert.deepStrictEqual([json.code, json.stderr], [0, ""])
+      const { entries, root: said } = parseList(json.stdout)
+      assert.strictEqual(said, root)
+      assert.deepStrictEqual(
+        entries.map((each) => [each.key, each.state === "valid" ? each.metadata.source.kind : each.kind]),
+        [
+          [key, "debian"],
+          ["6.14.1-tarball-x86_64-kc01234567", "truncated"],
+          ["6.14.2-tarball-x86_64-kc01234567", "schema_drift"]
+        ]
+      )
+      const text = yield* ktstr(["kernel", "list"], { cwd, env })
+      const lines = text.stdout.trimEnd().split("\n")
+      assert.match(lines[0], /^KEY +STATE +RELEASE +SIZE +SOURCE$/)
+      assert.match(lines[1], /^debian-linux-image-6\.12\S+ +ok +6\.12\S+ +\d+ MiB +Debian package linux-image-6\.12/)
+      assert.match(lines[2], /^6\.14\.1-\S+ +truncated +metadata\.json ends before its closing brace$/)
+      assert.strictEqual(lines.length, 4)
+
+      const cleaned = yield* ktstr(["kernel", "clean", "--corrupt-only"], { cwd, env })
+      assert.deepStrictEqual([cleaned.code, cleaned.stderr], [0, ""])
+      assert.sameMembers(cleaned.stdout.trimEnd().split("\n"), [
+        "removed 6.14.1-tarball-x86_64-kc01234567",
+        "removed 6.14.2-tarball-x86_64-kc01234567"
+      ])
+      const kept = yield* ktstr(["kernel", "clean", "--keep", "1"], { cwd, env })
+      assert.strictEqual(kept.stdout, "nothing to remove\n")
+      const path = yield* ktstr(["kernel", "path", key], { cwd, env })
+      assert.deepStrictEqual([path.code, path.stdout, path.stderr], [0, `${join(root, key, "vmlinuz")}\n`, ""])
+      const all = yield* ktstr(["kernel", "clean", "--all"], { cwd, env })
+      assert.strictEqual(all.stdout, `removed ${key}\n`)
+      const empty = yield* ktstr(["kernel", "list"], { cwd, env })
+      assert.strictEqual(empty.stdout, `no kernels in ${root}\n`)
+      assert.deepStrictEqual(readdirSync(root).filter((name) => !name.startsWith(".")), [])
+    }))
+
+  it.scopedLive("leaves alone what is no entry of its own, and links", () =>
+    Effect.gen(function*() {
+      const { cwd, env, root } = yield* cache
+      mkdirSync(join(root, "Documents"))
+      writeFileSync(join(root, "Documents", "letter"), "")
+      const outside = join(cwd, "outside")
+      mkdirSync(outside)
+      writeFileSync(join(outside, "metadata.json"), "{")
+      symlinkSync(outside, join(root, "6.14.3-tarball-x86_64-kc01234567"))
+      const cleaned = yield* ktstr(["kernel", "clean", "--all"], { cwd, env })
+      assert.strictEqual(cleaned.code, 0)
+      assert.match(complaints(cleaned).join("\n"), /Documents stays: it does not look like a kernel of ktstr's/)
+      assert.isTrue(existsSync(join(root, "Documents", "letter")))
+      assert.isTrue(existsSync(join(outside, "metadata.json")))
+    }))
+
+  it.scopedLive("shows a kernel as readelf and its config say", () =>
+    Effect.gen(function*() {
+      const { cwd, entry, env } = yield* cache
+      const image = join(entry, "vmlinuz")
+      const vmlinux = join(cwd, "vmlinux")
+      writeFileSync(vmlinux, yield* vmlinuxOf(readFileSync(image), image))
+      const readelf = (...args: ReadonlyArray<string>) => execFileSync("readelf", [...args, vmlinux]).toString()
+      const json = yield* ktstr(["kernel", "show", "debian:6.12-cloud", "--json"], { cwd, env })
+      assert.strictEqual(json.code, 0, json.stderr)
+      const report = parseReport(json.stdout)
+      assert.strictEqual(report.buildId, /Build ID: (\w+)/.exec(readelf("-n"))?.[1] ?? "readelf found none")
+      const btf = / \.BTF +PROGBITS +\w+ \w+ (\w+)/.exec(readelf("-SW"))?.[1] ?? "none"
+      assert.strictEqual(report.btfBytes, parseInt(btf, 16))
+      const config = readFileSync(join(entry, "config"), "utf8")
+      const set = config.split("\n").filter((line) => /^CONFIG_\w+=/.test(line))
+      assert.deepStrictEqual(Object.entries(report.config ?? {}).map(([name, value]) => `${name}=${value}`), set)
+      const whole = yield* ktstr(["kernel", "show", "debian:6.12-cloud", "--config"], { cwd, env })
+      assert.strictEqual(whole.stdout, config)
+      const text = yield* ktstr(["kernel", "show", vmlinux], { cwd, env })
+      assert.strictEqual(/^release +(.*)$/m.exec(text.stdout)?.[1], report.release)
+      assert.match(text.stdout, new RegExp(`^build id +${report.buildId}$`, "m"))
+      assert.match(text.stdout, /^config +not known$/m)
+    }))
+
+  const usage: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
+    [["build"], /say what to build, by one of: a VERSION, --source DIR, --git URL --ref REF, --tarball/],
+    [["build", "6.14", "--source", "."], /say what to build, by one of/],
+    [["build", "--git", "."], /--git URL and --ref REF go together/],
+    [["build", "--ref", "main", "6.14"], /--git URL and --ref REF go together/],
+    [["build", "debian:6.12"], /debian:6.12 is no version; write 6.14/],
+    [["build", "6.14", "--cpu-cap", "0"], /--cpu-cap wants a whole number, 1 or more/],
+    [["clean"], /say what to remove, by one of/],
+    [["clean", "--all", "--keep", "1"], /say what to remove, by one of/],
+    [["fetch", "6.14"], /fetch gets Debian's kernels/],
+    [["path", "6.14..6.12"], /swap the ends: 6\.12\.\.6\.14/],
+    [["show", "--json", "--config"], /give --config or --json, not both/]
+  ]
+  for (const [args, message] of usage) {
+    it.effect(`kernel ${args.join(" ")}: wrong usage`, () =>
+      Effect.gen(function*() {
+        const ran = yield* ktstr(["kernel", ...args])
+        assert.match(ran.stderr, message)
+        assert.deepStrictEqual([ran.code, ran.stdout, ran.stderr.split("\n").length], [2, "", 2])
+      }))
+  }
+
+  it.scopedLive("takes KTSTR_KERNEL for the kernel that is not named", () =>
+    Effect.gen(function*() {
+      const { cwd, entry, env } = yield* cache
+      const image = join(entry, "vmlinuz")
+      const path = yield* ktstr(["kernel", "path"], { cwd, env: { ...env, KTSTR_KERNEL: ` ${image} ` } })
+      assert.deepStrictEqual([path.code, path.stdout], [0, `${image}\n`])
+      const range = yield* ktstr(["kernel", "path"], { cwd, env: { ...env, KTSTR_KERNEL: "6.12..6.14" } })
+      assert.match(range.stderr, /^ktstr: KTSTR_KERNEL="6.12..6.14": the variable names one kernel/)
+      assert.strictEqual(range.code, 2)
+      const dump = yield* ktstr(["dump"], { cwd, env: { ...env, KTSTR_KERNEL: "9.99.1" } })
+      assert.match(dump.stderr, /^ktstr: kernel 9\.99\.1: it is not in the cache; run `ktstr kernel build 9\.99\.1`\n$/)
+      assert.strictEqual(dump.code, 1)
+    }))
+})

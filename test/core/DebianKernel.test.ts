@@ -1,0 +1,318 @@
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import { assert, describe, it } from "@effect/vitest"
+import * as ConfigProvider from "effect/ConfigProvider"
+import * as Effect from "effect/Effect"
+import * as FastCheck from "effect/FastCheck"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import {
+  cpSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  truncateSync,
+  writeFileSync
+} from "node:fs"
+import { createServer } from "node:net"
+import { tmpdir } from "node:os"
+import { basename, join } from "node:path"
+import { debianKernel, fetchDebianKernel, selects } from "../../src/core/DebianKernel.ts"
+import { HostLacks } from "../../src/core/Errors.ts"
+import { readEntry, storeKernel, verifyEntry } from "../../src/core/KernelCache.ts"
+import type { DebianSelector } from "../../src/core/KernelId.ts"
+import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
+import { until } from "../support/cli.ts"
+import { has, run } from "./samples.ts"
+
+const Live = Layer.merge(NodeContext.layer, NativeKoffi.layer)
+const hasApt = has("apt-get") && has("dpkg")
+const CLOUD: DebianSelector = { _tag: "Series", series: "6.12", flavour: "cloud" }
+
+/** The kernel of a selector from the user's own cache: at most one download, ever. */
+const shared = (selector: DebianSelector) => Effect.provide(debianKernel(selector), Live)
+
+/** The same with another cache. */
+const inCache = <A, E, R>(root: string, work: Effect.Effect<A, E, R>) =>
+  Effect.withConfigProvider(work, ConfigProvider.fromMap(new Map([["KTSTR_CACHE_DIR", root]])))
+
+const kernel = (root: string, selector: DebianSelector) => Effect.provide(inCache(root, debianKernel(selector)), Live)
+
+const messageOf = (root: string, selector: DebianSelector) =>
+  Effect.map(Effect.flip(kernel(root, selector)), (error) => error.message)
+
+const temporary = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "ktstr-debian-"))),
+  (path) => Effect.sync(() => rmSync(path, { recursive: true }))
+)
+
+/** Set a variable of this process, which programs that it starts inherit, for the scope's life. */
+const withVariable = (name: string, value: string) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const before = process.env[name]
+      process.env[name] = value
+      return before
+    }),
+    (before) =>
+      Effect.sync(() => {
+        if (before === undefined) delete process.env[name]
+        else process.env[name] = before
+      })
+  )
+
+const withProxy = (address: string) =>
+  Effect.zipRight(withVariable("http_proxy", address), withVariable("https_proxy", address))
+
+/** Processes whose working directory is in `path`. */
+const processesIn = (path: string) =>
+  readdirSync("/proc").filter((pid) => {
+    try {
+      return /^\d+$/.test(pid) && readlinkSync(`/proc/${pid}/cwd`).startsWith(path)
+    } catch {
+      return false // it ended meanwhile
+    }
+  })
+
+describe("which package a selector means", () => {
+  const names = [
+    "linux-image-6.1.0-56-amd64",
+    "linux-image-6.1.0-56-amd64-dbg",
+    "linux-image-6.1.0-56-cloud-amd64-unsigned",
+    "linux-image-6.12-cloud-amd64",
+    "linux-image-6.12.117+deb12-amd64-unsigned",
+    "linux-image-6.12.117+deb12-cloud-amd64",
+    "linux-image-6.12.117+deb12-cloud-amd64-dbg",
+    "linux-image-6.12.117+deb12-cloud-amd64-unsigned",
+    "linux-image-6.12.117+deb12-rt-amd64-unsigned",
+    "linux-image-6.12.43+bpo-amd64-unsigned",
+    "linux-image-cloud-amd64"
+  ]
+  const pattern = (text: string): DebianSelector => ({ _tag: "Pattern", pattern: text })
+  it.each<[DebianSelector, ReadonlyArray<number>]>([
+    [CLOUD, [5, 7]],
+    [{ _tag: "Series", series: "6.12", flavour: "" }, [4, 9]],
+    [{ _tag: "Series", series: "6.12", flavour: "rt" }, [8]],
+    [{ _tag: "Series", series: "6.1", flavour: "" }, [0]],
+    [{ _tag: "Series", series: "6.12.117", flavour: "cloud" }, [5, 7]],
+    [{ _tag: "Series", series: "6.12.11", flavour: "cloud" }, []],
+    [{ _tag: "Release", release: "6.1.0-56-cloud-amd64" }, [2]],
+    [{ _tag: "Package", name: "linux-image-6.12.117+deb12-cloud-amd64" }, [5]],
+    [{ _tag: "Package", name: "linux-image-6.1.0-56-amd64-dbg" }, []],
+    [pattern("linux-image-6.12*-rt-amd64*"), [8]],
+    [pattern("6.12.*-cloud-amd64"), [5, 7]],
+    [pattern("6.12.???+deb12-[!cr]*"), [4]],
+    [pattern("*"), [0, 2, 4, 5, 7, 8, 9]],
+    [pattern("6.1?0*"), [0, 2]],
+    [pattern("6.1.0"), []]
+  ])("%j", (selector, expected) => {
+    assert.deepStrictEqual(names.filter((name) => selects(selector, name)), expected.map((index) => names[index]))
+  })
+
+  const pieces = FastCheck.constantFrom("*", "?", "[", "]", "!", "-", "a", "m", "d6", "4", ".", "+", "1-6", "[!c]")
+  const end = FastCheck.array(pieces, { maxLength: 6 }).map((parts) => `6.12.0${parts.join("")}`)
+  it("of a pattern is what bash's [[ == ]] says", () => {
+    const patterns = FastCheck.sample(end, { numRuns: 400, seed: 5 })
+    const texts = [
+      "6.12.0-amd64",
+      "6.12.0a-amd64",
+      "6.12.0+1-amd64",
+      "6.12.0[]!-amd64",
+      "6.12.0.m-amd64",
+      "6.12.06-4-amd64"
+    ]
+    const script =
+      `while IFS= read -r pattern; do for text; do [[ $text == $pattern* ]] && printf 1 || printf 0; done; echo; done`
+    const expected = run(
+      "env",
+      ["LC_ALL=C", "bash", "-c", script, "bash", ...texts],
+      Buffer.from(`${patterns.join("\n")}\n`)
+    )
+    const got = patterns.map((text) =>
+      texts.map((release) => Number(selects(pattern(`${text}*`), `linux-image-${release}`))).join("")
+    )
+    assert.deepStrictEqual(
+      got.map((row, index) => `${row} ${patterns[index]}`),
+      expected.toString().trimEnd().split("\n").map((row, index) => `${row} ${patterns[index]}`)
+    )
+    assert.isTrue(got.includes("1".repeat(texts.length)) && got.includes("0".repeat(texts.length)))
+  })
+})
+
+describe.skipIf(!hasApt)("a Debian kernel", () => {
+  it.scoped(
+    "is fetched once, whole, and then comes from the cache without apt, dpkg or the network",
+    () =>
+      Effect.gen(function*() {
+        const fetched = yield* shared(CLOUD)
+        const { directory, key, metadata } = fetched
+        const image = join(directory, metadata.image.name)
+        assert.match(metadata.release, /^6\.12\.\d+.*-cloud-amd64$/)
+        if (metadata.source.kind !== "debian") return assert.fail(metadata.source.kind)
+        const { package: name, version } = metadata.source
+        assert.strictEqual(key, `debian-${name}_${version}`)
+        assert.strictEqual(name, `linux-image-${metadata.release}-unsigned`)
+        assert.deepStrictEqual([metadata.kconfigHash, metadata.extraKconfigHash, metadata.vmlinux], [null, null, null])
+        assert.include(readFileSync(join(directory, metadata.config!), "utf8"), "CONFIG_DEBUG_INFO_BTF=y")
+        assert.include(run("file", ["-b", image]).toString(), `bzImage, version ${metadata.release} `)
+        assert.include(run("sha256sum", [image]).toString(), metadata.image.sha256)
+
+        yield* withVariable("PATH", yield* temporary)
+        const others: ReadonlyArray<DebianSelector> = [
+          CLOUD,
+          { _tag: "Release", release: metadata.release },
+          { _tag: "Package", name },
+          { _tag: "Pattern", pattern: "6.12.*-cloud-amd64" }
+        ]
+        for (const selector of others) assert.deepStrictEqual(yield* shared(selector), fetched)
+      }),
+    240_000
+  )
+
+  it.scoped("that apt has no newer one of is not downloaded again", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      const { directory, metadata } = yield* Effect.provide(fetchDebianKernel(CLOUD), Live)
+      cpSync(directory, join(root, basename(directory)), { recursive: true })
+      yield* withProxy("http://127.0.0.1:9")
+      const again = yield* Effect.provide(inCache(root, fetchDebianKernel(CLOUD)), Live)
+      assert.deepStrictEqual(again.metadata, metadata)
+      assert.deepStrictEqual(readdirSync(root), [basename(directory)])
+    }), 240_000)
+
+  it.scoped("is the newest cached one that matches, and none that is broken", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      const stored = (version: string) => {
+        const name = `linux-image-${version}+deb12-cloud-amd64-unsigned`
+        const source = { kind: "debian" as const, package: name, version: `${version}-1` }
+        return Effect.provide(
+          storeKernel(root, `debian-${name}_${version}-1`, (directory) =>
+            Effect.sync(() => {
+              writeFileSync(join(directory, "vmlinuz"), version)
+              const none = { vmlinux: null, config: null, kconfigHash: null, extraKconfigHash: null }
+              return { source, release: `${version}+deb12-cloud-amd64`, image: "vmlinuz", ...none }
+            }), { replace: false }),
+          Live
+        )
+      }
+      const newest = yield* stored("6.12.20")
+      yield* stored("6.12.9") // stored later, and yet older
+      truncateSync(join((yield* stored("6.12.30")).directory, "vmlinuz"), 1)
+      writeFileSync(join((yield* stored("6.12.40")).directory, "metadata.json"), "{")
+      rmSync(join((yield* stored("6.12.50")).directory, "vmlinuz"))
+      yield* withVariable("PATH", root)
+      assert.deepStrictEqual(yield* kernel(root, CLOUD), newest)
+      assert.deepStrictEqual(yield* kernel(root, { _tag: "Pattern", pattern: "6.12.*" }), newest)
+    }))
+
+  it.scoped("replaces an entry of an earlier format, or one that is broken", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      const { directory, key, metadata } = yield* shared(CLOUD)
+      if (metadata.source.kind !== "debian") return assert.fail(metadata.source.kind)
+      const { package: name, version } = metadata.source
+      cpSync(directory, join(root, key), { recursive: true })
+      const { bytes, sha256 } = metadata.image
+      writeFileSync(
+        join(root, key, "metadata.json"),
+        JSON.stringify({
+          source: "debian",
+          package: name,
+          version,
+          release: metadata.release,
+          imageBytes: bytes,
+          imageSha256: sha256
+        })
+      )
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* withProxy("http://127.0.0.1:9")
+        assert.match(
+          yield* messageOf(root, CLOUD),
+          /^cannot download linux-image-6\.12\S+ \S+: E: .*; check the network/
+        )
+        const there = yield* Effect.provide(readEntry(root, key), Live)
+        assert.include(there.pipe((entry) => JSON.stringify(entry)), "schema_drift", "what was there is still there")
+      }))
+      const fetched = yield* kernel(root, { _tag: "Release", release: metadata.release })
+      assert.strictEqual(fetched.metadata.image.sha256, sha256)
+      assert.strictEqual(
+        (yield* Effect.provide(verifyEntry(root, key), Live)).pipe((entry) => JSON.stringify(entry)).includes("Valid"),
+        true
+      )
+      assert.deepStrictEqual(readdirSync(root).toSorted(), [".locks", key])
+    }), 240_000)
+
+  it.scoped("cannot be had without apt: that is what the host lacks", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      yield* withVariable("PATH", root)
+      const error = yield* Effect.flip(kernel(root, CLOUD))
+      assert.instanceOf(error, HostLacks)
+      assert.strictEqual(
+        error.message,
+        "apt-cache: the program is not on the PATH; use a Debian host (apt and dpkg), or give the path of a kernel image"
+      )
+    }))
+
+  it.scoped("that does not exist is told with the close ones that do", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      const close = String
+        .raw`: the closest that apt knows are linux-image-\S+, linux-image-\S+, linux-image-\S+; run .apt-get update., or ask for one of those$`
+      const cases: ReadonlyArray<readonly [DebianSelector, string]> = [
+        [{ _tag: "Series", series: "6.12.99999", flavour: "cloud" }, "series 6.12.99999, flavour cloud"],
+        [{ _tag: "Release", release: "9.9.9-1-amd64" }, "release 9.9.9-1-amd64"],
+        [{ _tag: "Pattern", pattern: "6.12.*-hurd-*" }, String.raw`pattern 6\.12\.\*-hurd-\*`]
+      ]
+      for (const [selector, wanted] of cases) {
+        assert.match(yield* messageOf(root, selector), new RegExp(`^no Debian package for ${wanted}${close}`))
+      }
+      assert.deepStrictEqual(readdirSync(root), [])
+    }), 60_000)
+
+  it.scoped("whose download fails leaves nothing but apt's last word", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      yield* withProxy("http://127.0.0.1:9")
+      const message = yield* messageOf(root, CLOUD)
+      assert.match(message, /^cannot download linux-image-6\.12\S+ \S+: E: .*; check the network/)
+      assert.deepStrictEqual(readdirSync(root), [])
+    }), 60_000)
+
+  it.scoped("whose download is interrupted leaves no process and no file", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      const silent = createServer()
+      yield* Effect.acquireRelease(
+        Effect.async<void>((done) => void silent.listen(0, "127.0.0.1", () => done(Effect.void))),
+        () => Effect.sync(() => silent.close())
+      )
+      const address = silent.address()
+      const port = typeof address === "object" ? address?.port : undefined
+      const asked = new Promise((connected) =>
+        silent.once("connection", (socket) => {
+          socket.on("error", () => undefined)
+          socket.resume()
+          connected(undefined)
+        })
+      )
+      yield* withProxy(`http://127.0.0.1:${port}`)
+      const fiber = yield* Effect.fork(kernel(root, CLOUD))
+      yield* Effect.promise(() => asked)
+      assert.isAbove(processesIn(root).length, 0)
+      yield* Fiber.interrupt(fiber)
+      // apt-get has ended; its helpers have the same signal, and end when they get to it
+      yield* Effect.promise(() => until("apt's helpers end", () => processesIn(root).length === 0))
+      assert.deepStrictEqual(readdirSync(root), [])
+    }), 60_000)
+
+  it.scoped("is not downloaded for a cache that cannot be written", () =>
+    Effect.gen(function*() {
+      assert.match(
+        yield* messageOf("/sys/ktstr", CLOUD),
+        /^kernel cache \/sys\/ktstr: .*; set KTSTR_CACHE_DIR to a directory that you can write$/
+      )
+    }), 60_000)
+})
