@@ -1,5 +1,8 @@
+import * as Either from "effect/Either"
 import type { KernelSpace } from "../memory/KernelSpace.ts"
 import { type EntryWalk, Trouble } from "./EntryWalk.ts"
+import { corrupted, type MapOpener } from "./MapReading.ts"
+import { isPerCpu } from "./MapType.ts"
 import type { PerCpuCopies } from "./PerCpuCopies.ts"
 
 /**
@@ -10,6 +13,7 @@ import type { PerCpuCopies } from "./PerCpuCopies.ts"
 export class ArrayWalk implements EntryWalk {
   readonly keyView = new DataView(new ArrayBuffer(4))
   readonly keyAt = 0
+  readonly keyLength = 4
   readonly trouble = new Trouble()
   valueView: DataView = this.keyView
   valueAt = 0
@@ -21,17 +25,17 @@ export class ArrayWalk implements EntryWalk {
     /** Where `bpf_array.value` lies: page number and offset in it. */
     private readonly page: number,
     private readonly offset: number,
-    private readonly valueSize: number,
+    readonly valueLength: number,
     private readonly maxEntries: number,
     private readonly copies: PerCpuCopies | undefined
   ) {
-    this.slot = copies === undefined ? Math.ceil(valueSize / 8) * 8 : 8
+    this.slot = copies === undefined ? Math.ceil(valueLength / 8) * 8 : 8
   }
 
   next(): boolean {
     while (++this.index < this.maxEntries) {
       const at = this.offset + this.index * this.slot
-      if (this.space.window(this.page, at, this.copies === undefined ? this.valueSize : 8)) {
+      if (this.space.window(this.page, at, this.copies === undefined ? this.valueLength : 8)) {
         this.valueView = this.space.view
         this.valueAt = this.space.at
         this.keyView.setUint32(0, this.index, true)
@@ -56,7 +60,7 @@ export class ArrayWalk implements EntryWalk {
       this.trouble.add(`element ${this.index}: its per-CPU pointer is null`)
       return false
     }
-    if (!this.copies.window(hi * 2 ** 20 + (lo >>> 12), lo & 4095, copy, this.valueSize)) {
+    if (!this.copies.window(hi * 2 ** 20 + (lo >>> 12), lo & 4095, copy, this.valueLength)) {
       this.trouble.add(`element ${this.index}, CPU ${copy}: ${this.space.faultText}`)
       return false
     }
@@ -64,4 +68,16 @@ export class ArrayWalk implements EntryWalk {
     this.valueAt = this.space.at
     return true
   }
+}
+
+/** ARRAY, PERCPU_ARRAY. */
+export const openArray: MapOpener = ({ copies, info, kernel, layouts, offset, page, space, type }) => {
+  const { keySize, maxEntries, valueSize } = info
+  if (keySize !== 4) return Either.left(corrupted(`an array with keys of ${keySize} bytes`))
+  if (maxEntries * Math.min(valueSize, 8) > kernel.memory.size) {
+    return Either.left(corrupted(`${maxEntries} elements do not fit the guest's memory`))
+  }
+  const start = offset + layouts.array.at.value
+  const perCpu = isPerCpu(type) ? copies : undefined
+  return Either.right({ walk: () => new ArrayWalk(space, page, start, valueSize, maxEntries, perCpu) })
 }

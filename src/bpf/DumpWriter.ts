@@ -26,7 +26,7 @@ export function* jsonDocument(dump: Dump): Generator<Uint8Array, void> {
   out.text(`${JSON.stringify(dump.header).slice(0, -1)},"maps":[`)
   let separator = "\n"
   for (const reader of dump.readers) {
-    const fields = { ...reader.info, consistency: reader.consistency }
+    const fields = { ...reader.info, details: reader.details, consistency: reader.consistency }
     out.text(`${separator}${JSON.stringify(fields).slice(0, -1)},"entries":[`)
     separator = ",\n"
     const walk = reader.walk?.() ?? null
@@ -47,7 +47,7 @@ export function* ndjsonRecords(dump: Dump): Generator<Uint8Array, void> {
   line({ record: "dump", ...dump.header })
   for (const reader of dump.readers) {
     const { id, name } = reader.info
-    line({ record: "map", ...reader.info, consistency: reader.consistency })
+    line({ record: "map", ...reader.info, details: reader.details, consistency: reader.consistency })
     const walk = reader.walk?.() ?? null
     const open = encoder.encode(`${JSON.stringify({ record: "entry", id, name }).slice(0, -1)},"key":`)
     const entries = writeEntries(out, reader, walk, dump.limit, { first: open, open, close: encoder.encode("}\n") })
@@ -93,16 +93,16 @@ function* writeEntries(
   while (walk.next()) {
     if (written === limit) return { written, truncated: true }
     out.raw(written === 0 ? frame.first : frame.open)
-    key.json(walk.keyView, walk.keyAt, out)
+    key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
     if (cpus === null) {
       walk.value(0)
       out.raw(VALUE)
-      value.json(walk.valueView, walk.valueAt, out)
+      value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
     } else {
       out.raw(CPUS)
       for (let cpu = 0; cpu < cpus; cpu++) {
         if (cpu > 0) out.byte(COMMA)
-        if (walk.value(cpu)) value.json(walk.valueView, walk.valueAt, out)
+        if (walk.value(cpu)) value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
         else out.raw(NULL)
       }
       out.byte(CLOSE)

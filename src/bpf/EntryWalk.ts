@@ -1,12 +1,16 @@
 /**
  * A walk over one map's entries, one step at a time, without allocating: the walk itself is the cursor. The bytes at
  * `key…` and `value…` are borrowed: a key is valid until `value` or `next` is called, a value until the next of either.
+ * Keys and values are those of bpf(2) where it has them; where it has none (a ring buffer's records have no key, a perf
+ * event no value) the walk's maker says what stands for them.
  */
 export interface EntryWalk {
   /** Step to the next entry; false at the end, or when the map is too broken to go on (see `trouble`). */
   next(): boolean
   readonly keyView: DataView
   readonly keyAt: number
+  /** Bytes of this entry's key. */
+  readonly keyLength: number
   /**
    * Point at the entry's value: `copy` is the CPU's number in per-CPU maps, else 0. False: this CPU cannot exist
    * (`cpus` says so), or its bytes cannot be read (counted in `trouble`).
@@ -14,6 +18,8 @@ export interface EntryWalk {
   value(copy: number): boolean
   readonly valueView: DataView
   readonly valueAt: number
+  /** Bytes of this entry's value. The view has more of what lies around it, where the value's codec needs that. */
+  readonly valueLength: number
   /** What went wrong so far. */
   readonly trouble: Trouble
 }

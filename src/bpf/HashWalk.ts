@@ -1,18 +1,25 @@
-import type { KernelSpace } from "../memory/KernelSpace.ts"
+import * as Either from "effect/Either"
+import { type KernelSpace, pointerOffset, pointerPage } from "../memory/KernelSpace.ts"
 import { type EntryWalk, Trouble } from "./EntryWalk.ts"
+import { corrupted, type GuestMap, type MapOpener, OBJECT_LIMIT } from "./MapReading.ts"
+import { isPerCpu } from "./MapType.ts"
 import type { PerCpuCopies } from "./PerCpuCopies.ts"
 
-/** Where a hash map's parts lie, in bytes, from the kernel's BTF. */
+/** Where the parts of chained elements lie, in bytes, from the kernel's BTF. */
 export interface HashShape {
   /** `sizeof(struct bucket)` (kernel/bpf/hashtab.c) and the offset of its `head.first`. */
   readonly bucketSize: number
   readonly bucketFirst: number
-  /** `htab_elem.hash_node.next` and `htab_elem.key`. */
+  /** From an element's start: the node that chains point at, which begins with the pointer to the next one. */
   readonly next: number
   readonly key: number
+  /** Undefined in hash maps, which keep the value behind the key. */
+  readonly value?: number
+  /** What of an element must be readable, if more than these. */
+  readonly elementSize?: number
 }
 
-/** One hash map in a guest: `bpf_htab.buckets` as page number and offset, `bpf_htab.n_buckets`, and the map's sizes. */
+/** One table in a guest: its buckets' page number and offset, and the map's sizes. */
 export interface HashTable {
   readonly bucketsPage: number
   readonly bucketsOffset: number
@@ -21,22 +28,31 @@ export interface HashTable {
   readonly valueSize: number
   /** More elements than this in the chains is a corrupted table. */
   readonly elementLimit: number
+  /**
+   * Which pointer ends a chain: undefined an odd one (include/linux/list_nulls.h), 0 null (`struct hlist_head`), else the
+   * list's own head (`struct list_head`).
+   */
+  readonly end: bigint | undefined
 }
+
+/** Elements in use beyond `max_entries`: one spare a CPU (kernel/bpf/hashtab.c `extra_elems`, v6.12), with room. */
+const SPARE_ELEMENTS = 8192
 
 const roundUp8 = (n: number): number => Math.ceil(n / 8) * 8
 
 /**
- * Every element of a HASH or LRU_HASH and of their per-CPU kinds, bucket by bucket. A chain ends with an odd pointer
- * whose other bits are the bucket's number (include/linux/list_nulls.h). A broken chain is reported and left; the walk
- * goes on with the next bucket. Cycles are found by Brent's algorithm, chains that lead into one another by
+ * Every element of a HASH or LRU_HASH and of their per-CPU kinds, bucket by bucket; and of other maps that chain their
+ * elements. A broken chain is reported and left; the walk goes on with the next bucket. Cycles are found by Brent's algorithm, chains that lead into one another by
  * `elementLimit`.
  * @see kernel/bpf/hashtab.c `struct bpf_htab`, `struct bucket`, `struct htab_elem`, v6.12
  */
 export class HashWalk implements EntryWalk {
   keyView: DataView
   keyAt = 0
+  readonly keyLength: number
   valueView: DataView
   valueAt = 0
+  readonly valueLength: number
   readonly trouble = new Trouble()
   private bucket = -1
   private seen = 0
@@ -51,6 +67,8 @@ export class HashWalk implements EntryWalk {
   private readonly elementBytes: number
   private pointerPage = 0
   private pointerOffset = 0
+  private readonly endLo: number
+  private readonly endHi: number
 
   constructor(
     private readonly space: KernelSpace,
@@ -59,9 +77,18 @@ export class HashWalk implements EntryWalk {
     private readonly copies: PerCpuCopies | undefined
   ) {
     this.keyView = this.valueView = space.view
-    this.valueOffset = shape.key + roundUp8(table.keySize)
-    this.elementBytes = this.valueOffset + (copies === undefined ? table.valueSize : 8)
-    if (copies !== undefined) this.valueOffset = this.findPointerOffset(copies)
+    this.keyLength = table.keySize
+    this.valueLength = table.valueSize
+    this.endLo = table.end === undefined ? -1 : Number(table.end & 0xffff_ffffn)
+    this.endHi = table.end === undefined ? -1 : Number(table.end >> 32n)
+    this.valueOffset = shape.value ?? shape.key + roundUp8(table.keySize)
+    this.elementBytes = Math.max(
+      this.valueOffset + (copies === undefined ? table.valueSize : 8),
+      shape.key + table.keySize,
+      shape.next + 8,
+      shape.elementSize ?? 0
+    )
+    if (copies !== undefined && shape.value === undefined) this.valueOffset = this.findPointerOffset(copies)
   }
 
   next(): boolean {
@@ -79,7 +106,13 @@ export class HashWalk implements EntryWalk {
         this.lo = 1
         return false
       }
-      if (!space.window(this.hi * 2 ** 20 + (this.lo >>> 12), this.lo & 4095, this.elementBytes)) {
+      let page = this.hi * 2 ** 20 + (this.lo >>> 12)
+      let offset = (this.lo & 4095) - shape.next
+      while (offset < 0) {
+        page--
+        offset += 4096
+      }
+      if (!space.window(page, offset, this.elementBytes)) {
         this.trouble.add(`bucket ${this.bucket}: element at ${space.faultText}`)
         this.lo = 1
         continue
@@ -94,8 +127,7 @@ export class HashWalk implements EntryWalk {
         this.pointerPage = view.getUint32(this.valueAt + 4, true) * 2 ** 20 + (pointerLo >>> 12)
         this.pointerOffset = pointerLo & 4095
       }
-      this.lo = view.getUint32(at + shape.next, true)
-      this.hi = view.getUint32(at + shape.next + 4, true)
+      this.follow(view, at + shape.next)
       if (this.lo === this.tortoiseLo && this.hi === this.tortoiseHi) {
         this.trouble.add(`bucket ${this.bucket}: its chain is a cycle`)
         this.lo = 1
@@ -122,13 +154,19 @@ export class HashWalk implements EntryWalk {
     return true
   }
 
+  /** Read the pointer to the next element; an end becomes an odd one. */
+  private follow(view: DataView, at: number): void {
+    this.lo = view.getUint32(at, true)
+    this.hi = view.getUint32(at + 4, true)
+    if (this.lo === this.endLo && this.hi === this.endHi) this.lo = 1
+  }
+
   /** Read the chain head of `bucket`; where the table's page is not there, `bucket` becomes the last one in it. */
   private openBucket(): void {
     const { shape, space, table } = this
     const at = table.bucketsOffset + this.bucket * shape.bucketSize
     if (space.window(table.bucketsPage, at + shape.bucketFirst, 8)) {
-      this.lo = space.view.getUint32(space.at, true)
-      this.hi = space.view.getUint32(space.at + 4, true)
+      this.follow(space.view, space.at)
       this.tortoiseLo = this.tortoiseHi = 0
       this.power = 1
       this.steps = 0
@@ -165,3 +203,74 @@ const readPointer = (view: DataView, at: number): { readonly page: number; reado
   const lo = view.getUint32(at, true)
   return { page: view.getUint32(at + 4, true) * 2 ** 20 + (lo >>> 12), offset: lo & 4095 }
 }
+
+/** What a walk over one map's buckets needs. */
+interface Chains {
+  readonly shape: HashShape
+  readonly table: HashTable
+}
+
+/**
+ * The table of a map that points at its buckets.
+ * @param of.buckets, of.count where the map has the pointer and the number of buckets, or with `isLog` its logarithm
+ * @param of.elements the most it can hold; undefined where the map sets no bound
+ */
+export const bucketsOf = (
+  { info: { keySize }, kernel, offset, page, space }: GuestMap,
+  of: {
+    readonly buckets: number
+    readonly count: number
+    readonly isLog?: boolean
+    readonly elements: number | undefined
+    readonly keySize?: number
+    readonly valueSize: number
+    readonly end: bigint | undefined
+    readonly shape: HashShape
+  }
+): Either.Either<Chains, { readonly message: string }> => {
+  const unreadable = () => Either.left({ message: space.faultText })
+  const keyBytes = of.keySize ?? keySize
+  if (!space.window(page, offset + of.buckets, 8)) return unreadable()
+  const bucketsPage = pointerPage(space.view, space.at)
+  const bucketsOffset = pointerOffset(space.view, space.at)
+  if (!space.window(page, offset + of.count, 4)) return unreadable()
+  const count = space.view.getUint32(space.at, true)
+  const bucketCount = of.isLog === true ? 2 ** count : count
+  if (bucketCount * of.shape.bucketSize > kernel.memory.size || keyBytes === 0 || keyBytes > OBJECT_LIMIT) {
+    return Either.left(corrupted(`${bucketCount} buckets, keys of ${keyBytes} bytes`))
+  }
+  const fit = Math.ceil(kernel.memory.size / (of.shape.key + keyBytes))
+  const table = {
+    bucketsPage,
+    bucketsOffset,
+    bucketCount,
+    keySize: keyBytes,
+    valueSize: of.valueSize,
+    elementLimit: of.elements === undefined ? fit : Math.min(of.elements + SPARE_ELEMENTS, fit),
+    end: of.end
+  }
+  return Either.right({ shape: of.shape, table })
+}
+
+/** The table of a hash map; `valueSize` differs from the map's where it keeps pointers. */
+export const hashTableOf = (map: GuestMap, valueSize: number): Either.Either<Chains, { readonly message: string }> =>
+  Either.flatMap(map.layouts.hash, ({ bucket, element, table }) =>
+    bucketsOf(map, {
+      buckets: table.at.buckets,
+      count: table.at.n_buckets,
+      elements: map.info.maxEntries,
+      valueSize,
+      end: undefined,
+      shape: {
+        bucketSize: bucket.size,
+        bucketFirst: bucket.at["head.first"],
+        next: element.at["hash_node.next"],
+        key: element.at.key
+      }
+    }))
+
+/** HASH, LRU_HASH, PERCPU_HASH, LRU_PERCPU_HASH. */
+export const openHash: MapOpener = (map) =>
+  Either.map(hashTableOf(map, map.info.valueSize), ({ shape, table }) => ({
+    walk: () => new HashWalk(map.space, shape, table, isPerCpu(map.type) ? map.copies : undefined)
+  }))

@@ -2,7 +2,7 @@ import type { Codec } from "../btf/Codec.ts"
 import type { RenderedValue } from "../btf/RenderedValue.ts"
 import type { EntryWalk } from "./EntryWalk.ts"
 import type { MapInfo } from "./MapInfo.ts"
-import type { Consistency } from "./Report.ts"
+import type { Consistency, Details } from "./Report.ts"
 
 /**
  * A map that is ready to be read: its types compiled once, and walks over its entries. Plain code: loops over entries
@@ -17,11 +17,13 @@ export interface MapReader {
   readonly cpus: number | null
   /** A new walk from the first entry. Null when this source cannot read the entries: `problem` says why. */
   readonly walk: (() => EntryWalk) | null
+  /** What the map says of itself beyond its entries, by type; null: nothing. */
+  readonly details: Details | null
   /** What is known to be wrong before the walk: types that do not fit, a type that is not read yet; else null. */
   readonly problem: string | null
 }
 
-/** One entry, decoded and with its bytes. In per-CPU maps `cpus[n]` is CPU n's copy, undefined when it has none. */
+/** One entry, decoded and with its bytes (what these are: `EntryWalk`). In per-CPU maps `cpus[n]` is CPU n's copy, undefined when it has none. */
 export type MapEntry =
   | {
     readonly key: RenderedValue
@@ -38,22 +40,24 @@ export type MapEntry =
 
 /** Decode the entry that `walk` stands at; copies its bytes, so it stays valid. */
 export const decodeEntry = (reader: MapReader, walk: EntryWalk): MapEntry => {
-  const { keySize, valueSize } = reader.info
   const copy = (view: DataView, at: number, length: number): Uint8Array =>
     new Uint8Array(view.buffer, view.byteOffset + at, length).slice()
-  const keyBytes = copy(walk.keyView, walk.keyAt, keySize)
-  const key = reader.key.tree(walk.keyView, walk.keyAt)
+  // A codec that follows pointers moves the window under the bytes: they are copied first.
+  const keyBytes = copy(walk.keyView, walk.keyAt, walk.keyLength)
+  const key = reader.key.tree(walk.keyView, walk.keyAt, { length: walk.keyLength })
+  const valueBytes = () => copy(walk.valueView, walk.valueAt, walk.valueLength)
+  const value = () => reader.value.tree(walk.valueView, walk.valueAt, { length: walk.valueLength })
   if (reader.cpus === null) {
     walk.value(0)
-    const value = reader.value.tree(walk.valueView, walk.valueAt)
-    return { key, value, keyBytes, valueBytes: copy(walk.valueView, walk.valueAt, valueSize) }
+    const bytes = valueBytes()
+    return { key, value: value(), keyBytes, valueBytes: bytes }
   }
   const cpus: Array<RenderedValue | undefined> = []
   const cpuBytes: Array<Uint8Array | undefined> = []
   for (let cpu = 0; cpu < reader.cpus; cpu++) {
     const there = walk.value(cpu)
-    cpus.push(there ? reader.value.tree(walk.valueView, walk.valueAt) : undefined)
-    cpuBytes.push(there ? copy(walk.valueView, walk.valueAt, valueSize) : undefined)
+    cpuBytes.push(there ? valueBytes() : undefined)
+    cpus.push(there ? value() : undefined)
   }
   return { key, cpus, keyBytes, cpuBytes }
 }

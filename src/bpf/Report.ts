@@ -12,7 +12,25 @@ export const PlainJson = Schema.Unknown.annotations({
     + "flattened; bytes without a type as one hex string"
 })
 
-/** One entry: `value`, or in per-CPU maps `cpus`, whose element n is CPU n's copy (null: no such CPU, or unreadable). */
+/**
+ * What a map says of itself beyond its entries: a ring buffer its `size`, `consumer`, `producer` and, where the kernel has
+ * it, `pending` (bytes; positions count up from 0); a queue or stack its `elements` and their `head` and `tail`; a bloom
+ * filter its `bits`, `bitsSet`, `hashFunctions`, `hashSeed`; an arena its `pages` at most and its `userAddress` and
+ * `kernelAddress`; a struct_ops map its `struct`, `state`, `refcnt`.
+ */
+export const Details = Schema.Record({ key: Schema.String, value: PlainJson }).annotations({ identifier: "Details" })
+export type Details = typeof Details.Type
+
+/**
+ * One entry. Where bpf(2) has no key, there is one nevertheless: a queue's or stack's elements count the pops before them,
+ * a ring buffer's records have their position, a bloom filter's 64-bit words their number, an arena's pages their address
+ * for user space. A local storage's key is the owner: `{ pid, tgid, comm }`, `{ id, path }` of a cgroup, `{ inode, device }`,
+ * or a socket. The value of a map that points at kernel objects describes the object: `{ id, name, type }` of a program or
+ * map, `{ device, program }`, and so on. A ring buffer's record is `{ state, length, data }`. What such a description could
+ * not read is `{ "$unreadable": why }`.
+ *
+ * `value`, or in per-CPU maps `cpus`, whose element n is CPU n's copy (null: no such CPU, or unreadable).
+ */
 export const Entry = Schema.Union(
   Schema.Struct({ key: PlainJson, value: PlainJson }),
   Schema.Struct({ key: PlainJson, cpus: Schema.Array(PlainJson) })
@@ -25,6 +43,7 @@ export type Consistency = typeof Consistency.Type
 /** A map with its entries. `truncated`: a limit cut them; `problem`: why entries are missing, null when none is. */
 export const MapDump = Schema.Struct({
   ...MapInfo.fields,
+  details: Schema.NullOr(Details),
   consistency: Consistency,
   entries: Schema.Array(Entry),
   truncated: Schema.Boolean.annotations({ description: "a limit cut the entries off" }),
@@ -83,7 +102,12 @@ export type Header = typeof Header.Type
 /** One line of `ktstr dump --ndjson`. Entries carry their map's id and name. */
 export const DumpRecord = Schema.Union(
   Schema.Struct({ record: Schema.Literal("dump"), ...Header.fields }),
-  Schema.Struct({ record: Schema.Literal("map"), ...MapInfo.fields, consistency: Consistency }),
+  Schema.Struct({
+    record: Schema.Literal("map"),
+    ...MapInfo.fields,
+    details: Schema.NullOr(Details),
+    consistency: Consistency
+  }),
   Schema.Struct({
     record: Schema.Literal("entry"),
     id: Schema.Int,

@@ -6,6 +6,7 @@ export { MapInfo } from "./MapInfo.ts"
 export { decodeEntry, type MapEntry, type MapReader, problemOf } from "./MapReader.ts"
 export {
   Consistency,
+  Details,
   DumpDocument,
   DumpRecord,
   Entry,

@@ -72,6 +72,12 @@ function* mapText(reader: MapReader, limit: number): Generator<string, void> {
       info.maxEntries === 1 ? "entry" : "entries"
     }\n`
   )
+  if (reader.details !== null) {
+    const facts = Object.entries(reader.details).map(([name, value]) =>
+      `${name} ${visibleLine(typeof value === "object" ? JSON.stringify(value) : String(value))}`
+    )
+    yield dim(`  ${facts.join(" · ")}\n`)
+  }
   const walk = reader.walk?.() ?? null
   let shown = 0
   let truncated = false
@@ -80,12 +86,13 @@ function* mapText(reader: MapReader, limit: number): Generator<string, void> {
       truncated = true
       break
     }
-    const key = textOf(reader.key.tree(walk.keyView, walk.keyAt), { indent: 2, column: 2 })
+    const key = textOf(reader.key.tree(walk.keyView, walk.keyAt, { length: walk.keyLength }), { indent: 2, column: 2 })
     yield `  ${key}:`
     const column = key.length - key.lastIndexOf("\n") + 3
     if (cpus === null) {
       walk.value(0)
-      yield ` ${textOf(reader.value.tree(walk.valueView, walk.valueAt), { indent: 2, column })}\n`
+      const value = reader.value.tree(walk.valueView, walk.valueAt, { length: walk.valueLength })
+      yield ` ${textOf(value, { indent: 2, column })}\n`
     } else {
       yield "\n"
       for (let cpu = 0; cpu < cpus; cpu++) {

@@ -24,9 +24,16 @@ bpftool map create $pins/plain_array type array key 4 value 6 entries 3 name pla
 bpftool map update pinned $pins/plain_array key 1 0 0 0 value 1 2 3 4 5 6
 bpftool map create $pins/plain_percpu type percpu_array key 4 value 3 entries 2 name plain_percpu
 
-# Types that are listed, not read: whatever this kernel has.
+# The other types, as this kernel has them. kinds-fill stays, and with it what it put into them.
 if [ -e $objects/kinds.bpf.o ]; then
   bpftool prog loadall $objects/kinds.bpf.o $pins/kinds pinmaps $pins/kinds-maps
   bpftool prog run pinned $pins/kinds/fill_kinds data_in $input >/dev/null
+fi
+for ops in congestion scheduler; do
+  [ ! -e $objects/$ops.bpf.o ] || bpftool struct_ops register $objects/$ops.bpf.o >/dev/null
+done
+if [ -e $objects/kinds-fill ]; then
+  mkdir -p /tmp/capture # capture.sh prints what is in it
+  $objects/kinds-fill $pins/kinds $pins/kinds-maps >/tmp/capture/filled.json
 fi
 rm -f $input

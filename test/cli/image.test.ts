@@ -99,7 +99,7 @@ layer(Image.layer, { excludeTestServices: true, timeout: "3 minutes" })("ktstr o
         lru.map(({ id }) => id),
         maps.filter(({ type }) => type === "lru_hash").map(({ id }) => id)
       )
-      const none = yield* list("--type", "xskmap")
+      const none = yield* list("--type", "unspec")
       assert.deepStrictEqual([none.code, none.stdout.split("\n").at(-2)], [0, "no maps"])
 
       const noMap = yield* list("--map", "nope", "--json")

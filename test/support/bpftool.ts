@@ -238,13 +238,16 @@ export interface PrintedMap {
   readonly btfId: number | null
 }
 
+/** Types that bpftool 7.1 has no names for: it prints their numbers. */
+const NEWER = new Map([[32, "cgrp_storage"], [33, "arena"]])
+
 /** The maps of `bpftool map list -j`, by id. */
 export const parseMaps = (text: string): ReadonlyArray<PrintedMap> => {
-  const maps: ReadonlyArray<Record<string, number> & { name?: string; type: string }> = JSON.parse(text)
+  const maps: ReadonlyArray<Record<string, number> & { name?: string; type: string | number }> = JSON.parse(text)
   return maps.map((map) => ({
     id: map["id"],
     name: map.name ?? "",
-    type: map.type,
+    type: typeof map.type === "string" ? map.type : NEWER.get(map.type) ?? `type ${map.type}`,
     flags: map["flags"],
     keySize: map["bytes_key"],
     valueSize: map["bytes_value"],
@@ -262,19 +265,25 @@ export interface PrintedEntry {
   readonly plain: { key: Plain; value: Plain } | { key: Plain; cpus: ReadonlyArray<Plain> } | NotPrinted
 }
 
+/** Types with an index for a key, besides those that are called arrays. */
+const INDEXED = new Set(["stack_trace", "devmap", "devmap_hash", "sockmap", "cpumap", "xskmap"])
+
 /**
  * The entries of `bpftool map dump -j`. `types` is the map's BTF, if it has one. Bytes without a type become one hex
- * string; the key of an array, where it has no type, its index.
+ * string; the key of an array, where it has no type, its index. A key whose value bpf(2) would not give, which is printed
+ * with an error, is no entry.
  */
 export const parseEntries = (text: string, map: PrintedMap, types?: PrintedTypes): ReadonlyArray<PrintedEntry> => {
   const printed = parsePrinted(text)
   if (!Array.isArray(printed)) throw new Error(`map ${map.id} was not dumped: ${text.slice(0, 200)}`)
   const ids = types?.ofMap(map.name) ?? { key: undefined, value: undefined }
-  return printed.map((entry: Printed) => {
+  return printed.flatMap((entry: Printed) => {
     if (!(entry instanceof Members)) throw new Error(`map ${map.id}: an entry that is no object`)
+    const whole = entry.get("value")
+    if (whole instanceof Members && whole.get("error") !== undefined) return []
     const keyHex = hexOf(entry.get("key"))
     const perCpu = cpusOf(entry.get("values"))
-    const valuesHex = (perCpu ?? [entry.get("value")]).map(hexOf)
+    const valuesHex = (perCpu ?? [whole]).map(hexOf)
     const formatted = entry.get("formatted")
     const value = (form: Printed | undefined, hex: string): Plain =>
       types !== undefined && ids.value !== undefined ? plainOf(form, types, ids.value) : hex
@@ -282,14 +291,14 @@ export const parseEntries = (text: string, map: PrintedMap, types?: PrintedTypes
       const form = formatted instanceof Members ? formatted : new Members([])
       const key = types !== undefined && ids.key !== undefined
         ? plainOf(form.get("key"), types, ids.key)
-        : map.type.endsWith("array")
+        : map.type.endsWith("array") || INDEXED.has(map.type)
         ? indexOf(keyHex)
         : keyHex
       if (perCpu === undefined) return { key, value: value(form.get("value"), valuesHex[0]) }
       const cpus = cpusOf(form.get("values")) ?? []
       return { key, cpus: valuesHex.map((hex, cpu) => value(cpus[cpu], hex)) }
     }
-    return { keyHex, valuesHex, plain: orNotPrinted(plain) }
+    return [{ keyHex, valuesHex, plain: orNotPrinted(plain) }]
   })
 }
 

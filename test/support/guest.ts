@@ -27,7 +27,16 @@ export const compileBpf = (directory: string, ...names: ReadonlyArray<string>) =
     Effect.promise(async () => {
       const object = join(directory, `${name}.bpf.o`)
       const source = new URL(`../bpf-src/${name}.bpf.c`, import.meta.url).pathname
-      const flags = ["-O2", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu"]
+      const flags = ["-O2", "-g", "-target", "bpf", "-D__TARGET_ARCH_x86", "-I/usr/include/x86_64-linux-gnu"]
       await promisify(execFile)("clang", [...flags, "-c", source, "-o", object])
       return object
     }))
+
+/** Compile test/bpf-src/kinds-fill.c, which fills maps in the guest, into `directory`; gives the program's path. */
+export const compileKindsFill = (directory: string) =>
+  Effect.promise(async () => {
+    const program = join(directory, "kinds-fill")
+    const source = new URL("../bpf-src/kinds-fill.c", import.meta.url).pathname
+    await promisify(execFile)("gcc", ["-static", "-O1", "-Wall", "-Werror", source, "-o", program])
+    return program
+  })

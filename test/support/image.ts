@@ -4,7 +4,7 @@ import { createReadStream, createWriteStream } from "node:fs"
 import { finished } from "node:stream/promises"
 import { bootAndFreeze } from "../../src/Ktstr.ts"
 import { saveImage } from "../../src/memory/SaveImage.ts"
-import { compileBpf, HostLive, scratch } from "./guest.ts"
+import { compileBpf, compileKindsFill, HostLive, scratch } from "./guest.ts"
 
 export const IMAGE_MIB = 256
 
@@ -16,7 +16,11 @@ export const guestImage: Effect.Effect<string> = Effect.gen(function*() {
   const files = yield* FileSystem.FileSystem
   const path = `${process.env["KTSTR_TEST_WORKSPACE"]}/guest.mem`
   if (yield* files.exists(path)) return path
-  const objects = yield* compileBpf(yield* scratch, "types", "kinds")
+  const directory = yield* scratch
+  const objects = [
+    ...(yield* compileBpf(directory, "types", "kinds", "congestion")),
+    yield* compileKindsFill(directory)
+  ]
   const fill = new URL("../bpf-src/fill.sh", import.meta.url).pathname
   const { kernel } = yield* bootAndFreeze({
     kernel: "debian:6.12-cloud",

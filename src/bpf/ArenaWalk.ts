@@ -1,0 +1,117 @@
+import * as Either from "effect/Either"
+import { bytesCodec } from "../btf/Codec.ts"
+import { layout } from "../btf/Layout.ts"
+import { arenaOffsets } from "../btf/offsets/Arena.ts"
+import { hex, kvaFrom, kvaOffset, kvaPage } from "../core/Address.ts"
+import type { KernelSpace } from "../memory/KernelSpace.ts"
+import { OUT_OF_MEMORY } from "../memory/PageTable.ts"
+import { derivedCodec, pointerOf } from "./DerivedCodec.ts"
+import { type EntryWalk, Trouble } from "./EntryWalk.ts"
+import { layoutsOf } from "./LayoutsOf.ts"
+import { corrupted, type MapOpener } from "./MapReading.ts"
+
+const PAGE = 4096
+/** Pages in 4 GiB: an arena lies in one such window, for user space and for the kernel. */
+const WINDOW = 2 ** 20
+/** `GUARD_SZ / 2`, in pages: between `kern_vm.addr` and the arena; kernel/bpf/arena.c, v6.9 to v6.18. */
+const GUARD = 8
+
+/**
+ * The populated pages of an ARENA. The key is the page's address for user space, which is what the arena's own pointers
+ * hold; the kernel maps the address whose low 32 bits are the same.
+ * @see kernel/bpf/arena.c `bpf_arena_get_kern_vm_start`, `arena_vm_fault`, v6.12
+ */
+export class ArenaWalk implements EntryWalk {
+  readonly keyView = new DataView(new ArrayBuffer(8))
+  readonly keyAt = 0
+  readonly keyLength = 8
+  valueView: DataView
+  valueAt = 0
+  readonly valueLength = PAGE
+  readonly trouble = new Trouble()
+  private page: number
+  private readonly end: number
+
+  constructor(
+    private readonly space: KernelSpace,
+    /** The page number of the kernel's window, and the arena's address for user space. */
+    private readonly kernelPage: number,
+    private readonly userStart: bigint,
+    pages: number
+  ) {
+    this.valueView = space.view
+    const first = Number((userStart & 0xffff_ffffn) >> 12n)
+    this.page = kernelPage + first
+    this.end = this.page + Math.min(pages, WINDOW - first)
+    if (first + pages > WINDOW) {
+      this.trouble.add(`truncated: had ${WINDOW - first} pages below a 4 GiB line, needed ${pages}`)
+    }
+  }
+
+  next(): boolean {
+    const { space } = this
+    const { table } = space
+    while (this.page < this.end) {
+      const page = this.page
+      const pa = table.walk(page)
+      const covered = 2 ** (9 * (table.level - 1))
+      if (pa < 0) { // on behind what the missing entry would cover
+        if (pa === OUT_OF_MEMORY) {
+          this.trouble.add(`page tables of ${hex(kvaFrom(page, 0))} lie in memory that is not there`)
+        }
+        this.page = (Math.floor(page / covered) + 1) * covered
+        continue
+      }
+      this.page++
+      if (!space.window(page, 0, PAGE)) {
+        this.trouble.add(space.faultText)
+        continue
+      }
+      const low = (page - this.kernelPage) * PAGE
+      this.keyView.setUint32(0, low, true)
+      this.keyView.setUint32(4, Number(this.userStart >> 32n), true)
+      this.valueView = space.view
+      this.valueAt = space.at
+      return true
+    }
+    return false
+  }
+
+  value(): boolean {
+    return true
+  }
+}
+
+const addressCodec = derivedCodec((view, at) => pointerOf(view.getBigUint64(at, true)))
+
+const arenaLayouts = layoutsOf((btf) =>
+  Either.gen(function*() {
+    return { ...(yield* arenaOffsets.resolve(btf)), extent: yield* layout(btf, "vm_struct", ["size"]) }
+  })
+)
+
+export const openArena: MapOpener = ({ info, kernel, offset, page, space }) =>
+  Either.gen(function*() {
+    const { area, arena, extent } = yield* arenaLayouts(kernel.btf)
+    const map = kvaFrom(page, offset)
+    const userStart = space.u64(map + BigInt(arena.at.user_vm_start))
+    const areaAt = space.u64(map + BigInt(arena.at.kern_vm))
+    const start = areaAt === undefined ? undefined : space.u64(areaAt + BigInt(area.at.addr))
+    const size = areaAt === undefined ? undefined : space.u64(areaAt + BigInt(extent.at.size))
+    if (userStart === undefined || start === undefined || size === undefined) {
+      return yield* Either.left({ message: space.faultText })
+    }
+    if (size < BigInt(WINDOW * PAGE)) return yield* Either.left(corrupted(`an arena's area of ${size} bytes`))
+    if (kvaOffset(start) !== 0 || kvaOffset(userStart) !== 0) {
+      return yield* Either.left(
+        corrupted(`an arena at ${hex(start)}, ${hex(userStart)} for user space: no page's start`)
+      )
+    }
+    const kernelPage = kvaPage(start) + GUARD
+    return {
+      walk: () => new ArenaWalk(space, kernelPage, userStart, info.maxEntries),
+      key: addressCodec,
+      value: bytesCodec(PAGE),
+      details: { pages: info.maxEntries, userAddress: hex(userStart), kernelAddress: hex(kvaFrom(kernelPage, 0)) }
+    }
+  })

@@ -1,0 +1,284 @@
+import * as Either from "effect/Either"
+import type { Btf } from "../btf/Btf.ts"
+import { compile } from "../btf/Codec.ts"
+import { layout } from "../btf/Layout.ts"
+import { bpfProgramOffsets } from "../btf/offsets/BpfProgram.ts"
+import type { RenderedValue } from "../btf/RenderedValue.ts"
+import type { GuestKernel } from "../memory/GuestKernel.ts"
+import { KernelSpace } from "../memory/KernelSpace.ts"
+import { intOf, objectOf, pointerOf, stringOf, unreadable } from "./DerivedCodec.ts"
+import { layoutsOf } from "./LayoutsOf.ts"
+import type { MapInfo } from "./MapInfo.ts"
+import { OBJECT_LIMIT } from "./MapReading.ts"
+import { ProgramSymbols } from "./ProgramSymbols.ts"
+import type { ProgramInfo } from "./Report.ts"
+
+/** `NAME_MAX` (include/uapi/linux/limits.h), with the NUL: the bytes of a directory's name. */
+const NAME_BYTES = 256
+/** Directories in one another; the kernel's own limit on paths, `PATH_MAX`, allows fewer. */
+const DEEPEST = 4096
+
+/** include/linux/socket.h `AF_*`, v6.12: the families of sockets that maps hold. */
+const FAMILIES = new Map([[1, "AF_UNIX"], [2, "AF_INET"], [10, "AF_INET6"], [40, "AF_VSOCK"], [44, "AF_XDP"]])
+
+type Laid<A> = (btf: Btf) => Either.Either<A, { readonly message: string }>
+
+const programLayouts = layoutsOf((btf) => bpfProgramOffsets.resolve(btf))
+/** include/linux/cgroup-defs.h `struct cgroup`, v6.12 */
+export const cgroupLayout = layoutsOf((btf) => layout(btf, "cgroup", ["kn"]))
+/** include/linux/kernfs.h `struct kernfs_node`, v6.12; `parent` is `__parent` since v6.15 */
+const directoryLayout = layoutsOf((btf) =>
+  layout(btf, "kernfs_node", ["id", "name", "parent"], [], { parent: "__parent" })
+)
+/** include/linux/netdevice.h `struct net_device`, v6.12 */
+const netDeviceLayout = layoutsOf((btf) => layout(btf, "net_device", ["ifindex", "name"]))
+/** include/linux/sched.h `struct task_struct`, v6.12 */
+const taskLayout = layoutsOf((btf) => layout(btf, "task_struct", ["pid", "tgid", "comm"]))
+/** include/linux/fs.h `struct inode`, `struct super_block`, v6.12 */
+const inodeLayout = layoutsOf((btf) => layout(btf, "inode", ["i_ino", "i_sb"]))
+const superblockLayout = layoutsOf((btf) => layout(btf, "super_block", ["s_id"]))
+/** include/net/sock.h `struct sock`, `struct sock_common`, `struct socket_alloc`, v6.12; IPv6 by CONFIG_IPV6 */
+export const socketLayout = layoutsOf((btf) =>
+  layout(btf, "sock", [
+    "sk_socket",
+    "sk_protocol",
+    "__sk_common.skc_family",
+    "__sk_common.skc_state",
+    "__sk_common.skc_cookie",
+    "__sk_common.skc_num",
+    "__sk_common.skc_dport",
+    "__sk_common.skc_rcv_saddr",
+    "__sk_common.skc_daddr"
+  ], [["__sk_common.skc_v6_rcv_saddr", "__sk_common.skc_v6_daddr"]])
+)
+const socketFileLayout = layoutsOf((btf) => layout(btf, "socket_alloc", ["socket", "vfs_inode.i_ino"]))
+/** include/linux/perf_event.h `struct perf_event`, v6.12 */
+export const perfEventLayout = layoutsOf((btf) => layout(btf, "perf_event", ["attr.type", "attr.config", "cpu"]))
+
+/**
+ * The kernel objects that maps point at, as short descriptions: who a task is, which path a cgroup has. A null pointer is
+ * `"0x0"`, what cannot be read says so in its place. Not for hot loops.
+ */
+export class KernelObjects {
+  private readonly space: KernelSpace
+  private readonly programsById: ReadonlyMap<number, ProgramInfo>
+  private readonly mapsById: ReadonlyMap<number, MapInfo>
+  private known: ProgramSymbols | undefined
+
+  constructor(
+    private readonly kernel: typeof GuestKernel.Service,
+    programs: ReadonlyArray<ProgramInfo>,
+    maps: ReadonlyArray<MapInfo>
+  ) {
+    this.space = new KernelSpace(kernel.space.table, kernel.space.directBase)
+    this.programsById = new Map(programs.map((program) => [program.id, program]))
+    this.mapsById = new Map(maps.map((map) => [map.id, map]))
+  }
+
+  /** `{ id, name, type }`; the id alone where the kernel's list has no such program. */
+  program(id: number): RenderedValue {
+    return named(id, this.programsById.get(id))
+  }
+
+  map(id: number): RenderedValue {
+    return named(id, this.mapsById.get(id))
+  }
+
+  /** The program behind a `struct bpf_prog *`. */
+  programAt(address: bigint): RenderedValue {
+    const found = programLayouts(this.kernel.btf)
+    if (Either.isLeft(found)) return { _tag: "unsupported", reason: found.left.message }
+    if (address === 0n) return pointerOf(0n)
+    const { aux, program } = found.right
+    const at = this.space.u64(address + BigInt(program.at.aux))
+    const id = at === undefined ? -1 : this.space.u32(at + BigInt(aux.at.id))
+    return id < 0 ? unreadable(this.space.faultText) : this.program(id)
+  }
+
+  /** `{ id, path }`: the id is the inode number of its directory. */
+  cgroup(address: bigint): RenderedValue {
+    return this.look(cgroupLayout, address, (view) => this.cgroupIn(view, 0))
+  }
+
+  /** As `cgroup`, of the `struct cgroup` at `at`, of which `cgroupLayout`'s `size` bytes are there. */
+  cgroupIn(view: DataView, at: number): RenderedValue {
+    const found = cgroupLayout(this.kernel.btf)
+    if (Either.isLeft(found)) return { _tag: "unsupported", reason: found.left.message }
+    const node = view.getBigUint64(at + found.right.at.kn, true)
+    return this.look(
+      directoryLayout,
+      node,
+      (directory, { at }) => objectOf({ id: intOf(directory.getBigUint64(at.id, true)), path: this.path(node) })
+    )
+  }
+
+  /** `{ ifindex, name }` */
+  netDevice(address: bigint): RenderedValue {
+    return this.look(
+      netDeviceLayout,
+      address,
+      (view, { at, sizeOf }) =>
+        objectOf({ ifindex: intOf(view.getInt32(at.ifindex, true)), name: nameIn(view, at.name, sizeOf.name) })
+    )
+  }
+
+  /** `{ pid, tgid, comm }`: the task's own number, its process's, and its name. */
+  task(address: bigint): RenderedValue {
+    return this.look(taskLayout, address, (view, { at, sizeOf }) =>
+      objectOf({
+        pid: intOf(view.getInt32(at.pid, true)),
+        tgid: intOf(view.getInt32(at.tgid, true)),
+        comm: nameIn(view, at.comm, sizeOf.comm)
+      }))
+  }
+
+  /** `{ inode, device }`: the number, and the id of its file system's superblock, such as `sda1` or `tmpfs`. */
+  inode(address: bigint): RenderedValue {
+    return this.look(inodeLayout, address, (view, { at }) =>
+      objectOf({
+        inode: intOf(view.getBigUint64(at.i_ino, true)),
+        device: this.look(
+          superblockLayout,
+          view.getBigUint64(at.i_sb, true),
+          (block, { at, sizeOf }) => nameIn(block, at.s_id, sizeOf.s_id)
+        )
+      }))
+  }
+
+  /** As `socketIn`, of a `struct sock *`. */
+  socket(address: bigint): RenderedValue {
+    return this.look(socketLayout, address, (view) => this.socketIn(view, 0))
+  }
+
+  /**
+   * `{ cookie, inode, family, protocol, state, local, remote }` of the `struct sock` at `start`, of which
+   * `socketLayout`'s `size` bytes are there: a cookie of 0 was never asked for; an inode only of one that has a file;
+   * addresses of IPv4 and IPv6.
+   */
+  socketIn(view: DataView, start: number): RenderedValue {
+    const found = socketLayout(this.kernel.btf)
+    if (Either.isLeft(found)) return { _tag: "unsupported", reason: found.left.message }
+    const { at } = found.right
+    const family = view.getUint16(start + at["__sk_common.skc_family"], true)
+    const end = (ip4: number, ip6: number | undefined, port: number): RenderedValue | undefined => {
+      if (family === 2) return stringOf(`${ip4Text(view, start + ip4)}:${port}`)
+      return family === 10 && ip6 !== undefined ? stringOf(`[${ip6Text(view, start + ip6)}]:${port}`) : undefined
+    }
+    const localPort = view.getUint16(start + at["__sk_common.skc_num"], true)
+    const remotePort = view.getUint16(start + at["__sk_common.skc_dport"], false)
+    return objectOf({
+      cookie: intOf(view.getBigUint64(start + at["__sk_common.skc_cookie"], true)),
+      inode: this.socketInode(view.getBigUint64(start + at.sk_socket, true)),
+      family: { _tag: "enum", value: family, name: FAMILIES.get(family) ?? null, flags: [] },
+      protocol: intOf(view.getUint16(start + at.sk_protocol, true)),
+      state: intOf(view.getUint8(start + at["__sk_common.skc_state"])),
+      local: end(at["__sk_common.skc_rcv_saddr"], at["__sk_common.skc_v6_rcv_saddr"], localPort),
+      remote: end(at["__sk_common.skc_daddr"], at["__sk_common.skc_v6_daddr"], remotePort)
+    })
+  }
+
+  private socketInode(address: bigint): RenderedValue | undefined {
+    const found = socketFileLayout(this.kernel.btf)
+    if (address === 0n) return undefined
+    if (Either.isLeft(found)) return { _tag: "unsupported", reason: found.left.message }
+    const { at } = found.right
+    const inode = this.space.u64(address + BigInt(at["vfs_inode.i_ino"] - at.socket))
+    return inode === undefined ? unreadable(this.space.faultText) : intOf(inode)
+  }
+
+  /** `{ type, config, cpu }` of the `struct perf_event` at `start`; a CPU of -1 is any. */
+  perfEventIn(view: DataView, start: number): RenderedValue {
+    const found = perfEventLayout(this.kernel.btf)
+    if (Either.isLeft(found)) return { _tag: "unsupported", reason: found.left.message }
+    const { at } = found.right
+    return objectOf({
+      type: this.enumerator("perf_type_id", view, start + at["attr.type"]),
+      config: intOf(view.getBigUint64(start + at["attr.config"], true)),
+      cpu: intOf(view.getInt32(start + at.cpu, true))
+    })
+  }
+
+  /** An address of code as /proc/kallsyms name it, `do_syscall_64+0x5a`; the address alone in modules and user space. */
+  code(address: bigint): RenderedValue {
+    const symbol = this.kernel.symbolAt(address) ?? this.programSymbols.at(address)
+    return symbol === undefined ? pointerOf(address) : stringOf(`${symbol.name}+0x${symbol.offset.toString(16)}`)
+  }
+
+  private get programSymbols(): ProgramSymbols {
+    return this.known ??= new ProgramSymbols(this.kernel, this.space)
+  }
+
+  /** A 32-bit number by the kernel's enum of that name. */
+  private enumerator(enumName: string, view: DataView, at: number): RenderedValue {
+    const [id] = this.kernel.btf.idsByName(enumName)
+    return id === undefined ? intOf(view.getUint32(at, true)) : compile(this.kernel.btf, id).tree(view, at)
+  }
+
+  /** From the root of its file system to a `struct kernfs_node *`. */
+  private path(address: bigint): RenderedValue {
+    const found = directoryLayout(this.kernel.btf)
+    if (Either.isLeft(found)) return { _tag: "unsupported", reason: found.left.message }
+    const { at } = found.right
+    const names: Array<string> = []
+    for (let node = address, depth = 0;; depth++) {
+      if (depth > DEEPEST) return unreadable(`more than ${DEEPEST} directories above one another`)
+      const parent = this.space.u64(node + BigInt(at.parent))
+      if (parent === undefined) return unreadable(this.space.faultText)
+      if (parent === 0n) return stringOf(`/${names.reverse().join("/")}`)
+      const text = this.space.u64(node + BigInt(at.name))
+      const name = text === undefined ? undefined : this.string(text)
+      if (name === undefined) return unreadable(this.space.faultText)
+      names.push(name)
+      node = parent
+    }
+  }
+
+  /** A NUL-terminated string, cut at `NAME_BYTES`; it may end just before what is not mapped. */
+  private string(address: bigint): string | undefined {
+    const bytes: Array<number> = []
+    while (bytes.length < NAME_BYTES) {
+      const at = address + BigInt(bytes.length)
+      const piece = this.space.read(at, Math.min(NAME_BYTES - bytes.length, 4096 - Number(at & 4095n)))
+      if (piece === undefined) return undefined
+      const end = piece.indexOf(0)
+      bytes.push(...(end < 0 ? piece : piece.subarray(0, end)))
+      if (end >= 0) break
+    }
+    return Buffer.from(bytes).toString()
+  }
+
+  /** Copy a struct and describe it. */
+  private look<L extends { readonly size: number }>(
+    find: Laid<L>,
+    address: bigint,
+    describe: (view: DataView, layout: L) => RenderedValue
+  ): RenderedValue {
+    const found = find(this.kernel.btf)
+    if (Either.isLeft(found)) return { _tag: "unsupported", reason: found.left.message }
+    if (address === 0n) return pointerOf(0n)
+    const bytes = this.space.read(address, Math.min(found.right.size, OBJECT_LIMIT))
+    return bytes === undefined ? unreadable(this.space.faultText) : describe(new DataView(bytes.buffer), found.right)
+  }
+}
+
+const named = (id: number, known: { readonly name: string; readonly type: string } | undefined): RenderedValue =>
+  objectOf({
+    id: intOf(id),
+    name: known === undefined ? undefined : stringOf(known.name),
+    type: known === undefined ? undefined : stringOf(known.type)
+  })
+
+const nameIn = (view: DataView, at: number, size: number): RenderedValue => {
+  const bytes = Buffer.from(view.buffer, view.byteOffset + at, size)
+  const end = bytes.indexOf(0)
+  return stringOf(bytes.toString("utf8", 0, end < 0 ? size : end))
+}
+
+const ip4Text = (view: DataView, at: number): string =>
+  Array.from({ length: 4 }, (_, byte) => view.getUint8(at + byte)).join(".")
+
+/** As RFC 5952 would, but for the longest run of zeros: the URL parser of the platform does that. */
+const ip6Text = (view: DataView, at: number): string => {
+  const words = Array.from({ length: 8 }, (_, word) => view.getUint16(at + word * 2, false).toString(16))
+  return new URL(`http://[${words.join(":")}]`).hostname.slice(1, -1)
+}

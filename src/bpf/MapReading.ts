@@ -1,0 +1,51 @@
+import type * as Either from "effect/Either"
+import type { Btf } from "../btf/Btf.ts"
+import type { Codec } from "../btf/Codec.ts"
+import type { GuestKernel } from "../memory/GuestKernel.ts"
+import type { KernelSpace } from "../memory/KernelSpace.ts"
+import type { BpfLayouts } from "./BpfLayouts.ts"
+import type { EntryWalk } from "./EntryWalk.ts"
+import type { KernelObjects } from "./KernelObjects.ts"
+import type { MapInfo } from "./MapInfo.ts"
+import type { PerCpuCopies } from "./PerCpuCopies.ts"
+import type { Details } from "./Report.ts"
+
+/** No kernel object that is read here is longer, in bytes; what claims to be is corrupted. */
+export const OBJECT_LIMIT = 2 ** 16
+
+/** A map of a guest, and what its reader may need. */
+export interface GuestMap {
+  readonly info: MapInfo
+  /** The number of its type, `enum bpf_map_type`. */
+  readonly type: number
+  /** `btf_vmlinux_value_type_id`: of struct_ops maps, else 0. */
+  readonly kernelTypeId: number
+  /** The page number and offset of its `struct bpf_map`, with which the struct of its type begins. */
+  readonly page: number
+  readonly offset: number
+  readonly kernel: typeof GuestKernel.Service
+  readonly space: KernelSpace
+  /** Another cursor over the same memory, for what is looked at beside a walk. */
+  readonly aside: KernelSpace
+  readonly copies: PerCpuCopies
+  readonly layouts: BpfLayouts
+  readonly objects: KernelObjects
+  /** The types of the `struct btf` at an address; the kernel's own for its vmlinux. */
+  readonly typesAt: (address: bigint) => Either.Either<Btf, string>
+}
+
+/** How a map is read. */
+export interface MapReading {
+  readonly walk: () => EntryWalk
+  /** Instead of the map's own, where its BTF does not describe what the walk gives. */
+  readonly key?: Codec
+  readonly value?: Codec
+  /** What the map says of itself beyond its entries. */
+  readonly details?: Details
+}
+
+/** Gets ready to read a map of one type, or says why it cannot. */
+export type MapOpener = (map: GuestMap) => Either.Either<MapReading, { readonly message: string }>
+
+/** A map that contradicts itself. */
+export const corrupted = (what: string): { readonly message: string } => ({ message: `corrupted: ${what}` })

@@ -1,0 +1,234 @@
+import * as Either from "effect/Either"
+import { layout } from "../btf/Layout.ts"
+import type { RenderedValue } from "../btf/RenderedValue.ts"
+import { pointerOffset, pointerPage } from "../memory/KernelSpace.ts"
+import { ArrayWalk } from "./ArrayWalk.ts"
+import { derivedCodec, intOf, objectOf } from "./DerivedCodec.ts"
+import type { EntryWalk } from "./EntryWalk.ts"
+import { bucketsOf, hashTableOf, HashWalk } from "./HashWalk.ts"
+import { cgroupLayout, perfEventLayout, socketLayout } from "./KernelObjects.ts"
+import { layoutsOf } from "./LayoutsOf.ts"
+import { corrupted, type GuestMap, type MapOpener, type MapReading, OBJECT_LIMIT } from "./MapReading.ts"
+import { type Target, TargetWalk } from "./TargetWalk.ts"
+
+const eventEntryLayout = layoutsOf((btf) => layout(btf, "bpf_event_entry", ["event"]))
+const deviceTableLayout = layoutsOf((btf) => layout(btf, "bpf_dtab", ["netdev_map"]))
+const deviceHashLayout = layoutsOf((btf) => layout(btf, "bpf_dtab", ["dev_index_head", "n_buckets"]))
+const cpuTableLayout = layoutsOf((btf) => layout(btf, "bpf_cpu_map", ["cpu_map"]))
+const cpuLayout = layoutsOf((btf) => layout(btf, "bpf_cpu_map_entry", ["cpu", "value", "value.qsize", "prog"]))
+const xskTableLayout = layoutsOf((btf) => layout(btf, "xsk_map", ["xsk_map"]))
+const xskLayout = layoutsOf((btf) => layout(btf, "xdp_sock", ["sk", "dev", "queue_id"]))
+const socketTableLayout = layoutsOf((btf) => layout(btf, "bpf_stab", ["sks"]))
+const reuseportLayout = layoutsOf((btf) => layout(btf, "reuseport_array", ["ptrs"]))
+const socketHashLayout = layoutsOf((btf) => layout(btf, "bpf_shtab", ["buckets", "buckets_num"]))
+const socketBucketLayout = layoutsOf((btf) => layout(btf, "bpf_shtab_bucket", ["head.first"]))
+const socketElementLayout = layoutsOf((btf) => layout(btf, "bpf_shtab_elem", ["node.next", "key", "sk"]))
+const deviceLayout = layoutsOf((btf) =>
+  layout(btf, "bpf_dtab_netdev", ["dev", "idx", "val", "xdp_prog", "index_hlist.next"])
+)
+
+/** A map's table of pointers to objects, in the map itself or, with `indirect`, behind a pointer. */
+const slots = (
+  { info: { maxEntries }, kernel, offset, page, space }: GuestMap,
+  field: number,
+  indirect = false
+): Either.Either<() => EntryWalk, { readonly message: string }> => {
+  if (maxEntries * 8 > kernel.memory.size) {
+    return Either.left(corrupted(`${maxEntries} slots do not fit the guest's memory`))
+  }
+  if (!indirect) return Either.right(() => new ArrayWalk(space, page, offset + field, 8, maxEntries, undefined))
+  if (!space.window(page, offset + field, 8)) return Either.left({ message: space.faultText })
+  const tablePage = pointerPage(space.view, space.at)
+  const tableOffset = pointerOffset(space.view, space.at)
+  return Either.right(() => new ArrayWalk(space, tablePage, tableOffset, 8, maxEntries, undefined))
+}
+
+/** What `pointers` lead to; `describe` gets the place of `target.value`. */
+const reading = (
+  { aside }: GuestMap,
+  pointers: () => EntryWalk,
+  target: Target,
+  describe: (view: DataView, at: number) => RenderedValue
+): MapReading => ({ walk: () => new TargetWalk(pointers(), aside, target), value: derivedCodec(describe) })
+
+const readable = (size: number): number => Math.min(size, OBJECT_LIMIT)
+
+/**
+ * PROG_ARRAY: `{ id, name, type }` of each slot's program.
+ * @see kernel/bpf/arraymap.c `prog_fd_array_sys_lookup_elem`, v6.12
+ */
+export const openPrograms: MapOpener = (map) =>
+  Either.gen(function*() {
+    const { aux, program } = yield* map.layouts.program
+    const pointers = yield* slots(map, map.layouts.array.at.value)
+    const target = { follow: [program.at.aux], size: aux.at.id + 4, value: aux.at.id, length: 4 }
+    return reading(map, pointers, target, (view, at) => map.objects.program(view.getUint32(at, true)))
+  })
+
+/** What pointers to a `struct bpf_map` lead to: `{ id, name, type }` of the inner map. */
+const innerMaps = (map: GuestMap, pointers: () => EntryWalk): MapReading => {
+  const { id } = map.layouts.map.at
+  return reading(
+    map,
+    pointers,
+    { size: id + 4, value: id, length: 4 },
+    (view, at) => map.objects.map(view.getUint32(at, true))
+  )
+}
+
+/** ARRAY_OF_MAPS; kernel/bpf/arraymap.c `array_of_map_lookup_elem`, v6.12. */
+export const openArrayOfMaps: MapOpener = (map) =>
+  Either.map(slots(map, map.layouts.array.at.value), (pointers) => innerMaps(map, pointers))
+
+/** HASH_OF_MAPS: a hash map whose values are pointers; kernel/bpf/hashtab.c `htab_of_map_lookup_elem`, v6.12. */
+export const openHashOfMaps: MapOpener = (map) =>
+  Either.map(
+    hashTableOf(map, 8),
+    ({ shape, table }) => innerMaps(map, () => new HashWalk(map.space, shape, table, undefined))
+  )
+
+/** PERF_EVENT_ARRAY: each slot's event; include/linux/bpf.h `struct bpf_event_entry`, v6.12. */
+export const openPerfEvents: MapOpener = (map) =>
+  Either.gen(function*() {
+    const entry = yield* eventEntryLayout(map.kernel.btf)
+    const event = yield* perfEventLayout(map.kernel.btf)
+    const pointers = yield* slots(map, map.layouts.array.at.value)
+    const target = { follow: [entry.at.event], size: readable(event.size), value: 0, length: 0 }
+    return reading(map, pointers, target, (view, at) => map.objects.perfEventIn(view, at))
+  })
+
+/** CGROUP_ARRAY: each slot's cgroup; kernel/bpf/arraymap.c `cgroup_fd_array_get_ptr`, v6.12. */
+export const openCgroups: MapOpener = (map) =>
+  Either.gen(function*() {
+    const { size } = yield* cgroupLayout(map.kernel.btf)
+    const pointers = yield* slots(map, map.layouts.array.at.value)
+    const target = { size: readable(size), value: 0, length: 0 }
+    return reading(map, pointers, target, (view, at) => map.objects.cgroupIn(view, at))
+  })
+
+type DeviceLayout = Either.Either.Right<ReturnType<typeof deviceLayout>>
+
+/** `{ device, program }`; the program only where there is one. `at` is that of bpf(2)'s `struct bpf_devmap_val`. */
+const deviceCodec = ({ objects }: GuestMap, device: DeviceLayout) =>
+  derivedCodec((view, at) => {
+    const start = at - device.at.val
+    const program = view.getBigUint64(start + device.at.xdp_prog, true)
+    return objectOf({
+      device: objects.netDevice(view.getBigUint64(start + device.at.dev, true)),
+      program: program === 0n ? undefined : objects.programAt(program)
+    })
+  })
+
+/** DEVMAP: each slot's network device; kernel/bpf/devmap.c `struct bpf_dtab`, `struct bpf_dtab_netdev`, v6.12. */
+export const openDevices: MapOpener = (map) =>
+  Either.gen(function*() {
+    const { at } = yield* deviceTableLayout(map.kernel.btf)
+    const device = yield* deviceLayout(map.kernel.btf)
+    const pointers = yield* slots(map, at.netdev_map, true)
+    const target = { size: device.size, value: device.at.val, length: map.info.valueSize }
+    return { walk: () => new TargetWalk(pointers(), map.aside, target), value: deviceCodec(map, device) }
+  })
+
+/** DEVMAP_HASH: the same, in a hash by index. */
+export const openDeviceHash: MapOpener = (map) =>
+  Either.gen(function*() {
+    const table = yield* deviceHashLayout(map.kernel.btf)
+    const device = yield* deviceLayout(map.kernel.btf)
+    const found = yield* bucketsOf(map, {
+      buckets: table.at.dev_index_head,
+      count: table.at.n_buckets,
+      elements: map.info.maxEntries,
+      valueSize: map.info.valueSize,
+      end: 0n,
+      shape: {
+        bucketSize: 8,
+        bucketFirst: 0,
+        next: device.at["index_hlist.next"],
+        key: device.at.idx,
+        value: device.at.val,
+        elementSize: device.size
+      }
+    })
+    return { walk: () => new HashWalk(map.space, found.shape, found.table, undefined), value: deviceCodec(map, device) }
+  })
+
+/**
+ * CPUMAP: `{ cpu, qsize, program }` of each slot's queue; the program only where there is one.
+ * @see kernel/bpf/cpumap.c `struct bpf_cpu_map`, `struct bpf_cpu_map_entry`, v6.12
+ */
+export const openCpus: MapOpener = (map) =>
+  Either.gen(function*() {
+    const table = yield* cpuTableLayout(map.kernel.btf)
+    const { at, size } = yield* cpuLayout(map.kernel.btf)
+    const pointers = yield* slots(map, table.at.cpu_map, true)
+    const target = { size, value: at.value, length: map.info.valueSize }
+    return reading(map, pointers, target, (view, place) => {
+      const start = place - at.value
+      const program = view.getBigUint64(start + at.prog, true)
+      return objectOf({
+        cpu: intOf(view.getUint32(start + at.cpu, true)),
+        qsize: intOf(view.getUint32(start + at["value.qsize"], true)),
+        program: program === 0n ? undefined : map.objects.programAt(program)
+      })
+    })
+  })
+
+/** XSKMAP: `{ device, queue, socket }` of each slot; a socket that is not bound has no device; include/net/xdp_sock.h, v6.12. */
+export const openXdpSockets: MapOpener = (map) =>
+  Either.gen(function*() {
+    const table = yield* xskTableLayout(map.kernel.btf)
+    const { at, size } = yield* xskLayout(map.kernel.btf)
+    const pointers = yield* slots(map, table.at.xsk_map)
+    return reading(map, pointers, { size: readable(size), value: 0, length: 0 }, (view, start) =>
+      objectOf({
+        device: map.objects.netDevice(view.getBigUint64(start + at.dev, true)),
+        queue: intOf(view.getUint16(start + at.queue_id, true)),
+        socket: map.objects.socketIn(view, start + at.sk)
+      }))
+  })
+
+/** What pointers to a `struct sock` lead to; bpf(2) gives the cookie where a value has room for it. */
+const sockets = (map: GuestMap, pointers: () => EntryWalk) =>
+  Either.map(socketLayout(map.kernel.btf), ({ at, size }): MapReading => {
+    const cookie = at["__sk_common.skc_cookie"]
+    const target = { size: readable(size), value: cookie, length: map.info.valueSize === 8 ? 8 : 0 }
+    return reading(map, pointers, target, (view, place) => map.objects.socketIn(view, place - cookie))
+  })
+
+/** SOCKMAP; net/core/sock_map.c `struct bpf_stab`, v6.12. */
+export const openSockets: MapOpener = (map) =>
+  Either.gen(function*() {
+    const { at } = yield* socketTableLayout(map.kernel.btf)
+    return yield* sockets(map, yield* slots(map, at.sks, true))
+  })
+
+/** REUSEPORT_SOCKARRAY; kernel/bpf/reuseport_array.c `struct reuseport_array`, v6.12. */
+export const openReuseport: MapOpener = (map) =>
+  Either.gen(function*() {
+    const { at } = yield* reuseportLayout(map.kernel.btf)
+    return yield* sockets(map, yield* slots(map, at.ptrs))
+  })
+
+/** SOCKHASH; net/core/sock_map.c `struct bpf_shtab`, `struct bpf_shtab_bucket`, `struct bpf_shtab_elem`, v6.12. */
+export const openSocketHash: MapOpener = (map) =>
+  Either.gen(function*() {
+    const table = yield* socketHashLayout(map.kernel.btf)
+    const bucket = yield* socketBucketLayout(map.kernel.btf)
+    const element = yield* socketElementLayout(map.kernel.btf)
+    const found = yield* bucketsOf(map, {
+      buckets: table.at.buckets,
+      count: table.at.buckets_num,
+      elements: map.info.maxEntries,
+      valueSize: 8,
+      end: 0n,
+      shape: {
+        bucketSize: bucket.size,
+        bucketFirst: bucket.at["head.first"],
+        next: element.at["node.next"],
+        key: element.at.key,
+        value: element.at.sk,
+        elementSize: element.at.key + map.info.keySize
+      }
+    })
+    return yield* sockets(map, () => new HashWalk(map.space, found.shape, found.table, undefined))
+  })

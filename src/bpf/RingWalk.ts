@@ -1,0 +1,129 @@
+import * as Either from "effect/Either"
+import { layout } from "../btf/Layout.ts"
+import { ringBufferOffsets } from "../btf/offsets/RingBuffer.ts"
+import { kvaOffset, kvaPage } from "../core/Address.ts"
+import type { KernelSpace } from "../memory/KernelSpace.ts"
+import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "./DerivedCodec.ts"
+import { type EntryWalk, Trouble } from "./EntryWalk.ts"
+import { layoutsOf } from "./LayoutsOf.ts"
+import { corrupted, type MapOpener } from "./MapReading.ts"
+
+/** `BPF_RINGBUF_HDR_SZ`, `BPF_RINGBUF_BUSY_BIT`, `BPF_RINGBUF_DISCARD_BIT`; include/uapi/linux/bpf.h, v6.12. */
+const HEADER = 8
+const BUSY = 0x8000_0000
+const DISCARDED = 0x4000_0000
+const LENGTH = 0x3fff_ffff
+
+/** A ring's bytes, which the kernel maps twice in a row, and the positions that bound what is in it. */
+interface Ring {
+  readonly page: number
+  readonly offset: number
+  readonly size: number
+  readonly consumer: number
+  readonly producer: number
+}
+
+/**
+ * The records of a RINGBUF or USER_RINGBUF that are not consumed yet. bpf(2) has no keys here: the key is the record's
+ * position, a count of bytes since the ring was made. A record that wraps is in one piece: the kernel maps the ring twice.
+ * @see kernel/bpf/ringbuf.c `struct bpf_ringbuf`, `struct bpf_ringbuf_hdr`, `__bpf_user_ringbuf_peek`, v6.12
+ */
+export class RingWalk implements EntryWalk {
+  readonly keyView = new DataView(new ArrayBuffer(8))
+  readonly keyAt = 0
+  readonly keyLength = 8
+  valueView: DataView
+  /** Behind the record's header, which a codec may look at. */
+  valueAt = 0
+  valueLength = 0
+  readonly trouble = new Trouble()
+  private position: number
+
+  constructor(private readonly space: KernelSpace, private readonly ring: Ring) {
+    this.position = ring.consumer
+    this.valueView = space.view
+  }
+
+  next(): boolean {
+    const { offset, page, producer, size } = this.ring
+    while (this.position < producer) {
+      const position = this.position
+      const at = offset + position % size
+      if (!this.space.window(page, at, HEADER)) return this.end(`record at ${position}: ${this.space.faultText}`)
+      const length = this.space.view.getUint32(this.space.at, true) & LENGTH
+      this.position += Math.ceil((length + HEADER) / 8) * 8
+      if (this.position > producer) {
+        return this.end(`record at ${position}: has ${length} bytes, ${producer - position - HEADER} are left`)
+      }
+      if (!this.space.window(page, at, HEADER + length)) {
+        this.trouble.add(`record at ${position}: ${this.space.faultText}`)
+        continue
+      }
+      this.keyView.setBigUint64(0, BigInt(position), true)
+      this.valueView = this.space.view
+      this.valueAt = this.space.at + HEADER
+      this.valueLength = length
+      return true
+    }
+    return false
+  }
+
+  value(): boolean {
+    return true
+  }
+
+  /** Without a header there is no next record. */
+  private end(problem: string): false {
+    this.trouble.add(`${problem}; walk ended`)
+    this.position = this.ring.producer
+    return false
+  }
+}
+
+const positionCodec = derivedCodec((view, at) => intOf(view.getBigUint64(at, true)))
+
+/** `{ state, length, data }`: a busy record is reserved and still being written. */
+const recordCodec = derivedCodec((view, at, length) => {
+  const header = view.getUint32(at - HEADER, true)
+  const state = (header & BUSY) !== 0 ? "busy" : (header & DISCARDED) !== 0 ? "discarded" : "committed"
+  return objectOf({ state: stringOf(state), length: intOf(length), data: hexOf(view, at, length) })
+})
+
+const ringLayouts = layoutsOf((btf) =>
+  Either.gen(function*() {
+    return { ...(yield* ringBufferOffsets.resolve(btf)), bytes: yield* layout(btf, "bpf_ringbuf", ["data"]) }
+  })
+)
+
+export const openRing: MapOpener = ({ info, kernel, offset, page, space }) =>
+  Either.gen(function*() {
+    const { bytes: { at: { data } }, map, ring } = yield* ringLayouts(kernel.btf)
+    const unreadable = () => Either.left({ message: space.faultText })
+    if (!space.window(page, offset + map.at.rb, 8)) return yield* unreadable()
+    const address = space.view.getBigUint64(space.at, true)
+    const read = (field: number): number => {
+      const value = space.u64(address + BigInt(field))
+      return value === undefined ? NaN : Number(value)
+    }
+    const [mask, consumer, producer] = [ring.at.mask, ring.at.consumer_pos, ring.at.producer_pos].map(read)
+    if (Number.isNaN(mask + consumer + producer)) return yield* unreadable()
+    const size = mask + 1
+    const pending = ring.at.pending_pos === undefined ? undefined : read(ring.at.pending_pos)
+    // User space writes one of the positions and may write nonsense.
+    const inOrder = consumer <= producer && producer - consumer <= size && producer <= Number.MAX_SAFE_INTEGER
+    if (size !== info.maxEntries || !inOrder || consumer % 8 !== 0 || producer % 8 !== 0) {
+      return yield* Either.left(
+        corrupted(
+          `consumer at ${consumer}, producer at ${producer} of a ring of ${size} bytes, made as ${info.maxEntries}`
+        )
+      )
+    }
+    const bytes = address + BigInt(data)
+    const where = { page: kvaPage(bytes), offset: kvaOffset(bytes), size, consumer, producer }
+    return {
+      walk: () => new RingWalk(space, where),
+      key: positionCodec,
+      value: recordCodec,
+      details: { size, consumer, producer, ...(pending === undefined ? {} : { pending }) }
+    }
+  })

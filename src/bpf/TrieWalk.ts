@@ -1,0 +1,135 @@
+import * as Either from "effect/Either"
+import { layout } from "../btf/Layout.ts"
+import { type KernelSpace, pointerOffset, pointerPage } from "../memory/KernelSpace.ts"
+import { type EntryWalk, Trouble } from "./EntryWalk.ts"
+import { layoutsOf } from "./LayoutsOf.ts"
+import { corrupted, type GuestMap, type MapOpener } from "./MapReading.ts"
+
+/** Where a trie's nodes keep their parts: `struct lpm_trie_node`, in bytes. */
+interface TrieShape {
+  readonly child: number
+  readonly prefixLength: number
+  readonly flags: number
+  readonly data: number
+}
+
+/** `LPM_TREE_NODE_FLAG_IM`: a node that only joins two others; kernel/bpf/lpm_trie.c, v6.12. */
+const INTERMEDIATE = 1
+/** `LPM_DATA_SIZE_MAX`: bytes of a key behind its prefix length. */
+const MOST_DATA = 256
+
+/**
+ * Every element of an LPM_TRIE, shorter prefixes before the longer ones they contain. The key is a `struct
+ * bpf_lpm_trie_key`: the prefix's length, then its bytes.
+ *
+ * Below a node prefixes only get longer: a child that breaks that is reported and left, which ends every cycle. Branches
+ * that lead into one another end with `nodeLimit`.
+ * @see kernel/bpf/lpm_trie.c `struct lpm_trie`, `struct lpm_trie_node`, v6.12
+ */
+export class TrieWalk implements EntryWalk {
+  readonly keyView: DataView
+  readonly keyAt = 0
+  readonly keyLength: number
+  valueView: DataView
+  valueAt = 0
+  readonly trouble = new Trouble()
+  /** Nodes to be visited: page, offset, the least prefix length they may have. */
+  private readonly pages: Float64Array
+  private readonly offsets: Int32Array
+  private readonly least: Int32Array
+  private depth = 0
+  private visited = 0
+
+  constructor(
+    private readonly space: KernelSpace,
+    private readonly shape: TrieShape,
+    rootPage: number,
+    rootOffset: number,
+    private readonly dataSize: number,
+    readonly valueLength: number,
+    private readonly nodeLimit: number
+  ) {
+    this.keyLength = 4 + dataSize
+    this.keyView = new DataView(new ArrayBuffer(this.keyLength))
+    this.valueView = space.view
+    const deepest = dataSize * 8 + 3
+    this.pages = new Float64Array(deepest)
+    this.offsets = new Int32Array(deepest)
+    this.least = new Int32Array(deepest)
+    this.push(rootPage, rootOffset, 0)
+  }
+
+  next(): boolean {
+    const { shape, space } = this
+    while (this.depth > 0) {
+      const page = this.pages[--this.depth]
+      const offset = this.offsets[this.depth]
+      const least = this.least[this.depth]
+      if (++this.visited > this.nodeLimit) {
+        this.trouble.add(`more nodes than the map can have (${this.nodeLimit}); walk ended`)
+        this.depth = 0
+        return false
+      }
+      if (!space.window(page, offset, shape.data + this.dataSize + this.valueLength)) {
+        this.trouble.add(`node below prefix length ${least}: ${space.faultText}`)
+        continue
+      }
+      const { at, view } = space
+      const length = view.getUint32(at + shape.prefixLength, true)
+      if (length < least || length > this.dataSize * 8) {
+        this.trouble.add(`a node of prefix length ${length} where ${least} to ${this.dataSize * 8} can be; left`)
+        continue
+      }
+      const flags = view.getUint32(at + shape.flags, true)
+      for (let side = 1; side >= 0; side--) {
+        const child = at + shape.child + side * 8
+        this.push(pointerPage(view, child), pointerOffset(view, child), length + 1)
+      }
+      if ((flags & INTERMEDIATE) !== 0) continue
+      this.keyView.setUint32(0, length, true)
+      for (let byte = 0; byte < this.dataSize; byte++) {
+        this.keyView.setUint8(4 + byte, view.getUint8(at + shape.data + byte))
+      }
+      this.valueView = view
+      this.valueAt = at + shape.data + this.dataSize
+      return true
+    }
+    return false
+  }
+
+  value(): boolean {
+    return true
+  }
+
+  /** There is room: a node is taken off before its two children, and prefixes grow. */
+  private push(page: number, offset: number, least: number): void {
+    if (page === 0 && offset === 0) return
+    this.pages[this.depth] = page
+    this.offsets[this.depth] = offset
+    this.least[this.depth++] = least
+  }
+}
+
+const trieLayouts = layoutsOf((btf) =>
+  Either.gen(function*() {
+    return {
+      trie: yield* layout(btf, "lpm_trie", ["root"]),
+      node: yield* layout(btf, "lpm_trie_node", ["child", "prefixlen", "flags", "data"])
+    }
+  })
+)
+
+export const openTrie: MapOpener = ({ info, kernel, offset, page, space }: GuestMap) =>
+  Either.gen(function*() {
+    const { node, trie } = yield* trieLayouts(kernel.btf)
+    const { keySize, maxEntries, valueSize } = info
+    const dataSize = keySize - 4
+    if (dataSize < 1 || dataSize > MOST_DATA) return yield* Either.left(corrupted(`keys of ${keySize} bytes`))
+    if (!space.window(page, offset + trie.at.root, 8)) return yield* Either.left({ message: space.faultText })
+    const rootPage = pointerPage(space.view, space.at)
+    const rootOffset = pointerOffset(space.view, space.at)
+    // n elements need at most n - 1 nodes that join them.
+    const limit = Math.min(maxEntries * 2, Math.ceil(kernel.memory.size / node.at.data))
+    const shape = { child: node.at.child, prefixLength: node.at.prefixlen, flags: node.at.flags, data: node.at.data }
+    return { walk: () => new TrieWalk(space, shape, rootPage, rootOffset, dataSize, valueSize, limit) }
+  })

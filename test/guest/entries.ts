@@ -1,0 +1,49 @@
+import { assert } from "@effect/vitest"
+import type { MapInfo } from "../../src/bpf/MapInfo.ts"
+import type { MapEntry } from "../../src/bpf/MapReader.ts"
+import { type RenderedValue, toJson } from "../../src/btf/RenderedValue.ts"
+import { NotPrinted, type PrintedEntry, type PrintedMap } from "../support/bpftool.ts"
+
+export const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")
+export const plain = (value: RenderedValue | undefined) => value === undefined ? null : toJson(value)
+
+/** An entry of ours in the shape of the printed ones. */
+export const comparable = (entry: MapEntry) =>
+  "cpus" in entry
+    ? {
+      keyHex: hexOf(entry.keyBytes),
+      valuesHex: entry.cpuBytes.map((bytes) => hexOf(bytes!)),
+      plain: { key: plain(entry.key), cpus: entry.cpus.map(plain) }
+    }
+    : {
+      keyHex: hexOf(entry.keyBytes),
+      valuesHex: [hexOf(entry.valueBytes)],
+      plain: { key: plain(entry.key), value: plain(entry.value) }
+    }
+
+export const byKey = <A extends { readonly keyHex: string }>(entries: ReadonlyArray<A>): ReadonlyArray<A> =>
+  [...entries].sort((a, b) => a.keyHex < b.keyHex ? -1 : 1)
+
+/** What bpftool lists of a map. */
+export const listed = (
+  { btfId, flags, id, keySize, maxEntries, name, type, valueSize }: MapInfo
+): PrintedMap => ({ id, name, type, flags, keySize, valueSize, maxEntries, btfId })
+
+/** Equal bytes, and equal plain JSON: both lists ordered by key. */
+export const compareEntries = (
+  info: MapInfo,
+  ours: ReadonlyArray<ReturnType<typeof comparable>>,
+  expected: ReadonlyArray<PrintedEntry>
+): void => {
+  const where = `map ${info.id} ${info.name} (${info.type})`
+  assert.strictEqual(ours.length, expected.length, `${where}: number of entries`)
+  for (const [index, theirs] of expected.entries()) {
+    const entry = ours[index]
+    const at = `${where}, key ${theirs.keyHex}`
+    assert.strictEqual(entry.keyHex, theirs.keyHex, at)
+    assert.deepStrictEqual(entry.valuesHex, [...theirs.valuesHex], at)
+    // bpftool cannot print floating point at all; the bytes above still had to be equal.
+    if (theirs.plain instanceof NotPrinted) assert.strictEqual(info.name, "array_reals", at)
+    else assert.deepStrictEqual<unknown>(entry.plain, theirs.plain, at)
+  }
+}
