@@ -7,24 +7,10 @@ cd "$(dirname "$0")/.."
 sh scripts/setup.sh
 
 say() { printf 'kernel: %s\n' "$*" >&2; }
+. scripts/debian.sh
 
-# flex and bison make kconfig, bc its timer constants, python3 libbpf's list of helpers; libelf-dev is for objtool and
-# resolve_btfids. The schedulers want clang 16 or later (tools/sched_ext/README.md).
-packages="gcc make flex bison bc libelf-dev python3-minimal linux-source-6.12 clang-19"
-
-missing=""
-for package in $packages; do
-  [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing="$missing $package"
-done
-if [ -n "$missing" ]; then
-  say "installing Debian packages:$missing"
-  if [ "$(id -u)" = 0 ]; then as_root=""; else as_root="sudo"; fi
-  $as_root apt-get update -qq >&2
-  # shellcheck disable=SC2086 # a list of words
-  DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
-else
-  say "Debian packages: all there"
-fi
+# The schedulers want clang 16 or later (tools/sched_ext/README.md).
+debian_packages linux-source-6.12 clang-19
 
 source=/usr/src/linux-source-6.12.tar.xz
 key="$(node dist/bin/ktstr.cjs kernel build --tarball "$source")"

@@ -5,28 +5,19 @@ set -eu
 cd "$(dirname "$0")/.."
 
 say() { printf 'setup: %s\n' "$*" >&2; }
+. scripts/debian.sh
 
 # qemu boots guests; busybox is their user space; bpftool loads BPF objects there and judges our answers; clang and
 # libbpf's headers compile those objects; gcc and those after it build kernels. The rest judges our answers in the tests:
 # pahole, cpio, readelf, file, lz4, xz.
-packages="qemu-system-x86 busybox-static bpftool clang libbpf-dev linux-libc-dev gcc make flex bison bc libelf-dev git python3-minimal \
-  dwarves cpio binutils file lz4 xz-utils zstd"
+packages="qemu-system-x86 busybox-static bpftool clang libbpf-dev linux-libc-dev"
+packages="$packages gcc make flex bison bc libelf-dev git python3-minimal dwarves cpio binutils file lz4 xz-utils zstd"
 
-missing=""
-for package in $packages; do
-  [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing="$missing $package"
-done
-if [ -n "$missing" ]; then
-  say "installing Debian packages:$missing"
-  if [ "$(id -u)" = 0 ]; then as_root=""; else as_root="sudo"; fi
-  $as_root apt-get update -qq >&2
-  # shellcheck disable=SC2086 # a list of words
-  DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
-elif [ -z "$(apt-cache search --names-only '^linux-image-6.12-cloud-amd64$' 2>/dev/null)" ]; then
+# shellcheck disable=SC2086 # a list of words
+debian_packages $packages
+if [ -z "$(apt-cache search --names-only '^linux-image-6.12-cloud-amd64$' 2>/dev/null)" ]; then
   say "refreshing apt's lists: they hold no 6.12 kernel"
-  if [ "$(id -u)" = 0 ]; then apt-get update -qq >&2; else sudo apt-get update -qq >&2; fi
-else
-  say "Debian packages: all there"
+  as_root apt-get update -qq >&2
 fi
 
 if [ node_modules/.package-lock.json -nt package-lock.json ]; then
