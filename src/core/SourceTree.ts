@@ -142,17 +142,18 @@ const openDirectory = (path: string, temporary: string) =>
     const left = yield* leftByBuild(path)
     if (left === undefined) return { directory: path }
     const directory = join(temporary, "source")
-    const why = yield* stage(`copy ${path}, which has been built in`)(copyTree(path, directory))
-    if (why !== undefined) {
-      return yield* new SourceInvalid({
+    const copied = Effect.flatMap(copyTree(path, directory), (why) =>
+      why === undefined ? Effect.void : new SourceInvalid({
         source: path,
         why: `it has been built in (${left}), so git is asked for its own files, and says: ${why}`,
         mend: "run `make mrproper` there, which also removes its .config"
-      })
-    }
+      }))
+    yield* stage(`copy ${path}, which has been built in`)(copied)
     yield* versionOf(directory, "add its files to git")
     const config = yield* ownConfig(path)
-    if (config === undefined) return { directory }
+    if (config === undefined) {
+      return { directory }
+    }
     const file = join(temporary, "user.config")
     const fs = yield* FileSystem.FileSystem
     yield* Effect.mapError(fs.writeFile(file, config), refused(file))
