@@ -14,7 +14,7 @@ import { KernelResolver } from "./core/KernelResolver.ts"
 import { stage } from "./core/Progress.ts"
 import { lastWords } from "./kvm/Init.ts"
 import { makeInitramfs } from "./kvm/Initramfs.ts"
-import { VmEngine, type VmSpec } from "./kvm/VmEngine.ts"
+import { type Vm, VmEngine, type VmSpec } from "./kvm/VmEngine.ts"
 import { GuestKernel } from "./memory/GuestKernel.ts"
 
 /** A kernel that stands still, ready to be read: what a dump says first, the kernel, and its maps. */
@@ -53,19 +53,16 @@ export const openImage = Effect.fn("Ktstr.openImage")(
   }
 )
 
-/**
- * Boot a kernel in a VM, wait until its script has ended, freeze it and attach to its memory. The guest stands still
- * while the scope is open, and is gone after it.
- */
-export const bootAndFreeze = Effect.fn("Ktstr.bootAndFreeze")(function*(options: BootOptions) {
+/** Boot a kernel in a VM and wait until its script has ended. The guest goes on running until the scope closes. */
+export const boot = Effect.fn("Ktstr.boot")(function*(options: BootOptions) {
   const { image, release } = yield* stage(`kernel ${options.kernel}`)(
     Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(options.kernel))
   )
   const initramfs = yield* stage("initramfs")(makeInitramfs({ includes: options.includes, script: options.script }))
   const engine = yield* VmEngine
-  const vm = yield* stage(`boot ${release}${options.script === undefined ? "" : " and run the script"}`)(
+  return yield* stage(`boot ${release}${options.script === undefined ? "" : " and run the script"}`)(
     Effect.gen(function*() {
-      const vm = yield* engine.boot({ ...options, kernel: image, initramfs })
+      const vm: Vm = yield* engine.boot({ ...options, kernel: image, initramfs })
       const status = yield* vm.awaitReady
       if (status !== 0) {
         return yield* new ScriptFailed({ status, lastLines: scriptLines(yield* vm.consoleTail).slice(-3) })
@@ -73,14 +70,26 @@ export const bootAndFreeze = Effect.fn("Ktstr.bootAndFreeze")(function*(options:
       return vm
     })
   )
+})
+
+/** Freeze a VM that `boot` gave, and attach to its memory: it stands still while the scope is open. */
+export const freezeAndAttach = Effect.fn("Ktstr.freezeAndAttach")(function*(vm: Vm, name: string) {
   const start = performance.now()
   const frozen = yield* stage("freeze")(vm.freeze)
   const millis = Math.round((performance.now() - start) * 10) / 10
-  const kernel = yield* stage("attach")(GuestKernel.fromMemory(frozen.memory, `memory of ${options.kernel}`))
+  const kernel = yield* stage("attach")(GuestKernel.fromMemory(frozen.memory, `memory of ${name}`))
   return yield* snapshot(kernel, {
-    source: { kind: "vm", engine: `qemu (${vm.acceleration.by})`, kernel: options.kernel },
+    source: { kind: "vm", engine: `qemu (${vm.acceleration.by})`, kernel: name },
     freeze: { at: new Date(frozen.takenAt).toISOString(), millis, cpus: vm.topology.cpus }
   })
+})
+
+/**
+ * Boot a kernel in a VM, wait until its script has ended, freeze it and attach to its memory. The guest stands still
+ * while the scope is open, and is gone after it.
+ */
+export const bootAndFreeze = Effect.fn("Ktstr.bootAndFreeze")(function*(options: BootOptions) {
+  return yield* freezeAndAttach(yield* boot(options), options.kernel)
 })
 
 /** The console's lines without those of the kernel and of our init. */

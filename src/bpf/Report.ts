@@ -32,8 +32,9 @@ export type Details = typeof Details.Type
  * `value`, or in per-CPU maps `cpus`, whose element n is CPU n's copy (null: no such CPU, or unreadable).
  */
 export const Entry = Schema.Union(
-  Schema.Struct({ key: PlainJson, value: PlainJson }),
-  Schema.Struct({ key: PlainJson, cpus: Schema.Array(PlainJson) })
+  // first: `PlainJson` takes a value that is not there, so the other would take these and drop `cpus`
+  Schema.Struct({ key: PlainJson, cpus: Schema.Array(PlainJson) }),
+  Schema.Struct({ key: PlainJson, value: PlainJson })
 ).annotations({ identifier: "Entry" })
 
 /** `frozen`: read while its kernel stood still; `racing`: while it ran; `unseen`: this source cannot see the entries. */
@@ -61,20 +62,24 @@ export type ProgramInfo = typeof ProgramInfo.Type
 /** Where the dump was read from. */
 export const Source = Schema.Union(
   Schema.Struct({ kind: Schema.Literal("vm"), engine: Schema.String, kernel: Schema.String }),
-  Schema.Struct({ kind: Schema.Literal("image"), path: Schema.String })
+  Schema.Struct({ kind: Schema.Literal("image"), path: Schema.String }),
+  Schema.Struct({ kind: Schema.Literal("live") })
 ).annotations({ identifier: "Source" })
 export type Source = typeof Source.Type
 
-/** The kernel that was read: `uname -r`, page-table levels, and how far KASLR moved its image (bytes, hex). */
+/**
+ * The kernel that was read: `uname -r`, page-table levels, and how far KASLR moved its image (bytes, hex). The last two
+ * are null of the running kernel, which bpf(2) does not tell.
+ */
 export const Kernel = Schema.Struct({
   release: Schema.String,
-  pageTableLevels: Schema.Literal(4, 5),
-  kaslrOffset: Schema.String,
+  pageTableLevels: Schema.NullOr(Schema.Literal(4, 5)),
+  kaslrOffset: Schema.NullOr(Schema.String),
   possibleCpus: Schema.Int
 }).annotations({ identifier: "Kernel" })
 export type Kernel = typeof Kernel.Type
 
-/** How the kernel stood still: milliseconds from asking to every CPU stopped. Null in a dump of an image. */
+/** How the kernel stood still: milliseconds from asking to every CPU stopped. Null of an image, and of the running kernel. */
 export const Freeze = Schema.Struct({
   at: Schema.String.annotations({ description: "wall-clock time of the host, ISO 8601" }),
   millis: Schema.Number,
@@ -113,14 +118,14 @@ export const DumpRecord = Schema.Union(
     id: Schema.Int,
     name: Schema.String,
     key: PlainJson,
-    value: PlainJson
+    cpus: Schema.Array(PlainJson)
   }),
   Schema.Struct({
     record: Schema.Literal("entry"),
     id: Schema.Int,
     name: Schema.String,
     key: PlainJson,
-    cpus: Schema.Array(PlainJson)
+    value: PlainJson
   }),
   Schema.Struct({
     record: Schema.Literal("mapEnd"),

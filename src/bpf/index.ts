@@ -1,9 +1,16 @@
+export { Change, DiffDocument, FieldChange } from "./DiffChange.ts"
+export { parseDump } from "./DiffInput.ts"
 export { type Dump, jsonDocument, ndjsonRecords } from "./DumpWriter.ts"
 export { type EntryWalk, Trouble } from "./EntryWalk.ts"
 export { layerGuestMaps, makeGuestMapAccessor } from "./GuestMapAccessor.ts"
+export { Attachment, Link } from "./Link.ts"
+export { listLinks } from "./LinkWalk.ts"
 export { BpfUnreadable, type Listing, MapAccessor, MapNotFound, MapProblem } from "./MapAccessor.ts"
 export { MapInfo } from "./MapInfo.ts"
 export { decodeEntry, type MapEntry, type MapReader, problemOf } from "./MapReader.ts"
+export { type MapAssignment, MapWriteError, type MapWritten, writeMaps } from "./MapWrite.ts"
+export { Program, ProgramTarget } from "./Program.ts"
+export { listPrograms } from "./ProgramWalk.ts"
 export {
   Consistency,
   Details,
@@ -18,3 +25,13 @@ export {
   ProgramInfo,
   Source
 } from "./Report.ts"
+export {
+  type DiffEntry,
+  type DiffMap,
+  type DiffSide,
+  diffSnapshots,
+  NotADump,
+  sideOfDocument,
+  sideOfReaders
+} from "./SnapshotDiff.ts"
+export { encodeAt, EncodeError, encodeValue } from "./ValueEncoder.ts"

@@ -1,17 +1,23 @@
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
 import { btf } from "./btfCommand.ts"
+import { diff } from "./diffCommand.ts"
 import { kernel } from "./kernelCommand.ts"
-import { filter, mapName, output, schema, target } from "./options.ts"
+import { links } from "./linksCommand.ts"
+import { filter, mapName, out, output, schema, target } from "./options.ts"
+import { progs } from "./progsCommand.ts"
+import { watch } from "./watchCommand.ts"
+import { write } from "./writeCommand.ts"
 
 // The handlers' modules are imported when they run: `ktstr --help` must not load what only a dump needs.
 const dump = Command.make("dump", {
   ...target,
   ...output,
   ...filter,
+  out,
   schema
 }, (config) => Effect.flatMap(Effect.promise(() => import("./dump.ts")), (module) => module.dump(config))).pipe(
-  Command.withDescription("Print the BPF maps of a frozen kernel, entry by entry, with their C types")
+  Command.withDescription("Print the BPF maps of a kernel, entry by entry, with their C types")
 )
 
 const list = Command.make(
@@ -19,7 +25,7 @@ const list = Command.make(
   { ...target, ...output, type: filter.type, map: filter.map },
   (config) => Effect.flatMap(Effect.promise(() => import("./maps.ts")), (module) => module.list(config))
 ).pipe(
-  Command.withDescription("List the BPF maps of a frozen kernel")
+  Command.withDescription("List the BPF maps of a kernel")
 )
 
 const show = Command.make(
@@ -31,8 +37,8 @@ const show = Command.make(
 )
 
 const maps = Command.make("maps").pipe(
-  Command.withDescription("List the BPF maps of a frozen kernel, or show one"),
-  Command.withSubcommands([list, show])
+  Command.withDescription("List the BPF maps of a kernel, show one, or write into one"),
+  Command.withSubcommands([list, show, write])
 )
 
 const doctor = Command.make(
@@ -48,5 +54,5 @@ export const ktstr = Command.make("ktstr").pipe(
   Command.withDescription(
     "Boot a Linux kernel in a throw-away VM, freeze it, and show its BPF maps with C types, from its memory alone"
   ),
-  Command.withSubcommands([dump, maps, kernel, btf, doctor])
+  Command.withSubcommands([dump, maps, progs, links, diff, watch, kernel, btf, doctor])
 )

@@ -2,29 +2,42 @@ import * as Effect from "effect/Effect"
 import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
 import { type Dump, jsonDocument, ndjsonRecords } from "../bpf/DumpWriter.ts"
+import type { MapAccessor } from "../bpf/MapAccessor.ts"
 import type { MapInfo } from "../bpf/MapInfo.ts"
 import { typeNames } from "../bpf/MapType.ts"
-import { DumpDocument } from "../bpf/Report.ts"
-import type { Snapshot } from "../Ktstr.ts"
+import { DumpDocument, type Header } from "../bpf/Report.ts"
+import type { Btf } from "../btf/Btf.ts"
 import { UsageError } from "./exit.ts"
 import type { Filter, Output, Target } from "./options.ts"
 import { writePieces, writeText } from "./Output.ts"
 import { dumpText } from "./present.ts"
-import { format, Live, openTarget } from "./snapshot.ts"
+import { format, Live, openMaps } from "./snapshot.ts"
 import { duration, layer as stagesLayer } from "./Stages.ts"
+import { writeFile } from "./writeFile.ts"
+
+/** A kernel whose maps are printed, whatever it is read from. */
+interface Snapshot {
+  readonly header: Header
+  readonly kernel: { readonly release: string; readonly btf: Btf }
+  readonly maps: typeof MapAccessor.Service
+}
 
 /** Entries of a map that are shown to people when no limit is given. */
 const LIMIT_FOR_PEOPLE = 64
 
-export const dump = (config: Target & Output & Filter & { readonly schema: boolean }) =>
+export const dump = (
+  config: Target & Output & Filter & { readonly out: Option.Option<string>; readonly schema: boolean }
+) =>
   config.schema ? writeText(`${JSON.stringify(JSONSchema.make(DumpDocument), null, 2)}\n`) : Effect.gen(function*() {
-    const as = yield* format(config)
-    const snapshot = yield* openTarget(config)
-    yield* printDump(snapshot, as, config)
+    const asked = yield* format(config)
+    // a file is for `ktstr diff` and scripts
+    const as = Option.isSome(config.out) && asked === "text" ? "json" : asked
+    const snapshot = yield* openMaps(config)
+    yield* printDump(snapshot, as, config, Option.getOrUndefined(config.out))
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(stagesLayer))
 
-/** Print a snapshot's maps, those that the filter keeps. */
-export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", filter: Filter) =>
+/** Print a snapshot's maps, those that the filter keeps, on stdout or into a file. */
+export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", filter: Filter, out?: string) =>
   Effect.gen(function*() {
     const { header, maps } = snapshot
     const { items, problems } = yield* maps.maps
@@ -41,7 +54,8 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
       limit
     }
     const start = performance.now()
-    yield* writePieces(as === "json" ? jsonDocument(dump) : as === "ndjson" ? ndjsonRecords(dump) : dumpText(dump))
+    const pieces = as === "json" ? jsonDocument(dump) : as === "ndjson" ? ndjsonRecords(dump) : dumpText(dump)
+    yield* out === undefined ? writePieces(pieces) : writeFile(out, pieces)
     // no stage: its spinner would run through the text on a terminal
     process.stderr.write(`  read and print: ${duration(performance.now() - start)}\n`)
   })

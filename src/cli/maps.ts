@@ -3,13 +3,13 @@ import { printDump, select } from "./dump.ts"
 import type { Filter, Output, Target } from "./options.ts"
 import { writeText } from "./Output.ts"
 import { headerText, mapTable, problemLines } from "./present.ts"
-import { format, Live, openTarget } from "./snapshot.ts"
+import { format, Live, openMaps } from "./snapshot.ts"
 import * as Stages from "./Stages.ts"
 
 export const list = (config: Target & Output & Pick<Filter, "map" | "type">) =>
   Effect.gen(function*() {
     const as = yield* format(config)
-    const snapshot = yield* openTarget(config)
+    const snapshot = yield* openMaps(config)
     const { items, problems } = yield* snapshot.maps.maps
     const maps = yield* select(snapshot, items, config)
     switch (as) {
@@ -30,6 +30,6 @@ export const list = (config: Target & Output & Pick<Filter, "map" | "type">) =>
 export const show = (config: Target & Output & Pick<Filter, "limit"> & { readonly name: string }) =>
   Effect.gen(function*() {
     const as = yield* format(config)
-    const snapshot = yield* openTarget(config)
+    const snapshot = yield* openMaps(config)
     yield* printDump(snapshot, as, { map: [config.name], type: [], limit: config.limit })
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))

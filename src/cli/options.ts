@@ -27,7 +27,7 @@ export const count = (name: string, least: number, about: string) =>
 
 export const flag = (name: string, about: string) => Options.boolean(name).pipe(Options.withDescription(about))
 
-/** Which kernel's memory to read: an image of it, or a VM that is booted for it. */
+/** Which kernel to read: an image of its memory, a VM that is booted for it, or this host's. */
 export const target = {
   kernel: text(
     "kernel",
@@ -35,6 +35,7 @@ export const target = {
     "boot this kernel in a VM: debian:6.12-cloud, 6.14, a path, or a key of `ktstr kernel list`; $KTSTR_KERNEL if not given"
   ),
   image: text("image", "FILE", "read this image of a guest's memory (raw, or an ELF core); no other file is needed"),
+  live: flag("live", "read the running kernel of this host, by bpf(2)"),
   vmlinux: text("vmlinux", "FILE", "with --image: take symbols and types from this vmlinux, not from the memory"),
   include: words("include", "PATH", "put a file, and the libraries it needs, into the guest as /include-files/NAME")
     .pipe(
@@ -65,6 +66,8 @@ export const filter = {
   type: words("type", "TYPE", "only the maps of this type, as in percpu_hash").pipe(Options.repeated),
   limit: count("limit", 0, "print at most so many entries a map; if not given 64 for people, all in JSON")
 }
+
+export const out = text("out", "FILE", "write the --json document, or the --ndjson records, to this file")
 
 export const schema = flag("schema", "print the JSON Schema of the --json document, and nothing else")
 

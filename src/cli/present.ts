@@ -18,9 +18,9 @@ export const headerText = ({ freeze, kernel, source }: Header): string => {
   const facts = [
     `kernel ${bold(visibleLine(kernel.release))}`,
     plural(kernel.possibleCpus, "possible CPU"),
-    `${kernel.pageTableLevels}-level paging`,
-    `KASLR ${kernel.kaslrOffset}`,
-    source.kind === "vm" ? source.engine : visibleLine(source.path),
+    ...(kernel.pageTableLevels === null ? [] : [`${kernel.pageTableLevels}-level paging`]),
+    ...(kernel.kaslrOffset === null ? [] : [`KASLR ${kernel.kaslrOffset}`]),
+    source.kind === "vm" ? source.engine : source.kind === "image" ? visibleLine(source.path) : "this host, running",
     ...(freeze === null ? [] : [`frozen in ${duration(freeze.millis)}`])
   ]
   return `${facts.join(" · ")}\n\n`

@@ -3,10 +3,12 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import { LiveHost } from "../bpf/live/LiveHost.ts"
+import { openLive } from "../bpf/live/OpenLive.ts"
 import { kernelVariable } from "../core/FindKernel.ts"
 import * as Resolver from "../core/KernelResolver.ts"
 import * as NativeKoffi from "../core/NativeKoffi.ts"
-import { bootAndFreeze, openImage } from "../Ktstr.ts"
+import { boot, bootAndFreeze, type BootOptions, openImage } from "../Ktstr.ts"
 import * as Qemu from "../kvm/Qemu.ts"
 import { FileUnreadable, UsageError } from "./exit.ts"
 import type { Output, Target } from "./options.ts"
@@ -25,12 +27,31 @@ const OF_A_VM = {
   timeout: "timeout"
 } as const
 
+const givenOfAVm = (target: Target) =>
+  (Object.keys(OF_A_VM) as Array<keyof typeof OF_A_VM>).filter((name) =>
+    name === "include" ? target.include.length > 0 : Option.isSome<unknown>(target[name])
+  )
+
+/** The maps of the kernel that the options name, and what the lists say of it, until the scope closes. */
+export const openMaps = (target: Target) =>
+  Effect.gen(function*() {
+    if (!target.live) return yield* openTarget(target)
+    const given = [
+      ...givenOfAVm(target).map((name) => OF_A_VM[name]),
+      ...(Option.isSome(target.image) ? ["image"] : []),
+      ...(Option.isSome(target.vmlinux) ? ["vmlinux"] : [])
+    ]
+    if (given.length > 0) return yield* new UsageError({ problem: `--${given[0]} does not go with --live` })
+    return yield* Effect.provide(openLive(), yield* Layer.build(LiveHost.layer))
+  })
+
 /** Get the kernel that the options name to stand still, ready to be read, until the scope closes. */
 export const openTarget = (target: Target) =>
   Effect.gen(function*() {
-    const given = (Object.keys(OF_A_VM) as Array<keyof typeof OF_A_VM>).filter((name) =>
-      name === "include" ? target.include.length > 0 : Option.isSome<unknown>(target[name])
-    )
+    if (target.live) {
+      return yield* new UsageError({ problem: "this reads frozen kernels: give --kernel or --image, not --live" })
+    }
+    const given = givenOfAVm(target)
     if (Option.isSome(target.image)) {
       if (Option.isSome(target.kernel)) {
         return yield* new UsageError({
@@ -43,16 +64,32 @@ export const openTarget = (target: Target) =>
       const vmlinux = Option.match(target.vmlinux, { onNone: () => ({}), onSome: (vmlinux) => ({ vmlinux }) })
       return yield* openImage(target.image.value, vmlinux)
     }
+    if (Option.isSome(target.vmlinux)) {
+      return yield* new UsageError({ problem: "--vmlinux goes with --image" })
+    }
+    return yield* bootAndFreeze(yield* bootOptions(target))
+  })
+
+/** The VM that the options name, booted and its script run, until the scope closes; what its kernel was called. */
+export const bootTarget = (target: Target) =>
+  Effect.gen(function*() {
+    if (target.live || Option.isSome(target.image) || Option.isSome(target.vmlinux)) {
+      return yield* new UsageError({ problem: "this needs a VM that goes on: give --kernel, which boots one" })
+    }
+    const options = yield* bootOptions(target)
+    return { vm: yield* boot(options), name: options.kernel }
+  })
+
+const bootOptions = (target: Target) =>
+  Effect.gen(function*() {
     const kernel = Option.isSome(target.kernel) ? target.kernel : yield* kernelVariable
     if (Option.isNone(kernel)) {
       return yield* new UsageError({
-        problem: "say which kernel to read: --kernel ID (or KTSTR_KERNEL) boots one, --image FILE reads one"
+        problem:
+          "say which kernel to read: --kernel ID (or KTSTR_KERNEL) boots one, --image FILE reads one, --live this host"
       })
     }
-    if (Option.isSome(target.vmlinux)) {
-      return yield* new UsageError({ problem: "--vmlinux goes with --image, not with --kernel" })
-    }
-    return yield* bootAndFreeze({
+    const options: BootOptions = {
       kernel: kernel.value,
       includes: target.include,
       ...(yield* scriptOf(target)),
@@ -61,7 +98,8 @@ export const openTarget = (target: Target) =>
       cmdline: Option.getOrUndefined(target.cmdline),
       timeout: Option.getOrUndefined(Option.map(target.timeout, Duration.seconds)),
       consoleFile: Option.getOrUndefined(target.console)
-    })
+    }
+    return options
   })
 
 const scriptOf = (target: Target) =>

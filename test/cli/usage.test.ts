@@ -13,7 +13,10 @@ const ESC = "\x1b"
 
 /** A command line, and what the one line on stderr says. */
 const wrong: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
-  [["dmup"], /Invalid subcommand for ktstr - use one of 'dump', 'maps', 'kernel', 'btf', 'doctor'/],
+  [
+    ["dmup"],
+    /Invalid subcommand for ktstr - use one of 'dump', 'maps', 'progs', 'links', 'diff', 'watch', 'kernel', 'btf', 'doctor'/
+  ],
   [["maps", "lst"], /Invalid subcommand/],
   [["--image", "x"], /Invalid subcommand/],
   [["dump"], /say which kernel to read: --kernel ID \(or KTSTR_KERNEL\) boots one, --image FILE reads one/],

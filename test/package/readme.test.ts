@@ -38,7 +38,7 @@ describe("subpaths", () => {
       `import("${subpath}").then(() => console.log(require("fs").readFileSync("/proc/self/maps", "utf8").includes("koffi")))`
     return execFileSync(process.execPath, ["-e", program], { cwd: root, encoding: "utf8" }).trim() === "true"
   }
-  for (const subpath of ["ktstr", "ktstr/core", "ktstr/btf", "ktstr/memory", "ktstr/kvm", "ktstr/bpf"]) {
+  for (const subpath of ["ktstr", "ktstr/core", "ktstr/btf", "ktstr/memory", "ktstr/kvm", "ktstr/bpf", "ktstr/live"]) {
     it(`${subpath} loads no koffi`, () => assert.isFalse(loadsKoffi(subpath)))
   }
   it("ktstr/native loads it", () => assert.isTrue(loadsKoffi("ktstr/native")))

@@ -1,0 +1,52 @@
+import * as Schema from "effect/Schema"
+import { Count } from "./Program.ts"
+import { PlainJson } from "./Report.ts"
+
+/**
+ * A field that changed. `path` is empty for a value that has none, `in.cpus[3]` inside structs and arrays; a member that only
+ * one side has is null on the other. Numbers have a `delta`, exact, and a `rate` a second where both times are known.
+ */
+export const FieldChange = Schema.Struct({
+  path: Schema.String,
+  cpu: Schema.NullOr(Schema.Union(Schema.Int, Schema.Literal("all"))).annotations({
+    description: "whose copy of a per-CPU value; all: the sum over CPUs; null: there is one for all"
+  }),
+  before: PlainJson,
+  after: PlainJson,
+  delta: Schema.NullOr(Count),
+  rate: Schema.NullOr(Schema.Number).annotations({ description: "delta a second" })
+}).annotations({ identifier: "FieldChange" })
+export type FieldChange = typeof FieldChange.Type
+
+const map = { id: Schema.Int, name: Schema.String, type: Schema.String }
+const program = { id: Schema.Int, name: Schema.String, type: Schema.String }
+
+/**
+ * One difference between two dumps. Maps and programs are the same on both sides when id, name and type are; entries when
+ * their keys are. `problem`: what was not compared, and why.
+ */
+export const Change = Schema.Union(
+  Schema.Struct({ change: Schema.Literal("mapAdded", "mapRemoved"), ...map }),
+  Schema.Struct({
+    change: Schema.Literal("entryAdded", "entryRemoved"),
+    ...map,
+    key: PlainJson,
+    value: PlainJson.annotations({ description: "of per-CPU maps an array by CPU" })
+  }),
+  Schema.Struct({ change: Schema.Literal("entryChanged"), ...map, key: PlainJson, fields: Schema.Array(FieldChange) }),
+  Schema.Struct({ change: Schema.Literal("programAdded", "programRemoved"), ...program }),
+  Schema.Struct({ change: Schema.Literal("programChanged"), ...program, fields: Schema.Array(FieldChange) }),
+  Schema.Struct({ change: Schema.Literal("problem"), problem: Schema.String })
+).annotations({ identifier: "Change" })
+export type Change = typeof Change.Type
+
+/** What `ktstr diff --json` prints. `seconds` between the two: null where a side does not say when it was taken. */
+export const DiffDocument = Schema.Struct({
+  schema: Schema.Literal("diff"),
+  version: Schema.Literal(1),
+  from: PlainJson,
+  to: PlainJson,
+  seconds: Schema.NullOr(Schema.Number),
+  changes: Schema.Array(Change)
+}).annotations({ identifier: "DiffDocument" })
+export type DiffDocument = typeof DiffDocument.Type

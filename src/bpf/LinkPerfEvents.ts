@@ -1,0 +1,139 @@
+import * as Either from "effect/Either"
+import type { Btf } from "../btf/Btf.ts"
+import { layout } from "../btf/Layout.ts"
+import { hex } from "../core/Address.ts"
+import type { GuestKernel } from "../memory/GuestKernel.ts"
+import type { Attachment } from "./Link.ts"
+import { lazily, stringBehind, structAt } from "./ProgramMemory.ts"
+import { enumNames } from "./ProgramWalk.ts"
+
+type Found<A> = Either.Either<A, string>
+
+/** `TRACE_EVENT_FL_*`, whose enum has no name and whose bits move; include/linux/trace_events.h, v6.1 and v6.12. */
+const eventFlags = (btf: Btf): ReadonlyMap<string, number> => {
+  for (let id = 1; id < btf.endId; id++) {
+    if (btf.nameOf(id) !== "") continue
+    const type = btf.type(id)
+    if (type?.kind !== "ENUM" || !type.values.some(({ name }) => name === "TRACE_EVENT_FL_TRACEPOINT")) continue
+    return new Map(type.values.map(({ name, value }) => [name, Number(value)]))
+  }
+  return new Map()
+}
+
+/** What perf events that programs are attached to stand for: kprobes, uprobes, tracepoints, counters. */
+export class LinkPerfEvents {
+  private readonly flags = lazily(() => eventFlags(this.kernel.btf))
+  private readonly types = lazily(() => enumNames(this.kernel.btf, "perf_type_id", "PERF_TYPE_"))
+  private readonly software = lazily(() => enumNames(this.kernel.btf, "perf_sw_ids", "PERF_COUNT_SW_"))
+  private readonly hardware = lazily(() => enumNames(this.kernel.btf, "perf_hw_id", "PERF_COUNT_HW_"))
+  private readonly layouts = lazily(() => {
+    const { btf } = this.kernel
+    return Either.gen(function*() {
+      return {
+        // kernel/bpf/syscall.c, include/linux/fs.h, include/linux/perf_event.h, v6.12
+        link: yield* layout(btf, "bpf_perf_link", ["link", "perf_file"]),
+        file: yield* layout(btf, "file", ["private_data"]),
+        event: yield* layout(btf, "perf_event", ["attr.type", "attr.config", "tp_event"]),
+        // include/linux/trace_events.h, include/linux/tracepoint-defs.h, v6.12
+        call: yield* layout(btf, "trace_event_call", ["class", "name", "flags"]),
+        class: yield* layout(btf, "trace_event_class", ["system"]),
+        tracepoint: yield* layout(btf, "tracepoint", ["name"])
+      }
+    })
+  })
+  /** kernel/trace/trace_probe.h, trace_kprobe.c, trace_uprobe.c, v6.12 */
+  private readonly probe = lazily(() => layout(this.kernel.btf, "trace_probe_event", ["call", "probes"]))
+  private readonly kprobe = lazily(() =>
+    layout(this.kernel.btf, "trace_kprobe", ["rp.handler", "rp.kp.addr", "rp.kp.offset", "symbol", "tp.list"])
+  )
+  private readonly uprobe = lazily(() =>
+    layout(this.kernel.btf, "trace_uprobe", ["consumer.ret_handler", "filename", "offset", "tp.list"])
+  )
+
+  constructor(private readonly kernel: typeof GuestKernel.Service) {}
+
+  /** What the `struct bpf_link` at an address, of type `perf_event`, is attached to. */
+  ofLink(link: bigint): Found<Attachment> {
+    return Either.gen(this, function*() {
+      const { event, file, link: { at } } = yield* Either.mapLeft(this.layouts(), ({ message }) => message)
+      const opened = yield* this.u64(link + BigInt(at.perf_file - at.link))
+      const address = yield* this.u64(opened + BigInt(file.at.private_data))
+      const view = structAt(this.kernel.space, event, address)
+      if (view === undefined) return yield* Either.left(this.kernel.space.faultText)
+      const call = view.getBigUint64(event.at.tp_event, true)
+      if (call !== 0n) return yield* this.traced(call)
+      const type = view.getUint32(event.at["attr.type"], true)
+      const config = view.getBigUint64(event.at["attr.config"], true)
+      return named("perf_event", this.counter(type, config))
+    })
+  }
+
+  private counter(type: number, config: bigint): string {
+    const name = this.types().get(type) ?? `type ${type}`
+    const counters = { software: this.software, hardware: this.hardware }[name]
+    return `${name}:${counters?.().get(Number(config)) ?? hex(config)}`
+  }
+
+  private traced(call: bigint): Found<Attachment> {
+    return Either.gen(this, function*() {
+      const { call: { at, size }, class: { at: classAt }, tracepoint } = yield* Either.mapLeft(
+        this.layouts(),
+        ({ message }) => message
+      )
+      const view = structAt(this.kernel.space, { size }, call)
+      if (view === undefined) return yield* Either.left(this.kernel.space.faultText)
+      const flags = view.getUint32(at.flags, true)
+      const has = (flag: string): boolean => (flags & (this.flags().get(`TRACE_EVENT_FL_${flag}`) ?? 0)) !== 0
+      if (has("KPROBE")) return yield* this.kprobeOf(call)
+      if (has("UPROBE")) return yield* this.uprobeOf(call)
+      const name = view.getBigUint64(at.name, true)
+      const text = has("TRACEPOINT") ? yield* this.u64(name + BigInt(tracepoint.at.name)) : name
+      const system = yield* this.u64(view.getBigUint64(at.class, true) + BigInt(classAt.system))
+      return named("tracepoint", `${yield* this.string(system)}:${yield* this.string(text)}`)
+    })
+  }
+
+  /** The first probe of the event that contains a `trace_event_call`: the address of its `trace_probe.list`. */
+  private firstProbe(call: bigint): Found<bigint> {
+    return Either.flatMap(
+      Either.mapLeft(this.probe(), ({ message }) => message),
+      ({ at }) => this.u64(call + BigInt(at.probes - at.call))
+    )
+  }
+
+  private kprobeOf(call: bigint): Found<Attachment> {
+    return Either.gen(this, function*() {
+      const { at, size } = yield* Either.mapLeft(this.kprobe(), ({ message }) => message)
+      const view = structAt(this.kernel.space, { size }, (yield* this.firstProbe(call)) - BigInt(at["tp.list"]))
+      if (view === undefined) return yield* Either.left(this.kernel.space.faultText)
+      const symbol = view.getBigUint64(at.symbol, true)
+      const where = symbol === 0n
+        ? hex(view.getBigUint64(at["rp.kp.addr"], true)) // given as an address
+        : `${yield* this.string(symbol)}+${hex(view.getUint32(at["rp.kp.offset"], true))}`
+      return named(view.getBigUint64(at["rp.handler"], true) === 0n ? "kprobe" : "kretprobe", where)
+    })
+  }
+
+  private uprobeOf(call: bigint): Found<Attachment> {
+    return Either.gen(this, function*() {
+      const { at, size } = yield* Either.mapLeft(this.uprobe(), ({ message }) => message)
+      const view = structAt(this.kernel.space, { size }, (yield* this.firstProbe(call)) - BigInt(at["tp.list"]))
+      if (view === undefined) return yield* Either.left(this.kernel.space.faultText)
+      const file = yield* this.string(view.getBigUint64(at.filename, true))
+      const isReturn = view.getBigUint64(at["consumer.ret_handler"], true) !== 0n
+      return named(isReturn ? "uretprobe" : "uprobe", `${file}+${hex(view.getBigUint64(at.offset, true))}`)
+    })
+  }
+
+  private u64(address: bigint): Found<bigint> {
+    const value = this.kernel.space.u64(address)
+    return value === undefined ? Either.left(this.kernel.space.faultText) : Either.right(value)
+  }
+
+  private string(address: bigint): Found<string> {
+    const text = stringBehind(this.kernel.space, address)
+    return text === undefined ? Either.left(this.kernel.space.faultText) : Either.right(text)
+  }
+}
+
+const named = (kind: Attachment["kind"], name: string): Attachment => ({ kind, names: [name], id: null, netns: null })

@@ -1,0 +1,151 @@
+import * as Either from "effect/Either"
+import { layout } from "../btf/Layout.ts"
+import type { GuestKernel } from "../memory/GuestKernel.ts"
+import type { Link } from "./Link.ts"
+import type { Attached, Found, LinkWalk } from "./LinkWalk.ts"
+import type { Listing } from "./MapAccessor.ts"
+import { listNodes } from "./ProgramMemory.ts"
+import { enumNames } from "./ProgramWalk.ts"
+
+/**
+ * What is attached without a link: to cgroups by BPF_PROG_ATTACH, to network devices as XDP by netlink, as tcx by
+ * BPF_PROG_ATTACH. Not found: classic tc filters and actions, sockets' filters, flow dissectors.
+ */
+export const listLinkless = (kernel: typeof GuestKernel.Service, links: LinkWalk): Listing<Link> => {
+  const walk = new LinklessWalk(kernel, links)
+  walk.cgroups()
+  walk.devices()
+  return { items: walk.items, problems: walk.problems }
+}
+
+class LinklessWalk {
+  readonly items: Array<Link> = []
+  readonly problems: Array<string> = []
+
+  constructor(private readonly kernel: typeof GuestKernel.Service, private readonly links: LinkWalk) {}
+
+  private add(type: string, program: bigint, attached: Found<Attached>): void {
+    this.items.push(this.links.link(null, type, program, attached))
+  }
+
+  /** The entries of the `list_head` at an address: each the address of its own `list_head`. */
+  private list(what: string, head: bigint): ReadonlyArray<bigint> {
+    const first = this.kernel.space.u64(head)
+    return first === undefined ? this.unread(what) : this.nodes(what, first, head)
+  }
+
+  private nodes(what: string, first: bigint, end: bigint): ReadonlyArray<bigint> {
+    const { nodes, problem } = listNodes(this.kernel.space, first, end)
+    if (problem !== undefined) this.problems.push(`${what}: ${problem}`)
+    return nodes
+  }
+
+  private unread(what: string): ReadonlyArray<never> {
+    this.problems.push(`${what}: ${this.kernel.space.faultText}`)
+    return []
+  }
+
+  /**
+   * Every cgroup of the unified hierarchy, parents first.
+   * @see include/linux/cgroup-defs.h `struct cgroup`, include/linux/bpf-cgroup-defs.h `struct cgroup_bpf`, kernel/bpf/cgroup.c;
+   * v6.1 to v6.18
+   */
+  cgroups(): void {
+    const { btf, space } = this.kernel
+    const root = this.kernel.symbol("cgrp_dfl_root")
+    const found = Either.gen(function*() {
+      return {
+        root: yield* layout(btf, "cgroup_root", ["cgrp"]),
+        cgroup: yield* layout(btf, "cgroup", ["self.children", "self.sibling", "bpf.progs"]),
+        entry: yield* layout(btf, "bpf_prog_list", ["node", "prog", "link"])
+      }
+    })
+    // A kernel without cgroups, or without programs in them, has none to list.
+    if (root === undefined || Either.isLeft(found)) return
+    const { cgroup: { arrays, at }, entry, root: { at: rootAt } } = found.right
+    const slots = arrays["bpf.progs"]?.count ?? 0
+    const names = enumNames(btf, "cgroup_bpf_attach_type", "CGROUP_")
+    const queue = [root + BigInt(rootAt.cgrp)]
+    const seen = new Set(queue)
+    for (let next = 0; next < queue.length; next++) {
+      const cgroup = queue[next]
+      for (const sibling of this.list("cgroups", cgroup + BigInt(at["self.children"]))) {
+        const child = sibling - BigInt(at["self.sibling"])
+        if (!seen.has(child)) queue.push(child)
+        seen.add(child)
+      }
+      for (let slot = 0; slot < slots; slot++) {
+        const first = space.u64(cgroup + BigInt(at["bpf.progs"] + slot * 8))
+        if (first === undefined) {
+          this.unread("a cgroup's programs")
+          break
+        }
+        for (const node of this.nodes("a cgroup's programs", first, 0n)) {
+          const start = node - BigInt(entry.at.node)
+          const program = space.u64(start + BigInt(entry.at.prog))
+          const link = space.u64(start + BigInt(entry.at.link))
+          if (program === undefined || link === undefined) this.unread("a cgroup's program")
+          else if (program !== 0n && link === 0n) {
+            const attachType = `cgroup_${names.get(slot) ?? `attach type ${slot}`}`
+            this.add("cgroup", program, Either.map(this.links.cgroupAt(cgroup), (target) => ({ target, attachType })))
+          }
+        }
+      }
+    }
+  }
+
+  /**
+   * Every network device of every namespace.
+   * @see include/linux/netdevice.h `struct net_device`, `struct bpf_xdp_entity`, v6.1 to v6.18; include/linux/bpf_mprog.h
+   * `struct bpf_mprog_entry`, since v6.6
+   */
+  devices(): void {
+    const { btf, space } = this.kernel
+    const namespaces = this.kernel.symbol("net_namespace_list")
+    const found = Either.gen(function*() {
+      return {
+        net: yield* layout(btf, "net", ["list", "dev_base_head"]),
+        device: yield* layout(btf, "net_device", ["dev_list"], ["xdp_state", "tcx_ingress", "tcx_egress"]),
+        xdp: yield* layout(btf, "bpf_xdp_entity", ["prog", "link"])
+      }
+    })
+    if (namespaces === undefined || Either.isLeft(found)) return
+    const { device: { arrays, at }, net, xdp } = found.right
+    for (const node of this.list("network namespaces", namespaces)) {
+      const devices = node - BigInt(net.at.list) + BigInt(net.at.dev_base_head)
+      for (const entry of this.list("network devices", devices)) {
+        const device = entry - BigInt(at.dev_list)
+        for (let mode = 0; at.xdp_state !== undefined && mode < (arrays.xdp_state?.count ?? 0); mode++) {
+          const state = device + BigInt(at.xdp_state + mode * xdp.size)
+          const program = space.u64(state + BigInt(xdp.at.prog))
+          const link = space.u64(state + BigInt(xdp.at.link))
+          if (program === undefined || link === undefined) this.unread("a device's XDP programs")
+          else if (program !== 0n && link === 0n) {
+            this.add("xdp", program, Either.map(this.links.deviceAt(device), (target) => ({ target })))
+          }
+        }
+        if (at.tcx_ingress !== undefined) this.tcx(device, at.tcx_ingress, "tcx_ingress")
+        if (at.tcx_egress !== undefined) this.tcx(device, at.tcx_egress, "tcx_egress")
+      }
+    }
+  }
+
+  private tcx(device: bigint, field: number, attachType: string): void {
+    const { btf, space } = this.kernel
+    const entry = layout(btf, "bpf_mprog_entry", ["fp_items", "parent"])
+    const bundle = layout(btf, "bpf_mprog_bundle", ["cp_items"])
+    const programs = space.u64(device + BigInt(field))
+    if (programs === undefined) return void this.unread("a device's tcx programs")
+    if (programs === 0n || Either.isLeft(entry) || Either.isLeft(bundle)) return
+    const parent = space.u64(programs + BigInt(entry.right.at.parent))
+    if (parent === undefined) return void this.unread("a device's tcx programs")
+    for (let index = 0; index < (entry.right.arrays.fp_items?.count ?? 0); index++) {
+      const program = space.u64(programs + BigInt(entry.right.at.fp_items + index * 8))
+      const link = space.u64(parent + BigInt(bundle.right.at.cp_items + index * 8))
+      if (program === undefined || link === undefined) return void this.unread("a device's tcx programs")
+      if (program === 0n) return
+      if (link !== 0n) continue
+      this.add("tcx", program, Either.map(this.links.deviceAt(device), (target) => ({ target, attachType })))
+    }
+  }
+}

@@ -1,0 +1,308 @@
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Schema from "effect/Schema"
+import type { Btf } from "../btf/Btf.ts"
+import { layout } from "../btf/Layout.ts"
+import type { Json } from "../btf/RenderedValue.ts"
+import { kvaFrom } from "../core/Address.ts"
+import { GuestKernel } from "../memory/GuestKernel.ts"
+import { idrLayout, walkIdr } from "../memory/Xarray.ts"
+import { isIndexed, isPerCpu } from "./MapType.ts"
+import { guardedRanges } from "./MapWriteGuards.ts"
+import { type Copies, isWritable, placeOf, type WriteMap } from "./MapWritePlace.ts"
+import { lazily, stringAt, structAt } from "./ProgramMemory.ts"
+import { ProgramTypes } from "./ProgramTypes.ts"
+import { type ByteRun, encodeAt, encodeBytes, encodeValue, valueAt } from "./ValueEncoder.ts"
+
+/**
+ * One value to set. Keys and values are the plain JSON that a dump prints; a value may leave out members of structs, which
+ * stay as they are.
+ */
+export interface MapAssignment {
+  /** A map's id or name. Not given: the data section that has the variable which `path` names. */
+  readonly map?: string | undefined
+  /** Not needed by maps of one element. */
+  readonly key?: Json | undefined
+  /** The part of the value, `g_stat.in.cpus[3]`; all of it if not given or empty. */
+  readonly path?: string | undefined
+  readonly value: Json
+  /** In per-CPU maps the CPU, or every possible one. */
+  readonly cpu?: number | "all" | undefined
+}
+
+/** What was set, and what was there before. */
+export interface MapWritten {
+  readonly mapId: number
+  readonly mapName: string
+  readonly path: string
+  /** Null: the map has one value for all. */
+  readonly cpu: number | null
+  /** The part of the value that `path` names. */
+  readonly before: Json
+  readonly after: Json
+}
+
+/** Nothing was written: `assignment` is the one that could not be, `why` is a sentence. */
+export class MapWriteError extends Schema.TaggedError<MapWriteError>("ktstr/MapWriteError")("MapWriteError", {
+  assignment: Schema.String,
+  why: Schema.String
+}) {
+  override get message() {
+    return `${this.assignment} was not written, nor anything else: ${this.why}`
+  }
+}
+
+/**
+ * Set values in the maps of a guest that stands still: all of them or, when any cannot be, none. Its programs see them when
+ * it goes on. Values of arrays, hash maps and their per-CPU kinds can be set, and so global variables; those that the
+ * verifier took for constants (`.rodata`, frozen maps) cannot, nor locks, timers, kernel pointers and the like.
+ *
+ * The caller keeps the guest frozen: a value of a running one may be torn, and its element may have been given to another key.
+ */
+export const writeMaps = (
+  assignments: ReadonlyArray<MapAssignment>
+): Effect.Effect<ReadonlyArray<MapWritten>, MapWriteError, GuestKernel> =>
+  Effect.flatMap(GuestKernel, (kernel) => writing(kernel, assignments)).pipe(Effect.withSpan("MapWrite.writeMaps"))
+
+/** A map, with what is wanted of it for writing. */
+interface Candidate extends WriteMap {
+  readonly id: number
+  readonly name: string
+  readonly types: Either.Either<Btf, string> | undefined
+  readonly keyTypeId: number
+  readonly valueTypeId: number
+  /** Why it must not be written; undefined: it may. */
+  readonly closed: string | undefined
+}
+
+/** Bytes for an address, and how the value looks that they are part of. */
+interface Piece {
+  readonly address: bigint
+  readonly bytes: Uint8Array
+}
+
+/** include/uapi/linux/bpf.h `BPF_F_RDONLY_PROG`, v6.12 */
+const RDONLY_PROG = 1 << 7
+
+const writing = (
+  kernel: typeof GuestKernel.Service,
+  assignments: ReadonlyArray<MapAssignment>
+): Either.Either<ReadonlyArray<MapWritten>, MapWriteError> =>
+  Either.gen(function*() {
+    const { memory, space } = kernel
+    const candidates = lazily(() => listCandidates(kernel))
+    const pieces: Array<Piece> = []
+    const written: Array<MapWritten> = []
+    for (const assignment of assignments) {
+      const refused = (why: string) => new MapWriteError({ assignment: nameOf(assignment), why })
+      if (!memory.writable) {
+        return yield* Either.left(refused("this memory is only for reading: give a VM, not an image"))
+      }
+      const done = yield* Either.mapLeft(
+        Either.flatMap(candidates(), (maps) => assign(kernel, maps, assignment, pieces)),
+        refused
+      )
+      written.push(...done)
+    }
+    // Every page is there, or nothing is stored.
+    for (const { address, bytes } of pieces) {
+      if (space.read(address, bytes.length) === undefined) {
+        return yield* Either.left(new MapWriteError({ assignment: "the value", why: space.faultText }))
+      }
+    }
+    for (const { address, bytes } of pieces) {
+      if (!space.write(address, bytes)) {
+        return yield* Either.left(new MapWriteError({ assignment: "the value", why: space.faultText }))
+      }
+    }
+    return written
+  })
+
+const nameOf = ({ key, map, path }: MapAssignment): string =>
+  [map ?? "", key === undefined ? "" : `[${JSON.stringify(key)}]`, path === undefined || path === "" ? "" : `.${path}`]
+    .join("").replace(/^\./, "") || "the value"
+
+const listCandidates = (kernel: typeof GuestKernel.Service): Either.Either<ReadonlyArray<Candidate>, string> =>
+  Either.gen(function*() {
+    const { btf, space } = kernel
+    // include/linux/bpf.h `struct bpf_map`, v6.1 to v6.18
+    const map = yield* layout(btf, "bpf_map", [
+      "id",
+      "name",
+      "map_type",
+      "map_flags",
+      "key_size",
+      "value_size",
+      "max_entries",
+      "btf",
+      "btf_key_type_id",
+      "btf_value_type_id"
+    ], ["frozen"])
+    const shape = yield* idrLayout(btf)
+    const kernelTypes = yield* ProgramTypes.make(kernel)
+    const address = kernel.symbol("map_idr")
+    if (address === undefined) return yield* Either.left({ message: "the kernel's symbols lack map_idr" })
+    const maps: Array<Candidate> = []
+    walkIdr(space, shape, address, (id, page, offset) => {
+      const view = structAt(space, map, kvaFrom(page, offset))
+      if (view === undefined || view.getUint32(map.at.id, true) !== id) return
+      const u32 = (at: number): number => view.getUint32(at, true)
+      const types = view.getBigUint64(map.at.btf, true)
+      const isConstant = (u32(map.at.map_flags) & RDONLY_PROG) !== 0
+      const isFrozen = map.at.frozen !== undefined && view.getUint8(map.at.frozen) !== 0
+      maps.push({
+        address: kvaFrom(page, offset),
+        id,
+        name: stringAt(view, map.at.name, map.sizeOf.name),
+        type: u32(map.at.map_type),
+        keySize: u32(map.at.key_size),
+        valueSize: u32(map.at.value_size),
+        maxEntries: u32(map.at.max_entries),
+        types: types === 0n ? undefined : Either.map(kernelTypes.at(types), ({ btf }) => btf),
+        keyTypeId: u32(map.at.btf_key_type_id),
+        valueTypeId: u32(map.at.btf_value_type_id),
+        closed: isConstant
+          ? "it is read-only for programs: the verifier has taken its values for constants"
+          : isFrozen
+          ? "it is frozen (BPF_MAP_FREEZE): the verifier may have taken its values for constants"
+          : undefined
+      })
+    })
+    return maps
+  }).pipe(Either.mapLeft(({ message }) => message))
+
+/** The maps of an id or name, or those whose data section has the variable. */
+const mapsFor = (maps: ReadonlyArray<Candidate>, { map, path = "" }: MapAssignment): ReadonlyArray<Candidate> =>
+  map === undefined
+    ? maps.filter(({ types, valueTypeId }) =>
+      types !== undefined && Either.isRight(types) && hasVariable(types.right, valueTypeId, path)
+    )
+    : maps.filter(({ id, name }) => String(id) === map || name === map)
+
+const hasVariable = (btf: Btf, typeId: number, path: string): boolean => {
+  const type = btf.type(typeId)
+  return type?.kind === "DATASEC" && type.variables.some((variable) => {
+    const name = btf.nameOf(variable.type)
+    return name !== "" && path.startsWith(name) && /^([.[]|$)/.test(path.slice(name.length))
+  })
+}
+
+const assign = (
+  kernel: typeof GuestKernel.Service,
+  maps: ReadonlyArray<Candidate>,
+  assignment: MapAssignment,
+  pieces: Array<Piece>
+): Either.Either<ReadonlyArray<MapWritten>, string> =>
+  Either.gen(function*() {
+    const { cpu, key, path = "", value } = assignment
+    const found = mapsFor(maps, assignment)
+    const [map] = found
+    if (map === undefined) {
+      return yield* Either.left(
+        assignment.map === undefined ? "no map has a variable of that name" : "there is no such map"
+      )
+    }
+    if (found.length > 1) {
+      const all = found.map(({ id, name }) => `${id} (${name})`).join(", ")
+      return yield* Either.left(`several maps could be meant: ${all}; give the id`)
+    }
+    if (map.closed !== undefined) return yield* Either.left(map.closed)
+    if (!isWritable(map.type)) return yield* Either.left("values of maps of its type are not written")
+    if (map.types !== undefined && Either.isLeft(map.types)) return yield* Either.left(map.types.left)
+    const types = map.types?.right
+    const copies = yield* placeOf(kernel, map, yield* keyBytes(map, types, key))
+    const cpus = yield* cpusOf(map, copies, cpu)
+    const typed = types !== undefined && map.valueTypeId !== 0 && types.sizeOf(map.valueTypeId) === map.valueSize
+      ? types
+      : undefined
+    const written: Array<MapWritten> = []
+    for (const copy of cpus) {
+      const address = copies[copy]
+      const bytes = address === undefined ? undefined : kernel.space.read(address, map.valueSize)
+      if (address === undefined || bytes === undefined) {
+        return yield* Either.left(address === undefined ? `CPU ${copy} is not possible` : kernel.space.faultText)
+      }
+      overlay(bytes, address, pieces)
+      const before = bytes.slice()
+      const runs = yield* Either.mapLeft(
+        typed === undefined
+          ? path === ""
+            ? encodeBytes(value, bytes)
+            : Either.left({ message: "its values have no type: give all bytes as hex" })
+          : encodeAt(typed, map.valueTypeId, path, value, bytes),
+        ({ message }) => message
+      )
+      if (typed !== undefined) yield* guarded(typed, map.valueTypeId, before, bytes)
+      for (const { at, length } of runs) {
+        pieces.push({ address: address + BigInt(at), bytes: bytes.slice(at, at + length) })
+      }
+      written.push({
+        mapId: map.id,
+        mapName: map.name,
+        path,
+        cpu: isPerCpu(map.type) ? copy : null,
+        before: yield* shown(typed, map.valueTypeId, path, before),
+        after: yield* shown(typed, map.valueTypeId, path, bytes)
+      })
+    }
+    return written
+  })
+
+/** What earlier assignments are about to put into these bytes. */
+const overlay = (bytes: Uint8Array, address: bigint, pieces: ReadonlyArray<Piece>): void => {
+  for (const piece of pieces) {
+    const at = Number(piece.address - address)
+    if (at >= 0 && at + piece.bytes.length <= bytes.length) bytes.set(piece.bytes, at)
+  }
+}
+
+const shown = (
+  types: Btf | undefined,
+  typeId: number,
+  path: string,
+  bytes: Uint8Array
+): Either.Either<Json, string> =>
+  types === undefined
+    ? Either.right(Buffer.from(bytes).toString("hex"))
+    : Either.mapLeft(valueAt(types, typeId, path, bytes), ({ message }) => message)
+
+const keyBytes = (map: Candidate, types: Btf | undefined, key: Json | undefined): Either.Either<Uint8Array, string> => {
+  const bytes = new Uint8Array(map.keySize)
+  const encoded = (result: Either.Either<ReadonlyArray<ByteRun>, { readonly message: string }>) =>
+    Either.mapBoth(result, { onLeft: ({ message }) => `its key: ${message}`, onRight: () => bytes })
+  if (isIndexed(map.type) && map.keySize === 4 && (key === undefined || typeof key === "number")) {
+    if (key === undefined && map.maxEntries !== 1) return Either.left(`it has ${map.maxEntries} elements: give a key`)
+    if (key !== undefined && !(Number.isInteger(key) && key >= 0 && key < 2 ** 32)) {
+      return Either.left(`${key} is no index`)
+    }
+    new DataView(bytes.buffer).setUint32(0, key ?? 0, true)
+    return Either.right(bytes)
+  }
+  if (key === undefined) return Either.left("give a key")
+  return types !== undefined && map.keyTypeId !== 0
+    ? encoded(encodeValue(types, map.keyTypeId, key, bytes))
+    : encoded(encodeBytes(key, bytes))
+}
+
+/** Which of the copies are to be set. */
+const cpusOf = (
+  map: Candidate,
+  copies: Copies,
+  cpu: MapAssignment["cpu"]
+): Either.Either<ReadonlyArray<number>, string> => {
+  const possible = copies.flatMap((copy, index) => copy === undefined ? [] : [index])
+  if (!isPerCpu(map.type)) return cpu === undefined ? Either.right([0]) : Either.left("it has one value for all CPUs")
+  if (cpu === undefined) return Either.left("each CPU has a value of its own: say which CPU, or all")
+  if (cpu === "all") return Either.right(possible)
+  return possible.includes(cpu) ? Either.right([cpu]) : Either.left(`CPU ${cpu} is not possible here`)
+}
+
+/** Locks, timers and kernel pointers must stay as they are. */
+const guarded = (types: Btf, typeId: number, before: Uint8Array, after: Uint8Array): Either.Either<void, string> => {
+  for (const { at, length, what } of guardedRanges(types, typeId)) {
+    if (!Buffer.from(before.subarray(at, at + length)).equals(after.subarray(at, at + length))) {
+      return Either.left(`it would change ${what}, which only the kernel may`)
+    }
+  }
+  return Either.void
+}

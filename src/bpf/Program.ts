@@ -1,0 +1,51 @@
+import * as Schema from "effect/Schema"
+
+/** A u64: a number when it is exact, else decimal digits. */
+export const Count = Schema.Union(Schema.Int, Schema.String).annotations({ identifier: "Count" })
+export type Count = typeof Count.Type
+
+export const countOf = (value: bigint): Count => {
+  const near = Number(value)
+  return Number.isSafeInteger(near) ? near : value.toString()
+}
+
+/**
+ * What a program is made for, by the type it names in the kernel's BTF, a module's or another program's. `name` of
+ * `struct_ops` is `STRUCT.MEMBER`, of a tracepoint its own without `btf_trace_`, of an iterator its own without `bpf_iter_`.
+ */
+export const ProgramTarget = Schema.Struct({
+  kind: Schema.Literal("function", "tracepoint", "iterator", "struct_ops"),
+  name: Schema.String,
+  module: Schema.NullOr(Schema.String).annotations({ description: "of which kernel module; null: the kernel itself" }),
+  program: Schema.NullOr(Schema.Int).annotations({ description: "of which BPF program; null: of none" })
+}).annotations({ identifier: "ProgramTarget" })
+export type ProgramTarget = typeof ProgramTarget.Type
+
+/**
+ * A BPF program: what `bpf_prog_info` of bpf(2) says, and more. Null is what this kernel does not have, or what could not
+ * be read: then `problem` says why.
+ * @see include/linux/bpf.h `struct bpf_prog`, `struct bpf_prog_aux`; kernel/bpf/syscall.c `bpf_prog_get_info_by_fd`; v6.12
+ */
+export class Program extends Schema.Class<Program>("ktstr/Program")({
+  id: Schema.Int.annotations({ description: "the kernel's id of the program, unique while it lives" }),
+  name: Schema.String.annotations({ description: "whole, from its BTF, where the kernel's 15 bytes cut it" }),
+  type: Schema.String.annotations({ description: "enum bpf_prog_type in bpftool's spelling, or `type N`" }),
+  attachType: Schema.NullOr(Schema.String).annotations({
+    description: "enum bpf_attach_type as the program was loaded for it; null: for none, or the type's first"
+  }),
+  target: Schema.NullOr(ProgramTarget),
+  tag: Schema.String.annotations({ description: "hash of its instructions, 16 hex digits" }),
+  uid: Schema.NullOr(Schema.Int).annotations({ description: "of the user who loaded it" }),
+  loadedAt: Schema.NullOr(Count).annotations({ description: "nanoseconds of CLOCK_BOOTTIME" }),
+  instructions: Schema.Int.annotations({ description: "BPF instructions as the verifier left them, 8 bytes each" }),
+  verifiedInstructions: Schema.NullOr(Count).annotations({ description: "that the verifier looked at on all paths" }),
+  jitedBytes: Schema.NullOr(Schema.Int).annotations({ description: "of machine code; 0: it is interpreted" }),
+  runs: Schema.NullOr(Count).annotations({
+    description: "of all possible CPUs, while kernel.bpf_stats_enabled was set"
+  }),
+  runNanos: Schema.NullOr(Count).annotations({ description: "as `runs`: time in it" }),
+  misses: Schema.NullOr(Count).annotations({ description: "runs that recursion forbade" }),
+  mapIds: Schema.NullOr(Schema.Array(Schema.Int)),
+  btfId: Schema.NullOr(Schema.Int).annotations({ description: "the kernel's id of the program's BTF; null: none" }),
+  problem: Schema.NullOr(Schema.String)
+}) {}

@@ -1,0 +1,306 @@
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import type { Btf } from "../btf/Btf.ts"
+import { layout } from "../btf/Layout.ts"
+import { bpfMapOffsets } from "../btf/offsets/BpfMap.ts"
+import { bpfProgramStatsOffsets } from "../btf/offsets/BpfProgram.ts"
+import { hex, kvaFrom } from "../core/Address.ts"
+import { GuestKernel } from "../memory/GuestKernel.ts"
+import { idrLayout, walkIdr } from "../memory/Xarray.ts"
+import { BpfUnreadable, type Listing } from "./MapAccessor.ts"
+import { Count, countOf, Program, type ProgramTarget } from "./Program.ts"
+import { ARRAY_LIMIT, stringAt, stringBehind, structAt } from "./ProgramMemory.ts"
+import { type KernelTypes, ProgramTypes } from "./ProgramTypes.ts"
+
+/** Every program of a kernel that stands still, in the order of ids. */
+export const listPrograms: Effect.Effect<Listing<Program>, BpfUnreadable, GuestKernel> = Effect.flatMap(
+  GuestKernel,
+  (kernel) => Either.map(ProgramWalk.make(kernel), (walk) => walk.list())
+)
+
+/** include/linux/bpf.h `struct bpf_prog`, `struct bpf_prog_aux`; v6.1 to v6.18 */
+const programLayouts = (btf: Btf) =>
+  Either.gen(function*() {
+    return {
+      program: yield* layout(btf, "bpf_prog", ["type", "aux", "len", "jited_len", "tag"], ["expected_attach_type"]),
+      aux: yield* layout(btf, "bpf_prog_aux", ["id", "name"], [
+        "verified_insns",
+        "load_time",
+        "user",
+        ["used_maps", "used_map_cnt"],
+        ["func", "func_cnt"],
+        "btf",
+        ["func_info", "func_info_cnt"],
+        "attach_btf_id",
+        "attach_btf",
+        "attach_func_name",
+        "dst_prog"
+      ]),
+      map: (yield* bpfMapOffsets.resolve(btf)).map,
+      // include/linux/sched/user.h `struct user_struct`, v6.12
+      user: Either.getOrUndefined(layout(btf, "user_struct", ["uid.val"])),
+      stats: Either.getOrUndefined(bpfProgramStatsOffsets.resolve(btf))
+    }
+  })
+
+type ProgramLayouts = Either.Either.Right<ReturnType<typeof programLayouts>>
+
+/** What a kernel calls the values of an enum, without a prefix, in lower case. */
+export const enumNames = (btf: Btf, enumName: string, prefix: string): ReadonlyMap<number, string> => {
+  const names = new Map<number, string>()
+  for (const id of btf.idsByName(enumName)) {
+    const type = btf.type(id)
+    if (type?.kind !== "ENUM") continue
+    for (const { name, value } of type.values) {
+      if (name.startsWith(prefix)) names.set(Number(value), name.slice(prefix.length).toLowerCase())
+    }
+  }
+  return names
+}
+
+/** Why the programs or links of a kernel cannot be found. */
+export const noBpf = (what: string, why: string): BpfUnreadable =>
+  new BpfUnreadable({
+    what,
+    why,
+    mend: "is this a Linux 6.1 or newer with CONFIG_BPF_SYSCALL and CONFIG_KALLSYMS_ALL?"
+  })
+
+/** Reads programs, those of `prog_idr` and those that others point at. Not for hot loops. */
+export class ProgramWalk {
+  private readonly typeNames: ReadonlyMap<number, string>
+  private readonly attachNames: ReadonlyMap<number, string>
+
+  static readonly make = (kernel: typeof GuestKernel.Service): Either.Either<ProgramWalk, BpfUnreadable> =>
+    Either.gen(function*() {
+      const layouts = yield* programLayouts(kernel.btf)
+      const types = yield* ProgramTypes.make(kernel)
+      return new ProgramWalk(kernel, layouts, types)
+    }).pipe(Either.mapLeft(({ message }) => noBpf(`BPF programs of kernel ${kernel.release}`, message)))
+
+  private constructor(
+    private readonly kernel: typeof GuestKernel.Service,
+    private readonly layouts: ProgramLayouts,
+    readonly types: ProgramTypes
+  ) {
+    this.typeNames = enumNames(kernel.btf, "bpf_prog_type", "BPF_PROG_TYPE_")
+    this.attachNames = enumNames(kernel.btf, "bpf_attach_type", "BPF_")
+  }
+
+  list(): Listing<Program> {
+    const { kernel } = this
+    const items: Array<Program> = []
+    const broken: Array<string> = []
+    const address = kernel.symbol("prog_idr")
+    const shape = idrLayout(kernel.btf)
+    if (address === undefined) return { items, problems: ["the kernel's symbols lack prog_idr"] }
+    if (Either.isLeft(shape)) return { items, problems: [shape.left.message] }
+    const problems = walkIdr(kernel.space, shape.right, address, (id, page, offset) => {
+      const at = kvaFrom(page, offset)
+      const program = this.read(at)
+      if (Either.isLeft(program)) broken.push(`program ${id}: ${program.left}`)
+      else if (program.right.id === id) items.push(program.right)
+      else broken.push(`program ${id}: the structure at ${hex(at)} says it is program ${program.right.id}`)
+    })
+    return { items, problems: [...problems.map((problem) => `prog_idr: ${problem}`), ...broken] }
+  }
+
+  /** `enum bpf_attach_type` in bpftool's spelling. */
+  attachName(type: number): string {
+    return this.attachNames.get(type) ?? `attach type ${type}`
+  }
+
+  /** The id of the program at an address; undefined where it cannot be read. */
+  idOf(address: bigint): number | undefined {
+    const { kernel: { space }, layouts: { aux, program } } = this
+    const at = space.u64(address + BigInt(program.at.aux))
+    const id = at === undefined ? -1 : space.u32(at + BigInt(aux.at.id))
+    return id < 0 ? undefined : id
+  }
+
+  /** The BTF of the program at an address. */
+  typesOf(address: bigint): Either.Either<KernelTypes, string> {
+    const { kernel: { space }, layouts: { aux, program } } = this
+    if (aux.at.btf === undefined) return Either.left("this kernel's programs have no BTF")
+    const at = space.u64(address + BigInt(program.at.aux))
+    const btf = at === undefined ? undefined : space.u64(at + BigInt(aux.at.btf))
+    return btf === undefined ? Either.left(space.faultText) : this.types.at(btf)
+  }
+
+  /** The program at an address, or why it cannot be read. */
+  read(address: bigint): Either.Either<Program, string> {
+    const { kernel: { space }, layouts: { aux: auxLayout, program } } = this
+    const main = structAt(space, program, address)
+    if (main === undefined) return Either.left(space.faultText)
+    const aux = structAt(space, auxLayout, main.getBigUint64(program.at.aux, true))
+    if (aux === undefined) return Either.left(space.faultText)
+    const { at } = auxLayout
+    const problems: Array<string> = []
+    const noted = <A>(what: string, found: Either.Either<A, string>): A | null => {
+      if (Either.isRight(found)) return found.right
+      problems.push(`${what}: ${found.left}`)
+      return null
+    }
+    const word = (field: number | undefined): bigint => field === undefined ? 0n : aux.getBigUint64(field, true)
+    const half = (field: number | undefined): number => field === undefined ? 0 : aux.getUint32(field, true)
+
+    const type = main.getUint32(program.at.type, true)
+    const typeName = this.typeNames.get(type) ?? `type ${type}`
+    const expected = program.at.expected_attach_type
+    const attachType = expected === undefined ? 0 : main.getUint32(expected, true)
+    const types = word(at.btf) === 0n ? null : noted("its BTF", this.types.at(word(at.btf)))
+    const stats = noted("its statistics", this.statsAt(address))
+    const verified = at.verified_insns === undefined ? null : aux.getUint32(at.verified_insns, true)
+    return Either.right(
+      new Program({
+        id: aux.getUint32(at.id, true),
+        name: this.nameOf(
+          stringAt(aux, at.name, auxLayout.sizeOf.name),
+          types,
+          word(at.func_info),
+          half(at.func_info_cnt)
+        ),
+        type: typeName,
+        attachType: attachType === 0 || typeName === "struct_ops" ? null : this.attachName(attachType),
+        target: half(at.attach_btf_id) === 0 ? null : noted(
+          "what it attaches to",
+          this.targetOf(typeName, attachType, {
+            typeId: half(at.attach_btf_id),
+            btf: word(at.attach_btf),
+            program: word(at.dst_prog),
+            name: word(at.attach_func_name)
+          })
+        ),
+        tag: Buffer.from(main.buffer, program.at.tag, 8).toString("hex"),
+        uid: at.user === undefined ? null : noted("its user", this.uidAt(word(at.user))),
+        loadedAt: at.load_time === undefined ? null : countOf(word(at.load_time)),
+        instructions: main.getUint32(program.at.len, true),
+        verifiedInstructions: verified,
+        jitedBytes: noted(
+          "its machine code",
+          this.jitedBytes(main.getUint32(program.at.jited_len, true), word(at.func), half(at.func_cnt))
+        ),
+        runs: stats?.runs ?? null,
+        runNanos: stats?.nanos ?? null,
+        misses: stats?.misses ?? null,
+        mapIds: at.used_maps === undefined
+          ? null
+          : noted("its maps", this.mapIds(word(at.used_maps), half(at.used_map_cnt))),
+        btfId: types?.id ?? null,
+        problem: problems.length === 0 ? null : problems.join("; ")
+      })
+    )
+  }
+
+  /** A cut name is the start of its main function's: `func_info[0].type_id` (include/uapi/linux/bpf.h `bpf_func_info`). */
+  private nameOf(name: string, types: KernelTypes | null, functions: bigint, count: number): string {
+    if (name.length < this.layouts.aux.sizeOf.name - 1 || types === null || count === 0) return name
+    const typeId = this.kernel.space.u32(functions + 4n)
+    const whole = typeId < 0 ? "" : types.btf.nameOf(typeId)
+    return whole.startsWith(name) ? whole : name
+  }
+
+  /** @see kernel/bpf/verifier.c `bpf_check_attach_target`, v6.12 */
+  private targetOf(
+    type: string,
+    attachType: number,
+    of: { readonly typeId: number; readonly btf: bigint; readonly program: bigint; readonly name: bigint }
+  ): Either.Either<ProgramTarget, string> {
+    const { kernel: { space } } = this
+    if (of.program !== 0n || of.btf === 0n) {
+      // Once it is attached, only its link knows the program; the function's name stays.
+      const program = of.program === 0n ? null : this.idOf(of.program)
+      const name = of.program === 0n
+        ? undefined
+        : Either.getOrUndefined(Either.map(this.typesOf(of.program), ({ btf }) => btf.nameOf(of.typeId)))
+      const function_ = name ?? (of.name === 0n ? undefined : stringBehind(space, of.name))
+      return program === undefined || function_ === undefined
+        ? Either.left(space.faultText)
+        : Either.right({ kind: "function", name: function_, module: null, program })
+    }
+    return Either.map(this.types.at(of.btf), ({ btf, module }) => ({
+      ...targetNamed(btf, of.typeId, type, attachType),
+      module,
+      program: null
+    }))
+  }
+
+  private uidAt(user: bigint): Either.Either<number | null, string> {
+    const { kernel: { space }, layouts } = this
+    if (layouts.user === undefined || user === 0n) return Either.right(null)
+    const uid = space.u32(user + BigInt(layouts.user.at["uid.val"]))
+    return uid < 0 ? Either.left(space.faultText) : Either.right(uid)
+  }
+
+  /** A program of several functions has its machine code in theirs; kernel/bpf/syscall.c, v6.12. */
+  private jitedBytes(main: number, functions: bigint, count: number): Either.Either<number, string> {
+    const { kernel: { space }, layouts: { program } } = this
+    if (count === 0 || functions === 0n) return Either.right(main)
+    if (count > ARRAY_LIMIT) return Either.left(`corrupted: ${count} functions`)
+    let sum = 0
+    for (let index = 0; index < count; index++) {
+      const at = space.u64(functions + BigInt(index) * 8n)
+      const length = at === undefined ? -1 : space.u32(at + BigInt(program.at.jited_len))
+      if (length < 0) return Either.left(space.faultText)
+      sum += length
+    }
+    return Either.right(sum)
+  }
+
+  private mapIds(maps: bigint, count: number): Either.Either<ReadonlyArray<number>, string> {
+    const { kernel: { space }, layouts: { map } } = this
+    if (count > ARRAY_LIMIT) return Either.left(`corrupted: ${count} maps`)
+    const ids: Array<number> = []
+    for (let index = 0; index < count; index++) {
+      const at = space.u64(maps + BigInt(index) * 8n)
+      const id = at === undefined ? -1 : space.u32(at + BigInt(map.at.id))
+      if (id < 0) return Either.left(space.faultText)
+      ids.push(id)
+    }
+    return Either.right(ids)
+  }
+
+  /** Summed over the possible CPUs; null where the kernel keeps none. */
+  private statsAt(
+    program: bigint
+  ): Either.Either<{ readonly runs: Count; readonly nanos: Count; readonly misses: Count | null } | null, string> {
+    const { kernel, layouts: { stats: layouts } } = this
+    const { space } = kernel
+    if (layouts === undefined) return Either.right(null)
+    const { cnt, misses, nsecs } = layouts.stats.at
+    const pointer = space.u64(program + BigInt(layouts.program.at.stats))
+    if (pointer === undefined) return Either.left(space.faultText)
+    if (pointer === 0n) return Either.right(null)
+    if (kernel.perCpuProblem !== undefined) return Either.left(kernel.perCpuProblem)
+    const sums = [0n, 0n, 0n]
+    for (let cpu = 0; cpu < kernel.perCpuOffsets.length; cpu++) {
+      if (kernel.perCpuOffsets[cpu] === undefined) continue
+      const copy = kernel.perCpu(pointer, cpu)
+      const view = copy === undefined ? undefined : structAt(space, layouts.stats, copy)
+      if (view === undefined) return Either.left(`CPU ${cpu}: ${space.faultText}`)
+      for (const [index, field] of [cnt, nsecs, misses].entries()) {
+        if (field !== undefined) sums[index] += view.getBigUint64(field, true)
+      }
+    }
+    const [runs, nanos, missed] = sums.map((sum) => countOf(BigInt.asUintN(64, sum)))
+    return Either.right({ runs, nanos, misses: misses === undefined ? null : missed })
+  }
+}
+
+/** What a type of the kernel's BTF is as a target. */
+const targetNamed = (
+  btf: Btf,
+  typeId: number,
+  type: string,
+  attachType: number
+): Pick<ProgramTarget, "kind" | "name"> => {
+  const found = btf.type(typeId)
+  const name = btf.nameOf(typeId)
+  if (type === "struct_ops" && found?.kind === "STRUCT") {
+    return { kind: "struct_ops", name: `${name}.${found.members[attachType]?.name ?? `member ${attachType}`}` }
+  }
+  if (found?.kind === "TYPEDEF") return { kind: "tracepoint", name: name.replace(/^btf_trace_/, "") }
+  return name.startsWith("bpf_iter_") && type === "tracing"
+    ? { kind: "iterator", name: name.slice("bpf_iter_".length) }
+    : { kind: "function", name }
+}

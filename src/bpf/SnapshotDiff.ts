@@ -1,0 +1,207 @@
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import { ByteSink } from "../btf/ByteSink.ts"
+import type { Json } from "../btf/RenderedValue.ts"
+import type { Change } from "./DiffChange.ts"
+import { changedCopies, changedFields } from "./DiffFields.ts"
+import { type MapReader, problemOf } from "./MapReader.ts"
+import { DumpDocument, type Header } from "./Report.ts"
+
+/** An entry as JSON text, which is quick to compare; `value` is an array by CPU in per-CPU maps. */
+export interface DiffEntry {
+  readonly key: string
+  readonly value: string
+  readonly perCpu: boolean
+}
+
+export interface DiffMap {
+  readonly id: number
+  readonly name: string
+  readonly type: string
+  readonly entries: () => Iterable<DiffEntry>
+  /** After `entries` has ended: why it gave not all, or null. */
+  readonly missing: () => string | null
+}
+
+/** One side of a comparison: a dump that was kept, or a kernel that stands still. */
+export interface DiffSide {
+  readonly header: Header
+  readonly maps: ReadonlyArray<DiffMap>
+  /** With whatever else is known of each, counters for instance. */
+  readonly programs: ReadonlyArray<{ readonly id: number; readonly name: string; readonly type: string }>
+}
+
+/** A file that is no dump: `why` says at what it broke. */
+export class NotADump extends Schema.TaggedError<NotADump>("ktstr/NotADump")("NotADump", {
+  subject: Schema.String,
+  why: Schema.String
+}) {
+  override get message() {
+    return `${this.subject} is no dump: ${this.why}; make one with ktstr dump --json`
+  }
+}
+
+/** What `ktstr dump --json` printed. */
+export const sideOfDocument = (document: DumpDocument): DiffSide => ({
+  header: document,
+  maps: document.maps.map(({ entries, id, name, problem, truncated, type }) => ({
+    id,
+    name,
+    type,
+    *entries() {
+      for (const entry of entries) {
+        const perCpu = "cpus" in entry
+        yield { key: JSON.stringify(entry.key), value: JSON.stringify(perCpu ? entry.cpus : entry.value), perCpu }
+      }
+    },
+    missing: () => problem ?? (truncated ? "a limit cut its entries off" : null)
+  })),
+  programs: document.programs
+})
+
+/** A kernel that stands still, read while it is compared. */
+export const sideOfReaders = (
+  header: Header,
+  readers: ReadonlyArray<MapReader>,
+  programs: DiffSide["programs"]
+): DiffSide => ({
+  header,
+  maps: readers.map((reader) => {
+    const { id, name, type } = reader.info
+    let problem: () => string | null = () => problemOf(reader, null)
+    return {
+      id,
+      name,
+      type,
+      *entries() {
+        const walk = reader.walk?.() ?? null
+        problem = () => problemOf(reader, walk)
+        const out = new ByteSink(4096)
+        const text = () => Buffer.from(out.take()).toString()
+        while (walk?.next() === true) {
+          reader.key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
+          const key = text()
+          if (reader.cpus === null) {
+            walk.value(0)
+            reader.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
+            yield { key, value: text(), perCpu: false }
+            continue
+          }
+          out.text("[")
+          for (let cpu = 0; cpu < reader.cpus; cpu++) {
+            if (cpu > 0) out.text(",")
+            if (walk.value(cpu)) reader.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
+            else out.text("null")
+          }
+          out.text("]")
+          yield { key, value: text(), perCpu: true }
+        }
+      },
+      missing: () => problem()
+    }
+  }),
+  programs
+})
+
+/** Seconds from one side to the other; null where one does not say when its kernel stood still. */
+export const secondsBetween = (from: DiffSide, to: DiffSide): number | null =>
+  from.header.freeze === null || to.header.freeze === null
+    ? null
+    : (Date.parse(to.header.freeze.at) - Date.parse(from.header.freeze.at)) / 1000
+
+/**
+ * What differs, map by map in the order of ids, then programs. Of the first side one map's entries are held at a time, as
+ * text; the second side's stream by.
+ */
+export const diffSnapshots = (from: DiffSide, to: DiffSide): Stream.Stream<Change> =>
+  Stream.suspend(() => Stream.fromIteratorSucceed(changes(from, to), 256))
+
+/** `diffSnapshots` for plain code. */
+export function* changes(from: DiffSide, to: DiffSide): Generator<Change, void> {
+  const seconds = secondsBetween(from, to)
+  const [a, b] = [from.header.kernel, to.header.kernel]
+  if (a.release !== b.release || a.kaslrOffset !== b.kaslrOffset) {
+    yield {
+      change: "problem",
+      problem: `the two are of different boots (${a.release}, ${b.release}): ids need not mean the same`
+    }
+  }
+  for (const [old, now] of paired(from.maps, to.maps)) {
+    if (old !== undefined && now !== undefined) yield* mapChanges(old, now, seconds)
+    else yield { change: old === undefined ? "mapAdded" : "mapRemoved", ...named((old ?? now)!) }
+  }
+  for (const [old, now] of paired(from.programs, to.programs)) {
+    if (old === undefined || now === undefined) {
+      yield { change: old === undefined ? "programAdded" : "programRemoved", ...named((old ?? now)!) }
+    } else {
+      const fields = changedFields(plain(old, now), plain(now, old), seconds)
+      if (fields.length > 0) yield { change: "programChanged", ...named(now), fields }
+    }
+  }
+}
+
+interface Named {
+  readonly id: number
+  readonly name: string
+  readonly type: string
+}
+
+const named = ({ id, name, type }: Named): Named => ({ id, name, type })
+
+/** What of a program both sides say. */
+const plain = (program: object, other: object): Json =>
+  JSON.parse(JSON.stringify(Object.fromEntries(Object.entries(program).filter(([name]) => name in other))))
+
+/** What has the same id, name and type stands together; ascending ids. */
+function* paired<A extends Named>(
+  from: ReadonlyArray<A>,
+  to: ReadonlyArray<A>
+): Generator<readonly [A | undefined, A | undefined]> {
+  const key = ({ id, name, type }: Named): string => JSON.stringify([id, name, type])
+  const later = new Map(to.map((each) => [key(each), each]))
+  const earlier = new Set(from.map(key))
+  const pairs = [
+    ...from.map((each) => [each, later.get(key(each))] as const),
+    ...to.filter((each) => !earlier.has(key(each))).map((each) => [undefined, each] as const)
+  ]
+  yield* pairs.sort((a, b) => (a[0] ?? a[1])!.id - (b[0] ?? b[1])!.id)
+}
+
+function* mapChanges(from: DiffMap, to: DiffMap, seconds: number | null): Generator<Change> {
+  const map = named(to)
+  /** Null: the second side has it too. */
+  const before = new Map<string, string | null>()
+  let twice = 0
+  for (const { key, value } of from.entries()) {
+    if (before.has(key)) twice++
+    before.set(key, value)
+  }
+  for (const { key, perCpu, value } of to.entries()) {
+    const old = before.get(key)
+    if (old === null) twice++
+    if (old === null || old === value) {
+      before.set(key, null)
+      continue
+    }
+    if (old !== undefined) before.set(key, null)
+    if (old === undefined) yield { change: "entryAdded", ...map, key: JSON.parse(key), value: JSON.parse(value) }
+    else {
+      const [past, present]: ReadonlyArray<Json> = [JSON.parse(old), JSON.parse(value)]
+      const fields = perCpu && Array.isArray(past) && Array.isArray(present)
+        ? changedCopies(past, present, seconds)
+        : changedFields(past, present, seconds)
+      if (fields.length > 0) yield { change: "entryChanged", ...map, key: JSON.parse(key), fields }
+    }
+  }
+  for (const [key, value] of before) {
+    if (value === null) continue
+    yield { change: "entryRemoved", ...map, key: JSON.parse(key), value: JSON.parse(value) }
+  }
+  for (const [side, { missing }] of [["first", from], ["second", to]] as const) {
+    const why = missing()
+    if (why !== null) yield { change: "problem", problem: `map ${map.id} (${map.name}) of the ${side}: ${why}` }
+  }
+  if (twice > 0) {
+    yield { change: "problem", problem: `map ${map.id} (${map.name}): entries whose key was there before: ${twice}` }
+  }
+}

@@ -1,0 +1,45 @@
+import { errnoName } from "../../core/Errors.ts"
+import { Errno } from "./BpfAbi.ts"
+import type { BpfCalls, ObjectKind } from "./BpfCalls.ts"
+
+/** The objects of a kind, in the order of ids, and a line for each that the kernel would not open. */
+export interface Found<A> {
+  readonly items: ReadonlyArray<A>
+  readonly problems: ReadonlyArray<string>
+  /** Minus the errno that ended the listing itself, else 0. */
+  readonly failed: number
+}
+
+/**
+ * Every object of a kind. `look` gets a file descriptor of each: what it returns is kept, undefined is not; it says with
+ * `"keep"` that the descriptor stays open and is its own from now on. Objects that vanish meanwhile are passed over.
+ */
+export const discover = <A>(
+  calls: BpfCalls,
+  kind: ObjectKind,
+  look: (fd: number, id: number) => { readonly item: A; readonly keep: boolean } | string | undefined
+): Found<A> => {
+  const items: Array<A> = []
+  const problems: Array<string> = []
+  for (let id = 0;;) {
+    const step = calls.nextId(kind, id)
+    if (step < 0) return { items, problems, failed: step === -Errno.ENOENT ? 0 : step }
+    id = calls.answer
+    const fd = calls.open(kind, id)
+    if (fd < 0) {
+      if (fd !== -Errno.ENOENT) problems.push(`${kind} ${id}: the kernel would not open it: ${errnoName(-fd)}`)
+      continue
+    }
+    let keep = false
+    try {
+      const found = look(fd, id)
+      if (typeof found === "string") problems.push(`${kind} ${id}: ${found}`)
+      else if (found !== undefined) {
+        items.push(found.item)
+        keep = found.keep
+      }
+    } finally {
+      if (!keep) calls.close(fd)
+    }
+  }
+}

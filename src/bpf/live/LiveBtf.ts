@@ -1,0 +1,80 @@
+import * as Either from "effect/Either"
+import { Btf } from "../../btf/Btf.ts"
+import { errnoName } from "../../core/Errors.ts"
+import { BtfInfoAt, INFO_BYTES, NAME_BYTES } from "./BpfAbi.ts"
+import type { BpfCalls } from "./BpfCalls.ts"
+
+/** A BTF object of the kernel. */
+export interface BtfInfo {
+  readonly id: number
+  /** `vmlinux`, a module's name, or empty: loaded by a program. */
+  readonly name: string
+  /** Is it the kernel's own, or a module's? */
+  readonly kernel: boolean
+  /** Bytes. */
+  readonly size: number
+}
+
+/** What the kernel says of a BTF object, or minus the errno. */
+export const btfInfo = (calls: BpfCalls, fd: number): BtfInfo | number => {
+  const info = calls.buffer(INFO_BYTES.btf)
+  const name = calls.buffer(64)
+  // A null name with a length, or a name without, is refused: kernel/bpf/btf.c `btf_get_info_by_fd`, v6.12.
+  info.view.setBigUint64(BtfInfoAt.name, name.address, true)
+  info.view.setUint32(BtfInfoAt.name_len, name.size, true)
+  const result = calls.info(fd, info)
+  if (result < 0) return result
+  return {
+    id: info.view.getUint32(BtfInfoAt.id, true),
+    name: textAt(name.bytes, 0, name.size),
+    kernel: info.view.getUint32(BtfInfoAt.kernel_btf, true) !== 0,
+    size: info.view.getUint32(BtfInfoAt.btf_size, true)
+  }
+}
+
+/** The BTF objects of the running kernel by id, each read once. */
+export class LiveBtf {
+  private readonly known = new Map<number, Either.Either<Btf, string>>()
+
+  /** `kernel` is the BTF of vmlinux, on which modules' BTF stands. */
+  constructor(private readonly calls: BpfCalls, readonly kernel: Btf) {}
+
+  byId(id: number): Either.Either<Btf, string> {
+    const known = this.known.get(id) ?? this.read(id)
+    this.known.set(id, known)
+    return known
+  }
+
+  private read(id: number): Either.Either<Btf, string> {
+    const { calls } = this
+    const subject = `BTF object ${id}`
+    const failed = (result: number) => Either.left(`${subject}: ${errnoName(-result)}`)
+    const fd = calls.open("btf", id)
+    if (fd < 0) return failed(fd)
+    try {
+      const about = btfInfo(calls, fd)
+      if (typeof about === "number") return failed(about)
+      if (about.kernel && about.name === "vmlinux") return Either.right(this.kernel)
+      const info = calls.buffer(INFO_BYTES.btf)
+      const data = calls.buffer(about.size)
+      info.view.setBigUint64(BtfInfoAt.btf, data.address, true)
+      info.view.setUint32(BtfInfoAt.btf_size, data.size, true)
+      const result = calls.info(fd, info)
+      if (result < 0) return failed(result)
+      const bytes = data.bytes.subarray(0, about.size)
+      return Either.mapLeft(
+        Btf.parse(bytes, about.kernel ? { subject, base: this.kernel } : { subject }),
+        (error) => error.message
+      )
+    } finally {
+      calls.close(fd)
+    }
+  }
+}
+
+/** A NUL-terminated name, as UTF-8 with replacement characters for what is none. */
+export const textAt = (bytes: Uint8Array, at: number, size: number = NAME_BYTES): string => {
+  const field = Buffer.from(bytes.buffer, bytes.byteOffset + at, size)
+  const end = field.indexOf(0)
+  return field.toString("utf8", 0, end < 0 ? size : end)
+}

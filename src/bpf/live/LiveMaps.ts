@@ -1,0 +1,244 @@
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import type { Btf } from "../../btf/Btf.ts"
+import { bytesCodec, type Codec, compile } from "../../btf/Codec.ts"
+import { errnoName, type HostLacks } from "../../core/Errors.ts"
+import { Native } from "../../core/Native.ts"
+import { accessorOf } from "../AccessorOf.ts"
+import { indexCodec } from "../IndexCodec.ts"
+import { type Listing, MapAccessor, MapNotFound } from "../MapAccessor.ts"
+import { MapInfo } from "../MapInfo.ts"
+import type { MapReader } from "../MapReader.ts"
+import { isIndexed, isPerCpu, typeNames } from "../MapType.ts"
+import type { ProgramInfo } from "../Report.ts"
+import { Errno, INFO_BYTES, LinkInfoAt, MapInfoAt, ProgramInfoAt } from "./BpfAbi.ts"
+import { BpfCalls, type CallBuffer } from "./BpfCalls.ts"
+import { discover, type Found } from "./Discovery.ts"
+import { type BtfInfo, btfInfo, LiveBtf, textAt } from "./LiveBtf.ts"
+import { LiveObjects } from "./LiveObjects.ts"
+import { type LiveMap, type LiveReading, readingOf, tableOf } from "./LiveReading.ts"
+import { type LiveWrite, type MapWrite, writerOf } from "./LiveWrite.ts"
+import { possibleCpus } from "./PossibleCpus.ts"
+import { bpfRefused } from "./Rights.ts"
+
+/** A link: a program's attachment that has an id. */
+export interface LinkInfo {
+  readonly id: number
+  /** `enum bpf_link_type` in bpftool's spelling, or `type N`. */
+  readonly type: string
+  readonly programId: number
+}
+
+export interface LiveOptions {
+  /** Which maps are kept open and listed; all if not given. */
+  readonly keep?: (map: MapInfo) => boolean
+  /** Files and directories whose inodes' storage is asked for. */
+  readonly files?: ReadonlyArray<string>
+}
+
+/** The BPF objects of the running kernel. Maps stay open, and so alive, as long as the scope in which this was made. */
+export class LiveMaps extends Context.Tag("ktstr/bpf/LiveMaps")<LiveMaps, {
+  /** The same as the tag `MapAccessor` of `layerLive`. The lists are those of the moment when it was made. */
+  readonly accessor: typeof MapAccessor.Service
+  readonly links: Listing<LinkInfo>
+  readonly btfs: Listing<BtfInfo>
+  /** Update or delete one entry of a map. */
+  readonly write: (map: MapInfo, change: MapWrite) => LiveWrite
+}>() {}
+
+/** Opens every map of the running kernel that `keep` wants. `kernel` is the BTF of vmlinux. */
+export const makeLiveMaps = (
+  kernel: Btf,
+  options: LiveOptions = {}
+): Effect.Effect<typeof LiveMaps.Service, HostLacks, Native | Scope.Scope> =>
+  Effect.gen(function*() {
+    const calls = new BpfCalls(yield* Native)
+    const scope = yield* Effect.scope
+    const keep = options.keep ?? (() => true)
+    const found = yield* Effect.acquireRelease(
+      Effect.sync(() => listMaps(calls, kernel, keep)),
+      ({ items }) => Effect.sync(() => items.forEach(({ fd }) => calls.close(fd)))
+    )
+    if (found.failed !== 0) return yield* bpfRefused(-found.failed)
+    const programs = listPrograms(calls, kernel)
+    const cpus = possibleCpus()
+    const btf = new LiveBtf(calls, kernel)
+    const byId = new Map(found.items.map((map) => [map.info.id, map]))
+    const objects = new LiveObjects(
+      (id) => programs.items.find((program) => program.id === id),
+      (id) => byId.get(id)?.info
+    )
+    const sources = { calls, btf, objects, possibleCpus: cpus, files: options.files ?? [] }
+    const readings = new Map<number, Either.Either<LiveReading, string>>()
+    const reader = (info: MapInfo): Effect.Effect<MapReader> =>
+      Effect.gen(function*() {
+        const map = byId.get(info.id)
+        if (map === undefined) return notListed(info)
+        const perCpu = isPerCpu(map.type) ? cpus : null
+        const table = tableOf(map.fd, info, perCpu)
+        const reading = readings.get(info.id)
+          ?? (yield* readingOf(map, table, sources).pipe(Scope.extend(scope)))
+        readings.set(info.id, reading)
+        return readerOf(map, reading, btf, table.copies?.length ?? null)
+      })
+    const maps = { items: found.items.map(({ info }) => info), problems: found.problems }
+    return {
+      accessor: accessorOf({ maps, programs, reader }),
+      links: listLinks(calls, kernel),
+      btfs: withFailure("BTF objects", discover(calls, "btf", (fd) => itemOf(btfInfo(calls, fd)))),
+      write: (info, change) => {
+        const map = byId.get(info.id)
+        return map === undefined
+          ? new MapNotFound({ wanted: String(info.id), names: maps.items.map(({ name }) => name) })
+          : writerOf(map, calls, btf, cpus, change)
+      }
+    }
+  })
+
+/** `MapAccessor` and `LiveMaps` over bpf(2) of the running kernel. */
+export const layerLiveMaps = (
+  kernel: Btf,
+  options: LiveOptions = {}
+): Layer.Layer<MapAccessor | LiveMaps, HostLacks, Native> =>
+  Layer.scopedContext(
+    Effect.map(
+      makeLiveMaps(kernel, options),
+      (live) => Context.make(LiveMaps, live).pipe(Context.add(MapAccessor, live.accessor))
+    )
+  )
+
+const itemOf = <A extends object>(item: A | number) =>
+  typeof item === "number" ? errnoName(-item) : { item, keep: false }
+
+/** Ask for an object's info into `info`; a line when that fails. */
+const asked = (calls: BpfCalls, fd: number, info: CallBuffer): string | undefined => {
+  info.bytes.fill(0)
+  const result = calls.info(fd, info)
+  return result < 0 ? `BPF_OBJ_GET_INFO_BY_FD: ${errnoName(-result)}` : undefined
+}
+
+const listMaps = (calls: BpfCalls, kernel: Btf, keep: (map: MapInfo) => boolean): Found<LiveMap> => {
+  const typeName = typeNames(kernel, "bpf_map_type")
+  const info = calls.buffer(INFO_BYTES.map)
+  const u32 = (at: number): number => info.view.getUint32(at, true)
+  return discover(calls, "map", (fd) => {
+    const problem = asked(calls, fd, info)
+    if (problem !== undefined) return problem
+    const type = u32(MapInfoAt.type)
+    const about = new MapInfo({
+      id: u32(MapInfoAt.id),
+      name: textAt(info.bytes, MapInfoAt.name),
+      type: typeName(type),
+      flags: u32(MapInfoAt.map_flags),
+      keySize: u32(MapInfoAt.key_size),
+      valueSize: u32(MapInfoAt.value_size),
+      maxEntries: u32(MapInfoAt.max_entries),
+      keyTypeId: u32(MapInfoAt.btf_key_type_id),
+      valueTypeId: u32(MapInfoAt.btf_value_type_id),
+      btfId: u32(MapInfoAt.btf_id) || null
+    })
+    if (!keep(about)) return undefined
+    const kernelTypeId = u32(MapInfoAt.btf_vmlinux_value_type_id)
+    return { item: { info: about, type, fd, kernelTypeId, kernelBtfId: u32(MapInfoAt.btf_vmlinux_id) }, keep: true }
+  })
+}
+
+const listPrograms = (calls: BpfCalls, kernel: Btf): Listing<ProgramInfo> => {
+  const typeName = typeNames(kernel, "bpf_prog_type")
+  const info = calls.buffer(INFO_BYTES.program)
+  return withFailure(
+    "programs",
+    discover(calls, "program", (fd, id) =>
+      asked(calls, fd, info) ?? {
+        item: {
+          id,
+          name: textAt(info.bytes, ProgramInfoAt.name),
+          type: typeName(info.view.getUint32(ProgramInfoAt.type, true))
+        },
+        keep: false
+      })
+  )
+}
+
+const listLinks = (calls: BpfCalls, kernel: Btf): Listing<LinkInfo> => {
+  const names = enumNames(kernel, "bpf_link_type", "BPF_LINK_TYPE_")
+  const info = calls.buffer(INFO_BYTES.link)
+  return withFailure(
+    "links",
+    discover(calls, "link", (fd, id) => {
+      const problem = asked(calls, fd, info)
+      if (problem !== undefined) return problem
+      const type = info.view.getUint32(LinkInfoAt.type, true)
+      const programId = info.view.getUint32(LinkInfoAt.prog_id, true)
+      return { item: { id, type: names.get(type) ?? `type ${type}`, programId }, keep: false }
+    })
+  )
+}
+
+const enumNames = (btf: Btf, name: string, prefix: string): ReadonlyMap<number, string> =>
+  new Map(
+    btf.idsByName(name).flatMap((id) => {
+      const type = btf.type(id)
+      return type?.kind !== "ENUM" ?
+        [] :
+        type.values.map((each) => [Number(each.value), each.name.slice(prefix.length).toLowerCase()] as const)
+    })
+  )
+
+/** Kernels before v5.8 have no links; who may list maps but not the others is told so. */
+const withFailure = <A>(what: string, { failed, items, problems }: Found<A>): Listing<A> => ({
+  items,
+  problems: failed === 0 || failed === -Errno.EINVAL
+    ? problems
+    : [...problems, `${what} cannot be listed: ${errnoName(-failed)}`]
+})
+
+const notListed = (info: MapInfo): MapReader => ({
+  info,
+  consistency: "unseen",
+  key: bytesCodec(info.keySize),
+  value: bytesCodec(info.valueSize),
+  cpus: null,
+  walk: null,
+  details: null,
+  problem: "it is not in the list"
+})
+
+const readerOf = (
+  { info, type }: LiveMap,
+  reading: Either.Either<LiveReading, string>,
+  btf: LiveBtf,
+  cpus: number | null
+): MapReader => {
+  const problems: Array<string> = []
+  const types = info.btfId === null ? undefined : Either.getOrElse(btf.byId(info.btfId), (problem) => {
+    problems.push(`${problem}: shown as bytes`)
+    return undefined
+  })
+  const codec = (what: string, typeId: number, size: number, plain: Codec): Codec => {
+    if (types === undefined || typeId === 0) return plain
+    const typed = compile(types, typeId)
+    if (typed.size === size) return typed
+    problems.push(`its ${what} type has ${typed.size} bytes, its ${what}s ${size}: shown as bytes`)
+    return plain
+  }
+  const { keySize, keyTypeId, valueSize, valueTypeId } = info
+  const key = codec("key", keyTypeId, keySize, isIndexed(type) && keySize === 4 ? indexCodec : bytesCodec(keySize))
+  const value = codec("value", valueTypeId, valueSize, bytesCodec(valueSize))
+  const opened = Either.getOrUndefined(reading)
+  if (Either.isLeft(reading)) problems.push(reading.left)
+  if (opened?.problem !== undefined) problems.push(opened.problem)
+  return {
+    info,
+    consistency: opened === undefined ? "unseen" : "racing",
+    key: opened?.key ?? key,
+    value: opened?.value ?? value,
+    cpus,
+    walk: opened?.walk ?? null,
+    details: opened?.details ?? null,
+    problem: problems.length === 0 ? null : problems.join("; ")
+  }
+}

@@ -1,0 +1,179 @@
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import type * as Scope from "effect/Scope"
+import { bytesCodec, type Codec } from "../../btf/Codec.ts"
+import type { EntryWalk } from "../EntryWalk.ts"
+import { indexCodec } from "../IndexCodec.ts"
+import type { MapInfo } from "../MapInfo.ts"
+import { isIndexed, MapType } from "../MapType.ts"
+import type { Details } from "../Report.ts"
+import { addressCodec, openArenaPages } from "./ArenaPages.ts"
+import { BatchWalk, type LiveTable } from "./BatchWalk.ts"
+import { MapFlag } from "./BpfAbi.ts"
+import type { BpfCalls } from "./BpfCalls.ts"
+import { KeyWalk } from "./KeyWalk.ts"
+import type { LiveBtf } from "./LiveBtf.ts"
+import type { LiveObjects } from "./LiveObjects.ts"
+import { openLiveRing, positionCodec, recordCodec } from "./LiveRing.ts"
+import { openLiveStructOps } from "./LiveStructOps.ts"
+import {
+  allThreads,
+  cgroupCodec,
+  cgroupPaths,
+  cgroupRoot,
+  fileCodec,
+  ownersAt,
+  OwnerWalk,
+  threadCodec
+} from "./OwnerWalk.ts"
+import { PeekWalk } from "./PeekWalk.ts"
+
+/** A map that this process holds open. */
+export interface LiveMap {
+  readonly info: MapInfo
+  /** The number of its type, `enum bpf_map_type`. */
+  readonly type: number
+  readonly fd: number
+  /** Of struct_ops maps: the type of a value, and the id of the BTF object that has it; 0: vmlinux's. */
+  readonly kernelTypeId: number
+  readonly kernelBtfId: number
+}
+
+/** How a map is read. */
+export interface LiveReading {
+  readonly walk: () => EntryWalk
+  /** Instead of the map's own, where its BTF does not describe what the walk gives. */
+  readonly key?: Codec
+  readonly value?: Codec
+  readonly details?: Details
+  /** What is missing by the nature of the source. */
+  readonly problem?: string
+}
+
+/** What reading needs besides the map. */
+export interface LiveSources {
+  readonly calls: BpfCalls
+  readonly btf: LiveBtf
+  readonly objects: LiveObjects
+  readonly possibleCpus: ReadonlyArray<number>
+  /** Files whose storage is asked for. */
+  readonly files: ReadonlyArray<string>
+}
+
+/** Types of which bpf(2) has no lookup: what a slot holds is known to the kernel alone. */
+const NO_LOOKUP = "unsupported: bpf(2) has no lookup for such maps"
+
+/** Where the values of a map lie in what bpf(2) gives. */
+export const tableOf = (
+  fd: number,
+  { keySize, maxEntries, valueSize }: Pick<MapInfo, "keySize" | "valueSize" | "maxEntries">,
+  possibleCpus: ReadonlyArray<number> | null
+): LiveTable => {
+  const plain = { fd, keySize, valueSize, maxEntries, header: 0 }
+  if (possibleCpus === null) return { ...plain, copies: null, stride: valueSize }
+  const slot = Math.ceil(valueSize / 8) * 8
+  const copies = new Int32Array(Math.max(...possibleCpus) + 1).fill(-1)
+  possibleCpus.forEach((cpu, index) => copies[cpu] = index * slot)
+  return { ...plain, copies, stride: slot * possibleCpus.length }
+}
+
+const inBatches = (calls: BpfCalls, table: LiveTable, indexed: boolean) => (): EntryWalk => {
+  const walk = new BatchWalk(calls, table)
+  return walk.begin() ? walk : new KeyWalk(calls, table, indexed)
+}
+
+/** How to read a map's entries, or why they cannot be. What it maps or loads lives as long as the scope. */
+export const readingOf = (
+  map: LiveMap,
+  table: LiveTable,
+  sources: LiveSources
+): Effect.Effect<Either.Either<LiveReading, string>, never, Scope.Scope> => {
+  const { calls, objects } = sources
+  const { fd, info, type } = map
+  const yes = (reading: LiveReading) => Effect.succeed(Either.right(reading))
+  const no = (why: string) => Effect.succeed(Either.left(why))
+  const byKey = (value?: Codec) =>
+    yes({ walk: () => new KeyWalk(calls, table, isIndexed(type)), ...(value === undefined ? {} : { value }) })
+  const owned = (walk: () => EntryWalk, key: Codec, asked: string) =>
+    yes({ walk, key, problem: `only the storage of ${asked} was asked for: bpf(2) has no list of owners` })
+  switch (type) {
+    case MapType.HASH:
+    case MapType.PERCPU_HASH:
+    case MapType.LRU_HASH:
+    case MapType.LRU_PERCPU_HASH:
+      return yes({ walk: inBatches(calls, table, false) })
+    case MapType.ARRAY:
+    case MapType.PERCPU_ARRAY:
+      return yes({ walk: inBatches(calls, table, true) })
+    case MapType.HASH_OF_MAPS:
+      return yes({ walk: inBatches(calls, table, false), value: objects.maps })
+    case MapType.ARRAY_OF_MAPS:
+      return byKey(objects.maps)
+    case MapType.PROG_ARRAY:
+      return byKey(objects.programs)
+    case MapType.DEVMAP:
+      return byKey(objects.devices)
+    case MapType.DEVMAP_HASH: // its keys can vanish
+      return yes({ walk: () => new KeyWalk(calls, table, false), value: objects.devices })
+    case MapType.CPUMAP:
+      return byKey(objects.cpus)
+    case MapType.STACK_TRACE:
+      return byKey((info.flags & MapFlag.STACK_BUILD_ID) === 0 ? objects.frames : objects.buildIdFrames)
+    case MapType.SOCKMAP:
+    case MapType.SOCKHASH:
+    case MapType.REUSEPORT_SOCKARRAY:
+      return info.valueSize === 8
+        ? byKey(objects.sockets)
+        : no("unsupported: bpf(2) gives the cookies of sockets, for which values of 4 bytes have no room")
+    case MapType.QUEUE:
+    case MapType.STACK:
+      return yes({ walk: () => new PeekWalk(calls, fd, info.valueSize), key: indexCodec })
+    case MapType.TASK_STORAGE: {
+      const walk = () => new OwnerWalk(calls, fd, info.valueSize, allThreads(calls.native))
+      return owned(walk, threadCodec, "the threads in /proc")
+    }
+    case MapType.CGRP_STORAGE: {
+      const root = cgroupRoot()
+      if (root === undefined) return no("unsupported: there is no cgroup2 file system to ask for the owners of")
+      const paths = cgroupPaths(root)
+      const walk = () => new OwnerWalk(calls, fd, info.valueSize, ownersAt(paths))
+      return owned(walk, cgroupCodec(root, paths), `the ${paths.length} cgroups under ${root}`)
+    }
+    case MapType.INODE_STORAGE: {
+      const { files } = sources
+      if (files.length === 0) return no("unsupported: bpf(2) has no list of owners, and no file was named to ask for")
+      const walk = () => new OwnerWalk(calls, fd, info.valueSize, ownersAt(files))
+      return owned(walk, fileCodec(files), `${files.length} named files`)
+    }
+    case MapType.SK_STORAGE:
+      return no("unsupported: bpf(2) looks a socket's storage up by that process's own descriptor, and has no list")
+    case MapType.STRUCT_OPS: {
+      const types = map.kernelBtfId === 0 ? Either.right(sources.btf.kernel) : sources.btf.byId(map.kernelBtfId)
+      if (Either.isLeft(types)) return no(types.left)
+      const opened = openLiveStructOps(calls, table, types.right, map.kernelTypeId, objects)
+      return Effect.succeed(Either.mapLeft(opened, ({ message }) => message))
+    }
+    case MapType.RINGBUF:
+    case MapType.USER_RINGBUF:
+      return openLiveRing(calls.native, sources.btf.kernel, fd, info.maxEntries).pipe(
+        Effect.map(({ details, walk }) =>
+          Either.right({ walk, key: positionCodec, value: recordCodec, details: details() })
+        ),
+        Effect.catchAll((error) => no(`unreadable: ${error.message}`))
+      )
+    case MapType.ARENA:
+      return openArenaPages(calls, sources.btf.kernel, fd, info.maxEntries).pipe(
+        Effect.map(({ details, walk }) => Either.right({ walk, details, key: addressCodec, value: bytesCodec(4096) })),
+        Effect.catchAll(({ message }) => no(message))
+      )
+    case MapType.BLOOM_FILTER:
+      return no("unsupported: bpf(2) tells of a value whether it may be in the filter, and gives no list")
+    case MapType.PERF_EVENT_ARRAY:
+    case MapType.CGROUP_ARRAY:
+    case MapType.XSKMAP:
+      return no(NO_LOOKUP)
+    default:
+      // Newer types than these: most have keys and values.
+      return yes({ walk: inBatches(calls, table, isIndexed(type)) })
+  }
+}

@@ -1,0 +1,114 @@
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import type { Btf } from "../../btf/Btf.ts"
+import { ringBufferOffsets } from "../../btf/offsets/RingBuffer.ts"
+import type { SyscallError } from "../../core/Errors.ts"
+import type { Native } from "../../core/Native.ts"
+import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "../DerivedCodec.ts"
+import { type EntryWalk, Trouble } from "../EntryWalk.ts"
+import type { Details } from "../Report.ts"
+
+const PAGE = 4096
+/** `BPF_RINGBUF_HDR_SZ`, `BPF_RINGBUF_BUSY_BIT`, `BPF_RINGBUF_DISCARD_BIT`; include/uapi/linux/bpf.h, v6.12. */
+const HEADER = 8
+const BUSY = 0x8000_0000
+const DISCARDED = 0x4000_0000
+const LENGTH = 0x3fff_ffff
+
+/** A RINGBUF or USER_RINGBUF, mapped to be read only: nothing is consumed. */
+export interface LiveRing {
+  readonly details: () => Details
+  readonly walk: () => EntryWalk
+}
+
+/**
+ * The kernel maps the consumer's page, the producer's, and the data, twice in a row.
+ * @see kernel/bpf/ringbuf.c `ringbuf_map_mmap_kern`, `ringbuf_map_mmap_user`, `struct bpf_ringbuf`; v6.12
+ */
+export const openLiveRing = (native: typeof Native.Service, btf: Btf, fd: number, size: number) =>
+  Effect.map(native.mmap(fd, 0, 2 * PAGE + 2 * size, "read"), (memory): LiveRing => {
+    const view = new DataView(memory)
+    const consumer = () => Number(view.getBigUint64(0, true))
+    const producer = () => Number(view.getBigUint64(PAGE, true))
+    const ring = Either.getOrUndefined(ringBufferOffsets.resolve(btf))?.ring.at
+    const pendingAt = ring?.pending_pos === undefined ? undefined : PAGE + ring.pending_pos - ring.producer_pos
+    return {
+      details: () => ({
+        size,
+        consumer: consumer(),
+        producer: producer(),
+        ...(pendingAt === undefined ? {} : { pending: Number(view.getBigUint64(pendingAt, true)) })
+      }),
+      walk: () => {
+        const from = consumer()
+        const to = producer()
+        const broken = from > to || to - from > size || from % 8 !== 0 || to % 8 !== 0
+        // A copy, so that a record cannot change between its header and its end.
+        const start = 2 * PAGE + from % size
+        const data = broken ? new ArrayBuffer(0) : memory.slice(start, start + to - from)
+        const walk = new RingCopyWalk(new DataView(data), from)
+        if (broken) walk.trouble.add(`corrupted: consumer at ${from}, producer at ${to} of a ring of ${size} bytes`)
+        const after = consumer()
+        if (after > from) walk.passed(after)
+        return walk
+      }
+    }
+  }) satisfies Effect.Effect<LiveRing, SyscallError, unknown>
+
+/** The records of a ring that are not consumed. The key is the position: bytes since the ring was made. */
+class RingCopyWalk implements EntryWalk {
+  readonly keyView = new DataView(new ArrayBuffer(8))
+  readonly keyAt = 0
+  readonly keyLength = 8
+  /** Behind the record's header, which the codec looks at. */
+  valueAt = 0
+  valueLength = 0
+  readonly trouble = new Trouble()
+  private at = 0
+  private least: number
+
+  constructor(readonly valueView: DataView, private readonly start: number) {
+    this.least = start
+  }
+
+  /** The consumer went on while the bytes were copied: what lies before may have been overwritten. */
+  passed(consumer: number): void {
+    this.least = consumer
+  }
+
+  next(): boolean {
+    const { start, valueView } = this
+    while (this.at < valueView.byteLength) {
+      const position = start + this.at
+      const left = valueView.byteLength - this.at - HEADER
+      const length = left < 0 ? 0 : valueView.getUint32(this.at, true) & LENGTH
+      if (length > left) {
+        // A record that was overwritten has no length to go on from.
+        if (position >= this.least) this.trouble.add(`record at ${position}: has ${length} bytes, ${left} are left`)
+        else this.trouble.add("records were consumed while they were read: some are missing")
+        this.at = valueView.byteLength
+        return false
+      }
+      this.valueAt = this.at + HEADER
+      this.valueLength = length
+      this.at += Math.ceil((length + HEADER) / 8) * 8
+      if (position < this.least) continue
+      this.keyView.setBigUint64(0, BigInt(position), true)
+      return true
+    }
+    return false
+  }
+
+  value(): boolean {
+    return true
+  }
+}
+
+export const positionCodec = derivedCodec((view, at) => intOf(view.getBigUint64(at, true)))
+
+/** `{ state, length, data }`: a busy record is reserved and still being written. */
+export const recordCodec = derivedCodec((view, at, length) => {
+  const header = view.getUint32(at - HEADER, true)
+  const state = (header & BUSY) !== 0 ? "busy" : (header & DISCARDED) !== 0 ? "discarded" : "committed"
+  return objectOf({ state: stringOf(state), length: intOf(length), data: hexOf(view, at, length) })
+})

@@ -1,0 +1,148 @@
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Schema from "effect/Schema"
+import { readFileSync } from "node:fs"
+import type { Btf } from "../../btf/Btf.ts"
+import type { Json } from "../../btf/RenderedValue.ts"
+import { errnoName } from "../../core/Errors.ts"
+import type { MapNotFound } from "../MapAccessor.ts"
+import { isIndexed, isPerCpu, MapType } from "../MapType.ts"
+import { EncodeError, encodeValue } from "../ValueEncoder.ts"
+import { Errno } from "./BpfAbi.ts"
+import type { BpfCalls, UpdateMode } from "./BpfCalls.ts"
+import type { LiveBtf } from "./LiveBtf.ts"
+import { type LiveMap, tableOf } from "./LiveReading.ts"
+
+/** A map that was not written: `why` it was refused, as a sentence. */
+export class WriteRefused extends Schema.TaggedError<WriteRefused>("ktstr/WriteRefused")("WriteRefused", {
+  id: Schema.Int,
+  name: Schema.String,
+  why: Schema.String
+}) {
+  override get message() {
+    return `map ${this.id} (${this.name}) was not written: ${this.why}`
+  }
+}
+
+/**
+ * A change of one entry. Keys and values are the plain JSON that a dump prints. What a value leaves out (members of a
+ * struct, CPUs that are null) stays as it is; in an entry that is not there yet it is 0.
+ */
+export type MapWrite =
+  | {
+    readonly kind: "update"
+    readonly key: Json
+    /** In per-CPU maps an array by CPU. */
+    readonly value: Json
+    /** `create`: only if it is not there; `existing`: only if it is. */
+    readonly mode: UpdateMode
+  }
+  | { readonly kind: "delete"; readonly key: Json }
+
+export type LiveWrite = Effect.Effect<void, WriteRefused | EncodeError | MapNotFound>
+
+/** Types whose keys and values are plain bytes. */
+const PLAIN: ReadonlySet<number> = new Set([
+  MapType.HASH,
+  MapType.ARRAY,
+  MapType.PERCPU_HASH,
+  MapType.PERCPU_ARRAY,
+  MapType.LRU_HASH,
+  MapType.LRU_PERCPU_HASH,
+  MapType.LPM_TRIE,
+  MapType.CGROUP_STORAGE,
+  MapType.PERCPU_CGROUP_STORAGE
+])
+
+/** Write an entry of a map that is held open. */
+export const writerOf = (
+  map: LiveMap,
+  calls: BpfCalls,
+  btf: LiveBtf,
+  possibleCpus: ReadonlyArray<number>,
+  change: MapWrite
+): LiveWrite =>
+  Effect.gen(function*() {
+    const { fd, info } = map
+    const refused = (why: string) => new WriteRefused({ id: info.id, name: info.name, why })
+    const closed = closedTo(map)
+    if (closed !== undefined) return yield* refused(closed)
+    const types = info.btfId === null ? undefined : yield* Either.mapLeft(btf.byId(info.btfId), refused)
+    const key = calls.buffer(info.keySize)
+    yield* encodeInto(types, info.keyTypeId, isIndexed(map.type), change.key, key.bytes.subarray(0, info.keySize))
+    if (change.kind === "delete") {
+      const result = calls.delete(fd, key)
+      return result < 0 ? yield* refused(reasonOf(-result, "delete", change.key)) : undefined
+    }
+    const table = tableOf(fd, info, isPerCpu(map.type) ? possibleCpus : null)
+    const value = calls.buffer(table.stride)
+    const present = calls.lookup(fd, key, value)
+    if (present < 0 && present !== -Errno.ENOENT) {
+      return yield* refused(`its present value cannot be read: ${errnoName(-present)}`)
+    }
+    const part = (at: number) => value.bytes.subarray(at, at + info.valueSize)
+    if (table.copies === null) {
+      yield* encodeInto(types, info.valueTypeId, false, change.value, part(0))
+    } else {
+      const { value: given } = change
+      if (!Array.isArray(given) || given.length !== table.copies.length) {
+        return yield* refused(`its value wants an array of ${table.copies.length}, one element a CPU (null: as it is)`)
+      }
+      for (const [cpu, at] of table.copies.entries()) {
+        if (given[cpu] === null) continue
+        if (at < 0) return yield* refused(`CPU ${cpu} cannot exist on this machine: give null for it`)
+        yield* encodeInto(types, info.valueTypeId, false, given[cpu], part(at))
+      }
+    }
+    const result = calls.update(fd, key, value, change.mode)
+    if (result < 0) return yield* refused(reasonOf(-result, change.mode, change.key))
+  })
+
+/** A key or value as its type says; without one an array's index, or the bytes as one hex string. */
+const encodeInto = (
+  types: Btf | undefined,
+  typeId: number,
+  indexed: boolean,
+  json: Json,
+  into: Uint8Array
+): Either.Either<unknown, EncodeError> => {
+  if (types !== undefined && typeId !== 0) return encodeValue(types, typeId, json, into)
+  const given = JSON.stringify(json)
+  if (indexed && into.length === 4) {
+    const index = typeof json === "string" && /^\d+$/.test(json) ? Number(json) : json
+    if (typeof index !== "number" || !Number.isInteger(index) || index < 0 || index > 0xffff_ffff) {
+      return Either.left(new EncodeError({ path: "", expected: "an index", given }))
+    }
+    new DataView(into.buffer, into.byteOffset, 4).setUint32(0, index, true)
+    return Either.void
+  }
+  if (typeof json !== "string" || json.length !== into.length * 2 || !/^[0-9a-f]*$/i.test(json)) {
+    return Either.left(new EncodeError({ path: "", expected: `${into.length * 2} hex digits: it has no type`, given }))
+  }
+  into.set(Buffer.from(json, "hex"))
+  return Either.void
+}
+
+/** Why the map takes no writes at all. */
+const closedTo = ({ fd, info, type }: LiveMap): string | undefined => {
+  if (!PLAIN.has(type)) return `the values of ${info.type} maps are no plain bytes that user space may write`
+  // Flags that made a map read-only for its creator's descriptor (BPF_F_RDONLY) are not the map's own: they do not count.
+  const frozen = /^frozen:\s*1/m.test(readFileSync(`/proc/self/fdinfo/${fd}`, "latin1"))
+  return frozen ? "it is read-only: its creator froze it (BPF_MAP_FREEZE), for good" : undefined
+}
+
+const reasonOf = (errno: number, mode: UpdateMode | "delete", key: Json): string => {
+  const shown = JSON.stringify(key)
+  switch (errno) {
+    case Errno.EEXIST:
+      return `it has an entry ${shown} already, and --create was asked for`
+    case Errno.ENOENT:
+      return `it has no entry ${shown}${mode === "existing" ? ", and --existing was asked for" : ""}`
+    case Errno.E2BIG:
+      return mode === "existing" ? `no such place as ${shown}` : "it is full, or has no such index"
+    case Errno.EPERM:
+      return "EPERM: it was frozen meanwhile"
+    default:
+      return `${errnoName(errno)}${mode === "delete" ? ": such maps keep their entries" : ""}`
+  }
+}

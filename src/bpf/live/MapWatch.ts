@@ -1,0 +1,126 @@
+import * as Clock from "effect/Clock"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import { ByteSink } from "../../btf/ByteSink.ts"
+import type { Json } from "../../btf/RenderedValue.ts"
+import { Change } from "../DiffChange.ts"
+import { changedCopies, changedFields } from "../DiffFields.ts"
+import { type MapReader, problemOf } from "../MapReader.ts"
+
+/** Maps read once more: how many entries each has, and what has changed since the reading before. */
+export const WatchTick = Schema.Struct({
+  at: Schema.String.annotations({ description: "wall-clock time, ISO 8601" }),
+  seconds: Schema.NullOr(Schema.Number).annotations({
+    description: "since the reading before; null: this is the first"
+  }),
+  maps: Schema.Array(Schema.Struct({
+    id: Schema.Int,
+    name: Schema.String,
+    entries: Schema.Int,
+    problem: Schema.NullOr(Schema.String).annotations({ description: "why entries are missing; null: none is" })
+  })),
+  changes: Schema.Array(Change).annotations({ description: "of entries only; rates are a second" })
+}).annotations({ identifier: "WatchTick" })
+export type WatchTick = typeof WatchTick.Type
+
+/** Entries between two chances for other fibers. */
+const BATCH = 4096
+
+/** What a map holds: its entries' keys and values, as JSON text. A per-CPU value is an array by CPU. */
+interface Held {
+  readonly entries: Map<string, string>
+  readonly atMillis: number
+  readonly problem: string | null
+}
+
+/**
+ * Read maps again and again, the first time at once. Of every map the entries are kept, as text. A reading that takes longer
+ * than `every` is followed by the next at once; none runs beside another.
+ */
+export const watchMaps = (
+  readers: ReadonlyArray<MapReader>,
+  every: Duration.DurationInput
+): Stream.Stream<WatchTick> =>
+  Stream.suspend(() => {
+    const before = new Map<number, Held>()
+    const tick = Effect.gen(function*() {
+      const start = yield* Clock.currentTimeMillis
+      const changes: Array<Change> = []
+      const maps: Array<WatchTick["maps"][number]> = []
+      let seconds: number | null = null
+      for (const reader of readers) {
+        const { id, name } = reader.info
+        const old = before.get(id)
+        const held = yield* hold(reader)
+        before.set(id, held)
+        maps.push({ id, name, entries: held.entries.size, problem: held.problem })
+        if (old === undefined) continue
+        const elapsed = (held.atMillis - old.atMillis) / 1000
+        changes.push(...changesOf(reader, old.entries, held, elapsed))
+        seconds ??= elapsed
+      }
+      return { at: new Date(start).toISOString(), seconds, maps, changes }
+    })
+    return Stream.repeatEffectWithSchedule(tick, Schedule.fixed(every))
+  })
+
+/** Read a map whole. */
+const hold = (reader: MapReader): Effect.Effect<Held> =>
+  Effect.gen(function*() {
+    const atMillis = yield* Clock.currentTimeMillis
+    const entries = new Map<string, string>()
+    const walk = reader.walk?.() ?? null
+    const out = new ByteSink(4096)
+    const text = () => Buffer.from(out.take()).toString()
+    while (walk?.next() === true) {
+      reader.key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
+      const key = text()
+      if (reader.cpus === null) {
+        walk.value(0)
+        reader.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
+      } else {
+        for (let cpu = 0; cpu < reader.cpus; cpu++) {
+          out.text(cpu === 0 ? "[" : ",")
+          if (walk.value(cpu)) reader.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
+          else out.text("null")
+        }
+        out.text("]")
+      }
+      entries.set(key, text())
+      if (entries.size % BATCH === 0) yield* Effect.yieldNow()
+    }
+    return { entries, atMillis, problem: problemOf(reader, walk) }
+  })
+
+const changesOf = (
+  { cpus, info: { id, name, type } }: MapReader,
+  old: ReadonlyMap<string, string>,
+  { entries, problem }: Held,
+  seconds: number
+): ReadonlyArray<Change> => {
+  const changes: Array<Change> = []
+  for (const [key, value] of entries) {
+    const was = old.get(key)
+    if (was === undefined) {
+      changes.push({ change: "entryAdded", id, name, type, key: parse(key), value: parse(value) })
+    } else if (was !== value) {
+      const [before, after] = [parse(was), parse(value)]
+      const fields = cpus !== null && Array.isArray(before) && Array.isArray(after)
+        ? changedCopies(before, after, seconds)
+        : changedFields(before, after, seconds)
+      changes.push({ change: "entryChanged", id, name, type, key: parse(key), fields })
+    }
+  }
+  // What could not be read is not gone.
+  for (const [key, value] of problem === null ? old : []) {
+    if (!entries.has(key)) {
+      changes.push({ change: "entryRemoved", id, name, type, key: parse(key), value: parse(value) })
+    }
+  }
+  return changes
+}
+
+const parse = (text: string): Json => JSON.parse(text)

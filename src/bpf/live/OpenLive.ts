@@ -1,0 +1,35 @@
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { Btf } from "../../btf/Btf.ts"
+import type { MapAccessor } from "../MapAccessor.ts"
+import type { Header } from "../Report.ts"
+import { LiveHost } from "./LiveHost.ts"
+import { layerLiveMaps, type LiveMaps, type LiveOptions, makeLiveMaps } from "./LiveMaps.ts"
+
+/** The running kernel, ready to be read: what a dump says first, what its lists need of the kernel, and its maps. */
+export interface LiveSnapshot {
+  readonly header: Header
+  readonly kernel: { readonly release: string; readonly btf: Btf }
+  readonly maps: typeof MapAccessor.Service
+  readonly live: typeof LiveMaps.Service
+}
+
+/** Open this host's maps, by bpf(2), until the scope closes. */
+export const openLive = Effect.fn("ktstr.openLive")(function*(options: LiveOptions = {}) {
+  const { btf, possibleCpus, release } = yield* LiveHost
+  const live = yield* makeLiveMaps(btf, options)
+  const header: Header = {
+    schema: "single",
+    version: 1,
+    source: { kind: "live" },
+    kernel: { release, pageTableLevels: null, kaslrOffset: null, possibleCpus: possibleCpus.length },
+    freeze: null
+  }
+  return { header, kernel: { release, btf }, maps: live.accessor, live } satisfies LiveSnapshot
+})
+
+/** `MapAccessor` and `LiveMaps` of this host. */
+export const layerLive = (options: LiveOptions = {}) =>
+  Layer.unwrapEffect(Effect.map(LiveHost, ({ btf }) => layerLiveMaps(btf, options))).pipe(
+    Layer.provideMerge(LiveHost.layer)
+  )

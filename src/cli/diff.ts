@@ -1,0 +1,146 @@
+import type { PlatformError } from "@effect/platform/Error"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type { Change, FieldChange } from "../bpf/DiffChange.ts"
+import { parseDump } from "../bpf/DiffInput.ts"
+import { listPrograms } from "../bpf/ProgramWalk.ts"
+import { changes, type DiffSide, secondsBetween, sideOfDocument, sideOfReaders } from "../bpf/SnapshotDiff.ts"
+import type { Json } from "../btf/RenderedValue.ts"
+import { openImage } from "../Ktstr.ts"
+import { GuestKernel } from "../memory/GuestKernel.ts"
+import { dim, green, red, yellow } from "./Colour.ts"
+import { FileUnreadable } from "./exit.ts"
+import type { Output } from "./options.ts"
+import { writePieces } from "./Output.ts"
+import { format, Live } from "./snapshot.ts"
+import * as Stages from "./Stages.ts"
+import { visibleLine } from "./visible.ts"
+
+/** Pieces of output of about this many characters. */
+const PIECE = 1 << 16
+
+export const diff = (config: Output & { readonly from: string; readonly to: string }) =>
+  Effect.gen(function*() {
+    const as = yield* format(config)
+    const from = yield* openSide(config.from)
+    const to = yield* openSide(config.to)
+    yield* writePieces(
+      pieces(as === "json" ? jsonText(from, to) : as === "ndjson" ? ndjsonText(from, to) : peopleText(from, to))
+    )
+  }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
+
+/** A dump if the file starts as JSON does, else an image of memory. */
+const openSide = (path: string) =>
+  Effect.gen(function*() {
+    const files = yield* FileSystem.FileSystem
+    const unreadable = (error: PlatformError) =>
+      new FileUnreadable({
+        what: path,
+        why: (error._tag === "SystemError" ? error.description?.replace(/, .*$/, "") : undefined) ?? error.message,
+        mend: "give a dump or a memory image"
+      })
+    const start = yield* Effect.mapError(
+      Effect.scoped(Effect.flatMap(files.open(path), (file) => file.readAlloc(64))),
+      unreadable
+    )
+    const isJson = Option.isSome(start) && /^\s*\{/.test(Buffer.from(start.value).toString("latin1"))
+    if (isJson) {
+      return sideOfDocument(yield* parseDump(yield* Effect.mapError(files.readFileString(path), unreadable), path))
+    }
+    const { header, kernel, maps } = yield* openImage(path)
+    const readers = yield* Effect.forEach((yield* maps.maps).items, maps.reader)
+    const programs = yield* Effect.provideService(listPrograms, GuestKernel, kernel)
+    return sideOfReaders(header, readers, programs.items)
+  })
+
+function* pieces(lines: Iterable<string>): Generator<Uint8Array, void> {
+  const encoder = new TextEncoder()
+  let text = ""
+  for (const line of lines) {
+    text += line
+    if (text.length < PIECE) continue
+    yield encoder.encode(text)
+    text = ""
+  }
+  yield encoder.encode(text)
+}
+
+function* jsonText(from: DiffSide, to: DiffSide): Generator<string> {
+  const head = { schema: "diff", version: 1, from: identity(from), to: identity(to), seconds: secondsBetween(from, to) }
+  yield `${JSON.stringify(head).slice(0, -1)},"changes":[`
+  let separator = "\n"
+  for (const change of changes(from, to)) {
+    yield `${separator}${JSON.stringify(change)}`
+    separator = ",\n"
+  }
+  yield "]}\n"
+}
+
+function* ndjsonText(from: DiffSide, to: DiffSide): Generator<string> {
+  yield `${
+    JSON.stringify({ record: "diff", from: identity(from), to: identity(to), seconds: secondsBetween(from, to) })
+  }\n`
+  for (const change of changes(from, to)) yield `${JSON.stringify({ record: "change", ...change })}\n`
+}
+
+/** What a side says of itself, without its maps. */
+const identity = ({ header: { freeze, kernel, source } }: DiffSide) => ({ source, kernel, freeze })
+
+function* peopleText(from: DiffSide, to: DiffSide): Generator<string> {
+  const seconds = secondsBetween(from, to)
+  if (seconds !== null) yield dim(`${seconds} s from the first to the second\n\n`)
+  let count = 0
+  let under = ""
+  for (const change of changes(from, to)) {
+    count++
+    const above = titleOf(change)
+    if (above !== under && above !== "") yield `${under === "" ? "" : "\n"}${above}\n`
+    under = above
+    yield* linesOf(change)
+  }
+  if (count === 0) yield "no difference\n"
+}
+
+const titleOf = (change: Change): string =>
+  change.change === "problem"
+    ? ""
+    : `${change.change.startsWith("program") ? "program" : "map"} ${change.id} ${visibleLine(change.name)} (${
+      visibleLine(change.type)
+    })`
+
+function* linesOf(change: Change): Generator<string> {
+  switch (change.change) {
+    case "mapAdded":
+    case "programAdded":
+      return yield green("  + it is new\n")
+    case "mapRemoved":
+    case "programRemoved":
+      return yield red("  - it is gone\n")
+    case "entryAdded":
+      return yield green(`  + ${shown(change.key)}: ${shown(change.value)}\n`)
+    case "entryRemoved":
+      return yield red(`  - ${shown(change.key)}: ${shown(change.value)}\n`)
+    case "entryChanged":
+      yield `  ~ ${shown(change.key)}\n`
+      return yield* change.fields.map(fieldText)
+    case "programChanged":
+      return yield* change.fields.map(fieldText)
+    case "problem":
+      return yield yellow(`problem: ${visibleLine(change.problem)}\n`)
+  }
+}
+
+const shown = (json: unknown): string => visibleLine(JSON.stringify(json))
+
+const fieldText = ({ after, before, cpu, delta, path, rate }: FieldChange): string => {
+  const who = cpu === null ? "" : cpu === "all" ? "all CPUs " : `CPU ${cpu} `
+  const by = delta === null
+    ? ""
+    : ` (${String(delta).startsWith("-") ? "" : "+"}${delta}${rate === null ? "" : `, ${rateText(rate)}/s`})`
+  return `      ${who}${path === "" ? "" : `${visibleLine(path)} `}${shown(before as Json)} → ${
+    shown(after as Json)
+  }${by}\n`
+}
+
+const rateText = (rate: number): string => Math.abs(rate) >= 100 ? rate.toFixed(0) : rate.toPrecision(3)

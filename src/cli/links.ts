@@ -1,0 +1,59 @@
+import * as Effect from "effect/Effect"
+import type { Link } from "../bpf/Link.ts"
+import { listLinks } from "../bpf/LinkWalk.ts"
+import { GuestKernel } from "../memory/GuestKernel.ts"
+import type { Output, Target } from "./options.ts"
+import { writeText } from "./Output.ts"
+import { headerText, problemLines } from "./present.ts"
+import { format, Live, openTarget } from "./snapshot.ts"
+import * as Stages from "./Stages.ts"
+import { table } from "./Table.ts"
+import { visibleLine } from "./visible.ts"
+
+/** Names of one link that are shown to people. */
+const NAMES_FOR_PEOPLE = 4
+
+export const links = (config: Target & Output) =>
+  Effect.gen(function*() {
+    const as = yield* format(config)
+    const { header, kernel } = yield* openTarget(config)
+    const { items, problems } = yield* Effect.provideService(listLinks, GuestKernel, kernel)
+    switch (as) {
+      case "json":
+        return yield* writeText(`${JSON.stringify({ ...header, links: items, problems })}\n`)
+      case "ndjson":
+        return yield* writeText(
+          [
+            ...items.map((link) => ({ record: "link", ...link })),
+            ...problems.map((problem) => ({ record: "problem", problem }))
+          ].map((record) => `${JSON.stringify(record)}\n`).join("")
+        )
+      case "text":
+        return yield* writeText(headerText(header) + linkTable(items) + problemLines(problems))
+    }
+  }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
+
+const linkTable = (items: ReadonlyArray<Link>): string =>
+  items.length === 0 ? "nothing is attached\n" : table(
+    ["ID", "TYPE", "ATTACH TYPE", "PROGRAM", "ATTACHED TO"],
+    items.map((link) => [
+      link.id === null ? "-" : String(link.id),
+      visibleLine(link.type),
+      visibleLine(link.attachType ?? ""),
+      link.programId === null ? "" : `${link.programId} ${visibleLine(link.programName ?? "")}`,
+      targetText(link)
+    ]),
+    [0]
+  )
+
+const targetText = ({ problem, target }: Link): string => {
+  if (problem !== null) return visibleLine(problem)
+  if (target === null) return "nothing: detached"
+  const { id, kind, names, netns } = target
+  const shown = names.slice(0, NAMES_FOR_PEOPLE).map(visibleLine).join(", ")
+  const more = names.length > NAMES_FOR_PEOPLE ? `, and ${names.length - NAMES_FOR_PEOPLE} more` : ""
+  const where = netns === null
+    ? kind === "function" && id !== null ? ` of program ${id}` : ""
+    : ` in net:[${netns}]`
+  return `${kind} ${shown}${more}${where}`
+}

@@ -1,0 +1,87 @@
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import type { FieldChange } from "../bpf/DiffChange.ts"
+import { watchMaps, type WatchTick } from "../bpf/live/MapWatch.ts"
+import { openLive } from "../bpf/live/OpenLive.ts"
+import { bold, dim, green, red, yellow } from "./Colour.ts"
+import { UsageError } from "./exit.ts"
+import { LiveLive } from "./live.ts"
+import { writeText } from "./Output.ts"
+import * as Stages from "./Stages.ts"
+import { table } from "./Table.ts"
+import { visibleLine } from "./visible.ts"
+
+/** Rows that are shown of one reading. */
+const ROWS = 64
+
+export interface WatchConfig {
+  readonly live: boolean
+  /** Names or ids; all maps if empty. */
+  readonly map: ReadonlyArray<string>
+  readonly every: Duration.Duration
+  readonly ndjson: boolean
+}
+
+/** Show what changes in the maps of this host, until it is interrupted. */
+export const watch = ({ every, live, map, ndjson }: WatchConfig) =>
+  Effect.gen(function*() {
+    if (!live) return yield* new UsageError({ problem: "say what to watch: --live, the maps of this host" })
+    const snapshot = yield* openLive()
+    const { items } = yield* snapshot.maps.maps
+    const named = map.length === 0 ? items : (yield* Effect.forEach(map, snapshot.maps.find)).flat()
+    const readers = yield* Effect.forEach(new Set(named), snapshot.maps.reader)
+    const print = ndjson ? recordsOf : process.stdout.isTTY ? screenOf : textOf
+    yield* Stream.runForEach(watchMaps(readers, every), (tick) => writeText(print(tick)))
+  }).pipe(Effect.scoped, Effect.provide(LiveLive), Effect.provide(Stages.layer))
+
+/** A record for the reading, then one for each change. */
+const recordsOf = ({ changes, ...tick }: WatchTick): string =>
+  [{ record: "tick", ...tick }, ...changes.map((change) => ({ record: "change", ...change }))]
+    .map((record) => `${JSON.stringify(record)}\n`).join("")
+
+/** The reading in place of the one before: clears the terminal. */
+const screenOf = (tick: WatchTick): string => `\x1b[H\x1b[2J${textOf(tick)}`
+
+const textOf = ({ at, changes, maps, seconds }: WatchTick): string => {
+  const names = maps.length > 4
+    ? `${maps.length} maps`
+    : maps.map(({ entries, id, name }) => `#${id} ${visibleLine(name)} (${entries})`).join(", ")
+  const head = `${bold(at.slice(11, 19))} ${names}${
+    seconds === null ? "" : dim(` · ${changes.length} changed in ${seconds.toFixed(1)} s`)
+  }\n`
+  const rows = changes.flatMap(rowsOf)
+  const body = rows.length === 0
+    ? ""
+    : table(["MAP", "KEY", "FIELD", "NOW", "CHANGE", "A SECOND"], rows.slice(0, ROWS), [4, 5])
+  const more = rows.length > ROWS ? dim(`${rows.length - ROWS} more rows\n`) : ""
+  const problems = maps.flatMap(({ name, problem }) =>
+    problem === null ? [] : [`${yellow(visibleLine(`${name}: ${problem}`))}\n`]
+  )
+  return `${head}${body}${more}${problems.join("")}\n`
+}
+
+const rowsOf = (change: WatchTick["changes"][number]): ReadonlyArray<ReadonlyArray<string>> => {
+  switch (change.change) {
+    case "entryAdded":
+      return [[visibleLine(change.name), short(change.key), "", short(change.value), green("new"), ""]]
+    case "entryRemoved":
+      return [[visibleLine(change.name), short(change.key), "", "", red("gone"), ""]]
+    case "entryChanged":
+      return change.fields.map((field) => [visibleLine(change.name), short(change.key), ...fieldCells(field)])
+    default:
+      return []
+  }
+}
+
+const fieldCells = ({ after, cpu, delta, path, rate }: FieldChange): ReadonlyArray<string> => [
+  `${cpu === null ? "" : cpu === "all" ? "all CPUs " : `CPU ${cpu} `}${visibleLine(path)}`.trim(),
+  short(after),
+  delta === null ? "" : Number(delta) > 0 ? `+${delta}` : String(delta),
+  rate === null ? "" : rate.toLocaleString("en", { maximumFractionDigits: 1 })
+]
+
+const short = (json: unknown): string => {
+  const text = visibleLine(typeof json === "string" ? json : JSON.stringify(json))
+  return text.length > 48 ? `${text.slice(0, 47)}…` : text
+}

@@ -1,0 +1,197 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { execFileSync } from "node:child_process"
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { refused } from "../bpf/live/support.ts"
+import { complaints, ktstr, place } from "../support/cli.ts"
+import { guestImage } from "../support/image.ts"
+
+const bpftool = (...args: ReadonlyArray<string>) => execFileSync("bpftool", args).toString()
+
+describe("programs, links and differences of an image", () => {
+  it.scopedLive("are the same whether listed or shown, as JSON, records or text", () =>
+    Effect.gen(function*() {
+      const { cwd } = yield* place
+      const image = yield* guestImage
+      const json = yield* ktstr(["progs", "list", "--image", image, "--json"], { cwd })
+      assert.deepStrictEqual([json.code, complaints(json)], [0, []])
+      const { programs, source } = JSON.parse(json.stdout)
+      assert.deepStrictEqual(source, { kind: "image", path: image })
+      assert.isAbove(programs.length, 2)
+      const [first] = programs
+      const shown = yield* ktstr(["progs", "show", String(first.id), "--image", image, "--ndjson"], { cwd })
+      assert.deepStrictEqual(JSON.parse(shown.stdout), { record: "program", ...first })
+      const text = yield* ktstr(["progs", "list", "--image", image], { cwd })
+      for (const { name } of programs) assert.include(text.stdout, ` ${name} `)
+      const none = yield* ktstr(["progs", "show", "nobody", "--image", image], { cwd })
+      assert.match(none.stderr, /ktstr: no program nobody: there are /)
+      assert.strictEqual(none.code, 1)
+      const links = yield* ktstr(["links", "--image", image, "--json"], { cwd })
+      const document = JSON.parse(links.stdout)
+      assert.deepStrictEqual([links.code, document.problems], [0, []])
+    }))
+
+  it.scopedLive("a dump goes whole into a file, and differs from another by what changed", () =>
+    Effect.gen(function*() {
+      const { cwd } = yield* place
+      const image = yield* guestImage
+      const args = ["dump", "--image", image, "--map", "array_struct"]
+      const before = join(cwd, "before.json")
+      const out = yield* ktstr([...args, "--out", before], { cwd })
+      assert.deepStrictEqual([out.code, out.stdout, complaints(out)], [0, "", []])
+      const json = yield* ktstr([...args, "--json"], { cwd })
+      assert.strictEqual(readFileSync(before, "utf8"), json.stdout)
+      const same = yield* ktstr(["diff", before, image, "--json"], { cwd })
+      assert.strictEqual(same.code, 0, same.stderr)
+
+      const changed = JSON.parse(json.stdout)
+      const [entry] = changed.maps[0].entries
+      entry.value.u16 = (entry.value.u16 + 7) % 65536
+      const after = join(cwd, "after.json")
+      writeFileSync(after, JSON.stringify(changed))
+      const diff = yield* ktstr(["diff", before, after, "--ndjson"], { cwd })
+      const changes = diff.stdout.trimEnd().split("\n").map((line) => JSON.parse(line)).filter((each) =>
+        each.change === "entryChanged"
+      )
+      assert.strictEqual(changes.length, 1, diff.stdout)
+      assert.deepStrictEqual([changes[0].key, changes[0].fields.length, changes[0].fields[0].path], [
+        entry.key,
+        1,
+        "u16"
+      ])
+      assert.strictEqual(changes[0].fields[0].after, entry.value.u16)
+      const nothing = yield* ktstr(["diff", before, before], { cwd })
+      assert.deepStrictEqual([nothing.code, nothing.stdout], [0, "no difference\n"])
+
+      mkdirSync(join(cwd, "directory"))
+      const unwritable = yield* ktstr([...args, "--out", join(cwd, "none", "x")], { cwd })
+      assert.match(unwritable.stderr, /ktstr: cannot write .*none\/x: .*; give a path that can be written/)
+      assert.strictEqual(unwritable.code, 1)
+      assert.deepStrictEqual(readdirSync(cwd).toSorted(), ["after.json", "before.json", "directory"])
+    }))
+
+  const usage: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
+    [["dump", "--live", "--image", "x"], /--image does not go with --live/],
+    [["maps", "list", "--live", "--cpus", "2"], /--cpus does not go with --live/],
+    [["progs", "list", "--live"], /this reads frozen kernels: give --kernel or --image, not --live/],
+    [["maps", "write", "--image", "x", "a=1"], /this needs a VM that goes on: give --kernel/],
+    [["maps", "write", "--kernel", "x", "nothing"], /"nothing" sets nothing: write VARIABLE\.PATH=VALUE/],
+    [["watch"], /say what to watch: --live/],
+    [["watch", "--live", "--every", "soon"], /--every wants a time such as 1s, 250ms or 2m/]
+  ]
+  for (const [args, message] of usage) {
+    it.effect(`${args.join(" ")}: wrong usage`, () =>
+      Effect.gen(function*() {
+        const ran = yield* ktstr(args)
+        assert.match(ran.stderr, message)
+        assert.deepStrictEqual([ran.code, ran.stdout], [2, ""])
+      }))
+  }
+})
+
+describe.skipIf(refused !== undefined)(
+  `the running kernel's maps${refused === undefined ? "" : `: ${refused}`}`,
+  () => {
+    /** A pinned hash of this run; its entries by bpftool. */
+    const made = Effect.acquireRelease(
+      Effect.sync(() => {
+        const name = `kt_${process.pid}`
+        const pin = `/sys/fs/bpf/${name}`
+        bpftool("map", "create", pin, "type", "hash", "key", "4", "value", "3", "entries", "1000", "name", name)
+        for (let key = 1; key <= 40; key++) {
+          bpftool("map", "update", "pinned", pin, "key", ...bytes(key, 4), "value", ...bytes(key * 77777, 3))
+        }
+        return { name, pin }
+      }),
+      ({ pin }) => Effect.sync(() => rmSync(pin))
+    )
+    const bytes = (value: number, length: number) =>
+      Array.from({ length }, (_, byte) => String((value >> (8 * byte)) & 255))
+
+    it.scopedLive("are listed and dumped as bpftool does, and watched while they change", () =>
+      Effect.gen(function*() {
+        const { name, pin } = yield* made
+        const list = yield* ktstr(["maps", "list", "--live", "--json"])
+        assert.strictEqual(list.code, 0, list.stderr)
+        const info = JSON.parse(list.stdout).maps.find((map: { name: string }) => map.name === name)
+        const theirs = JSON.parse(bpftool("-j", "map", "show", "pinned", pin))
+        assert.deepStrictEqual(
+          [info.id, info.type, info.keySize, info.valueSize, info.maxEntries],
+          [theirs.id, theirs.type, theirs.bytes_key, theirs.bytes_value, theirs.max_entries]
+        )
+        const dump = yield* ktstr(["dump", "--live", "--map", name, "--json"])
+        const document = JSON.parse(dump.stdout)
+        assert.deepStrictEqual([document.source, document.freeze, document.maps[0].consistency], [
+          { kind: "live" },
+          null,
+          "racing"
+        ])
+        const plain = (entries: ReadonlyArray<{ key: ReadonlyArray<string>; value: ReadonlyArray<string> }>) =>
+          entries.map(({ key, value }) =>
+            [key, value].map((part) => part.map((byte) => byte.slice(2)).join("")).join(":")
+          )
+        assert.sameMembers(
+          document.maps[0].entries.map(({ key, value }: { key: string; value: string }) => `${key}:${value}`),
+          plain(JSON.parse(bpftool("-j", "map", "dump", "pinned", pin)))
+        )
+
+        const write = (...args: ReadonlyArray<string>) =>
+          ktstr(["maps", "write", "--live", "--map", name, "--key", ...args])
+        const look = (key: string) =>
+          bpftool("map", "lookup", "pinned", pin, "key", "hex", ...key.match(/../g)!).replaceAll(/\s+/g, " ")
+        const written = yield* write("02000000", "=0a0b0c")
+        assert.deepStrictEqual(
+          [written.code, written.stdout],
+          [0, `map ${info.id} (${name}): written\n`],
+          written.stderr
+        )
+        assert.include(look("02000000"), "value: 0a 0b 0c")
+        for (
+          const [args, message] of [
+            [
+              ["02000000", "=0a0b0c", "--create"],
+              /was not written: it has an entry "02000000" already, and --create was asked for/
+            ],
+            [
+              ["000000ff", "=0a0b0c", "--existing"],
+              /was not written: it has no entry "000000ff", and --existing was asked for/
+            ],
+            [["02000000", "=0a0b0c0d"], /3 bytes|6 hex/],
+            [["02000000", "field=1"], /--live takes =VALUE/],
+            [["02000000"], /give =VALUE, or --delete/]
+          ] as const
+        ) {
+          const ran = yield* write(...args)
+          assert.match(ran.stderr, message)
+          assert.include([1, 2], ran.code)
+        }
+        const deleted = yield* write("02000000", "--delete")
+        assert.strictEqual(deleted.stdout, `map ${info.id} (${name}): deleted\n`)
+        assert.throws(() => look("02000000"))
+
+        let change: NodeJS.Timeout | undefined
+        const watched = yield* ktstr(["watch", "--live", "--map", name, "--every", "100ms", "--ndjson"], {
+          meanwhile: async (child) => {
+            let seen = ""
+            await new Promise<void>((resolve) => {
+              child.stdout?.on("data", (data: Buffer) => {
+                seen += data.toString()
+                if (seen.includes("entryChanged")) resolve()
+              })
+              let value = 0
+              change = setInterval(() => {
+                bpftool("map", "update", "pinned", pin, "key", ...bytes(1, 4), "value", ...bytes(++value, 3))
+              }, 50)
+            })
+            clearInterval(change)
+            child.kill("SIGINT")
+          }
+        })
+        assert.strictEqual(watched.code, 130, watched.stderr)
+        const changes = watched.stdout.trimEnd().split("\n").map((line) => JSON.parse(line))
+        assert.strictEqual(changes[0].record, "tick")
+        assert.isTrue(changes.some((each) => each.change === "entryChanged" && each.key === "01000000"))
+      }), 60_000)
+  }
+)
