@@ -1,10 +1,12 @@
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type { UpdateMode } from "../bpf/live/BpfCalls.ts"
+import { LiveHost } from "../bpf/live/LiveHost.ts"
 import { openLive } from "../bpf/live/OpenLive.ts"
 import type { Json } from "../btf/RenderedValue.ts"
+import * as NativeKoffi from "../core/NativeKoffi.ts"
 import { UsageError } from "./exit.ts"
-import { LiveLive } from "./live.ts"
 import { writeText } from "./Output.ts"
 import type { WriteConfig } from "./writeCommand.ts"
 
@@ -27,7 +29,7 @@ export const liveWrite = (config: WriteConfig) =>
         : { kind: "update", key: parse(key), value: parse(value), mode }
     )
     yield* writeText(`map ${info.id} (${info.name}): ${value === undefined ? "deleted" : "written"}\n`)
-  }).pipe(Effect.scoped, Effect.provide(LiveLive))
+  }).pipe(Effect.scoped, Effect.provide(Layer.provideMerge(LiveHost.layer, NativeKoffi.layer)))
 
 /** What the command line asks for; an undefined value: delete the entry. */
 const asked = (

@@ -1,13 +1,16 @@
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type { FieldChange } from "../bpf/DiffChange.ts"
-import { watchMaps, type WatchTick } from "../bpf/live/MapWatch.ts"
-import { openLive } from "../bpf/live/OpenLive.ts"
+import type { MapAccessor } from "../bpf/MapAccessor.ts"
+import { watchMaps, type WatchTick } from "../bpf/MapWatch.ts"
+import { freezeAndAttach } from "../Ktstr.ts"
 import { bold, dim, green, red, yellow } from "./Colour.ts"
 import { UsageError } from "./exit.ts"
-import { LiveLive } from "./live.ts"
+import type { Target } from "./options.ts"
 import { writeText } from "./Output.ts"
+import { bootTarget, Live, openMaps } from "./snapshot.ts"
 import * as Stages from "./Stages.ts"
 import { table } from "./Table.ts"
 import { visibleLine } from "./visible.ts"
@@ -15,25 +18,41 @@ import { visibleLine } from "./visible.ts"
 /** Rows that are shown of one reading. */
 const ROWS = 64
 
-export interface WatchConfig {
-  readonly live: boolean
-  /** Names or ids; all maps if empty. */
-  readonly map: ReadonlyArray<string>
-  readonly every: Duration.Duration
-  readonly ndjson: boolean
-}
-
-/** Show what changes in the maps of this host, until it is interrupted. */
-export const watch = ({ every, live, map, ndjson }: WatchConfig) =>
+/** Show what changes in the maps of this host or of a VM that is frozen for each reading, until it is interrupted. */
+export const watch = (
+  config: Target & {
+    /** Names or ids; all maps if empty. */
+    readonly map: ReadonlyArray<string>
+    readonly every: Duration.Duration
+    readonly ndjson: boolean
+  }
+) =>
   Effect.gen(function*() {
-    if (!live) return yield* new UsageError({ problem: "say what to watch: --live, the maps of this host" })
-    const snapshot = yield* openLive()
-    const { items } = yield* snapshot.maps.maps
-    const named = map.length === 0 ? items : (yield* Effect.forEach(map, snapshot.maps.find)).flat()
-    const readers = yield* Effect.forEach(new Set(named), snapshot.maps.reader)
-    const print = ndjson ? recordsOf : process.stdout.isTTY ? screenOf : textOf
-    yield* Stream.runForEach(watchMaps(readers, every), (tick) => writeText(print(tick)))
-  }).pipe(Effect.scoped, Effect.provide(LiveLive), Effect.provide(Stages.layer))
+    if (!config.live && Option.isNone(config.kernel)) {
+      return yield* new UsageError({
+        problem: "say what to watch: --live, the maps of this host, or --kernel ID, those of a VM"
+      })
+    }
+    const print = config.ndjson ? recordsOf : process.stdout.isTTY ? screenOf : textOf
+    const readers = config.live
+      ? Effect.succeed(yield* readersOf((yield* openMaps(config)).maps, config.map))
+      : yield* readersOfVm(config)
+    yield* Stream.runForEach(watchMaps(readers, config.every), (tick) => writeText(print(tick)))
+  }).pipe(Effect.scoped, Effect.provide(Live))
+
+const readersOf = (maps: typeof MapAccessor.Service, names: ReadonlyArray<string>) =>
+  Effect.gen(function*() {
+    const { items } = yield* maps.maps
+    const named = names.length === 0 ? items : (yield* Effect.forEach(names, maps.find)).flat()
+    return yield* Effect.forEach(new Set(named), maps.reader)
+  })
+
+/** Boots the VM; what it gives freezes it and is to be run once a reading. */
+const readersOfVm = (config: Target & { readonly map: ReadonlyArray<string> }) =>
+  Effect.map(
+    Effect.provide(bootTarget(config), Stages.layer),
+    ({ name, vm }) => Effect.flatMap(freezeAndAttach(vm, name), ({ maps }) => readersOf(maps, config.map))
+  )
 
 /** A record for the reading, then one for each change. */
 const recordsOf = ({ changes, ...tick }: WatchTick): string =>

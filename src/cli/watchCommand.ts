@@ -3,7 +3,7 @@ import * as Options from "@effect/cli/Options"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { filter, flag, output } from "./options.ts"
+import { filter, output, target } from "./options.ts"
 
 const UNITS = { ms: 1, s: 1000, m: 60_000 } as const
 const PERIOD = /^(\d+(?:\.\d+)?)(ms|s|m)$/
@@ -20,7 +20,7 @@ const millisOf = (text: string): number => {
 }
 
 export const watch = Command.make("watch", {
-  live: flag("live", "the maps of this host, by bpf(2)"),
+  ...target,
   map: filter.map,
   every: Options.text("every").pipe(
     Options.withPseudoName("TIME"),
@@ -34,5 +34,7 @@ export const watch = Command.make("watch", {
     Effect.promise(() => import("./watch.ts")),
     (module) => module.watch({ ...config, every: Duration.millis(millisOf(config.every)) })
   )).pipe(
-    Command.withDescription("Show which entries of BPF maps change, and how fast, until Ctrl-C")
+    Command.withDescription(
+      "Show which entries of BPF maps change, and how fast, until Ctrl-C: on this host, or in a VM, frozen for each reading"
+    )
   )

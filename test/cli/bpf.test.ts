@@ -77,7 +77,7 @@ describe("programs, links and differences of an image", () => {
     [["progs", "list", "--live"], /this reads frozen kernels: give --kernel or --image, not --live/],
     [["maps", "write", "--image", "x", "a=1"], /this needs a VM that goes on: give --kernel/],
     [["maps", "write", "--kernel", "x", "nothing"], /"nothing" sets nothing: write VARIABLE\.PATH=VALUE/],
-    [["watch"], /say what to watch: --live/],
+    [["watch"], /say what to watch: --live, the maps of this host, or --kernel/],
     [["watch", "--live", "--every", "soon"], /--every wants a time such as 1s, 250ms or 2m/]
   ]
   for (const [args, message] of usage) {
@@ -88,6 +88,47 @@ describe("programs, links and differences of an image", () => {
         assert.deepStrictEqual([ran.code, ran.stdout], [2, ""])
       }))
   }
+})
+
+describe("a VM's maps", () => {
+  it.scopedLive("are watched by freezing it again and again, and it goes on between", () =>
+    Effect.gen(function*() {
+      const { cwd, env, leftovers, mark } = yield* place
+      const script = `
+        bpftool map create /sys/fs/bpf/counter type array key 4 value 4 entries 1 name counter
+        (n=0; while :; do n=$((n + 1)); bpftool map update pinned /sys/fs/bpf/counter key 0 0 0 0 value $n 0 0 0; done) &`
+      const words = [
+        "--kernel",
+        "debian:6.12-cloud",
+        "--include",
+        "/usr/sbin/bpftool",
+        "--exec",
+        script,
+        "--cmdline",
+        mark
+      ]
+      const cache = { KTSTR_CACHE_DIR: process.env["KTSTR_CACHE_DIR"], HOME: process.env["HOME"] }
+      const watched = yield* ktstr(["watch", ...words, "--map", "counter", "--every", "300ms", "--ndjson"], {
+        cwd,
+        env: { ...env, ...cache },
+        meanwhile: async (child) => {
+          let seen = ""
+          await new Promise<void>((resolve) =>
+            child.stdout?.on("data", (data: Buffer) => {
+              seen += data.toString()
+              if (seen.split("entryChanged").length > 3) resolve()
+            })
+          )
+          child.kill("SIGINT")
+        }
+      })
+      assert.strictEqual(watched.code, 130, watched.stderr)
+      const records = watched.stdout.trimEnd().split("\n").map((line) => JSON.parse(line))
+      const changes = records.filter((each) => each.change === "entryChanged")
+      assert.isAtLeast(changes.length, 3)
+      for (const { fields, key, name } of changes) assert.deepStrictEqual([name, key, fields.length], ["counter", 0, 1])
+      assert.deepStrictEqual(leftovers(), [])
+    }), 120_000)
 })
 
 describe.skipIf(refused !== undefined)(

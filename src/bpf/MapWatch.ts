@@ -3,12 +3,13 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { ByteSink } from "../../btf/ByteSink.ts"
-import type { Json } from "../../btf/RenderedValue.ts"
-import { Change } from "../DiffChange.ts"
-import { changedCopies, changedFields } from "../DiffFields.ts"
-import { type MapReader, problemOf } from "../MapReader.ts"
+import { ByteSink } from "../btf/ByteSink.ts"
+import type { Json } from "../btf/RenderedValue.ts"
+import { Change } from "./DiffChange.ts"
+import { changedCopies, changedFields } from "./DiffFields.ts"
+import { type MapReader, problemOf } from "./MapReader.ts"
 
 /** Maps read once more: how many entries each has, and what has changed since the reading before. */
 export const WatchTick = Schema.Struct({
@@ -39,11 +40,12 @@ interface Held {
 /**
  * Read maps again and again, the first time at once. Of every map the entries are kept, as text. A reading that takes longer
  * than `every` is followed by the next at once; none runs beside another.
+ * @param open gives the maps for one reading; what it acquires (a VM's freeze) is released after that
  */
-export const watchMaps = (
-  readers: ReadonlyArray<MapReader>,
+export const watchMaps = <E, R>(
+  open: Effect.Effect<ReadonlyArray<MapReader>, E, R>,
   every: Duration.DurationInput
-): Stream.Stream<WatchTick> =>
+): Stream.Stream<WatchTick, E, Exclude<R, Scope.Scope>> =>
   Stream.suspend(() => {
     const before = new Map<number, Held>()
     const tick = Effect.gen(function*() {
@@ -51,7 +53,7 @@ export const watchMaps = (
       const changes: Array<Change> = []
       const maps: Array<WatchTick["maps"][number]> = []
       let seconds: number | null = null
-      for (const reader of readers) {
+      for (const reader of yield* open) {
         const { id, name } = reader.info
         const old = before.get(id)
         const held = yield* hold(reader)
@@ -63,7 +65,7 @@ export const watchMaps = (
         seconds ??= elapsed
       }
       return { at: new Date(start).toISOString(), seconds, maps, changes }
-    })
+    }).pipe(Effect.scoped)
     return Stream.repeatEffectWithSchedule(tick, Schedule.fixed(every))
   })
 

@@ -4,14 +4,14 @@ import * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
-import { BpfCalls } from "../../../src/bpf/live/BpfCalls.ts"
-import { LiveHost } from "../../../src/bpf/live/LiveHost.ts"
-import { makeLiveMaps } from "../../../src/bpf/live/LiveMaps.ts"
-import { watchMaps, type WatchTick } from "../../../src/bpf/live/MapWatch.ts"
-import { MapType } from "../../../src/bpf/MapType.ts"
-import { Native } from "../../../src/core/Native.ts"
-import { BlobWriter } from "../../btf/BlobWriter.ts"
-import { HostLive, idOf, loadBtf, makeMap, put, refused, u32, u64 } from "./support.ts"
+import { BpfCalls } from "../../src/bpf/live/BpfCalls.ts"
+import { LiveHost } from "../../src/bpf/live/LiveHost.ts"
+import { makeLiveMaps } from "../../src/bpf/live/LiveMaps.ts"
+import { MapType } from "../../src/bpf/MapType.ts"
+import { watchMaps, type WatchTick } from "../../src/bpf/MapWatch.ts"
+import { Native } from "../../src/core/Native.ts"
+import { BlobWriter } from "../btf/BlobWriter.ts"
+import { HostLive, idOf, loadBtf, makeMap, put, refused, u32, u64 } from "./live/support.ts"
 
 describe.skipIf(refused !== undefined)("watchMaps", () => {
   it.scoped("says what came, went and changed between two readings, with rates", () =>
@@ -28,7 +28,7 @@ describe.skipIf(refused !== undefined)("watchMaps", () => {
       const readers = yield* Effect.forEach((yield* accessor.maps).items, accessor.reader)
       const ticks = yield* Queue.unbounded<WatchTick>()
       const watching = yield* Effect.fork(
-        Stream.runForEach(watchMaps(readers, "2 seconds"), (tick) => Queue.offer(ticks, tick))
+        Stream.runForEach(watchMaps(Effect.succeed(readers), "2 seconds"), (tick) => Queue.offer(ticks, tick))
       )
       put(calls, map, u32(1), u64(2n ** 63n))
       put(calls, map, u32(2), u64(7n))
