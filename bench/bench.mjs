@@ -62,14 +62,29 @@ const image = (name, options) =>
     Effect.runPromise
   )
 
-const compile = (source) => {
+const compile = (source, ...defines) => {
   const object = join(directory, "bench.bpf.o")
-  const flags = ["-O2", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu"]
+  const flags = [
+    "-O2",
+    "-g",
+    "-target",
+    "bpf",
+    "-I/usr/include/x86_64-linux-gnu",
+    ...defines.map((each) => `-D${each}`)
+  ]
   execFileSync("clang", [...flags, "-c", here(source), "-o", object])
   return object
 }
 
-console.error("booting two guests for their memory images…")
+const MAPS = 1000
+/** Keyed types besides hash, each with what big.bpf.c is compiled with. */
+const TYPES = {
+  array: ["TYPE=BPF_MAP_TYPE_ARRAY", "ARRAY"],
+  lru_hash: ["TYPE=BPF_MAP_TYPE_LRU_HASH"],
+  lpm_trie: ["TYPE=BPF_MAP_TYPE_LPM_TRIE", "TRIE"]
+}
+
+console.error("booting six guests for their memory images, one after another…")
 const big = compile("big.bpf.c")
 const load = (repeat) =>
   `set -e
@@ -84,6 +99,20 @@ const million = await image("million", { memoryMib: 1536, includes, script: load
 const index = measure(9, "btf-index.mjs", "/sys/kernel/btf/vmlinux")
 const attach = measure(7, "attach.mjs", small, "big_map")
 const stream = measure(5, "stream.mjs", million, "big_map")
+const types = []
+for (const [type, defines] of Object.entries(TYPES)) {
+  compile("big.bpf.c", ...defines)
+  const path = await image(type, { memoryMib: 1536, includes, script: load(ENTRIES / 1000) })
+  types.push([type, measure(3, "stream.mjs", path, "big_map")])
+  rmSync(path)
+}
+const create = `n=0
+  while [ $n -lt ${MAPS} ]; do
+    n=$((n + 1))
+    bpftool map create /sys/fs/bpf/map$n type hash key 4 value 8 entries 1 name map$n || exit 1
+  done`
+const many = await image("many", { memoryMib: 512, includes, script: create })
+const list = measure(7, "list.mjs", many)
 const bin = here("../dist/bin/ktstr.cjs")
 const [help, node, startup] = pair(15, [process.execPath, bin, "--help"], [process.execPath, "-e", "0"])
 const ms = (n) => `${n < 10 ? n.toFixed(1) : Math.round(n)} ms`
@@ -103,7 +132,16 @@ row(
   "700k entries/s",
   700_000 / stream.perSecond
 )
-row("memory for it, beyond the mapped image", `${stream.grownMB.toFixed(0)} MB`, "100 MB", stream.grownMB / 100)
+for (const [type, { entries, grownMB, perSecond }] of types) {
+  row(
+    `${entries} typed entries of ${type} to NDJSON, ${grownMB.toFixed(0)} MB grown`,
+    `${Math.round(perSecond / 1000)}k entries/s`,
+    "500k entries/s",
+    500_000 / perSecond
+  )
+}
+row(`listing ${list.maps} maps, after the attach`, ms(list.ms), "100 ms", list.ms / 100)
+row("memory for the hash, beyond the mapped image", `${stream.grownMB.toFixed(0)} MB`, "100 MB", stream.grownMB / 100)
 row(`ktstr --help, against node -e 0 (${ms(node)})`, ms(help), `4 × node`, startup / 4)
 if (stream.entries !== ENTRIES) throw new Error(`the image has ${stream.entries} entries`)
 console.log(table.toString())

@@ -1,11 +1,25 @@
-// A hash of a million entries: key 8 bytes, value 72.
+// A map of a million entries: key 8 bytes (of an array 4), value 72. TYPE is the map's type, hash if it is not given.
 #include <linux/bpf.h>
 #include <linux/types.h>
 #include <stdbool.h>
 #include <bpf/bpf_helpers.h>
 char _license[] SEC("license") = "GPL";
 enum kind { K_NONE = 0, K_A = 1, K_B = 7 };
-struct key { __u32 pid, cpu; };
+#ifndef TYPE
+#define TYPE BPF_MAP_TYPE_HASH
+#endif
+#ifdef ARRAY
+typedef __u32 map_key;
+#define KEY(i) (i)
+#else
+struct key { __u32 pid, cpu; }; /* of a trie: 32 bits of prefix, so all of them count */
+typedef struct key map_key;
+#ifdef TRIE
+#define KEY(i) { 32, i }
+#else
+#define KEY(i) { i, i & 7 }
+#endif
+#endif
 struct inner { __u32 a; __s32 b : 5; __u32 c : 3; __s32 d : 11; char name[16]; };
 struct value {
 	__u64 count;
@@ -18,16 +32,19 @@ struct value {
 };
 _Static_assert(sizeof(struct value) == 72, "72 bytes");
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, TYPE);
+#ifdef TRIE
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+#endif
 	__uint(max_entries, 1000000);
-	__type(key, struct key);
+	__type(key, map_key);
 	__type(value, struct value);
 } big_map SEC(".maps");
 __u32 next_index;
 static long one(__u32 n, void *unused)
 {
 	__u32 i = next_index++;
-	struct key key = { i, i & 7 };
+	map_key key = KEY(i);
 	struct value v;
 	__u64 x = (i + 1ULL) * 0x9e3779b97f4a7c15ULL;
 	__builtin_memset(&v, 0, sizeof(v));

@@ -6,6 +6,8 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { HostLacks } from "../core/Errors.ts"
 import type { GuestMemory } from "../memory/GuestMemory.ts"
+import type { VcpuRegisters } from "./native/Registers.ts"
+import type { VmDied } from "./native/VmDied.ts"
 
 /** What to boot. Left out, each setting is the default said beside it. */
 export interface VmSpec {
@@ -55,16 +57,16 @@ export interface Vm {
   /** The lines that `console` would start with now. */
   readonly consoleTail: Effect.Effect<ReadonlyArray<string>>
   /** The first console line, past or to come, that matches. */
-  readonly awaitLine: (pattern: RegExp) => Effect.Effect<string, GuestPanicked | GuestExited>
+  readonly awaitLine: (pattern: RegExp) => Effect.Effect<string, GuestPanicked | GuestExited | VmDied>
   /** Waits until the guest's script has ended and gives its exit status; 0 where there is none and init is up. */
-  readonly awaitReady: Effect.Effect<number, GuestPanicked | GuestExited | NotReady>
+  readonly awaitReady: Effect.Effect<number, GuestPanicked | GuestExited | VmDied | NotReady>
   /** Waits for the VM's end, of whatever kind. */
   readonly awaitExit: Effect.Effect<VmExit>
   /**
    * Stop every CPU until the scope closes. May be nested and shared: the guest moves on when the last scope has closed.
    * When it fails, the guest was let go again.
    */
-  readonly freeze: Effect.Effect<FrozenVm, FreezeTimeout | GuestPanicked | GuestExited, Scope.Scope>
+  readonly freeze: Effect.Effect<FrozenVm, FreezeTimeout | GuestPanicked | GuestExited | VmDied, Scope.Scope>
 }
 
 /** A guest at one instant: no CPU of it runs while the scope of `freeze` is open. */
@@ -73,6 +75,15 @@ export interface FrozenVm {
   readonly memory: GuestMemory
   /** Milliseconds since 1970 at which all CPUs were known to stand. */
   readonly takenAt: number
+  /** The CPUs, by number, where the engine can read them. */
+  readonly vcpus?: ReadonlyArray<FrozenVcpu>
+}
+
+/** A CPU that stands; `parkMicros` is the time from the wish to freeze until it stood, in microseconds. */
+export interface FrozenVcpu {
+  readonly id: number
+  readonly parkMicros: number
+  readonly registers: VcpuRegisters
 }
 
 /** The VM did not come into being. */
@@ -123,7 +134,10 @@ export class NotReady extends Schema.TaggedError<NotReady>("ktstr/NotReady")("No
 /** The guest's CPUs did not stop in time. */
 export class FreezeTimeout extends Schema.TaggedError<FreezeTimeout>("ktstr/FreezeTimeout")("FreezeTimeout", {
   seconds: Schema.Number,
-  why: Schema.String
+  why: Schema.String,
+  /** The first CPU that was late, and what it was doing, where the engine knows. */
+  vcpu: Schema.optional(Schema.Int),
+  state: Schema.optional(Schema.String)
 }) {
   override get message() {
     return `the guest did not stop within ${this.seconds} s: ${this.why}; is the host overloaded? try again`

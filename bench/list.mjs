@@ -1,0 +1,16 @@
+// Lists the maps of a memory image, after the attach: milliseconds, in a fresh process.
+import * as Effect from "effect/Effect"
+import { makeGuestMapAccessor } from "../dist/bpf/GuestMapAccessor.js"
+import * as NativeKoffi from "../dist/core/NativeKoffi.js"
+import { GuestKernel } from "../dist/memory/GuestKernel.js"
+
+const [path] = process.argv.slice(2)
+await Effect.gen(function*() {
+  const kernel = yield* GuestKernel.open(path, {})
+  const start = performance.now()
+  const { maps } = yield* Effect.provideService(makeGuestMapAccessor, GuestKernel, kernel)
+  const { items, problems } = yield* maps
+  const ms = performance.now() - start
+  if (problems.length > 0) throw new Error(problems.join("\n"))
+  console.log(JSON.stringify({ ms, maps: items.length }))
+}).pipe(Effect.scoped, Effect.provide(NativeKoffi.layer), Effect.runPromise)

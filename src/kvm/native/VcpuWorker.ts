@@ -1,0 +1,108 @@
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { Worker } from "node:worker_threads"
+import { koffiPath } from "./Koffi.ts"
+import { type KvmNative, kvmNativeOver } from "./KvmNative.ts"
+import { ROW, VcpuRequest, VcpuState, VcpuWord } from "./SharedWords.ts"
+import { uartOver } from "./Uart.ts"
+import { lockOver, runVcpu, type VcpuThreadData } from "./VcpuThread.ts"
+
+/** A vCPU's thread, seen from the main thread. */
+export interface VcpuThread {
+  readonly id: number
+  /** One of `VcpuState`. */
+  readonly state: () => number
+  readonly word: (word: number) => number
+  /** Make it run, park or stop: it hears that inside KVM_RUN too. */
+  readonly ask: (request: number) => void
+  /** Waits until the state is another than now, or for a moment. */
+  readonly changes: Effect.Effect<void>
+  /** What went wrong in the thread itself. */
+  readonly broken: () => string | undefined
+  readonly onBroken: (listener: () => void) => void
+}
+
+/** Longest single sleep on a shared word, in milliseconds: a notification ends it earlier. */
+const NAP_MILLIS = 50
+/** Longest wait for a thread to end; it takes a millisecond. */
+const END_MILLIS = 10_000
+
+/** How to stop the threads that there are: `process.exit` waits for threads, and these would never end by themselves. */
+const stops = new Set<() => void>()
+const stopAll = () => stops.forEach((stop) => stop())
+
+/** The program that a thread runs: the functions' own source, which use nothing from outside themselves. */
+const program = `"use strict"
+const { workerData } = require("node:worker_threads")
+const native = (${kvmNativeOver})(require(workerData.koffi))
+;(${runVcpu})(native, workerData.data, ${lockOver}, ${uartOver})`
+
+/**
+ * Start a vCPU's thread; it runs the guest at once. It has left the guest and ended when the scope has closed. It
+ * is stopped too when the process exits.
+ */
+export const startVcpuThread = (
+  native: KvmNative,
+  data: VcpuThreadData
+): Effect.Effect<VcpuThread, never, Scope.Scope> =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        const words = new Int32Array(data.words)
+        const row = (1 + data.id) * ROW
+        const word = (at: number) => Atomics.load(words, row + at)
+        const state = () => word(VcpuWord.STATE)
+        const ask = (request: number) => {
+          // once told to stop it stays so
+          if (word(VcpuWord.REQUEST) === VcpuRequest.STOP) return
+          Atomics.store(words, row + VcpuWord.REQUEST, request)
+          Atomics.notify(words, row + VcpuWord.REQUEST)
+          // a thread that is not there yet sees the request first thing; one that has ended must get no signal
+          if (request !== VcpuRequest.RUN && state() === VcpuState.RUNNING) native.kick(word(VcpuWord.THREAD))
+        }
+        let broken: string | undefined
+        let listener = () => {}
+        const worker = new Worker(program, {
+          eval: true,
+          execArgv: [],
+          name: `vcpu${data.id}`,
+          workerData: { data, koffi: koffiPath() }
+        })
+        worker.on("error", (error) => {
+          broken = error.message
+          // the thread is gone: no signal may be sent to its number, which may be another's soon
+          Atomics.store(words, row + VcpuWord.STATE, VcpuState.ENDED)
+          Atomics.notify(words, row + VcpuWord.STATE)
+          listener()
+        })
+        const exited = new Promise<boolean>((resolve) => worker.once("exit", () => resolve(true)))
+        const stop = () => ask(VcpuRequest.STOP)
+        if (stops.size === 0) process.on("exit", stopAll)
+        stops.add(stop)
+        const thread: VcpuThread = {
+          id: data.id,
+          state,
+          word,
+          ask,
+          changes: Effect.promise(async () =>
+            void await Atomics.waitAsync(words, row + VcpuWord.STATE, state(), NAP_MILLIS).value
+          ),
+          broken: () => broken,
+          onBroken: (run) => {
+            listener = run
+          }
+        }
+        const end = Effect.promise(async () => {
+          stop()
+          const late = new Promise<boolean>((resolve) => setTimeout(() => resolve(false), END_MILLIS).unref())
+          const inTime = await Promise.race([exited, late])
+          stops.delete(stop)
+          if (stops.size === 0) process.off("exit", stopAll)
+          if (!inTime) throw new Error(`vCPU ${data.id}'s thread is ${END_MILLIS} ms late to end`)
+        })
+        return { thread, end }
+      }),
+      ({ end }) => end
+    ),
+    ({ thread }) => thread
+  )

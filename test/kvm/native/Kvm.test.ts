@@ -1,0 +1,50 @@
+import { assert, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as Kvm from "../../../src/kvm/native/Kvm.ts"
+import { VmEngine, type VmSpec } from "../../../src/kvm/VmEngine.ts"
+import { kernelImage } from "../../support/kernels.ts"
+
+const absent = !existsSync("/dev/kvm")
+
+const refusal = (spec: Partial<VmSpec>) =>
+  Effect.gen(function*() {
+    const kernel = yield* kernelImage("6.12")
+    const engine = yield* VmEngine
+    return yield* Effect.flip(Effect.scoped(engine.boot({ kernel, initramfs: new Uint8Array(2 ** 20), ...spec })))
+  }).pipe(Effect.provide(Kvm.layer))
+
+it.live.skipIf(absent)("what cannot boot is refused in a line that says what to do", () =>
+  Effect.gen(function*() {
+    const directory = mkdtempSync(join(tmpdir(), "ktstr-kvm-"))
+    const text = join(directory, "text")
+    writeFileSync(text, "no kernel")
+    const said = yield* Effect.forEach([
+      { kernel: join(directory, "missing") },
+      { kernel: text },
+      { memoryMib: 16 },
+      { memoryMib: 70 },
+      { cpus: 0 },
+      { cpus: 1.5 },
+      { cpus: 10_000 },
+      { cmdline: "a\nb" },
+      { cmdline: "x".repeat(5000) },
+      { consoleFile: directory }
+    ], (spec) => Effect.map(refusal(spec), ({ _tag, message }) => `${_tag}: ${message.replace(/^.*?: /, "")}`))
+    rmSync(directory, { recursive: true })
+    const expected = [
+      /^VmBootError: ENOENT.*; give the path of a kernel image \(bzImage or vmlinux\)$/,
+      /^VmBootError: .*text: kernel image at byte 510: expected a bzImage .*; give the path of a kernel image/,
+      /^VmBootError: 16 MiB of memory cannot hold a kernel and its initramfs; give it --memory-mib 66 or more$/,
+      /^VmBootError: 70 MiB of memory cannot hold it and its initramfs; give it --memory-mib \d+ or more$/,
+      /^VmBootError: 0 CPUs and 512 MiB are no machine/,
+      /^VmBootError: 1.5 CPUs and 512 MiB are no machine/,
+      /^VmBootError: 10000 CPUs and 512 MiB are no machine; give whole numbers, 1 to 254 CPUs$/,
+      /^VmBootError: a command line is one line/,
+      /^VmBootError: its command line takes 2047 bytes, not \d+; shorten --cmdline$/,
+      /^VmBootError: its console cannot be kept in .*: EISDIR/
+    ]
+    said.forEach((line, index) => assert.match(line, expected[index]))
+  }))

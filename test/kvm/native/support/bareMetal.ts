@@ -1,0 +1,71 @@
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { execFileSync } from "node:child_process"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { cpuidOf, setCpuid, supportedCpuid } from "../../../../src/kvm/native/Cpuid.ts"
+import { loadKvmNative } from "../../../../src/kvm/native/Koffi.ts"
+import { createKvmVm, type KvmVm } from "../../../../src/kvm/native/KvmVm.ts"
+import { enterLongMode, writeLongMode } from "../../../../src/kvm/native/LongMode.ts"
+import { startMachine } from "../../../../src/kvm/native/Machine.ts"
+
+/** Where a bare-metal guest's code is, guest-physical. Its words to the test are from `DATA` on. */
+export const CODE = 0x10_0000
+export const DATA = 0x8_0000
+
+/** The bytes of an assembler program (GNU syntax, AT&T operands) that starts at `CODE`. */
+export const assemble = (source: string): Uint8Array => {
+  const directory = mkdtempSync(join(tmpdir(), "ktstr-asm-"))
+  const [text, object, program, binary] = ["guest.s", "guest.o", "guest", "guest.bin"].map((name) =>
+    join(directory, name)
+  )
+  try {
+    writeFileSync(text, `.globl _start\n_start:\n${source}\n`)
+    execFileSync("as", ["--64", "-o", object, text])
+    execFileSync("ld", ["-Ttext", `${CODE}`, "-o", program, object])
+    execFileSync("objcopy", ["-O", "binary", "-j", ".text", program, binary])
+    return readFileSync(binary)
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+}
+
+/** A VM of 2 MiB whose vCPUs all start at `CODE` in 64-bit mode, each with its number in RSI. */
+export const bareVm = (code: Uint8Array, cpus = 1) =>
+  Effect.gen(function*() {
+    const native = loadKvmNative()
+    const vm: KvmVm = yield* createKvmVm(native, { memoryBytes: 2 ** 21, cpus, irqchip: false })
+    const supported = supportedCpuid(native, vm.kvm)
+    if (!writeLongMode(vm.memory) || !vm.memory.write(CODE, code)) throw new Error("the guest does not fit")
+    for (const [id, vcpu] of vm.vcpus.entries()) {
+      setCpuid(native, vcpu, cpuidOf(supported, id, cpus, false))
+      enterLongMode(native, vcpu, CODE, id)
+    }
+    return vm
+  })
+
+export interface BareOptions {
+  readonly freezeMillis?: number
+  readonly reboots?: boolean
+}
+
+/** Run such a VM; `said` is what it has sent on its serial ports so far. */
+export const startBare = (vm: KvmVm, options: BareOptions = {}) =>
+  Effect.gen(function*() {
+    const said = ["", ""]
+    const machine = yield* startMachine(vm, {
+      irqchip: false,
+      tripleFaultResets: options.reboots ?? false,
+      consoleTail: () => said[0].split("\n"),
+      freezeTimeout: Duration.millis(options.freezeMillis ?? 5000),
+      onSerial: (port, bytes) => {
+        said[port] += Buffer.from(bytes).toString("latin1")
+      }
+    })
+    return { vm, machine, said }
+  })
+
+/** `startBare` of a new `bareVm`. */
+export const bareMachine = (code: Uint8Array, options: BareOptions & { readonly cpus?: number } = {}) =>
+  Effect.flatMap(bareVm(code, options.cpus), (vm) => startBare(vm, options))

@@ -1,0 +1,172 @@
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { build } from "esbuild"
+import { execFileSync, spawn } from "node:child_process"
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { homedir } from "node:os"
+import { basename, join } from "node:path"
+import { createInterface } from "node:readline"
+import { cpioArchive, type CpioEntry } from "../../../../src/kvm/Cpio.ts"
+
+// Real KVM on any machine: QEMU emulates a CPU with AMD's virtualization, a Debian kernel in it has /dev/kvm (kvm-amd on
+// emulated SVM with nested paging), and its root is this machine's own, so what is installed here runs there too.
+
+const cache = join(homedir(), ".cache/ktstr/inside")
+/** Where a job lies that imports packages of this checkout. */
+const jobs = new URL("../../../../node_modules/.cache/ktstr-inside", import.meta.url).pathname
+/** In the order of insertion. */
+const modules = ["netfs", "9pnet", "9pnet_virtio", "9p", "irqbypass", "ccp", "kvm", "kvm-amd"]
+
+/** Debian's newest 6.12 kernel that is not the cloud flavour, which has no KVM: its bzImage and modules, kept. */
+const outerKernel = (): { readonly image: string; readonly modules: ReadonlyArray<string> } => {
+  mkdirSync(cache, { recursive: true })
+  const known = readdirSync(cache).find((name) => name.startsWith("linux-image-"))
+  const directory = join(cache, known ?? fetchKernel())
+  const files = readdirSync(directory, { recursive: true, encoding: "utf8" })
+  const file = (pattern: RegExp) => {
+    const found = files.find((name) => pattern.test(name))
+    if (found === undefined) throw new Error(`${directory} has no ${pattern.source}; remove it, and it is fetched anew`)
+    return join(directory, found)
+  }
+  return { image: file(/^boot\/vmlinuz-/), modules: modules.map((name) => file(new RegExp(`/${name}\\.ko\\.xz$`))) }
+}
+
+const fetchKernel = (): string => {
+  const search = ["search", "--names-only", "^linux-image-6\\.12\\.[0-9.]+\\+deb[0-9]+-amd64-unsigned$"]
+  const names = execFileSync("apt-cache", search, { encoding: "utf8" }).split("\n").flatMap((line) =>
+    line.split(" ").slice(0, 1).filter((name) => name !== "")
+  )
+  const name = names.sort(new Intl.Collator("en", { numeric: true }).compare).at(-1)
+  if (name === undefined) throw new Error("apt knows no linux-image-6.12*-amd64-unsigned; run apt-get update")
+  const directory = mkdtempSync(join(cache, "new-"))
+  try {
+    execFileSync("apt-get", ["-q", "download", name], { cwd: directory, stdio: ["ignore", "ignore", "pipe"] })
+    const [archive] = readdirSync(directory)
+    execFileSync("dpkg", ["-x", join(directory, archive), join(directory, "root")])
+    renameSync(join(directory, "root"), join(cache, name))
+  } finally {
+    rmSync(directory, { recursive: true, force: true })
+  }
+  return name
+}
+
+const initramfs = (kernel: ReturnType<typeof outerKernel>, job: string): Uint8Array => {
+  const file = (path: string, bytes: Uint8Array): CpioEntry => ({ kind: "file", path, mode: 0o755, bytes })
+  return cpioArchive([
+    ...["bin", "dev", "mnt", "modules", "proc", "sys"].map((path): CpioEntry => ({
+      kind: "directory",
+      path,
+      mode: 0o755
+    })),
+    { kind: "character device", path: "dev/console", mode: 0o600, major: 5, minor: 1 },
+    file("bin/busybox", readFileSync("/bin/busybox")),
+    file("init", readFileSync(new URL("l1-init.sh", import.meta.url))),
+    file("job", new TextEncoder().encode(job)),
+    ...kernel.modules.map((path, index) =>
+      file(`modules/${index}-${basename(path, ".xz")}`, execFileSync("xz", ["-dc", path], { maxBuffer: 2 ** 27 }))
+    )
+  ])
+}
+
+/** A directory that programs inside can read, and where they find the packages of this checkout; gone with the scope. */
+export const shared = Effect.acquireRelease(
+  Effect.sync(() => {
+    mkdirSync(jobs, { recursive: true })
+    return mkdtempSync(join(jobs, "run-"))
+  }),
+  (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
+)
+
+/** Bundle a program of `test/kvm/native/inside` into `directory`: over 9p, hundreds of files would take a minute. */
+export const bundle = (name: string, directory: string) =>
+  Effect.promise(async () => {
+    const outfile = join(directory, `${name}.mjs`)
+    await build({
+      entryPoints: [new URL(`../inside/${name}.ts`, import.meta.url).pathname],
+      outfile,
+      bundle: true,
+      platform: "node",
+      format: "esm",
+      target: "node20",
+      logLevel: "error",
+      external: ["koffi", "lzma-native", "lz4-napi", "numcodecs"]
+    })
+    return outfile
+  })
+
+/** The machine did not get as far as the program's exit status. */
+export class InsideFailed extends Schema.TaggedError<InsideFailed>("test/InsideFailed")("InsideFailed", {
+  why: Schema.String,
+  lastLines: Schema.Array(Schema.String)
+}) {
+  override get message() {
+    return `${this.why}; the machine last said:\n${this.lastLines.join("\n")}`
+  }
+}
+
+export interface Inside {
+  readonly status: number
+  /** What the program printed, and the kernel beside it. */
+  readonly lines: ReadonlyArray<string>
+}
+
+/**
+ * Run a Node program where /dev/kvm is real: 2 CPUs and 3 GiB, emulated, this machine's files read-only. Whatever it
+ * prints goes to stderr at once if KTSTR_INSIDE is set.
+ * @param seconds after which it is ended, and this fails
+ */
+export const runInside = (program: string, args: ReadonlyArray<string>, seconds: number) =>
+  Effect.gen(function*() {
+    const directory = yield* shared
+    const kernel = outerKernel()
+    const job = [process.execPath, program, ...args].map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ")
+    const initrd = join(directory, "initramfs")
+    writeFileSync(initrd, initramfs(kernel, job))
+    const qemu = yield* Effect.acquireRelease(
+      Effect.sync(() =>
+        spawn(
+          "setpriv", // it goes with us, whatever ends us
+          [
+            ["--pdeathsig", "KILL", "qemu-system-x86_64"],
+            ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"],
+            [
+              "-accel",
+              "tcg,thread=multi",
+              "-cpu",
+              "max,+svm,+npt",
+              "-m",
+              "3G",
+              "-smp",
+              "2"
+            ],
+            ["-kernel", kernel.image, "-initrd", initrd],
+            ["-append", "console=ttyS0 panic=-1 nokaslr quiet mitigations=off cryptomgr.notests"],
+            ["-virtfs", "local,path=/,mount_tag=root,security_model=passthrough,readonly=on,multidevs=remap"]
+          ].flat(),
+          { stdio: ["ignore", "pipe", "pipe"] }
+        )
+      ),
+      (child) => Effect.sync(() => child.kill("SIGKILL"))
+    )
+    const lines: Array<string> = []
+    const end = Effect.promise(() =>
+      new Promise<void>((resolve) => {
+        for (const stream of [qemu.stdout, qemu.stderr]) {
+          createInterface({ input: stream }).on("line", (line) => {
+            lines.push(line.replace(/\r+$/, ""))
+            if (process.env["KTSTR_INSIDE"] !== undefined) process.stderr.write(`${line}\n`)
+          })
+        }
+        qemu.on("close", () => resolve())
+      })
+    )
+    yield* Effect.timeoutFail(end, {
+      duration: `${seconds} seconds`,
+      onTimeout: () => new InsideFailed({ why: `not done within ${seconds} s`, lastLines: lines.slice(-20) })
+    })
+    const status = lines.flatMap((line) => /^INSIDE_EXIT=(\d+)/.exec(line)?.[1] ?? []).at(-1)
+    if (status === undefined) {
+      return yield* new InsideFailed({ why: "no exit status of the program", lastLines: lines.slice(-20) })
+    }
+    return { status: Number(status), lines } satisfies Inside
+  })
