@@ -12,7 +12,7 @@ import { guestImage } from "../support/image.ts"
 
 /** Cases tried, seconds they may take together, and the seed that repeats them. */
 const CASES = Number(process.env["KTSTR_HOSTILE_CASES"] ?? 3000)
-const SECONDS = 120
+const SECONDS = Number(process.env["KTSTR_HOSTILE_SECONDS"] ?? 120)
 const SEED = Number(process.env["KTSTR_HOSTILE_SEED"] ?? Date.now() % 2 ** 31)
 /** No damaged image of this guest has more to say than this, in bytes; a whole one prints 2 MB. */
 const MOST_OUTPUT = 256 * 2 ** 20
