@@ -7,8 +7,9 @@ export default defineConfig({
     reporters: ["default", "./test/support/ClosingLine.ts"],
     testTimeout: 60_000,
     hookTimeout: 300_000,
-    // Guests take both cores of a small machine; two at once would only slow each other down.
-    fileParallelism: false,
+    // An emulated guest takes one core: two files at once use a small machine's two, more would only slow each other down.
+    maxWorkers: 2,
+    minWorkers: 1,
     pool: "forks"
   }
 })

@@ -1,4 +1,5 @@
-// A map of a million entries: key 8 bytes (of an array 4), value 72. TYPE is the map's type, hash if it is not given.
+// A map of a million entries: key 8 bytes (of an array 4), value 72. TYPE is the map's type, hash if it is not given; with
+// PERCPU the values of both CPUs are filled.
 #include <linux/bpf.h>
 #include <linux/types.h>
 #include <stdbool.h>
@@ -60,7 +61,20 @@ static long one(__u32 n, void *unused)
 	v.pointer = (void *)(0xffff888000000000ULL + (__u64)i * 64);
 	v.whole = x;
 	v.flag = i & 1;
+#ifdef PERCPU
+	struct value *copy;
+#ifndef ARRAY
 	bpf_map_update_elem(&big_map, &key, &v, 0);
+#endif
+	for (__u32 cpu = 0; cpu < 2; cpu++) {
+		v.in.d = cpu;
+		copy = bpf_map_lookup_percpu_elem(&big_map, &key, cpu);
+		if (copy)
+			*copy = v;
+	}
+#else
+	bpf_map_update_elem(&big_map, &key, &v, 0);
+#endif
 	return 0;
 }
 SEC("tc") int fill_big_map(struct __sk_buff *skb) { bpf_loop(1000, one, 0, 0); return 0; }

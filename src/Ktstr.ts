@@ -13,8 +13,9 @@ import { hex } from "./core/Address.ts"
 import { KernelResolver } from "./core/KernelResolver.ts"
 import { stage } from "./core/Progress.ts"
 import { lastWords } from "./kvm/Init.ts"
-import { makeInitramfs } from "./kvm/Initramfs.ts"
+import { type InitramfsSpec, makeInitramfs } from "./kvm/Initramfs.ts"
 import { type Vm, VmEngine, type VmSpec } from "./kvm/VmEngine.ts"
+import { bootIdentity } from "./memory/BootIdentity.ts"
 import { GuestKernel } from "./memory/GuestKernel.ts"
 
 /** A kernel that stands still, ready to be read: what a dump says first, the kernel, and its maps. */
@@ -35,14 +36,10 @@ export class ScriptFailed extends Schema.TaggedError<ScriptFailed>("ktstr/Script
   }
 }
 
-/** What to boot, besides the settings of the VM itself. */
-export interface BootOptions extends Omit<VmSpec, "kernel" | "initramfs"> {
+/** What to boot: the settings of the VM, and what its initramfs is made of. */
+export interface BootOptions extends Omit<VmSpec, "initramfs">, InitramfsSpec {
   /** A kernel id: `debian:6.12-cloud`, or a path. */
   readonly kernel: string
-  /** Files of the host that the guest gets as `/include-files/NAME`, with the shared libraries they need. */
-  readonly includes?: ReadonlyArray<string>
-  /** Shell commands to run in the guest as root before it is frozen. */
-  readonly script?: string
 }
 
 /** Read an image of a guest's memory; `vmlinux` only for kernels that do not describe themselves. */
@@ -53,16 +50,23 @@ export const openImage = Effect.fn("Ktstr.openImage")(
   }
 )
 
-/** Boot a kernel in a VM and wait until its script has ended. The guest goes on running until the scope closes. */
-export const boot = Effect.fn("Ktstr.boot")(function*(options: BootOptions) {
+/** Get the kernel and make the initramfs: what an engine boots, and what `uname -r` of it will say. */
+export const prepare = Effect.fn("Ktstr.prepare")(function*(options: BootOptions) {
   const { image, release } = yield* stage(`kernel ${options.kernel}`)(
     Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(options.kernel))
   )
-  const initramfs = yield* stage("initramfs")(makeInitramfs({ includes: options.includes, script: options.script }))
+  const initramfs = yield* stage("initramfs")(makeInitramfs(options))
+  const spec: VmSpec = { ...options, kernel: image, initramfs }
+  return { release, spec }
+})
+
+/** Boot a kernel in a VM and wait until its script has ended. The guest goes on running until the scope closes. */
+export const boot = Effect.fn("Ktstr.boot")(function*(options: BootOptions) {
+  const { release, spec } = yield* prepare(options)
   const engine = yield* VmEngine
   return yield* stage(`boot ${release}${options.script === undefined ? "" : " and run the script"}`)(
     Effect.gen(function*() {
-      const vm: Vm = yield* engine.boot({ ...options, kernel: image, initramfs })
+      const vm: Vm = yield* engine.boot(spec)
       const status = yield* vm.awaitReady
       if (status !== 0) {
         return yield* new ScriptFailed({ status, lastLines: scriptLines(yield* vm.consoleTail).slice(-3) })
@@ -79,7 +83,7 @@ export const freezeAndAttach = Effect.fn("Ktstr.freezeAndAttach")(function*(vm: 
   const millis = Math.round((performance.now() - start) * 10) / 10
   const kernel = yield* stage("attach")(GuestKernel.fromMemory(frozen.memory, `memory of ${name}`))
   return yield* snapshot(kernel, {
-    source: { kind: "vm", engine: `qemu (${vm.acceleration.by})`, kernel: name },
+    source: { kind: "vm", engine: vm.engine === "kvm" ? "kvm" : `qemu (${vm.acceleration.by})`, kernel: name },
     freeze: { at: new Date(frozen.takenAt).toISOString(), millis, cpus: vm.topology.cpus }
   })
 })
@@ -107,7 +111,8 @@ const snapshot = (kernel: typeof GuestKernel.Service, from: Pick<Header, "source
         release: kernel.release,
         pageTableLevels: kernel.space.table.levels,
         kaslrOffset: hex(kernel.kaslrOffset),
-        possibleCpus: kernel.perCpuOffsets.filter((offset) => offset !== undefined).length
+        possibleCpus: kernel.perCpuOffsets.filter((offset) => offset !== undefined).length,
+        boot: bootIdentity(kernel)
       }
     }
     return { header, kernel, maps } satisfies Snapshot

@@ -12,6 +12,45 @@ export const derivedCodec = (render: (view: DataView, at: number, length: number
   tree: (view, at, { length = 0 } = {}) => render(view, at, length)
 })
 
+/** Descriptions that are kept, a power of two; longer ones than this many bytes are not. */
+const KEPT = 256
+const LONGEST = 4096
+
+/**
+ * As `derivedCodec`, for values that recur: a map's slots that all hold the same few objects. `words` are the places of the
+ * 32-bit words, counted from the value, that the description is made from: where they are the same, so is the description.
+ * Only for memory that stands still, where what they lead to is the same too.
+ */
+export const recurringCodec = (
+  words: ReadonlyArray<number>,
+  render: (view: DataView, at: number, length: number) => RenderedValue
+): Codec => {
+  const plain = derivedCodec(render)
+  const seen = new Uint32Array(KEPT * words.length)
+  const kept = Array.from({ length: KEPT }, (): Uint8Array | undefined => undefined)
+  const isSeen = (slot: number, view: DataView, at: number): boolean => {
+    for (let index = 0; index < words.length; index++) {
+      if (seen[slot * words.length + index] !== view.getUint32(at + words[index], true)) return false
+    }
+    return true
+  }
+  return {
+    ...plain,
+    json: (view, at, out, length = 0) => {
+      let hash = 0
+      for (const word of words) hash = Math.imul(hash ^ view.getUint32(at + word, true), 0x9e37_79b1) ^ hash >>> 15
+      const slot = hash >>> 24
+      const known = kept[slot]
+      if (known !== undefined && isSeen(slot, view, at)) return out.raw(known)
+      // before the description moves the window
+      words.forEach((word, index) => seen[slot * words.length + index] = view.getUint32(at + word, true))
+      const text = Buffer.from(JSON.stringify(toJson(render(view, at, length))))
+      kept[slot] = text.length > LONGEST ? undefined : text
+      out.raw(text)
+    }
+  }
+}
+
 /** Members in order; undefined ones are left out. */
 export const objectOf = (members: { readonly [name: string]: RenderedValue | undefined }): RenderedValue => ({
   _tag: "struct",

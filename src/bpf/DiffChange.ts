@@ -22,8 +22,8 @@ const map = { id: Schema.Int, name: Schema.String, type: Schema.String }
 const program = { id: Schema.Int, name: Schema.String, type: Schema.String }
 
 /**
- * One difference between two dumps. Maps and programs are the same on both sides when id, name and type are; entries when
- * their keys are. `problem`: what was not compared, and why.
+ * One difference between two dumps. Maps and programs are the same on both sides when id, name and type are (of different
+ * boots name and type: the id is then the second side's); entries when their keys are. `problem`: what was not compared, and why.
  */
 export const Change = Schema.Union(
   Schema.Struct({ change: Schema.Literal("mapAdded", "mapRemoved"), ...map }),

@@ -1,5 +1,6 @@
 import { ByteSink } from "../btf/ByteSink.ts"
 import type { EntryWalk } from "./EntryWalk.ts"
+import { holdsMaps, innerMapAt, type InnerMaps } from "./InnerMaps.ts"
 import { type MapReader, problemOf } from "./MapReader.ts"
 import type { Header, ProgramInfo } from "./Report.ts"
 
@@ -10,6 +11,8 @@ export interface Dump {
   readonly programs: ReadonlyArray<ProgramInfo>
   readonly problems: ReadonlyArray<string>
   readonly limit: number
+  /** With the values of maps of maps go these maps' entries; not given: the ids alone. */
+  readonly inner?: InnerMaps | undefined
 }
 
 /** Output is handed on in pieces of about this many bytes. */
@@ -30,10 +33,7 @@ export function* jsonDocument(dump: Dump): Generator<Uint8Array, void> {
     out.text(`${separator}${JSON.stringify(fields).slice(0, -1)},"entries":[`)
     separator = ",\n"
     const walk = reader.walk?.() ?? null
-    const entries = writeEntries(out, reader, walk, dump.limit, JSON_FRAME)
-    let step = entries.next()
-    for (; step.done !== true; step = entries.next()) yield step.value
-    const { truncated } = step.value
+    const { truncated } = yield* writeEntries(out, reader, walk, dump, JSON_FRAME)
     out.text(`],${JSON.stringify({ truncated, problem: problemOf(reader, walk) }).slice(1)}`)
   }
   out.text(`],\n"programs":${JSON.stringify(dump.programs)},"problems":${JSON.stringify(dump.problems)}}\n`)
@@ -50,10 +50,8 @@ export function* ndjsonRecords(dump: Dump): Generator<Uint8Array, void> {
     line({ record: "map", ...reader.info, details: reader.details, consistency: reader.consistency })
     const walk = reader.walk?.() ?? null
     const open = encoder.encode(`${JSON.stringify({ record: "entry", id, name }).slice(0, -1)},"key":`)
-    const entries = writeEntries(out, reader, walk, dump.limit, { first: open, open, close: encoder.encode("}\n") })
-    let step = entries.next()
-    for (; step.done !== true; step = entries.next()) yield step.value
-    const { truncated, written } = step.value
+    const frame = { first: open, open, close: encoder.encode("}\n") }
+    const { truncated, written } = yield* writeEntries(out, reader, walk, dump, frame)
     line({ record: "mapEnd", id, name, entries: written, truncated, problem: problemOf(reader, walk) })
   }
   for (const program of dump.programs) line({ record: "program", ...program })
@@ -73,6 +71,12 @@ const JSON_FRAME: Frame = {
   open: encoder.encode(",\n{\"key\":"),
   close: encoder.encode("}")
 }
+/** Without line breaks: an NDJSON record is one line. */
+const INNER_FRAME: Frame = {
+  first: encoder.encode("{\"key\":"),
+  open: encoder.encode(",{\"key\":"),
+  close: JSON_FRAME.close
+}
 const VALUE = encoder.encode(",\"value\":")
 const CPUS = encoder.encode(",\"cpus\":[")
 const NULL = encoder.encode("null")
@@ -84,17 +88,21 @@ function* writeEntries(
   out: ByteSink,
   reader: MapReader,
   walk: EntryWalk | null,
-  limit: number,
+  { inner, limit }: Pick<Dump, "inner" | "limit">,
   frame: Frame
 ): Generator<Uint8Array, { readonly written: number; readonly truncated: boolean }> {
   let written = 0
   if (walk === null) return { written, truncated: false }
   const { cpus, key, value } = reader
+  const held = holdsMaps(reader.info) ? inner : undefined
   while (walk.next()) {
     if (written === limit) return { written, truncated: true }
     out.raw(written === 0 ? frame.first : frame.open)
     key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
-    if (cpus === null) {
+    if (held !== undefined) {
+      out.raw(VALUE)
+      yield* writeInnerMap(out, walk, held, limit)
+    } else if (cpus === null) {
       walk.value(0)
       out.raw(VALUE)
       value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
@@ -112,4 +120,15 @@ function* writeEntries(
     if (out.at >= CHUNK) yield out.take()
   }
   return { written, truncated: false }
+}
+
+/** The map that an entry of a map of maps holds, with its entries. */
+function* writeInnerMap(out: ByteSink, walk: EntryWalk, inner: InnerMaps, limit: number): Generator<Uint8Array, void> {
+  const { id, problem, reader } = innerMapAt(walk, inner)
+  if (reader === null) return out.text(JSON.stringify({ id, entries: [], truncated: false, problem }))
+  const { name, type } = reader.info
+  out.text(`${JSON.stringify({ id, name, type }).slice(0, -1)},"entries":[`)
+  const entries = reader.walk?.() ?? null
+  const { truncated } = yield* writeEntries(out, reader, entries, { limit }, INNER_FRAME)
+  out.text(`],${JSON.stringify({ truncated, problem: problemOf(reader, entries) }).slice(1)}`)
 }

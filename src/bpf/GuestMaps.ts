@@ -1,6 +1,7 @@
 import * as Either from "effect/Either"
 import { Btf } from "../btf/Btf.ts"
 import { bytesCodec, type Codec, compile } from "../btf/Codec.ts"
+import { layout } from "../btf/Layout.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../core/Address.ts"
 import type { GuestKernel } from "../memory/GuestKernel.ts"
 import { KernelSpace, pointerOffset, pointerPage } from "../memory/KernelSpace.ts"
@@ -14,9 +15,11 @@ import { MapInfo } from "./MapInfo.ts"
 import { mapOpeners } from "./MapOpeners.ts"
 import type { MapReader } from "./MapReader.ts"
 import { type GuestMap, type MapReading, OBJECT_LIMIT } from "./MapReading.ts"
+import { sizeProblem } from "./MapSizes.ts"
 import { isIndexed, isPerCpu, typeNames } from "./MapType.ts"
 import { PerCpuCopies } from "./PerCpuCopies.ts"
 import type { ProgramInfo } from "./Report.ts"
+import { SpecialFields } from "./SpecialFields.ts"
 
 /** A map of the list: what its `struct bpf_map` says, and where that is. */
 type ListedMap = Pick<GuestMap, "info" | "type" | "kernelTypeId" | "page" | "offset">
@@ -26,6 +29,8 @@ const NAME_BYTES = 16
 
 const mapLayouts = layoutsOf(bpfLayouts)
 const listLayout = layoutsOf(idrLayout)
+/** include/linux/bpf.h `struct bpf_prog_aux`, v6.12 */
+const functionLayout = layoutsOf((btf) => layout(btf, "bpf_prog_aux", ["btf", "func_info", "func_info_cnt"]))
 
 /**
  * The BPF maps and programs in a guest's memory. Plain code; `GuestMapAccessor` gives it to Effect programs. Lists are
@@ -37,6 +42,7 @@ export class GuestMaps {
   private readonly copies: PerCpuCopies
   private readonly aside: KernelSpace
   private readonly objects: KernelObjects
+  private readonly special: SpecialFields
   private readonly knownTypes = new Map<string, Either.Either<Btf, string>>()
 
   static readonly make = (kernel: typeof GuestKernel.Service): Either.Either<GuestMaps, BpfUnreadable> =>
@@ -71,6 +77,7 @@ export class GuestMaps {
     this.programs = this.listPrograms(idr, progIdr)
     this.aside = new KernelSpace(kernel.space.table, kernel.space.directBase)
     this.objects = new KernelObjects(kernel, this.programs.items, this.maps.items.map(({ info }) => info))
+    this.special = new SpecialFields(kernel, this.objects)
   }
 
   private listMaps(idr: IdrLayout, address: bigint): Listing<ListedMap> {
@@ -127,9 +134,26 @@ export class GuestMaps {
       if (!space.window(auxPage, auxOffset, Math.min(aux.size, OBJECT_LIMIT))) return unreadable()
       const found = space.view.getUint32(space.at + aux.at.id, true)
       if (found !== id) return void broken.push(`program ${id}: the structure there says it is program ${found}`)
-      items.push({ id, name: nameAt(space.view, space.at + aux.at.name), type })
+      const name = nameAt(space.view, space.at + aux.at.name)
+      items.push({ id, name: name.length < NAME_BYTES - 1 ? name : this.wholeName(name, auxPage, auxOffset), type })
     })
     return { items, problems: [...problems.map((problem) => `prog_idr: ${problem}`), ...broken] }
+  }
+
+  /** A cut name is the start of its main function's: `func_info[0].type_id` (include/uapi/linux/bpf.h `bpf_func_info`). */
+  private wholeName(name: string, auxPage: number, auxOffset: number): string {
+    const { kernel: { btf, space } } = this
+    const found = functionLayout(btf)
+    if (Either.isLeft(found)) return name
+    const { at } = found.right
+    const aux = kvaFrom(auxPage, auxOffset)
+    const types = space.u64(aux + BigInt(at.btf)) ?? 0n
+    const functions = space.u64(aux + BigInt(at.func_info)) ?? 0n
+    if (types === 0n || functions === 0n || space.u32(aux + BigInt(at.func_info_cnt)) < 1) return name
+    const typeId = space.u32(functions + 4n)
+    const known = this.typesAtPlace(kvaPage(types), kvaOffset(types), `BTF of program ${name}`)
+    const whole = typeId < 0 || Either.isLeft(known) ? "" : known.right.nameOf(typeId)
+    return whole.startsWith(name) ? whole : name
   }
 
   /** Compile a map's types and get ready to walk it. `info` is of this kernel's list. */
@@ -149,9 +173,9 @@ export class GuestMaps {
     }
     const problems: Array<string> = []
     const types = this.typesOf(map, problems)
-    const codec = (what: string, typeId: number, size: number, plain: Codec): Codec => {
+    const codec = (what: "key" | "value", typeId: number, size: number, plain: Codec): Codec => {
       if (types === undefined || typeId === 0) return plain
-      const typed = compile(types, typeId)
+      const typed = what === "key" ? compile(types, typeId) : this.special.compile(types, typeId)
       if (typed.size === size) return typed
       problems.push(`its ${what} type has ${typed.size} bytes, its ${what}s ${size}: shown as bytes`)
       return plain
@@ -189,6 +213,8 @@ export class GuestMaps {
     const typesAt = (address: bigint): Either.Either<Btf, string> =>
       this.typesAtPlace(kvaPage(address), kvaOffset(address), `BTF of map ${map.info.id}`)
     const given = { ...map, kernel, space: kernel.space, aside, copies, layouts, objects, typesAt }
+    const wrong = sizeProblem(given)
+    if (wrong !== undefined) return Either.left(wrong)
     return Either.mapLeft(open(given), ({ message }) => message)
   }
 

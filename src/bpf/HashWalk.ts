@@ -239,7 +239,8 @@ export const bucketsOf = (
   if (bucketCount * of.shape.bucketSize > kernel.memory.size || keyBytes === 0 || keyBytes > OBJECT_LIMIT) {
     return Either.left(corrupted(`${bucketCount} buckets, keys of ${keyBytes} bytes`))
   }
-  const fit = Math.ceil(kernel.memory.size / (of.shape.key + keyBytes))
+  // Elements do not overlap: all of them, with their values, are less than the memory.
+  const fit = Math.ceil(kernel.memory.size / ((of.shape.value ?? of.shape.key + keyBytes) + of.valueSize))
   const table = {
     bucketsPage,
     bucketsOffset,

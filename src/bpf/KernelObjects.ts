@@ -4,8 +4,10 @@ import { compile } from "../btf/Codec.ts"
 import { layout } from "../btf/Layout.ts"
 import { bpfProgramOffsets } from "../btf/offsets/BpfProgram.ts"
 import type { RenderedValue } from "../btf/RenderedValue.ts"
+import { kvaFrom } from "../core/Address.ts"
 import type { GuestKernel } from "../memory/GuestKernel.ts"
 import { KernelSpace } from "../memory/KernelSpace.ts"
+import { idrLayout, walkIdr } from "../memory/Xarray.ts"
 import { intOf, objectOf, pointerOf, stringOf, unreadable } from "./DerivedCodec.ts"
 import { layoutsOf } from "./LayoutsOf.ts"
 import type { MapInfo } from "./MapInfo.ts"
@@ -29,6 +31,17 @@ export const cgroupLayout = layoutsOf((btf) => layout(btf, "cgroup", ["kn"]))
 /** include/linux/kernfs.h `struct kernfs_node`, v6.12; `parent` is `__parent` since v6.15 */
 const directoryLayout = layoutsOf((btf) =>
   layout(btf, "kernfs_node", ["id", "name", "parent"], [], { parent: "__parent" })
+)
+/** kernel/cgroup/cgroup-internal.h `struct cgroup_root`, fs/kernfs/kernfs-internal.h `struct kernfs_root`; v6.12 */
+const directoriesLayout = layoutsOf((btf) =>
+  Either.gen(function*() {
+    return {
+      root: yield* layout(btf, "cgroup_root", ["kf_root"]),
+      tree: yield* layout(btf, "kernfs_root", ["ino_idr"]),
+      directory: yield* directoryLayout(btf),
+      idr: yield* idrLayout(btf)
+    }
+  })
 )
 /** include/linux/netdevice.h `struct net_device`, v6.12 */
 const netDeviceLayout = layoutsOf((btf) => layout(btf, "net_device", ["ifindex", "name"]))
@@ -64,6 +77,7 @@ export class KernelObjects {
   private readonly programsById: ReadonlyMap<number, ProgramInfo>
   private readonly mapsById: ReadonlyMap<number, MapInfo>
   private known: ProgramSymbols | undefined
+  private cgroups: Either.Either<ReadonlyMap<bigint, bigint>, string> | undefined
 
   constructor(
     private readonly kernel: typeof GuestKernel.Service,
@@ -110,6 +124,38 @@ export class KernelObjects {
       node,
       (directory, { at }) => objectOf({ id: intOf(directory.getBigUint64(at.id, true)), path: this.path(node) })
     )
+  }
+
+  /** The path of the cgroup of the default hierarchy with this id; undefined where there is none any more. */
+  cgroupPath(id: bigint): RenderedValue | undefined {
+    this.cgroups ??= this.cgroupDirectories()
+    if (Either.isLeft(this.cgroups)) return unreadable(this.cgroups.left)
+    const node = this.cgroups.right.get(id)
+    return node === undefined ? undefined : this.path(node)
+  }
+
+  /** The `struct kernfs_node` of each cgroup, by the cgroup's id. */
+  private cgroupDirectories(): Either.Either<ReadonlyMap<bigint, bigint>, string> {
+    const { kernel, space } = this
+    const found = directoriesLayout(kernel.btf)
+    if (Either.isLeft(found)) return Either.left(found.left.message)
+    const { directory, idr, root, tree } = found.right
+    const symbol = kernel.symbol("cgrp_dfl_root")
+    if (symbol === undefined) return Either.left("the kernel's symbols lack cgrp_dfl_root")
+    const directories = space.u64(symbol + BigInt(root.at.kf_root))
+    if (directories === undefined) return Either.left(space.faultText)
+    const nodes: Array<bigint> = []
+    const [problem] = walkIdr(space, idr, directories + BigInt(tree.at.ino_idr), (_, page, offset) => {
+      nodes.push(kvaFrom(page, offset))
+    })
+    if (problem !== undefined) return Either.left(`ino_idr: ${problem}`)
+    const byId = new Map<bigint, bigint>()
+    for (const node of nodes) {
+      const id = space.u64(node + BigInt(directory.at.id))
+      if (id === undefined) return Either.left(space.faultText)
+      byId.set(id, node)
+    }
+    return Either.right(byId)
   }
 
   /** `{ ifindex, name }` */

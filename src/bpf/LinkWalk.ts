@@ -398,8 +398,7 @@ export class LinkWalk {
       if (view.getUint32(at.dead, true) !== 0) return { target: null }
       const protocol = view.getUint8(at["hook_ops.pf"])
       const hook = view.getUint32(at["hook_ops.hooknum"], true)
-      const family = PROTOCOLS.get(protocol) ?? `protocol ${protocol}`
-      const name = `${family} ${HOOKS[hook] ?? `hook ${hook}`} priority ${view.getInt32(at["hook_ops.priority"], true)}`
+      const name = hookName(protocol, hook, view.getInt32(at["hook_ops.priority"], true))
       return { target: attachment("netfilter", name, yield* this.inodeOf(view.getBigUint64(at.net, true))) }
     })
   }
@@ -408,6 +407,10 @@ export class LinkWalk {
 /** include/uapi/linux/netfilter.h `NFPROTO_*`, `enum nf_inet_hooks`, v6.12 */
 const PROTOCOLS = new Map([[2, "ipv4"], [10, "ipv6"]])
 const HOOKS = ["prerouting", "input", "forward", "output", "postrouting"]
+
+/** `ipv4 input priority -128` */
+export const hookName = (protocol: number, hook: number, priority: number): string =>
+  `${PROTOCOLS.get(protocol) ?? `protocol ${protocol}`} ${HOOKS[hook] ?? `hook ${hook}`} priority ${priority}`
 
 export const attachment = (kind: Attachment["kind"], name: string, id: Count | null = null): Attachment => ({
   kind,

@@ -9,7 +9,7 @@ import { GuestKernel } from "../memory/GuestKernel.ts"
 import { idrLayout, walkIdr } from "../memory/Xarray.ts"
 import { isIndexed, isPerCpu } from "./MapType.ts"
 import { guardedRanges } from "./MapWriteGuards.ts"
-import { type Copies, isWritable, placeOf, type WriteMap } from "./MapWritePlace.ts"
+import { type Copies, isWritable, placeOf, staysInPlace, type WriteMap } from "./MapWritePlace.ts"
 import { lazily, stringAt, structAt } from "./ProgramMemory.ts"
 import { ProgramTypes } from "./ProgramTypes.ts"
 import { type ByteRun, encodeAt, encodeBytes, encodeValue, valueAt } from "./ValueEncoder.ts"
@@ -53,16 +53,20 @@ export class MapWriteError extends Schema.TaggedError<MapWriteError>("ktstr/MapW
 }
 
 /**
- * Set values in the maps of a guest that stands still: all of them or, when any cannot be, none. Its programs see them when
- * it goes on. Values of arrays, hash maps and their per-CPU kinds can be set, and so global variables; those that the
- * verifier took for constants (`.rodata`, frozen maps) cannot, nor locks, timers, kernel pointers and the like.
- *
- * The caller keeps the guest frozen: a value of a running one may be torn, and its element may have been given to another key.
+ * Set values in the maps of a guest: all of them or, when any cannot be, none. Its programs see them when it goes on. Values
+ * of arrays, hash maps and their per-CPU kinds can be set, and so global variables; those that the verifier took for
+ * constants (`.rodata`, frozen maps) cannot, nor locks, timers, kernel pointers and the like.
+ * @param consistency what the guest does meanwhile. `frozen`: it stands still. `racing`: it runs (`Vm.memory`); then only
+ * variables and array elements are written, which keep their place, while a hash map may give an element to another key; and
+ * its programs may see a part of the values before the rest, or write over them.
  */
 export const writeMaps = (
-  assignments: ReadonlyArray<MapAssignment>
+  assignments: ReadonlyArray<MapAssignment>,
+  consistency: "frozen" | "racing" = "frozen"
 ): Effect.Effect<ReadonlyArray<MapWritten>, MapWriteError, GuestKernel> =>
-  Effect.flatMap(GuestKernel, (kernel) => writing(kernel, assignments)).pipe(Effect.withSpan("MapWrite.writeMaps"))
+  Effect.flatMap(GuestKernel, (kernel) => writing(kernel, assignments, consistency)).pipe(
+    Effect.withSpan("MapWrite.writeMaps")
+  )
 
 /** A map, with what is wanted of it for writing. */
 interface Candidate extends WriteMap {
@@ -86,10 +90,12 @@ const RDONLY_PROG = 1 << 7
 
 const writing = (
   kernel: typeof GuestKernel.Service,
-  assignments: ReadonlyArray<MapAssignment>
+  assignments: ReadonlyArray<MapAssignment>,
+  consistency: "frozen" | "racing"
 ): Either.Either<ReadonlyArray<MapWritten>, MapWriteError> =>
   Either.gen(function*() {
     const { memory, space } = kernel
+    if (consistency === "racing") space.flush()
     const candidates = lazily(() => listCandidates(kernel))
     const pieces: Array<Piece> = []
     const written: Array<MapWritten> = []
@@ -99,7 +105,7 @@ const writing = (
         return yield* Either.left(refused("this memory is only for reading: give a VM, not an image"))
       }
       const done = yield* Either.mapLeft(
-        Either.flatMap(candidates(), (maps) => assign(kernel, maps, assignment, pieces)),
+        Either.flatMap(candidates(), (maps) => assign(kernel, maps, assignment, consistency, pieces)),
         refused
       )
       written.push(...done)
@@ -191,6 +197,7 @@ const assign = (
   kernel: typeof GuestKernel.Service,
   maps: ReadonlyArray<Candidate>,
   assignment: MapAssignment,
+  consistency: "frozen" | "racing",
   pieces: Array<Piece>
 ): Either.Either<ReadonlyArray<MapWritten>, string> =>
   Either.gen(function*() {
@@ -208,6 +215,9 @@ const assign = (
     }
     if (map.closed !== undefined) return yield* Either.left(map.closed)
     if (!isWritable(map.type)) return yield* Either.left("values of maps of its type are not written")
+    if (consistency === "racing" && !staysInPlace(map.type)) {
+      return yield* Either.left("the guest runs, and may give an element of such a map to another key: freeze it first")
+    }
     if (map.types !== undefined && Either.isLeft(map.types)) return yield* Either.left(map.types.left)
     const types = map.types?.right
     const copies = yield* placeOf(kernel, map, yield* keyBytes(map, types, key))

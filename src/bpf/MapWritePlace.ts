@@ -30,6 +30,9 @@ const HASHES: ReadonlySet<number> = new Set([
 /** Can values of maps of this type be written where they lie? */
 export const isWritable = (type: number): boolean => ARRAYS.has(type) || HASHES.has(type)
 
+/** Does a value stay where it is as long as its map lives? */
+export const staysInPlace = (type: number): boolean => ARRAYS.has(type)
+
 /** Where the value of an existing key is; a line says why there is none. */
 export const placeOf = (
   kernel: typeof GuestKernel.Service,

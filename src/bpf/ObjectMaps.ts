@@ -3,7 +3,7 @@ import { layout } from "../btf/Layout.ts"
 import type { RenderedValue } from "../btf/RenderedValue.ts"
 import { pointerOffset, pointerPage } from "../memory/KernelSpace.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
-import { derivedCodec, intOf, objectOf } from "./DerivedCodec.ts"
+import { intOf, objectOf, recurringCodec } from "./DerivedCodec.ts"
 import type { EntryWalk } from "./EntryWalk.ts"
 import { bucketsOf, hashTableOf, HashWalk } from "./HashWalk.ts"
 import { cgroupLayout, perfEventLayout, socketLayout } from "./KernelObjects.ts"
@@ -27,29 +27,39 @@ const deviceLayout = layoutsOf((btf) =>
   layout(btf, "bpf_dtab_netdev", ["dev", "idx", "val", "xdp_prog", "index_hlist.next"])
 )
 
+/**
+ * What a map allocates as one piece lies among all other memory up to this many bytes, and in an area of its own beyond:
+ * include/linux/mm.h `PAGE_ALLOC_COSTLY_ORDER`, kernel/bpf/syscall.c `__bpf_map_area_alloc`, v6.1 to v6.18.
+ */
+const KMALLOC_AREA = 4096 << 3
+
 /** A map's table of pointers to objects, in the map itself or, with `indirect`, behind a pointer. */
 const slots = (
   { info: { maxEntries }, kernel, offset, page, space }: GuestMap,
   field: number,
   indirect = false
 ): Either.Either<() => EntryWalk, { readonly message: string }> => {
-  if (maxEntries * 8 > kernel.memory.size) {
-    return Either.left(corrupted(`${maxEntries} slots do not fit the guest's memory`))
+  if (indirect && !space.window(page, offset + field, 8)) return Either.left({ message: space.faultText })
+  const tablePage = indirect ? pointerPage(space.view, space.at) : page
+  const tableOffset = indirect ? pointerOffset(space.view, space.at) : offset + field
+  const room = space.isDirect(tablePage) ? KMALLOC_AREA : kernel.memory.size
+  if (maxEntries * 8 > room) {
+    return Either.left(corrupted(`${maxEntries} slots where there is room for ${Math.floor(room / 8)}`))
   }
-  if (!indirect) return Either.right(() => new ArrayWalk(space, page, offset + field, 8, maxEntries, undefined))
-  if (!space.window(page, offset + field, 8)) return Either.left({ message: space.faultText })
-  const tablePage = pointerPage(space.view, space.at)
-  const tableOffset = pointerOffset(space.view, space.at)
   return Either.right(() => new ArrayWalk(space, tablePage, tableOffset, 8, maxEntries, undefined))
 }
 
-/** What `pointers` lead to; `describe` gets the place of `target.value`. */
+/** What `pointers` lead to; `describe` gets the place of `target.value`, from which `words` are counted (`recurringCodec`). */
 const reading = (
   { aside }: GuestMap,
   pointers: () => EntryWalk,
   target: Target,
+  words: ReadonlyArray<number>,
   describe: (view: DataView, at: number) => RenderedValue
-): MapReading => ({ walk: () => new TargetWalk(pointers(), aside, target), value: derivedCodec(describe) })
+): MapReading => ({ walk: () => new TargetWalk(pointers(), aside, target), value: recurringCodec(words, describe) })
+
+/** Both halves of 64-bit fields. */
+const wholes = (...fields: ReadonlyArray<number>): ReadonlyArray<number> => fields.flatMap((at) => [at, at + 4])
 
 const readable = (size: number): number => Math.min(size, OBJECT_LIMIT)
 
@@ -62,7 +72,7 @@ export const openPrograms: MapOpener = (map) =>
     const { aux, program } = yield* map.layouts.program
     const pointers = yield* slots(map, map.layouts.array.at.value)
     const target = { follow: [program.at.aux], size: aux.at.id + 4, value: aux.at.id, length: 4 }
-    return reading(map, pointers, target, (view, at) => map.objects.program(view.getUint32(at, true)))
+    return reading(map, pointers, target, [0], (view, at) => map.objects.program(view.getUint32(at, true)))
   })
 
 /** What pointers to a `struct bpf_map` lead to: `{ id, name, type }` of the inner map. */
@@ -72,6 +82,7 @@ const innerMaps = (map: GuestMap, pointers: () => EntryWalk): MapReading => {
     map,
     pointers,
     { size: id + 4, value: id, length: 4 },
+    [0],
     (view, at) => map.objects.map(view.getUint32(at, true))
   )
 }
@@ -94,23 +105,24 @@ export const openPerfEvents: MapOpener = (map) =>
     const event = yield* perfEventLayout(map.kernel.btf)
     const pointers = yield* slots(map, map.layouts.array.at.value)
     const target = { follow: [entry.at.event], size: readable(event.size), value: 0, length: 0 }
-    return reading(map, pointers, target, (view, at) => map.objects.perfEventIn(view, at))
+    const words = [event.at["attr.type"], ...wholes(event.at["attr.config"]), event.at.cpu]
+    return reading(map, pointers, target, words, (view, at) => map.objects.perfEventIn(view, at))
   })
 
 /** CGROUP_ARRAY: each slot's cgroup; kernel/bpf/arraymap.c `cgroup_fd_array_get_ptr`, v6.12. */
 export const openCgroups: MapOpener = (map) =>
   Either.gen(function*() {
-    const { size } = yield* cgroupLayout(map.kernel.btf)
+    const { at: { kn }, size } = yield* cgroupLayout(map.kernel.btf)
     const pointers = yield* slots(map, map.layouts.array.at.value)
     const target = { size: readable(size), value: 0, length: 0 }
-    return reading(map, pointers, target, (view, at) => map.objects.cgroupIn(view, at))
+    return reading(map, pointers, target, wholes(kn), (view, at) => map.objects.cgroupIn(view, at))
   })
 
 type DeviceLayout = Either.Either.Right<ReturnType<typeof deviceLayout>>
 
 /** `{ device, program }`; the program only where there is one. `at` is that of bpf(2)'s `struct bpf_devmap_val`. */
 const deviceCodec = ({ objects }: GuestMap, device: DeviceLayout) =>
-  derivedCodec((view, at) => {
+  recurringCodec(wholes(device.at.dev - device.at.val, device.at.xdp_prog - device.at.val), (view, at) => {
     const start = at - device.at.val
     const program = view.getBigUint64(start + device.at.xdp_prog, true)
     return objectOf({
@@ -162,7 +174,8 @@ export const openCpus: MapOpener = (map) =>
     const { at, size } = yield* cpuLayout(map.kernel.btf)
     const pointers = yield* slots(map, table.at.cpu_map, true)
     const target = { size, value: at.value, length: map.info.valueSize }
-    return reading(map, pointers, target, (view, place) => {
+    const words = [at.cpu, at["value.qsize"], ...wholes(at.prog)].map((field) => field - at.value)
+    return reading(map, pointers, target, words, (view, place) => {
       const start = place - at.value
       const program = view.getBigUint64(start + at.prog, true)
       return objectOf({
@@ -179,7 +192,9 @@ export const openXdpSockets: MapOpener = (map) =>
     const table = yield* xskTableLayout(map.kernel.btf)
     const { at, size } = yield* xskLayout(map.kernel.btf)
     const pointers = yield* slots(map, table.at.xsk_map)
-    return reading(map, pointers, { size: readable(size), value: 0, length: 0 }, (view, start) =>
+    const socket = yield* socketLayout(map.kernel.btf)
+    const words = [...wholes(at.dev), at.queue_id, ...socketWords(socket.at).map((word) => at.sk + word)]
+    return reading(map, pointers, { size: readable(size), value: 0, length: 0 }, words, (view, start) =>
       objectOf({
         device: map.objects.netDevice(view.getBigUint64(start + at.dev, true)),
         queue: intOf(view.getUint16(start + at.queue_id, true)),
@@ -187,12 +202,30 @@ export const openXdpSockets: MapOpener = (map) =>
       }))
   })
 
+type SocketFields = Either.Either.Right<ReturnType<typeof socketLayout>>["at"]
+
+/** The words of a `struct sock` that `socketIn` describes it by; some have a neighbour's bytes too. */
+const socketWords = (at: SocketFields): ReadonlyArray<number> => [
+  ...wholes(at.sk_socket, at["__sk_common.skc_cookie"]),
+  at.sk_protocol,
+  at["__sk_common.skc_family"],
+  at["__sk_common.skc_state"],
+  at["__sk_common.skc_num"],
+  at["__sk_common.skc_dport"],
+  at["__sk_common.skc_rcv_saddr"],
+  at["__sk_common.skc_daddr"],
+  ...[at["__sk_common.skc_v6_rcv_saddr"], at["__sk_common.skc_v6_daddr"]].flatMap((address) =>
+    address === undefined ? [] : wholes(address, address + 8)
+  )
+]
+
 /** What pointers to a `struct sock` lead to; bpf(2) gives the cookie where a value has room for it. */
 const sockets = (map: GuestMap, pointers: () => EntryWalk) =>
   Either.map(socketLayout(map.kernel.btf), ({ at, size }): MapReading => {
     const cookie = at["__sk_common.skc_cookie"]
     const target = { size: readable(size), value: cookie, length: map.info.valueSize === 8 ? 8 : 0 }
-    return reading(map, pointers, target, (view, place) => map.objects.socketIn(view, place - cookie))
+    const words = socketWords(at).map((word) => word - cookie)
+    return reading(map, pointers, target, words, (view, place) => map.objects.socketIn(view, place - cookie))
   })
 
 /** SOCKMAP; net/core/sock_map.c `struct bpf_stab`, v6.12. */

@@ -32,7 +32,8 @@ export class PerCpuCopies {
   /** Make `length` bytes of a CPU's copy readable at `space.view`, `space.at`. */
   window(page: number, offset: number, cpu: number, length: number): boolean {
     const sum = offset + this.offsets[cpu]
-    return this.space.window((page + this.pages[cpu] + Math.floor(sum / 4096)) % PAGES, sum & 4095, length)
+    const at = page + this.pages[cpu] + (sum >>> 12)
+    return this.space.window(at < PAGES ? at : at - PAGES, sum & 4095, length)
   }
 
   /** Does `pointer` look like a per-CPU pointer: aligned, not null, and every possible CPU's copy is mapped? */

@@ -4,6 +4,7 @@ import { kvaOffset, kvaPage } from "../core/Address.ts"
 import type { GuestKernel } from "../memory/GuestKernel.ts"
 import type { KernelSpace } from "../memory/KernelSpace.ts"
 import { layoutsOf } from "./LayoutsOf.ts"
+import { listNodes } from "./ProgramMemory.ts"
 
 /** Bytes `start` up to `end` are the code of `name`. */
 interface CodeRange {
@@ -40,9 +41,7 @@ function* symbolsOf(kernel: typeof GuestKernel.Service, space: KernelSpace): Gen
   const found = symbolLayout(kernel.btf)
   if (head === undefined || Either.isLeft(found)) return
   const { at, size, sizeOf } = found.right
-  const seen = new Set<bigint>([head])
-  for (let node = space.u64(head); node !== undefined && !seen.has(node); node = space.u64(node)) {
-    seen.add(node)
+  for (const node of listNodes(space, space.u64(head) ?? head, head).nodes) {
     const symbol = node - BigInt(at["lnode.next"])
     if (!space.window(kvaPage(symbol), kvaOffset(symbol), size)) return
     const bytes = Buffer.from(space.view.buffer, space.view.byteOffset + space.at + at.name, sizeOf.name)

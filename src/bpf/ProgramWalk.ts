@@ -287,17 +287,18 @@ export class ProgramWalk {
   }
 }
 
-/** What a type of the kernel's BTF is as a target. */
-const targetNamed = (
+/** What a type of the kernel's BTF is as a target; without an attach type a struct_ops program's is the struct alone. */
+export const targetNamed = (
   btf: Btf,
   typeId: number,
   type: string,
-  attachType: number
+  attachType: number | undefined
 ): Pick<ProgramTarget, "kind" | "name"> => {
   const found = btf.type(typeId)
   const name = btf.nameOf(typeId)
   if (type === "struct_ops" && found?.kind === "STRUCT") {
-    return { kind: "struct_ops", name: `${name}.${found.members[attachType]?.name ?? `member ${attachType}`}` }
+    const member = attachType === undefined ? "" : `.${found.members[attachType]?.name ?? `member ${attachType}`}`
+    return { kind: "struct_ops", name: `${name}${member}` }
   }
   if (found?.kind === "TYPEDEF") return { kind: "tracepoint", name: name.replace(/^btf_trace_/, "") }
   return name.startsWith("bpf_iter_") && type === "tracing"

@@ -75,7 +75,10 @@ export const Kernel = Schema.Struct({
   release: Schema.String,
   pageTableLevels: Schema.NullOr(Schema.Literal(4, 5)),
   kaslrOffset: Schema.NullOr(Schema.String),
-  possibleCpus: Schema.Int
+  possibleCpus: Schema.Int,
+  boot: Schema.optional(Schema.NullOr(Schema.String)).annotations({
+    description: "of each boot another; null: not known; absent in dumps of older versions"
+  })
 }).annotations({ identifier: "Kernel" })
 export type Kernel = typeof Kernel.Type
 

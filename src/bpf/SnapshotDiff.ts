@@ -103,9 +103,13 @@ export const sideOfReaders = (
   programs
 })
 
-/** Seconds from one side to the other; null where one does not say when its kernel stood still. */
+/** Are the two of one boot of a kernel, as far as they tell? */
+const isSameBoot = ({ header: { kernel: a } }: DiffSide, { header: { kernel: b } }: DiffSide): boolean =>
+  a.release === b.release && a.kaslrOffset === b.kaslrOffset && (a.boot ?? b.boot) === (b.boot ?? a.boot)
+
+/** Seconds from one side to the other; null where one does not say when its kernel stood still, and of different boots. */
 export const secondsBetween = (from: DiffSide, to: DiffSide): number | null =>
-  from.header.freeze === null || to.header.freeze === null
+  from.header.freeze === null || to.header.freeze === null || !isSameBoot(from, to)
     ? null
     : (Date.parse(to.header.freeze.at) - Date.parse(from.header.freeze.at)) / 1000
 
@@ -119,18 +123,22 @@ export const diffSnapshots = (from: DiffSide, to: DiffSide): Stream.Stream<Chang
 /** `diffSnapshots` for plain code. */
 export function* changes(from: DiffSide, to: DiffSide): Generator<Change, void> {
   const seconds = secondsBetween(from, to)
-  const [a, b] = [from.header.kernel, to.header.kernel]
-  if (a.release !== b.release || a.kaslrOffset !== b.kaslrOffset) {
+  const sameBoot = isSameBoot(from, to)
+  if (!sameBoot) {
+    const [a, b] = [from, to].map(({ header: { kernel: { boot, release } } }) =>
+      `${release}${boot ? ` (${boot})` : ""}`
+    )
     yield {
       change: "problem",
-      problem: `the two are of different boots (${a.release}, ${b.release}): ids need not mean the same`
+      problem:
+        `the two are of different boots, ${a} and ${b}: ids mean nothing, what has the same name and type is compared`
     }
   }
-  for (const [old, now] of paired(from.maps, to.maps)) {
+  for (const [old, now] of paired(from.maps, to.maps, sameBoot)) {
     if (old !== undefined && now !== undefined) yield* mapChanges(old, now, seconds)
     else yield { change: old === undefined ? "mapAdded" : "mapRemoved", ...named((old ?? now)!) }
   }
-  for (const [old, now] of paired(from.programs, to.programs)) {
+  for (const [old, now] of paired(from.programs, to.programs, sameBoot)) {
     if (old === undefined || now === undefined) {
       yield { change: old === undefined ? "programAdded" : "programRemoved", ...named((old ?? now)!) }
     } else {
@@ -152,19 +160,33 @@ const named = ({ id, name, type }: Named): Named => ({ id, name, type })
 const plain = (program: object, other: object): Json =>
   JSON.parse(JSON.stringify(Object.fromEntries(Object.entries(program).filter(([name]) => name in other))))
 
-/** What has the same id, name and type stands together; ascending ids. */
+/**
+ * What has the same id, name and type stands together; ascending ids. Of different boots ids do not count: the first of a
+ * name and type stands with the other side's first, and so on.
+ */
 function* paired<A extends Named>(
   from: ReadonlyArray<A>,
-  to: ReadonlyArray<A>
+  to: ReadonlyArray<A>,
+  sameBoot: boolean
 ): Generator<readonly [A | undefined, A | undefined]> {
-  const key = ({ id, name, type }: Named): string => JSON.stringify([id, name, type])
-  const later = new Map(to.map((each) => [key(each), each]))
-  const earlier = new Set(from.map(key))
+  const keyed = (side: ReadonlyArray<A>): ReadonlyMap<string, A> => {
+    const found = new Map<string, A>()
+    const counts = new Map<string, number>()
+    for (const each of side.toSorted((a, b) => a.id - b.id)) {
+      const name = JSON.stringify([each.name, each.type])
+      const nth = counts.get(name) ?? 0
+      counts.set(name, nth + 1)
+      found.set(`${sameBoot ? each.id : nth} ${name}`, each)
+    }
+    return found
+  }
+  const earlier = keyed(from)
+  const later = keyed(to)
   const pairs = [
-    ...from.map((each) => [each, later.get(key(each))] as const),
-    ...to.filter((each) => !earlier.has(key(each))).map((each) => [undefined, each] as const)
+    ...Array.from(earlier, ([key, each]) => [each, later.get(key)] as const),
+    ...Array.from(later).flatMap(([key, each]) => earlier.has(key) ? [] : [[undefined, each] as const])
   ]
-  yield* pairs.sort((a, b) => (a[0] ?? a[1])!.id - (b[0] ?? b[1])!.id)
+  yield* pairs.sort((a, b) => (a[1] ?? a[0])!.id - (b[1] ?? b[0])!.id)
 }
 
 function* mapChanges(from: DiffMap, to: DiffMap, seconds: number | null): Generator<Change> {

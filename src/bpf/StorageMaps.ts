@@ -1,10 +1,9 @@
 import * as Either from "effect/Either"
-import { compile } from "../btf/Codec.ts"
 import { layout } from "../btf/Layout.ts"
 import { localStorageOffsets } from "../btf/offsets/LocalStorage.ts"
 import type { RenderedValue } from "../btf/RenderedValue.ts"
 import { kvaFrom } from "../core/Address.ts"
-import { derivedCodec, unreadable } from "./DerivedCodec.ts"
+import { derivedCodec, intOf, objectOf, unreadable } from "./DerivedCodec.ts"
 import { bucketsOf, HashWalk } from "./HashWalk.ts"
 import { layoutsOf } from "./LayoutsOf.ts"
 import { corrupted, type GuestMap, type MapOpener, OBJECT_LIMIT } from "./MapReading.ts"
@@ -69,7 +68,9 @@ export const openLocalStorage: MapOpener = (map) =>
   })
 
 /**
- * CGROUP_STORAGE and PERCPU_CGROUP_STORAGE: a list of the values of each cgroup, or of each cgroup and attach type.
+ * CGROUP_STORAGE and PERCPU_CGROUP_STORAGE: a list of the values of each cgroup, or of each cgroup and attach type. The key is
+ * `{ cgroup_inode_id, attach_type, path }`: as its type says, which is an id alone or `struct bpf_cgroup_storage_key`, and
+ * the cgroup's path while it is there.
  * @see kernel/bpf/local_storage.c `struct bpf_cgroup_storage_map`; include/linux/bpf-cgroup.h `struct bpf_cgroup_storage`,
  * `struct bpf_storage_buffer`; v6.12
  */
@@ -77,8 +78,7 @@ export const openCgroupStorage: MapOpener = (map) =>
   Either.gen(function*() {
     const { info, kernel: { btf, memory }, offset, page, space } = map
     const { buffer, element, table: { at } } = yield* cgroupStorageLayouts(btf)
-    const keyType = element.typeOf.key
-    if (info.keySize > element.sizeOf.key || info.valueSize > OBJECT_LIMIT) {
+    if (info.keySize < 8 || info.keySize > element.sizeOf.key || info.valueSize > OBJECT_LIMIT) {
       return yield* Either.left(corrupted(`keys of ${info.keySize} bytes, values of ${info.valueSize}`))
     }
     const shape = {
@@ -105,6 +105,13 @@ export const openCgroupStorage: MapOpener = (map) =>
         perCpu
           ? new HashWalk(space, shape, list, map.copies)
           : new TargetWalk(new HashWalk(space, shape, list, undefined), map.aside, target),
-      ...(info.keyTypeId === 0 && info.keySize === element.sizeOf.key ? { key: compile(btf, keyType) } : {})
+      key: derivedCodec((view, at) => {
+        const id = view.getBigUint64(at, true)
+        return objectOf({
+          cgroup_inode_id: intOf(id),
+          attach_type: info.keySize < 12 ? undefined : intOf(view.getUint32(at + 8, true)),
+          path: map.objects.cgroupPath(id)
+        })
+      })
     }
   })

@@ -4,6 +4,7 @@ import { type Codec, compile } from "../btf/Codec.ts"
 import { layout, layoutOf } from "../btf/Layout.ts"
 import { type RenderedValue, toJson } from "../btf/RenderedValue.ts"
 import { kvaFrom } from "../core/Address.ts"
+import type { KernelSpace } from "../memory/KernelSpace.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
 import { derivedCodec } from "./DerivedCodec.ts"
 import { indexCodec } from "./IndexCodec.ts"
@@ -54,20 +55,36 @@ const structOpsLayouts = layoutsOf((btf) =>
       "common.state": "state",
       "common.refcnt.refs.counter": "refcnt.refs.counter"
     })
-    return { map, common }
+    // include/linux/bpf.h `struct bpf_map`: it counts users of the struct since links to one exist (v6.4)
+    const counts = Either.isRight(layout(btf, "bpf_struct_ops_link", ["map"]))
+      ? yield* layout(btf, "bpf_map", ["refcnt.counter", "usercnt.counter"])
+      : undefined
+    return { map, common, counts }
   })
 )
 
+/** Users of the struct besides those that hold the map open: what bpf(2) shows in the place of the value's own count. */
+const usersOf = (
+  space: KernelSpace,
+  start: bigint,
+  at: { readonly "refcnt.counter": number; readonly "usercnt.counter": number }
+): number | undefined => {
+  const all = space.u64(start + BigInt(at["refcnt.counter"]))
+  const open = space.u64(start + BigInt(at["usercnt.counter"]))
+  return all === undefined || open === undefined ? undefined : Math.max(0, Number(BigInt.asIntN(64, all - open)))
+}
+
 /**
  * A STRUCT_OPS map: one entry, the struct that the kernel uses (`kvalue.data`), typed by the kernel's BTF or its module's.
- * The kernel keeps a second copy as user space gave it, in which the functions are ids of programs.
+ * The kernel keeps a second copy as user space gave it, in which the functions are ids of programs. `state` and `refcnt` are
+ * those that bpf(2) gives.
  * @see kernel/bpf/bpf_struct_ops.c `struct bpf_struct_ops_map`, `bpf_struct_ops_map_update_elem`; include/linux/bpf.h
  * `struct bpf_struct_ops_common_value`; v6.12. Until v6.8 its members stood in `bpf_struct_ops_value` itself
  */
 export const openStructOps: MapOpener = (map) =>
   Either.gen(function*() {
     const { kernel, kernelTypeId, offset, page, space } = map
-    const { common, map: { at } } = yield* structOpsLayouts(kernel.btf)
+    const { common, counts, map: { at } } = yield* structOpsLayouts(kernel.btf)
     const start = kvaFrom(page, offset)
     const typesAt = at.btf === undefined ? 0n : space.u64(start + BigInt(at.btf))
     const values = space.u64(start + BigInt(at.uvalue))
@@ -78,6 +95,8 @@ export const openStructOps: MapOpener = (map) =>
     const wrapper = yield* layoutOf(types, kernelTypeId, ["data"])
     const size = wrapper.sizeOf.data
     if (size > OBJECT_LIMIT) return yield* Either.left({ message: `corrupted: a struct of ${size} bytes` })
+    const users = counts === undefined ? undefined : usersOf(space, start, counts.at)
+    if (counts !== undefined && users === undefined) return yield* Either.left({ message: space.faultText })
     const header = offset + at.kvalue
     if (!space.window(page, header, wrapper.at.data)) return yield* Either.left({ message: space.faultText })
     const shown = (field: "common.state" | "common.refcnt.refs.counter") =>
@@ -89,7 +108,7 @@ export const openStructOps: MapOpener = (map) =>
       details: {
         struct: types.nameOf(types.peel(wrapper.typeOf.data)),
         state: shown("common.state"),
-        refcnt: shown("common.refcnt.refs.counter")
+        refcnt: users ?? shown("common.refcnt.refs.counter")
       }
     }
   })

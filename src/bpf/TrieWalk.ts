@@ -129,7 +129,7 @@ export const openTrie: MapOpener = ({ info, kernel, offset, page, space }: Guest
     const rootPage = pointerPage(space.view, space.at)
     const rootOffset = pointerOffset(space.view, space.at)
     // n elements need at most n - 1 nodes that join them.
-    const limit = Math.min(maxEntries * 2, Math.ceil(kernel.memory.size / node.at.data))
+    const limit = Math.min(maxEntries, Math.ceil(kernel.memory.size / (node.at.data + dataSize + valueSize))) * 2
     const shape = { child: node.at.child, prefixLength: node.at.prefixlen, flags: node.at.flags, data: node.at.data }
     return { walk: () => new TrieWalk(space, shape, rootPage, rootOffset, dataSize, valueSize, limit) }
   })

@@ -41,6 +41,7 @@ export class Btf {
   private readonly records: Uint32Array
   private readonly nameAt: Uint32Array
   private readonly decoded = new Map<number, BtfType>()
+  private readonly named = new Map<string, ReadonlyArray<number>>()
 
   /**
    * Index a blob. Only the frame is judged here: header, sections, the chain of type records, the names' offsets.
@@ -115,6 +116,13 @@ export class Btf {
 
   /** Every type of this name, whatever its kind, in the base too; ascending. */
   idsByName(name: string): ReadonlyArray<number> {
+    const ids = this.named.get(name) ?? this.searchName(name)
+    this.named.set(name, ids)
+    return ids
+  }
+
+  /** Looks at all names: a few milliseconds. */
+  private searchName(name: string): ReadonlyArray<number> {
     const ids = this.base === undefined ? [] : [...this.base.idsByName(name)]
     if (name === "" || name.includes("\0")) return ids
     for (const offset of this.offsetsOf(name)) {

@@ -1,8 +1,9 @@
 import type { Btf } from "./Btf.ts"
 import type { ByteSink } from "./ByteSink.ts"
-import { type Program, programOf, run } from "./JsonCodec.ts"
+import { run } from "./JsonCodec.ts"
+import { type Program, programOf } from "./JsonProgram.ts"
 import { type RenderedValue, toJson } from "./RenderedValue.ts"
-import { bytesShape, type Shape, shapeOf } from "./Shape.ts"
+import { bytesShape, type Shape, shapeOf, shapesWith, type Special } from "./Shape.ts"
 import { treeOf } from "./TreeCodec.ts"
 
 export interface TreeOptions {
@@ -44,6 +45,18 @@ export const compile = (btf: Btf, typeId: number): Codec => {
   const codec = codecOf(shapeOf(btf, id), btf.sizeOf(id) ?? 0)
   known.set(id, codec)
   return codec
+}
+
+/** As `compile`, where `special` has a say in how the parts of a value are shown. Keeps what it made. */
+export const compilerWith = (btf: Btf, special: Special): (typeId: number) => Codec => {
+  const shapes = shapesWith(btf, special)
+  const known = new Map<number, Codec>()
+  return (typeId) => {
+    const id = btf.peel(typeId)
+    const codec = known.get(id) ?? codecOf(shapes(id), btf.sizeOf(id) ?? 0)
+    known.set(id, codec)
+    return codec
+  }
 }
 
 /** For `size` bytes without a type: one lower-case hex string, bytes in the order of memory. */

@@ -138,7 +138,9 @@ const resolve = <Required extends string, Optional extends string>(
     for (const name of [field, otherNames[field]]) {
       const place = name === undefined ? undefined : follow(btf, form, name.split("."))
       const size = place === undefined ? undefined : btf.sizeOf(place.type)
-      if (name !== undefined && place !== undefined && size !== undefined) return { name, place, size }
+      if (name === undefined || place === undefined || size === undefined) continue
+      const bits = place.bitOffset + (place.bitSize > 0 ? place.bitSize : size * 8)
+      if (bits <= form.size * 8) return { name, place, size } // a member outside its struct would be read from another
     }
     return undefined
   }

@@ -1,5 +1,6 @@
 import type { Btf } from "./Btf.ts"
 import type { DataSectionType, Enumerator, StructType } from "./BtfType.ts"
+import type { RenderedValue } from "./RenderedValue.ts"
 
 /** Structs and arrays in one another. */
 const HEIGHT_LIMIT = 32
@@ -60,12 +61,25 @@ export interface Unsupported extends Common {
   readonly kind: "unsupported"
   readonly reason: string
 }
+/** `extent` bytes that stand for something else: `render` gets where they are, and the most elements of an array. */
+export interface Derived extends Common {
+  readonly kind: "derived"
+  readonly render: (view: DataView, at: number, most: number) => RenderedValue
+}
+
+/** Where a type is used: for member `index` of struct `owner`, or (-1) for the variable `owner`. So do DECL_TAGs count. */
+export interface Use {
+  readonly owner: number
+  readonly index: number
+}
+/** What stands for a value of this (peeled) type; undefined: what its type says. */
+export type Special = (typeId: number, use: Use | undefined) => Derived | undefined
 
 /**
  * A type resolved for rendering: modifiers peeled, anonymous members flattened, offsets summed, names at hand; and
  * bounded, whatever the BTF says: at most 32 levels high, at most 64 Mi of work.
  */
-export type Shape = Scalar | Leaf | Struct | List | Unsupported
+export type Shape = Scalar | Leaf | Struct | List | Unsupported | Derived
 
 /** The shape of a type. Built once for each type of a `Btf`; never fails. */
 export const shapeOf = (btf: Btf, typeId: number): Shape => {
@@ -76,6 +90,22 @@ export const shapeOf = (btf: Btf, typeId: number): Shape => {
   }
   return builder.build(typeId, 0)
 }
+
+/** As `shapeOf`, where `special` has a say. Each call gives a builder of its own, which keeps what it built. */
+export const shapesWith = (btf: Btf, special: Special): (typeId: number) => Shape => {
+  const builder = new Builder(btf, special)
+  return (typeId) => builder.build(typeId, 0)
+}
+
+/** `size` bytes that `render` describes in at most `cost` bytes of JSON. */
+export const derivedShape = (size: number, cost: number, render: Derived["render"]): Derived => ({
+  kind: "derived",
+  render,
+  extent: size,
+  cost,
+  leaves: 1,
+  height: 0
+})
 
 /** `size` bytes that have no type. */
 export const bytesShape = (size: number): Leaf => leaf("bytes", size)
@@ -108,10 +138,15 @@ class Builder {
   private readonly known = new Map<number, Shape>()
   private memory = 0
 
-  constructor(private readonly btf: Btf) {}
+  constructor(private readonly btf: Btf, private readonly special?: Special) {}
 
-  build(typeId: number, depth: number): Shape {
+  build(typeId: number, depth: number, use?: Use): Shape {
     const id = this.btf.peel(typeId)
+    const special = this.special?.(id, use)
+    if (special !== undefined) return special
+    const type = this.special === undefined ? undefined : this.btf.type(id)
+    // Not remembered: its elements may be special in this place alone.
+    if (type?.kind === "ARRAY" && depth <= HEIGHT_LIMIT) return this.list(type.type, type.count, depth, use)
     const done = this.known.get(id)
     if (done !== undefined) return done
     // Not remembered: from another root this type may be fine.
@@ -157,7 +192,7 @@ class Builder {
       case "DATASEC":
         return this.section(type, depth)
       case "VAR":
-        return this.build(type.type, depth + 1)
+        return this.build(type.type, depth + 1, { owner: id, index: -1 })
       case "FWD":
         return unsupported(`${type.of} ${type.name} is only declared here`)
       case "VOID":
@@ -179,9 +214,9 @@ class Builder {
     return type.char || type.name === "char"
   }
 
-  private list(typeId: number, count: number, depth: number): Shape {
+  private list(typeId: number, count: number, depth: number, use?: Use): Shape {
     const stride = this.btf.sizeOf(typeId)
-    const element = this.build(typeId, depth + 1)
+    const element = this.build(typeId, depth + 1, use)
     if (element.kind === "unsupported") return element
     if (stride === undefined || stride * count >= 2 ** 32) return unsupported("an array of 4 GiB or more")
     if (element.height >= HEIGHT_LIMIT) return TOO_DEEP
@@ -205,9 +240,10 @@ class Builder {
 
   private struct(type: StructType, depth: number): Shape {
     const members = new Members()
-    for (const member of type.members) {
+    for (const [index, member] of type.members.entries()) {
       const at = Math.floor(member.bitOffset / 8)
-      const shape = this.member(this.build(member.type, depth + 1), member.bitOffset % 8, member.bitSize)
+      const built = this.build(member.type, depth + 1, { owner: type.id, index })
+      const shape = this.member(built, member.bitOffset % 8, member.bitSize)
       if (member.name !== "") members.add(member.name, at, shape)
       else if (shape.kind === "struct" || shape.kind === "union") {
         for (const inner of shape.members) members.add(inner.name, at + inner.at, inner.shape)

@@ -1,8 +1,10 @@
 import * as FileSystem from "@effect/platform/FileSystem"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { randomUUID } from "node:crypto"
+import { basename, dirname, join } from "node:path"
 import { crc32 } from "node:zlib"
 import { cacheRoot } from "../core/CacheDir.ts"
 import type { Stamp } from "./BtfFile.ts"
@@ -70,6 +72,28 @@ export const damaged = (sidecar: string, why: string): Effect.Effect<Option.Opti
     Option.none()
   )
 
+/** So long after its last write a temporary file is nobody's, in milliseconds, whoever has its writer's pid by now. */
+const ABANDONED = 3_600_000
+
+/**
+ * Remove what writers of this sidecar that were killed have left: files of processes that are gone, and old ones. A writer
+ * that is not seen from here (in another container) loses its file and logs that, once.
+ */
+const sweep = (sidecar: string): Effect.Effect<void, never, FileSystem.FileSystem> =>
+  Effect.gen(function*() {
+    const files = yield* FileSystem.FileSystem
+    const start = `${basename(sidecar)}.`
+    const now = yield* Clock.currentTimeMillis
+    for (const name of yield* files.readDirectory(dirname(sidecar))) {
+      const [, pid] = (name.startsWith(start) && /^(\d+)\.[0-9a-f-]{36}\.tmp$/.exec(name.slice(start.length))) || []
+      if (pid === undefined) continue
+      const path = join(dirname(sidecar), name)
+      const { mtime } = yield* files.stat(path)
+      const isOld = Option.exists(mtime, (time) => now - time.getTime() > ABANDONED)
+      if (isOld || !(yield* files.exists(`/proc/${pid}`))) yield* files.remove(path)
+    }
+  }).pipe(Effect.ignoreLogged) // another's sweep was quicker, or the directory cannot be written: the write tells that
+
 /**
  * Keep the BTF of the file of this stamp: all or nothing, and safe against two at once. Where that does not work
  * (a directory that cannot be written, a full disk) a line is logged, and that is all.
@@ -82,7 +106,8 @@ export const writeSidecar = (
   Effect.gen(function*() {
     const files = yield* FileSystem.FileSystem
     const record = yield* Schema.encode(Record)({ ktstr: "BTF sidecar", ...stamp, crc32: crc32(btf) })
-    const temporary = `${sidecar}.${randomUUID()}.tmp`
+    yield* sweep(sidecar)
+    const temporary = `${sidecar}.${process.pid}.${randomUUID()}.tmp`
     yield* Effect.gen(function*() {
       const file = yield* files.open(temporary, { flag: "wx" })
       yield* file.writeAll(btf)

@@ -41,6 +41,8 @@ export const treeOf = (shape: Shape, view: DataView, at: number, end: number, mo
       return listValue(shape, view, at, end, most)
     case "unsupported":
       return { _tag: "unsupported", reason: shape.reason }
+    case "derived":
+      return shape.render(view, at, most)
   }
 }
 

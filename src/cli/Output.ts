@@ -17,30 +17,43 @@ const writeSome = (piece: Uint8Array, at: number): Promise<number> =>
     write(1, piece, at, piece.length - at, null, (error, written) => error === null ? resolve(written) : reject(error))
   )
 
+/** Writes the piece; false when the reader has gone away, or the signal came. */
+const writeWhole = async (piece: Uint8Array, signal: AbortSignal): Promise<boolean> => {
+  for (let at = 0; at < piece.length && !signal.aborted;) {
+    try {
+      at += await writeSome(piece, at)
+    } catch (error) {
+      const code = error instanceof Error && "code" in error ? error.code : error
+      if (code === "EPIPE") return false
+      if (code !== "EAGAIN") throw error
+      await setTimeout(1) // a pipe that somebody made non-blocking, and is full
+    }
+  }
+  return !signal.aborted
+}
+
+const writing = (write: (signal: AbortSignal) => Promise<boolean>): Effect.Effect<boolean, OutputError> =>
+  Effect.tryPromise({
+    try: write,
+    catch: (error) =>
+      new OutputError({ code: error instanceof Error && "code" in error ? String(error.code) : String(error) })
+  })
+
+/** Write one piece to stdout; false when its reader has gone away, which is no error. */
+export const writePiece = (piece: Uint8Array): Effect.Effect<boolean, OutputError> =>
+  writing((signal) => writeWhole(piece, signal))
+
 /**
  * Write borrowed pieces to stdout, each before the next is asked for. A closed pipe (`| head`) ends the writing and is
  * no error; interruption ends it between two writes.
  */
 export const writePieces = (pieces: Iterable<Uint8Array>): Effect.Effect<void, OutputError> =>
-  Effect.tryPromise({
-    try: async (signal) => {
-      for (const piece of pieces) {
-        for (let at = 0; at < piece.length && !signal.aborted;) {
-          try {
-            at += await writeSome(piece, at)
-          } catch (error) {
-            const code = error instanceof Error && "code" in error ? error.code : error
-            if (code === "EPIPE") return
-            if (code !== "EAGAIN") throw error
-            await setTimeout(1) // a pipe that somebody made non-blocking, and is full
-          }
-        }
-        if (signal.aborted) return
-      }
-    },
-    catch: (error) =>
-      new OutputError({ code: error instanceof Error && "code" in error ? String(error.code) : String(error) })
-  })
+  Effect.asVoid(writing(async (signal) => {
+    for (const piece of pieces) {
+      if (!await writeWhole(piece, signal)) return false
+    }
+    return true
+  }))
 
 /** Write text to stdout, as `writePieces` does. */
 export const writeText = (text: string): Effect.Effect<void, OutputError> =>

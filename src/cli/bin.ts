@@ -49,8 +49,17 @@ const parted = (words: ReadonlyArray<string>): ReadonlyArray<string> => {
 
 // A reader of our messages that went away is no reason to fail.
 process.stderr.on("error", () => undefined)
-const interrupted = () => setTimeout(() => process.kill(process.pid, "SIGKILL"), PATIENCE_MILLIS).unref()
-process.once("SIGINT", interrupted).once("SIGTERM", interrupted)
+let asked = false
+// These listeners stay: `ora`'s, which restores the cursor, kills us when it finds itself the last one.
+const interrupted = () => {
+  if (asked) process.exit(130) // the user has no patience at all
+  asked = true
+  setTimeout(() => {
+    if (process.stdin.isRaw) process.stdin.setRawMode(false)
+    process.kill(process.pid, "SIGKILL")
+  }, PATIENCE_MILLIS).unref()
+}
+process.on("SIGINT", interrupted).on("SIGTERM", interrupted)
 process.on("SIGHUP", () => process.kill(process.pid, "SIGTERM"))
 Command.run(ktstr, { name: "ktstr", version: packageJson.version })([
   ...process.argv.slice(0, 2),

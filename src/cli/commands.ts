@@ -6,6 +6,7 @@ import { kernel } from "./kernelCommand.ts"
 import { links } from "./linksCommand.ts"
 import { filter, mapName, out, output, schema, target } from "./options.ts"
 import { progs } from "./progsCommand.ts"
+import { vm } from "./vmCommand.ts"
 import { watch } from "./watchCommand.ts"
 import { write } from "./writeCommand.ts"
 
@@ -30,7 +31,7 @@ const list = Command.make(
 
 const show = Command.make(
   "show",
-  { ...target, ...output, limit: filter.limit, name: mapName },
+  { ...target, ...output, limit: filter.limit, inner: filter.inner, name: mapName },
   (config) => Effect.flatMap(Effect.promise(() => import("./maps.ts")), (module) => module.show(config))
 ).pipe(
   Command.withDescription("Print one map: what it is, and its entries")
@@ -54,5 +55,5 @@ export const ktstr = Command.make("ktstr").pipe(
   Command.withDescription(
     "Boot a Linux kernel in a throw-away VM, freeze it, and show its BPF maps with C types, from its memory alone"
   ),
-  Command.withSubcommands([dump, maps, progs, links, diff, watch, kernel, btf, doctor])
+  Command.withSubcommands([dump, maps, progs, links, diff, watch, vm, kernel, btf, doctor])
 )

@@ -5,8 +5,7 @@ import * as Schema from "effect/Schema"
 import { dirname } from "node:path"
 import { cacheRoot } from "../core/CacheDir.ts"
 import { HostLacks } from "../core/Errors.ts"
-import * as NativeKoffi from "../core/NativeKoffi.ts"
-import { probeKvm } from "../kvm/KvmProbe.ts"
+import { type KvmVerdict, probeKvm } from "../kvm/KvmProbe.ts"
 import { findProgram } from "../kvm/Programs.ts"
 import { bold, green, red, yellow } from "./Colour.ts"
 import { writeText } from "./Output.ts"
@@ -25,6 +24,10 @@ export type Check = typeof Check.Type
 /** What `ktstr doctor --json` prints. */
 export const DoctorReport = Schema.Struct({
   canBoot: Schema.Boolean.annotations({ description: "guests can be booted; false goes with exit code 3" }),
+  engine: Schema.NullOr(Schema.Literal("kvm", "qemu")).annotations({
+    description:
+      "what --engine auto takes: ktstr itself on /dev/kvm, or QEMU by emulation; null: no guest can be booted"
+  }),
   checks: Schema.Array(Check)
 }).annotations({ identifier: "DoctorReport" })
 
@@ -57,9 +60,9 @@ const program = (
     } satisfies Check
   })
 
-const kvm = Effect.map(probeKvm, (verdict): Check => {
+const kvmCheck = (verdict: KvmVerdict): Check => {
   const name = "kvm"
-  const means = "guests run by software emulation, several times slower"
+  const means = "guests run by QEMU's software emulation, several times slower"
   switch (verdict.kind) {
     case "hardware":
       return { name, state: "ok", found: verdict.why, means: null, mend: null }
@@ -74,7 +77,7 @@ const kvm = Effect.map(probeKvm, (verdict): Check => {
     case "absent":
       return { name, state: "limited", found: verdict.why, means, mend: verdict.mend }
   }
-})
+}
 
 const cache = Effect.gen(function*() {
   const root = yield* cacheRoot
@@ -124,16 +127,24 @@ const memory = Effect.sync((): Check => {
     }
 })
 
-const checks = Effect.all([
-  program("qemu-system-x86_64", "qemu-system-x86", { state: "lacking", means: NO_BOOT }, "--version"),
-  kvm,
-  program("busybox", "busybox-static", { state: "lacking", means: NO_BOOT }, "--help"),
-  program("setpriv", "util-linux", { state: "lacking", means: NO_BOOT }, "--version"),
-  program("apt-get", "apt", { state: "limited", means: NO_DEBIAN }, "--version"),
-  program("dpkg-deb", "dpkg", { state: "limited", means: NO_DEBIAN }, "--version"),
-  cache,
-  memory
-])
+/** QEMU, and what ties its life to ours, are needed where /dev/kvm is no use. */
+const look = Effect.gen(function*() {
+  const verdict = yield* probeKvm
+  const withoutQemu = verdict.kind === "hardware"
+    ? { state: "limited", means: "guests are booted on /dev/kvm; --engine qemu does not work" } as const
+    : { state: "lacking", means: NO_BOOT } as const
+  const checks = yield* Effect.all([
+    program("qemu-system-x86_64", "qemu-system-x86", withoutQemu, "--version"),
+    Effect.succeed(kvmCheck(verdict)),
+    program("busybox", "busybox-static", { state: "lacking", means: NO_BOOT }, "--help"),
+    program("setpriv", "util-linux", withoutQemu, "--version"),
+    program("apt-get", "apt", { state: "limited", means: NO_DEBIAN }, "--version"),
+    program("dpkg-deb", "dpkg", { state: "limited", means: NO_DEBIAN }, "--version"),
+    cache,
+    memory
+  ])
+  return { checks, verdict }
+})
 
 const marks = { ok: green("ok     "), limited: yellow("limited"), lacking: red("lacking") }
 
@@ -151,13 +162,17 @@ const text = (checks: ReadonlyArray<Check>): string => {
 
 export const doctor = ({ json }: { readonly json: boolean }) =>
   Effect.gen(function*() {
-    const found = yield* checks
-    const lacking = found.filter(({ state }) => state === "lacking")
+    const { checks, verdict } = yield* look
+    const lacking = checks.filter(({ state }) => state === "lacking")
     const canBoot = lacking.length === 0
+    const engine = !canBoot ? null : verdict.kind === "hardware" ? "kvm" as const : "qemu" as const
+    const takes = engine === "kvm" ? "kvm" : "qemu, by software emulation"
     yield* writeText(
       json
-        ? `${JSON.stringify(yield* Schema.encode(DoctorReport)({ canBoot, checks: found }))}\n`
-        : `${text(found)}${canBoot ? "\nThis host can boot guests.\n" : ""}`
+        ? `${JSON.stringify(yield* Schema.encode(DoctorReport)({ canBoot, engine, checks }))}\n`
+        : `${text(checks)}${
+          canBoot ? `\nThis host can boot guests: --engine auto takes ${takes}, because ${verdict.why}.\n` : ""
+        }`
     )
     if (!canBoot) {
       return yield* new HostLacks({
@@ -166,4 +181,4 @@ export const doctor = ({ json }: { readonly json: boolean }) =>
         mend: lacking.flatMap(({ mend }) => mend ?? []).join(" && ")
       })
     }
-  }).pipe(Effect.provide(NativeKoffi.layer))
+  })

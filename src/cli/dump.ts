@@ -2,6 +2,7 @@ import * as Effect from "effect/Effect"
 import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
 import { type Dump, jsonDocument, ndjsonRecords } from "../bpf/DumpWriter.ts"
+import { openInnerMaps } from "../bpf/InnerMaps.ts"
 import type { MapAccessor } from "../bpf/MapAccessor.ts"
 import type { MapInfo } from "../bpf/MapInfo.ts"
 import { typeNames } from "../bpf/MapType.ts"
@@ -51,7 +52,8 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
       // who asked for some maps does not want to read of programs; a document is always whole
       programs: as === "text" && kept.length < items.length ? [] : programs.items,
       problems: [...problems, ...programs.problems],
-      limit
+      limit,
+      inner: filter.inner ? yield* openInnerMaps(maps, readers) : undefined
     }
     const start = performance.now()
     const pieces = as === "json" ? jsonDocument(dump) : as === "ndjson" ? ndjsonRecords(dump) : dumpText(dump)

@@ -30,9 +30,21 @@ export class FileUnreadable extends Schema.TaggedError<FileUnreadable>("ktstr/Fi
   }
 }
 
+/** The commands in the guest ended with another status than 0. They have said why, and their status is ours. */
+export class GuestStatus extends Schema.TaggedError<GuestStatus>("ktstr/GuestStatus")("GuestStatus", {
+  status: Schema.Int
+}) {
+  override get message() {
+    return `the commands in the guest ended with exit status ${this.status}`
+  }
+}
+
 const WRONG_USAGE = ["UsageError", "KernelIdInvalid", "KernelVariableInvalid"]
 
-/** 0 done, 1 the work failed, 2 wrong usage, 3 the host lacks something, 70 a bug of ours, 130 interrupted. */
+/**
+ * 0 done, 1 the work failed, 2 wrong usage, 3 the host lacks something, 70 a bug of ours, 130 interrupted; of commands that
+ * ran in a guest for their own sake, theirs.
+ */
 export const exitCode = <A, E>(exit: Exit.Exit<A, E>): number => {
   if (Exit.isSuccess(exit)) return 0
   if (Cause.isInterruptedOnly(exit.cause)) return 130
@@ -43,11 +55,13 @@ export const exitCode = <A, E>(exit: Exit.Exit<A, E>): number => {
         ? 2
         : Predicate.isTagged(error, "HostLacks")
         ? 3
+        : error instanceof GuestStatus
+        ? error.status
         : 1
   })
 }
 
-/** One line for a failure, a trace for a bug, nothing for an interruption. */
+/** One line for a failure, a trace for a bug, nothing for an interruption, nor for a failure that was only in the guest. */
 export const report = <E>(cause: Cause.Cause<E>): Effect.Effect<void> =>
   Effect.sync(() =>
     Option.match(Cause.failureOption(cause), {
@@ -55,7 +69,8 @@ export const report = <E>(cause: Cause.Cause<E>): Effect.Effect<void> =>
         if (Cause.isInterruptedOnly(cause)) return
         process.stderr.write(`ktstr: a bug in ktstr, please report it:\n${visible(Cause.pretty(cause))}\n`)
       },
-      onSome: (error) => void process.stderr.write(`ktstr: ${visibleLine(sentence(error))}\n`)
+      onSome: (error) =>
+        error instanceof GuestStatus || void process.stderr.write(`ktstr: ${visibleLine(sentence(error))}\n`)
     })
   )
 

@@ -5,7 +5,7 @@ import { GuestKernel } from "../memory/GuestKernel.ts"
 import type { Output, Target } from "./options.ts"
 import { writeText } from "./Output.ts"
 import { headerText, problemLines } from "./present.ts"
-import { format, Live, openTarget } from "./snapshot.ts"
+import { format, Live, openMaps } from "./snapshot.ts"
 import * as Stages from "./Stages.ts"
 import { table } from "./Table.ts"
 import { visibleLine } from "./visible.ts"
@@ -16,8 +16,11 @@ const NAMES_FOR_PEOPLE = 4
 export const links = (config: Target & Output) =>
   Effect.gen(function*() {
     const as = yield* format(config)
-    const { header, kernel } = yield* openTarget(config)
-    const { items, problems } = yield* Effect.provideService(listLinks, GuestKernel, kernel)
+    const snapshot = yield* openMaps(config)
+    const { header } = snapshot
+    const { items, problems } = "live" in snapshot
+      ? snapshot.live.links
+      : yield* Effect.provideService(listLinks, GuestKernel, snapshot.kernel)
     switch (as) {
       case "json":
         return yield* writeText(`${JSON.stringify({ ...header, links: items, problems })}\n`)

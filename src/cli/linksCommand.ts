@@ -8,5 +8,5 @@ export const links = Command.make(
   { ...target, ...output },
   (config) => Effect.flatMap(Effect.promise(() => import("./links.ts")), (module) => module.links(config))
 ).pipe(
-  Command.withDescription("List what the BPF programs of a frozen kernel are attached to")
+  Command.withDescription("List what the BPF programs of a kernel are attached to")
 )

@@ -40,6 +40,9 @@ const asked = (
 > =>
   Effect.gen(function*() {
     const { assignments, key, map } = config
+    if (config.racy) {
+      return yield* new UsageError({ problem: "--racy goes with --kernel; the running kernel writes by itself" })
+    }
     const modes = (["any", "create", "existing"] as const).filter((mode) => config[mode])
     if (modes.length > 1) return yield* new UsageError({ problem: `give one of --${modes.join(" and --")}` })
     if (Option.isNone(map) || Option.isNone(key)) {

@@ -27,9 +27,9 @@ export const list = (config: Target & Output & Pick<Filter, "map" | "type">) =>
     }
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
-export const show = (config: Target & Output & Pick<Filter, "limit"> & { readonly name: string }) =>
+export const show = (config: Target & Output & Pick<Filter, "limit" | "inner"> & { readonly name: string }) =>
   Effect.gen(function*() {
     const as = yield* format(config)
     const snapshot = yield* openMaps(config)
-    yield* printDump(snapshot, as, { map: [config.name], type: [], limit: config.limit })
+    yield* printDump(snapshot, as, { map: [config.name], type: [], limit: config.limit, inner: config.inner })
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))

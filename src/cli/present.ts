@@ -1,4 +1,6 @@
 import type { Dump } from "../bpf/DumpWriter.ts"
+import type { EntryWalk } from "../bpf/EntryWalk.ts"
+import { holdsMaps, innerMapAt, type InnerMaps } from "../bpf/InnerMaps.ts"
 import type { MapInfo } from "../bpf/MapInfo.ts"
 import { type MapReader, problemOf } from "../bpf/MapReader.ts"
 import type { Header } from "../bpf/Report.ts"
@@ -50,7 +52,7 @@ export function* dumpText(dump: Dump): Generator<Uint8Array, void> {
   const encoder = new TextEncoder()
   let text = headerText(dump.header)
   for (const reader of dump.readers) {
-    for (const part of mapText(reader, dump.limit)) {
+    for (const part of mapText(reader, dump)) {
       text += part
       if (text.length < PIECE) continue
       yield encoder.encode(text)
@@ -64,8 +66,8 @@ export function* dumpText(dump: Dump): Generator<Uint8Array, void> {
   yield encoder.encode(text + problemLines(dump.problems))
 }
 
-function* mapText(reader: MapReader, limit: number): Generator<string, void> {
-  const { cpus, info } = reader
+function* mapText(reader: MapReader, { inner, limit }: Pick<Dump, "inner" | "limit">): Generator<string, void> {
+  const { info } = reader
   yield `${bold(`#${info.id} ${visibleLine(info.name)}`)}  ${visibleLine(info.type)}  `
   yield dim(
     `key ${info.keySize} B · value ${info.valueSize} B · at most ${info.maxEntries} ${
@@ -78,6 +80,18 @@ function* mapText(reader: MapReader, limit: number): Generator<string, void> {
     )
     yield dim(`  ${facts.join(" · ")}\n`)
   }
+  yield* entriesText(reader, 2, { limit, inner: holdsMaps(info) ? inner : undefined })
+  yield "\n"
+}
+
+/** A map's entries, `indent` columns in, and what is wrong with them. */
+function* entriesText(
+  reader: MapReader,
+  indent: number,
+  { inner, limit }: { readonly limit: number; readonly inner?: InnerMaps | undefined }
+): Generator<string, void> {
+  const { cpus } = reader
+  const margin = " ".repeat(indent)
   const walk = reader.walk?.() ?? null
   let shown = 0
   let truncated = false
@@ -86,28 +100,42 @@ function* mapText(reader: MapReader, limit: number): Generator<string, void> {
       truncated = true
       break
     }
-    const key = textOf(reader.key.tree(walk.keyView, walk.keyAt, { length: walk.keyLength }), { indent: 2, column: 2 })
-    yield `  ${key}:`
-    const column = key.length - key.lastIndexOf("\n") + 3
-    if (cpus === null) {
+    const key = textOf(reader.key.tree(walk.keyView, walk.keyAt, { length: walk.keyLength }), {
+      indent,
+      column: indent
+    })
+    yield `${margin}${key}:`
+    const column = key.length - key.lastIndexOf("\n") + indent + 1
+    if (inner !== undefined) yield* innerText(walk, inner, indent + 4, limit)
+    else if (cpus === null) {
       walk.value(0)
       const value = reader.value.tree(walk.valueView, walk.valueAt, { length: walk.valueLength })
-      yield ` ${textOf(value, { indent: 2, column })}\n`
+      yield ` ${textOf(value, { indent, column })}\n`
     } else {
       yield "\n"
       for (let cpu = 0; cpu < cpus; cpu++) {
         const label = `CPU ${cpu}:`
         const value = walk.value(cpu)
-          ? textOf(reader.value.tree(walk.valueView, walk.valueAt), { indent: 4, column: 5 + label.length })
+          ? textOf(reader.value.tree(walk.valueView, walk.valueAt), {
+            indent: indent + 2,
+            column: indent + 3 + label.length
+          })
           : "unreadable"
-        yield `    ${dim(label)} ${value}\n`
+        yield `${margin}  ${dim(label)} ${value}\n`
       }
     }
     shown++
   }
   const problem = problemOf(reader, walk)
-  if (truncated) yield dim(`  only the first ${shown} are shown; --limit N shows more\n`)
-  if (problem !== null) yield `  ${yellow(visibleLine(problem))}\n`
-  if (walk !== null && shown === 0 && problem === null && !truncated) yield dim("  empty\n")
-  yield "\n"
+  if (truncated) yield dim(`${margin}only the first ${shown} are shown; --limit N shows more\n`)
+  if (problem !== null) yield `${margin}${yellow(visibleLine(problem))}\n`
+  if (walk !== null && shown === 0 && problem === null && !truncated) yield dim(`${margin}empty\n`)
+}
+
+/** The map that an entry of a map of maps holds, with its entries. */
+function* innerText(walk: EntryWalk, inner: InnerMaps, indent: number, limit: number): Generator<string, void> {
+  const { id, problem, reader } = innerMapAt(walk, inner)
+  if (reader === null) return yield ` #${id}  ${yellow(problem ?? "")}\n`
+  yield ` #${id} ${visibleLine(reader.info.name)}  ${visibleLine(reader.info.type)}\n`
+  yield* entriesText(reader, indent, { limit })
 }

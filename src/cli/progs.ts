@@ -6,7 +6,7 @@ import { GuestKernel } from "../memory/GuestKernel.ts"
 import type { Output, Target } from "./options.ts"
 import { writeText } from "./Output.ts"
 import { headerText, problemLines } from "./present.ts"
-import { format, Live, openTarget } from "./snapshot.ts"
+import { format, Live, openMaps } from "./snapshot.ts"
 import * as Stages from "./Stages.ts"
 import { duration } from "./Stages.ts"
 import { table } from "./Table.ts"
@@ -36,8 +36,11 @@ const run = (
 ) =>
   Effect.gen(function*() {
     const as = yield* format(config)
-    const { header, kernel } = yield* openTarget(config)
-    const { items, problems } = yield* Effect.provideService(listPrograms, GuestKernel, kernel)
+    const snapshot = yield* openMaps(config)
+    const { header } = snapshot
+    const { items, problems } = "live" in snapshot
+      ? snapshot.live.programs
+      : yield* Effect.provideService(listPrograms, GuestKernel, snapshot.kernel)
     const programs = items.filter(keep)
     if (wanted !== undefined && programs.length === 0) {
       return yield* new ProgramNotFound({ wanted, names: items.map(({ name }) => name) })

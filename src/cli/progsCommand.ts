@@ -10,7 +10,7 @@ const list = Command.make(
   { ...target, ...output },
   (config) => Effect.flatMap(handlers, (module) => module.list(config))
 ).pipe(
-  Command.withDescription("List the BPF programs of a frozen kernel: what they are for, their size, runs and time")
+  Command.withDescription("List the BPF programs of a kernel: what they are for, their size, runs and time")
 )
 
 const show = Command.make("show", {
@@ -23,6 +23,6 @@ const show = Command.make("show", {
 
 /** `ktstr progs …` */
 export const progs = Command.make("progs").pipe(
-  Command.withDescription("List the BPF programs of a frozen kernel, or show one"),
+  Command.withDescription("List the BPF programs of a kernel, or show one"),
   Command.withSubcommands([list, show])
 )

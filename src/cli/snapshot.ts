@@ -9,9 +9,9 @@ import { kernelVariable } from "../core/FindKernel.ts"
 import * as Resolver from "../core/KernelResolver.ts"
 import * as NativeKoffi from "../core/NativeKoffi.ts"
 import { boot, bootAndFreeze, type BootOptions, openImage } from "../Ktstr.ts"
-import * as Qemu from "../kvm/Qemu.ts"
+import * as Engine from "../kvm/Engine.ts"
 import { FileUnreadable, UsageError } from "./exit.ts"
-import type { Output, Target } from "./options.ts"
+import type { Machine, Output, Script, Target } from "./options.ts"
 
 /** What only a VM that we boot has: its options, by the names of their values. */
 const OF_A_VM = {
@@ -21,15 +21,20 @@ const OF_A_VM = {
   execFile: "exec-file",
   engine: "engine",
   cpus: "cpus",
+  topology: "topology",
   memoryMib: "memory-mib",
+  disk: "disk",
   cmdline: "cmdline",
   console: "console",
   timeout: "timeout"
 } as const
 
+const SAY_WHICH =
+  "say which kernel to read: --kernel ID (or KTSTR_KERNEL) boots one, --image FILE reads one, --live this host"
+
 const givenOfAVm = (target: Target) =>
   (Object.keys(OF_A_VM) as Array<keyof typeof OF_A_VM>).filter((name) =>
-    name === "include" ? target.include.length > 0 : Option.isSome<unknown>(target[name])
+    name === "include" || name === "disk" ? target[name].length > 0 : Option.isSome<unknown>(target[name])
   )
 
 /** The maps of the kernel that the options name, and what the lists say of it, until the scope closes. */
@@ -67,7 +72,7 @@ export const openTarget = (target: Target) =>
     if (Option.isSome(target.vmlinux)) {
       return yield* new UsageError({ problem: "--vmlinux goes with --image" })
     }
-    return yield* bootAndFreeze(yield* bootOptions(target))
+    return yield* Effect.provide(bootAndFreeze(yield* bootOptions(target)), engineOf(target))
   })
 
 /** The VM that the options name, booted and its script run, until the scope closes; what its kernel was called. */
@@ -77,17 +82,19 @@ export const bootTarget = (target: Target) =>
       return yield* new UsageError({ problem: "this needs a VM that goes on: give --kernel, which boots one" })
     }
     const options = yield* bootOptions(target)
-    return { vm: yield* boot(options), name: options.kernel }
+    return { vm: yield* Effect.provide(boot(options), engineOf(target)), name: options.kernel }
   })
 
-const bootOptions = (target: Target) =>
+/** The engine that the options ask for. */
+export const engineOf = ({ engine }: Pick<Machine, "engine">) =>
+  Engine.layerOf(Option.getOrElse(engine, () => "auto" as const))
+
+/** The settings of a VM that the options name. */
+export const bootOptions = (target: Machine & Script, notGiven = SAY_WHICH) =>
   Effect.gen(function*() {
     const kernel = Option.isSome(target.kernel) ? target.kernel : yield* kernelVariable
     if (Option.isNone(kernel)) {
-      return yield* new UsageError({
-        problem:
-          "say which kernel to read: --kernel ID (or KTSTR_KERNEL) boots one, --image FILE reads one, --live this host"
-      })
+      return yield* new UsageError({ problem: notGiven })
     }
     const options: BootOptions = {
       kernel: kernel.value,
@@ -95,6 +102,11 @@ const bootOptions = (target: Target) =>
       ...(yield* scriptOf(target)),
       memoryMib: Option.getOrUndefined(target.memoryMib),
       cpus: Option.getOrUndefined(target.cpus),
+      topology: Option.getOrUndefined(target.topology),
+      disks: target.disk.map((word) => {
+        const path = word.replace(/,ro$/, "")
+        return { path, readOnly: path !== word }
+      }),
       cmdline: Option.getOrUndefined(target.cmdline),
       timeout: Option.getOrUndefined(Option.map(target.timeout, Duration.seconds)),
       consoleFile: Option.getOrUndefined(target.console)
@@ -102,7 +114,7 @@ const bootOptions = (target: Target) =>
     return options
   })
 
-const scriptOf = (target: Target) =>
+const scriptOf = (target: Script) =>
   Effect.gen(function*() {
     if (Option.isSome(target.exec) && Option.isSome(target.execFile)) {
       return yield* new UsageError({ problem: "give --exec or --exec-file, not both" })
@@ -127,4 +139,4 @@ export const format = ({ json, ndjson }: Output): Effect.Effect<"text" | "json" 
     : Effect.succeed(json ? "json" : ndjson ? "ndjson" : "text")
 
 /** What the stages need, on a host with Node. */
-export const Live = Layer.mergeAll(Qemu.layer, Resolver.layer).pipe(Layer.provideMerge(NativeKoffi.layer))
+export const Live = Layer.provideMerge(Resolver.layer, NativeKoffi.layer)

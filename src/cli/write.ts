@@ -29,13 +29,14 @@ export class LineNotSeen extends Schema.TaggedError<LineNotSeen>("ktstr/LineNotS
 
 const DEFAULT_SECONDS = 60
 
-/** Boot, run the script, freeze, set the values, and let the guest go on until its console says `until`. */
+/** Boot, run the script, freeze (or not, `--racy`), set the values, and let the guest go on until its console says `until`. */
 export const write = (config: WriteConfig) =>
   Effect.gen(function*() {
     const as = yield* format(config)
     if (config.any || config.create || config.existing || config.delete) {
       return yield* new UsageError({ problem: "--any, --create, --existing and --delete go with --live" })
     }
+    const consistency = config.racy ? "racing" : "frozen"
     if (config.assignments.length === 0) {
       return yield* new UsageError({ problem: "say what to set: VARIABLE.PATH=VALUE" })
     }
@@ -50,9 +51,14 @@ export const write = (config: WriteConfig) =>
     })
     const { name, vm } = yield* bootTarget(config)
     const { earlier, written } = yield* Effect.scoped(Effect.gen(function*() {
-      const { kernel } = yield* freezeAndAttach(vm, name)
-      const written = yield* Effect.provideService(writeMaps(wanted), GuestKernel, kernel)
-      return { written, earlier: (yield* vm.consoleTail).length }
+      const kernel = config.racy
+        ? yield* stage("attach")(
+          Effect.flatMap(vm.memory, (memory) => GuestKernel.fromMemory(memory, `memory of ${name}`))
+        )
+        : (yield* freezeAndAttach(vm, name)).kernel
+      const earlier = (yield* vm.consoleTail).length
+      const written = yield* Effect.provideService(writeMaps(wanted, consistency), GuestKernel, kernel)
+      return { written, earlier }
     }))
     const seconds = Option.getOrElse(config.timeout, () => DEFAULT_SECONDS)
     const line = until === undefined ? null : yield* stage("go on")(
@@ -64,20 +70,24 @@ export const write = (config: WriteConfig) =>
     )
     yield* writeText(
       as === "text"
-        ? written.map(writtenText).join("") + (line === null ? "" : `${visibleLine(line)}\n`)
+        ? written.map((each) => writtenText(each, config.racy)).join("") +
+          (line === null ? "" : `${visibleLine(line)}\n`)
         : as === "json"
-        ? `${JSON.stringify({ written, line })}\n`
+        ? `${JSON.stringify({ consistency, written, line })}\n`
         : [
-          ...written.map((each) => ({ record: "written", ...each })),
+          ...written.map((each) => ({ record: "written", consistency, ...each })),
           ...(line === null ? [] : [{ record: "line", line }])
         ].map((record) => `${JSON.stringify(record)}\n`).join("")
     )
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
-const writtenText = ({ after, before, cpu, mapId, mapName, path }: MapWritten): string => {
+const writtenText = ({ after, before, cpu, mapId, mapName, path }: MapWritten, racy: boolean): string => {
   const who = cpu === null ? "" : ` CPU ${cpu}`
   const where = path === "" ? "" : ` ${visibleLine(path)}`
-  return `map ${mapId} ${visibleLine(mapName)}${who}${where}: ${JSON.stringify(before)} → ${JSON.stringify(after)}\n`
+  const how = racy ? " (while the guest ran)" : ""
+  return `map ${mapId} ${visibleLine(mapName)}${who}${where}: ${JSON.stringify(before)} → ${
+    JSON.stringify(after)
+  }${how}\n`
 }
 
 /** `PATH=VALUE`; a word that is no JSON is text: an enum's name, a string, an address. */

@@ -10,6 +10,11 @@ export const writeOptions = {
   key: text("key", "JSON", "with --map: the entry's key, as a dump prints it; not needed by maps of one element"),
   cpu: text("cpu", "CPU", "in per-CPU maps: whose value, a CPU's number or all"),
   until: text("until", "REGEX", "then let the guest go on until a line of its console matches, and print that line"),
+  racy: flag(
+    "racy",
+    "with --kernel: write while the guest runs, without freezing it, and only variables and array elements; its programs may "
+      + "see a part of the values before the rest, or write over them"
+  ),
   any: flag("any", "with --live: whether the entry is there or not (so it is if nothing is given)"),
   create: flag("create", "with --live: only if the entry is not there yet"),
   existing: flag("existing", "with --live: only if the entry is there"),

@@ -5,23 +5,41 @@ import * as Stream from "effect/Stream"
 
 /** Characters of finished lines that stay in memory; up to twice as many before the oldest go. */
 const TAIL = 2 ** 20
+/** Bytes that stay in memory. */
+const BYTES = 2 ** 20
+/** A reader of bytes that is so far behind holds the guest up; what is on its way still fits. */
+const HOLD = BYTES / 2
 /** A line longer than this is cut: a guest that never ends one must not fill our memory. */
 const LONGEST_LINE = 2 ** 16
 
+/** How far a stream of bytes has come, counted from the first byte ever. */
+interface Reader {
+  next: number
+}
+
 /**
- * The text of a guest's console. Bytes go in by `push`, lines come out as streams, each from the start however late it
- * is run. Only the newest 1 MiB is kept: a reader that comes later than that starts at the oldest line still there.
+ * The text of a guest's console. Bytes go in by `push`; lines and bytes come out as streams, each from the start however
+ * late it is run. Only the newest 1 MiB is kept: a reader that comes later than that starts at the oldest still there.
  */
 export class Console {
+  /** Called when `full` may be over. */
+  onRoom: () => void = () => {}
   readonly #decoder = new TextDecoder()
   readonly #waiting = new Set<() => void>()
+  readonly #readers = new Set<Reader>()
+  #ring = new Uint8Array(0)
+  /** Bytes ever pushed. */
+  #pushed = 0
   #lines: Array<string> = []
   #dropped = 0
   #characters = 0
   #unfinished = ""
   #ended = false
 
+  /** After `end` nothing is taken any more. */
   push(bytes: Uint8Array): void {
+    if (this.#ended) return
+    this.#keep(bytes)
     this.#append(this.#decoder.decode(bytes, { stream: true }))
     this.#wake()
   }
@@ -33,6 +51,11 @@ export class Console {
     if (this.#unfinished !== "") this.#append("\n")
     this.#ended = true
     this.#wake()
+  }
+
+  /** Whether a running stream of bytes is so far behind that it will miss some if much more is pushed now. */
+  get full(): boolean {
+    return !this.#ended && [...this.#readers].some(({ next }) => this.#pushed - next > HOLD)
   }
 
   /** The newest line that is not blank, finished or not. */
@@ -55,19 +78,75 @@ export class Console {
       )
   )
 
+  /** Every byte as it comes, from the start; ends when the VM has ended. Pieces are the reader's own. */
+  readonly bytes: Stream.Stream<Uint8Array> = Stream.unwrapScoped(
+    Effect.map(
+      Effect.acquireRelease(
+        Effect.sync((): Reader => {
+          const reader = { next: Math.max(0, this.#pushed - this.#ring.length) }
+          this.#readers.add(reader)
+          return reader
+        }),
+        (reader) =>
+          Effect.sync(() => {
+            this.#readers.delete(reader)
+            this.onRoom()
+          })
+      ),
+      (reader) =>
+        Stream.repeatEffectOption(
+          Effect.flatMap(this.#bytesFor(reader), (bytes) =>
+            bytes.length === 0 ? Effect.fail(Option.none()) : Effect.succeed(bytes))
+        )
+    )
+  )
+
   /** At least one line numbered `next` or later, and the number after the last; none when the console has ended. */
   #linesFrom(next: number): Effect.Effect<readonly [ReadonlyArray<string>, number]> {
+    return this.#once(
+      () => next < this.#dropped + this.#lines.length,
+      () => [this.#lines.slice(Math.max(0, next - this.#dropped)), this.#dropped + this.#lines.length]
+    )
+  }
+
+  /** The bytes that the reader has not had, at least one; none when the console has ended. */
+  #bytesFor(reader: Reader): Effect.Effect<Uint8Array> {
+    return this.#once(() => reader.next < this.#pushed, () => {
+      const size = this.#ring.length
+      const count = Math.min(this.#pushed - reader.next, size)
+      const bytes = new Uint8Array(count)
+      const start = (this.#pushed - count) % Math.max(1, size)
+      const first = Math.min(count, size - start)
+      bytes.set(this.#ring.subarray(start, start + first))
+      bytes.set(this.#ring.subarray(0, count - first), first)
+      reader.next = this.#pushed
+      this.onRoom()
+      return bytes
+    })
+  }
+
+  /** `take`s when there is something, or the console has ended. */
+  #once<A>(there: () => boolean, take: () => A): Effect.Effect<A> {
     return Effect.async((resume) => {
       const answer = () => {
-        const after = this.#dropped + this.#lines.length
-        if (next >= after && !this.#ended) return
+        if (!there() && !this.#ended) return
         this.#waiting.delete(answer)
-        resume(Effect.succeed([this.#lines.slice(Math.max(0, next - this.#dropped)), after]))
+        resume(Effect.succeed(take()))
       }
       this.#waiting.add(answer)
       answer()
       return Effect.sync(() => this.#waiting.delete(answer))
     })
+  }
+
+  #keep(bytes: Uint8Array): void {
+    if (this.#ring.length === 0) this.#ring = new Uint8Array(BYTES)
+    const kept = bytes.subarray(-BYTES)
+    const start = (this.#pushed + bytes.length - kept.length) % BYTES
+    const first = Math.min(kept.length, BYTES - start)
+    this.#ring.set(kept.subarray(0, first), start)
+    this.#ring.set(kept.subarray(first), 0)
+    this.#pushed += bytes.length
   }
 
   #append(decoded: string): void {

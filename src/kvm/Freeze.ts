@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import type { FormatError } from "../core/Errors.ts"
+import { FormatError } from "../core/Errors.ts"
 import { GuestMemory } from "../memory/GuestMemory.ts"
 import { ramRanges, regionsOf } from "./MemoryLayout.ts"
 import type { Qmp, QmpError } from "./Qmp.ts"
@@ -13,7 +13,7 @@ import { FreezeTimeout, type FrozenVm } from "./VmEngine.ts"
 /** Longest wait for QEMU to say that the guest moves again. */
 const THAW_SECONDS = 1
 
-/** What QEMU shares with us: the backend `name` of `size` bytes, mapped as `windows` of `windowBytes` in order. */
+/** A piece of what QEMU shares with us: the backend `name` of `size` bytes, mapped as `windows` of `windowBytes` in order. */
 export interface SharedRam {
   readonly name: string
   readonly size: number
@@ -23,6 +23,41 @@ export interface SharedRam {
 
 const Status = Schema.Struct({ running: Schema.Boolean, status: Schema.String })
 
+/** Guest memory in the layout that QEMU has now: firmware changes it. */
+const layOut = (qmp: Qmp, ram: ReadonlyArray<SharedRam>): Effect.Effect<GuestMemory, QmpError | FormatError> =>
+  Effect.gen(function*() {
+    const mtree = yield* qmp.execute("human-monitor-command", Schema.String, { "command-line": "info mtree -f" })
+    const regions = yield* Effect.forEach(
+      ram,
+      ({ name, size, windowBytes, windows }) =>
+        Effect.map(ramRanges(mtree, name, size), (ranges) => regionsOf(ranges, windows, windowBytes))
+    )
+    return yield* GuestMemory.make(regions.flat(), { subject: "the guest", writable: true })
+  })
+
+/**
+ * `Vm.memory` over a monitor.
+ * @param ended fails with how the VM ended, once it has
+ */
+export const makeMemory = <E>(
+  qmp: Qmp,
+  ram: ReadonlyArray<SharedRam>,
+  ended: Effect.Effect<never, E>
+): Effect.Effect<GuestMemory, FormatError | E> =>
+  Effect.catchTag(
+    layOut(qmp, ram),
+    "QmpError",
+    ({ detail, reason }): Effect.Effect<never, FormatError | E> =>
+      reason === "closed"
+        ? ended
+        : new FormatError({
+          format: "memory layout",
+          subject: "QEMU's monitor",
+          offset: 0,
+          expected: `one, not ${detail}`
+        })
+  )
+
 /**
  * `Vm.freeze` over a monitor: `stop`, then the state confirmed, then guest memory in the layout that QEMU has now. Scopes
  * are counted; the last to close sends `cont`. Commands of one freeze and of one thaw do not mix.
@@ -30,7 +65,7 @@ const Status = Schema.Struct({ running: Schema.Boolean, status: Schema.String })
  */
 export const makeFreeze = <E>(
   qmp: Qmp,
-  ram: SharedRam,
+  ram: ReadonlyArray<SharedRam>,
   ended: Effect.Effect<never, E>,
   limit: Duration.Duration
 ): Effect.Effect<FrozenVm, FreezeTimeout | E, Scope.Scope> => {
@@ -51,10 +86,7 @@ export const makeFreeze = <E>(
     yield* qmp.execute("stop", Schema.Unknown)
     yield* stopped
     const takenAt = yield* Clock.currentTimeMillis
-    const mtree = yield* qmp.execute("human-monitor-command", Schema.String, { "command-line": "info mtree -f" })
-    const ranges = yield* ramRanges(mtree, ram.name, ram.size)
-    const regions = regionsOf(ranges, ram.windows, ram.windowBytes)
-    return { memory: yield* GuestMemory.make(regions, { subject: "the guest", writable: true }), takenAt }
+    return { memory: yield* layOut(qmp, ram), takenAt }
   })).pipe(
     Effect.timeoutFail({
       duration: limit,

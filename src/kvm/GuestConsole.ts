@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { closeSync, openSync, writeSync } from "node:fs"
+import { closeSync, openSync, writeFileSync } from "node:fs"
 import type { Console } from "./Console.ts"
 import { exitReport, lastWords } from "./Init.ts"
 import { GuestPanicked, VmBootError, type VmSpec } from "./VmEngine.ts"
@@ -10,7 +10,7 @@ import { GuestPanicked, VmBootError, type VmSpec } from "./VmEngine.ts"
 export const panic = /^(\[[^\]]*\]\s*)*Kernel panic - not syncing/
 
 /** Longest wait for the end of the script's output once its report is there: a kernel message may have torn the line. */
-const LAST_WORDS_SECONDS = 5
+const LAST_WORDS = "5 seconds"
 
 /** The first line, past or to come, that matches; fails when the console has ended without one. */
 export const firstLine = (console: Console, pattern: RegExp) =>
@@ -27,8 +27,13 @@ export const reported = <E>(
 ): Effect.Effect<number, E | GuestPanicked> =>
   Effect.raceFirst(
     firstLine(report, exitReport).pipe(
-      Effect.tap(Effect.timeoutOption(Effect.option(firstLine(console, lastWords)), `${LAST_WORDS_SECONDS} seconds`)),
-      Effect.map((line) => Number(exitReport.exec(line)?.[1])),
+      Effect.map((line) => exitReport.exec(line)),
+      Effect.tap((said) =>
+        said?.[1] === "exit"
+          ? Effect.timeoutOption(Effect.option(firstLine(console, lastWords)), LAST_WORDS)
+          : Effect.void
+      ),
+      Effect.map((said) => Number(said?.[2])),
       Effect.orElse(() => ended)
     ),
     firstLine(console, panic).pipe(
@@ -66,7 +71,7 @@ export const keepConsole = (
     return (bytes) => {
       if (trouble !== undefined) return
       try {
-        for (let done = 0; done < bytes.length;) done += writeSync(file, bytes, done)
+        writeFileSync(file, bytes)
       } catch (error) {
         trouble = error
       }

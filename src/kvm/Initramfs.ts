@@ -3,15 +3,13 @@ import { posix } from "node:path"
 import type { HostLacks } from "../core/Errors.ts"
 import { cpioArchive, type CpioEntry } from "./Cpio.ts"
 import { IncludeError, INITRAMFS_LIMIT, readHostFile, readInclude } from "./HostFiles.ts"
-import { INCLUDES, initDirectories, initScript, SCRIPT } from "./Init.ts"
+import { INCLUDES, initDirectories, initScript, type InitSpec, SCRIPT } from "./Init.ts"
 import { requireProgram } from "./Programs.ts"
 import { sharedLibraries } from "./SharedLibraries.ts"
 
-export interface InitramfsSpec {
+export interface InitramfsSpec extends InitSpec {
   /** Files and directories of the host; each becomes `/include-files/NAME`, which is on the guest's PATH. */
   readonly includes?: ReadonlyArray<string> | undefined
-  /** Shell commands, or a script with a `#!` line, to run as root when the guest is up. */
-  readonly script?: string | undefined
 }
 
 /**
@@ -27,7 +25,7 @@ export const makeInitramfs = Effect.fn("Initramfs.make")(function*(spec: Initram
   const libraries = yield* sharedLibraries([shell, ...files])
   const libraryDirectories = [...new Set(libraries.map(({ path }) => posix.dirname(path)))].sort()
   const script = new TextEncoder().encode(spec.script ?? "")
-  const init = new TextEncoder().encode(initScript(spec.script, libraryDirectories))
+  const init = new TextEncoder().encode(initScript(spec, libraryDirectories))
 
   const tree = new Map<string, CpioEntry>()
   const add = (entry: CpioEntry): void => {

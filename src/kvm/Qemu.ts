@@ -1,22 +1,26 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
-import { closeSync, openSync, writeSync } from "node:fs"
+import { writeFileSync } from "node:fs"
 import type { Socket } from "node:net"
 import { resolve } from "node:path"
 import { Native } from "../core/Native.ts"
 import { Console } from "./Console.ts"
-import { makeFreeze } from "./Freeze.ts"
-import { exitReport, lastWords } from "./Init.ts"
+import { openDisks } from "./Disks.ts"
+import { makeFreeze, makeMemory } from "./Freeze.ts"
+import { firstLine, keepConsole, panic, reported } from "./GuestConsole.ts"
+import { resizeLine } from "./Init.ts"
 import { minimumMemoryMib } from "./Initramfs.ts"
 import { commandLineFor } from "./KernelHeader.ts"
-import { probeKvm } from "./KvmProbe.ts"
+import { type KvmVerdict, probeKvm } from "./KvmProbe.ts"
 import { runLeashed } from "./LeashedProcess.ts"
 import { requireProgram } from "./Programs.ts"
+import { backendOf, qemuShowsLlcs, qemuTopology } from "./QemuTopology.ts"
 import { connect } from "./Qmp.ts"
+import { resolveTopology } from "./Topology.ts"
 import {
   type Acceleration,
   GuestExited,
@@ -36,8 +40,6 @@ export interface QemuOptions {
 }
 
 const MIB = 2 ** 20
-/** The memory backend's id. */
-const RAM = "ram"
 /** One mapping of guest memory: what one ArrayBuffer of Node 20 holds with ease. */
 const WINDOW = 2 ** 30
 /**
@@ -49,8 +51,11 @@ const EMULATION = "tcg,thread=single"
 /** Longest wait for QEMU's monitor to greet us; it takes 20 ms. */
 const GREETING_SECONDS = 30
 
-/** QEMU's descriptors. Everything that we and QEMU share is one: no path, no port, nothing left behind. */
-const fd = { stderr: 2, monitor: 3, console: 4, report: 5, ram: 6, initramfs: 7 } as const
+/**
+ * QEMU's descriptors. Everything that we and QEMU share is one: no path, no port, nothing left behind. `ram` is that of
+ * node 0; the other nodes' follow.
+ */
+const fd = { stderr: 2, monitor: 3, console: 4, report: 5, initramfs: 6, ram: 7 } as const
 
 /**
  * A `VmEngine` that is a QEMU process a VM. Guest memory is an anonymous file that we map and QEMU inherits.
@@ -63,17 +68,12 @@ export const layerWith = (options: QemuOptions): Layer.Layer<VmEngine, never, Na
     VmEngine,
     Effect.gen(function*() {
       const native = yield* Native
-      const acceleration = yield* Effect.cached(
-        choose(options.accelerate ?? "auto").pipe(
-          Effect.provideService(Native, native)
-        )
-      )
+      const acceleration = yield* Effect.cached(choose(options.accelerate ?? "auto"))
       return {
-        boot: Effect.fn("Qemu.boot")((spec: VmSpec) =>
-          Effect.flatMap(acceleration, (chosen) =>
-            boot(spec, chosen, Duration.decode(options.freezeTimeout ?? "10 seconds")))
-            .pipe(Effect.provideService(Native, native))
-        )
+        boot: (spec) =>
+          Effect.flatMap(acceleration, (chosen) => bootQemu(spec, chosen, options)).pipe(
+            Effect.provideService(Native, native)
+          )
       }
     })
   )
@@ -81,18 +81,25 @@ export const layerWith = (options: QemuOptions): Layer.Layer<VmEngine, never, Na
 /** `layerWith` nothing special. */
 export const layer: Layer.Layer<VmEngine, never, Native> = layerWith({})
 
-const choose = (wish: "auto" | "kvm" | "emulation"): Effect.Effect<Acceleration, never, Native> =>
-  wish === "auto"
-    ? Effect.map(probeKvm, (verdict) => ({
-      by: verdict.kind === "hardware" ? "kvm" : "emulation",
-      why: verdict.why
-    }))
-    : Effect.succeed({ by: wish, why: "asked for" })
+const choose = (wish: "auto" | "kvm" | "emulation"): Effect.Effect<Acceleration> =>
+  wish === "auto" ? Effect.map(probeKvm, accelerationBy) : Effect.succeed({ by: wish, why: "asked for" })
 
-const boot = Effect.fnUntraced(function*(spec: VmSpec, acceleration: Acceleration, freezeTimeout: Duration.Duration) {
-  const memoryMib = spec.memoryMib ?? 512
-  const cpus = spec.cpus ?? 1
+/** What QEMU takes where /dev/kvm is worth that. */
+export const accelerationBy = ({ kind, why }: KvmVerdict): Acceleration => ({
+  by: kind === "hardware" ? "kvm" : "emulation",
+  why
+})
+
+/** Boot a kernel; fails with `HostLacks` where QEMU or setpriv is missing. */
+export const bootQemu = Effect.fn("Qemu.boot")(function*(
+  spec: VmSpec,
+  acceleration: Acceleration,
+  options: Pick<QemuOptions, "freezeTimeout"> = {}
+) {
+  const freezeTimeout = Duration.decode(options.freezeTimeout ?? "10 seconds")
   const unbootable = (why: string, mend: string) => new VmBootError({ subject: spec.kernel, why, mend })
+  const topology = yield* Either.mapLeft(resolveTopology(spec), ({ mend, why }) => unbootable(why, mend))
+  const { memoryMib } = topology
   const cmdline = yield* commandLineFor(spec)
   const needed = minimumMemoryMib(spec.initramfs.length)
   if (!(memoryMib >= needed)) {
@@ -101,45 +108,69 @@ const boot = Effect.fnUntraced(function*(spec: VmSpec, acceleration: Acceleratio
       `give it --memory-mib ${needed} or more`
     )
   }
-  if (!(Number.isInteger(memoryMib) && Number.isInteger(cpus) && cpus >= 1)) {
-    return yield* unbootable(`${cpus} CPUs and ${memoryMib} MiB are no machine`, "give whole numbers, 1 CPU or more")
+  if (!qemuShowsLlcs(topology, acceleration.by)) {
+    return yield* unbootable(
+      "Linux takes 8 threads for an LLC on this host's CPU",
+      "give LLCs of 8 threads, or one LLC, or let QEMU emulate"
+    )
   }
   const qemu = yield* requireProgram("qemu-system-x86_64", "it runs the guest", "qemu-system-x86")
   const keep = yield* keepConsole(spec)
   const vmScope = yield* Effect.scope
-  const size = memoryMib * MIB
   // the descriptors close once QEMU has inherited them; mappings and process live as long as the VM
-  const { child, windows } = yield* Effect.scoped(Effect.gen(function*() {
+  const { child, ram } = yield* Effect.scoped(Effect.gen(function*() {
     const native = yield* Native
-    const ram = yield* native.memfd("ktstr-ram", size)
     const initramfs = yield* native.memfd("ktstr-initramfs", spec.initramfs.length)
     yield* Effect.try({
-      try: () => writeWhole(initramfs, spec.initramfs),
+      try: () => writeFileSync(initramfs, spec.initramfs),
       catch: (error) => unbootable(`its initramfs: ${String(error)}`, "is the host out of memory?")
     })
-    const offsets = Array.from({ length: Math.ceil(size / WINDOW) }, (_, index) => index * WINDOW)
-    const windows = yield* Effect.forEach(
-      offsets,
-      (offset) => Scope.extend(native.mmap(ram, offset, Math.min(WINDOW, size - offset), "write"), vmScope)
-    )
+    const ram = yield* Effect.forEach(topology.nodes, ({ mib }, node) =>
+      Effect.gen(function*() {
+        const size = mib * MIB
+        const file = yield* native.memfd("ktstr-ram", size)
+        const offsets = Array.from({ length: Math.ceil(size / WINDOW) }, (_, index) => index * WINDOW)
+        const windows = yield* Effect.forEach(
+          offsets,
+          (offset) => Scope.extend(native.mmap(file, offset, Math.min(WINDOW, size - offset), "write"), vmScope)
+        )
+        return { name: backendOf(node), size, windows, windowBytes: WINDOW, file }
+      }))
+    const disks = yield* openDisks(spec)
+    const firstDisk = fd.ram + ram.length
     const parameters = [
       ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
-      ["-machine", `pc,memory-backend=${RAM}`, "-accel", acceleration.by === "kvm" ? "kvm" : EMULATION],
-      ["-cpu", spec.cpuModel ?? "max", "-smp", `${cpus}`, "-m", `${memoryMib}M`],
-      ["-object", `memory-backend-file,id=${RAM},mem-path=/proc/self/fd/${fd.ram},share=on,size=${memoryMib}M`],
+      ["-accel", acceleration.by === "kvm" ? "kvm" : EMULATION],
+      qemuTopology(topology, spec.cpuModel ?? "max", acceleration.by, fd.ram),
       ["-kernel", resolve(spec.kernel), "-initrd", `/proc/self/fd/${fd.initramfs}`, "-append", cmdline],
       ["-chardev", `socket,id=monitor,fd=${fd.monitor}`, "-mon", "chardev=monitor,mode=control"],
       ["-chardev", `socket,id=console,fd=${fd.console}`, "-serial", "chardev:console"],
-      ["-chardev", `socket,id=report,fd=${fd.report}`, "-serial", "chardev:report"]
+      ["-chardev", `socket,id=report,fd=${fd.report}`, "-serial", "chardev:report"],
+      ...disks.map(({ readOnly }, index) => [
+        "-drive",
+        `if=none,id=disk${index},format=raw,file=/proc/self/fd/${firstDisk + index},readonly=${
+          readOnly ? "on" : "off"
+        }`,
+        "-device",
+        `virtio-blk-pci,drive=disk${index}`
+      ])
     ].flat()
-    const shared = ["socket", "socket", "socket", "socket", ram, initramfs] as const
+    const files = [initramfs, ...ram.map(({ file }) => file), ...disks.map((disk) => disk.fd)]
+    const shared = ["socket", "socket", "socket", "socket", ...files] as const
     const child = yield* Scope.extend(runLeashed(qemu, parameters, ["null", "null", ...shared]), vmScope)
-    return { child, windows }
+    return { child, ram }
   })).pipe(Effect.catchTag("SyscallError", (error) => unbootable(error.message, "is the host out of memory?")))
 
   const complaints = listen(child.socket(fd.stderr))
   const report = listen(child.socket(fd.report))
   const console = listen(child.socket(fd.console), keep)
+  // a reader that stands still must not keep us from seeing QEMU's end
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      console.end()
+      child.socket(fd.console).resume()
+    })
+  )
   const qmp = connect(child.socket(fd.monitor))
   yield* Effect.raceFirst(
     Effect.orElse(qmp.ready, () => Effect.never),
@@ -166,90 +197,41 @@ const boot = Effect.fnUntraced(function*(spec: VmSpec, acceleration: Acceleratio
     onTimeout: () => new NotReady({ seconds: Duration.toSeconds(timeout), lastLine: console.lastLine })
   }))
   const vm: Vm = {
-    topology: { cpus, memoryMib },
+    engine: "qemu",
+    topology,
     acceleration,
     pid: child.pid,
     console: console.lines,
+    consoleBytes: console.bytes,
+    type: (bytes) => Effect.raceFirst(send(child.socket(fd.console), bytes), ended),
+    resize: (size) => Effect.raceFirst(send(child.socket(fd.report), resizeLine(size)), ended),
     consoleTail: Effect.sync(() => console.tail),
     awaitLine: (pattern) => Effect.orElse(firstLine(console, pattern), () => ended),
     awaitReady: Fiber.join(ready),
     awaitExit: child.exit,
-    freeze: makeFreeze(qmp, { name: RAM, size, windows, windowBytes: WINDOW }, ended, freezeTimeout)
+    ended,
+    memory: makeMemory(qmp, ram, ended),
+    freeze: makeFreeze(qmp, ram, ended, freezeTimeout)
   }
   return vm
 })
 
-/** Longest wait for the end of the script's output once its report is there: a kernel message may have torn the line. */
-const LAST_WORDS_SECONDS = 5
-
-/**
- * The exit status of the init's script, or how the guest failed to give one. The report overtakes what the serial console
- * has still to send, so wait for the console's last words too: then a frozen guest's console is complete.
- */
-const reported = <E>(report: Console, console: Console, ended: Effect.Effect<never, E>) =>
-  Effect.raceFirst(
-    firstLine(report, exitReport).pipe(
-      Effect.tap(Effect.timeoutOption(Effect.option(firstLine(console, lastWords)), `${LAST_WORDS_SECONDS} seconds`)),
-      Effect.map((line) => Number(exitReport.exec(line)?.[1])),
-      Effect.orElse(() => ended)
-    ),
-    firstLine(console, panic).pipe(
-      Effect.orElse(() => Effect.never),
-      Effect.flatMap((line) => new GuestPanicked({ line }))
-    )
-  )
-
-/** kernel/panic.c `vpanic`, v6.12; behind the time and, where configured, the caller. */
-const panic = /^(\[[^\]]*\]\s*)*Kernel panic - not syncing/
-
-const firstLine = (console: Console, pattern: RegExp) =>
-  Effect.flatten(Stream.runHead(Stream.filter(console.lines, (line) => line.search(pattern) >= 0)))
-
 const listen = (socket: Socket, also?: (bytes: Uint8Array) => void): Console => {
   const console = new Console()
+  console.onRoom = () => {
+    if (socket.isPaused() && !console.full) socket.resume()
+  }
   socket.on("close", () => console.end()).on("data", (bytes: Buffer) => {
-    console.push(bytes)
     also?.(bytes)
+    console.push(bytes)
+    if (console.full) socket.pause()
   })
   return console
 }
 
-/** Appends to `spec.consoleFile`; a full disk ends the file, not the VM, and is said when the VM ends. */
-const keepConsole = (
-  spec: VmSpec
-): Effect.Effect<((bytes: Uint8Array) => void) | undefined, VmBootError, Scope.Scope> =>
-  Effect.gen(function*() {
-    const path = spec.consoleFile
-    if (path === undefined) return undefined
-    let trouble: unknown
-    const file = yield* Effect.acquireRelease(
-      Effect.try({
-        try: () => openSync(path, "w"),
-        catch: (error) =>
-          new VmBootError({
-            subject: spec.kernel,
-            why: `its console cannot be kept in ${path}: ${
-              error instanceof Error && "code" in error ? error.code : error
-            }`,
-            mend: "give --console a file that can be written"
-          })
-      }),
-      (file) =>
-        Effect.suspend(() => {
-          closeSync(file)
-          return trouble === undefined ? Effect.void : Effect.logWarning(`${path} is incomplete: ${String(trouble)}`)
-        })
-    )
-    return (bytes) => {
-      if (trouble !== undefined) return
-      try {
-        writeWhole(file, bytes)
-      } catch (error) {
-        trouble = error
-      }
-    }
+/** Sends bytes to a serial port; waits while the guest does not read. */
+const send = (socket: Socket, bytes: Uint8Array): Effect.Effect<void> =>
+  Effect.async((resume) => {
+    // a socket that has ended does not answer: the VM's end does
+    socket.write(bytes, (error) => error ? undefined : resume(Effect.void))
   })
-
-const writeWhole = (file: number, bytes: Uint8Array): void => {
-  for (let done = 0; done < bytes.length;) done += writeSync(file, bytes, done)
-}

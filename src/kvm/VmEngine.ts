@@ -4,28 +4,36 @@ import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import type { HostLacks } from "../core/Errors.ts"
+import type { FormatError, HostLacks } from "../core/Errors.ts"
 import type { GuestMemory } from "../memory/GuestMemory.ts"
 import type { VcpuRegisters } from "./native/Registers.ts"
 import type { VmDied } from "./native/VmDied.ts"
+import type { Topology, TopologySpec } from "./Topology.ts"
 
 /** What to boot. Left out, each setting is the default said beside it. */
 export interface VmSpec {
-  /** Path of a bzImage. */
+  /** Path of a bzImage, or (native engine only) of an ELF vmlinux. */
   readonly kernel: string
   /** A cpio archive, packed or not; `makeInitramfs` makes one whose init reports to `awaitReady`. */
   readonly initramfs: Uint8Array
   /** RAM in MiB; 512. */
   readonly memoryMib?: number | undefined
-  /** CPUs of the guest; 1. */
+  /** CPUs of the guest; 1. They share one LLC. */
   readonly cpus?: number | undefined
+  /** NUMA nodes, LLCs, cores and threads, where `cpus` does not say enough. */
+  readonly topology?: TopologySpec | undefined
   /** Words to add to the kernel's command line. */
   readonly cmdline?: string | undefined
+  /**
+   * Disk images, which a kernel with virtio's drivers built in has as /dev/vda, /dev/vdb and so on: raw files of whole
+   * sectors of 512 bytes, each of one VM at a time if it is written.
+   */
+  readonly disks?: ReadonlyArray<{ readonly path: string; readonly readOnly?: boolean | undefined }> | undefined
   /** How long from the boot's start `awaitReady` waits; 60 seconds. */
   readonly timeout?: Duration.DurationInput | undefined
   /** A file that gets every byte of the console as it arrives; what it held is lost. */
   readonly consoleFile?: string | undefined
-  /** QEMU's `-cpu`; `max`. `max,-la57` has no 5-level paging. */
+  /** QEMU's `-cpu`; `max`. `max,-la57` has no 5-level paging. Asks for the QEMU engine: the native one passes the host's CPU on. */
   readonly cpuModel?: string | undefined
 }
 
@@ -35,25 +43,37 @@ export interface Acceleration {
   readonly why: string
 }
 
-export interface Topology {
-  readonly cpus: number
-  readonly memoryMib: number
-}
-
 /** How a VM came to its end: the exit status of its process or the signal that ended it. */
 export interface VmExit {
   readonly status: number | undefined
   readonly signal: string | undefined
 }
 
+/** A terminal's size in characters, both above 0. */
+export interface ConsoleSize {
+  readonly rows: number
+  readonly columns: number
+}
+
 /** A running guest; its scope ends it. */
 export interface Vm {
+  /** What it runs on: a QEMU process, or this process itself on /dev/kvm. */
+  readonly engine: "qemu" | "kvm"
   readonly topology: Topology
   readonly acceleration: Acceleration
   /** The host's process that is the VM. */
   readonly pid: number
   /** The console's lines from the start (the newest 1 MiB of them) until the VM ends, for any number of readers. */
   readonly console: Stream.Stream<string>
+  /**
+   * The same as bytes, as they come, for a terminal: from the start, or the newest 1 MiB of it. While this is run, a
+   * guest that writes faster than it is read waits, so that nothing is lost.
+   */
+  readonly consoleBytes: Stream.Stream<Uint8Array>
+  /** Type at the console; waits while the guest does not read. */
+  readonly type: (bytes: Uint8Array) => Effect.Effect<void, GuestPanicked | GuestExited | VmDied>
+  /** Tell the guest how large the console's terminal is now; the init of a `shell` initramfs hears it. */
+  readonly resize: (size: ConsoleSize) => Effect.Effect<void, GuestPanicked | GuestExited | VmDied>
   /** The lines that `console` would start with now. */
   readonly consoleTail: Effect.Effect<ReadonlyArray<string>>
   /** The first console line, past or to come, that matches. */
@@ -62,6 +82,13 @@ export interface Vm {
   readonly awaitReady: Effect.Effect<number, GuestPanicked | GuestExited | VmDied | NotReady>
   /** Waits for the VM's end, of whatever kind. */
   readonly awaitExit: Effect.Effect<VmExit>
+  /** As `awaitExit`, and says how the guest came to its end; one that switched itself off has `GuestExited`. */
+  readonly ended: Effect.Effect<never, GuestPanicked | GuestExited | VmDied>
+  /**
+   * Its memory while it runs: what is read may be torn, and change from one read to the next. Borrowed from the VM's
+   * mapping: touched after the VM's scope has closed, it is a segmentation fault.
+   */
+  readonly memory: Effect.Effect<GuestMemory, FormatError | GuestPanicked | GuestExited | VmDied>
   /**
    * Stop every CPU until the scope closes. May be nested and shared: the guest moves on when the last scope has closed.
    * When it fails, the guest was let go again.
@@ -147,7 +174,7 @@ export class FreezeTimeout extends Schema.TaggedError<FreezeTimeout>("ktstr/Free
 const lastSaid = (line: string | undefined) =>
   line === undefined ? "its console said nothing" : `its console last said ${JSON.stringify(line.slice(0, 200))}`
 
-/** Something that can boot a kernel. `Qemu.ts` has a layer for it. */
+/** Something that can boot a kernel. `Engine.ts` has a layer that finds the best that works here. */
 export class VmEngine extends Context.Tag("ktstr/kvm/VmEngine")<VmEngine, {
   readonly boot: (spec: VmSpec) => Effect.Effect<Vm, VmBootError | HostLacks, Scope.Scope>
 }>() {}

@@ -1,15 +1,27 @@
+export * as Engine from "./Engine.ts"
 export { IncludeError } from "./HostFiles.ts"
+export type { InitSpec, ShellTerminal } from "./Init.ts"
 export { type InitramfsSpec, makeInitramfs } from "./Initramfs.ts"
 export { type KvmVerdict, probeKvm } from "./KvmProbe.ts"
 export * as Qemu from "./Qemu.ts"
 export {
+  type MemorySideCache,
+  type NodeMemory,
+  type NumaNode,
+  parseTopology,
+  type Topology,
+  TopologyError,
+  type TopologySpec
+} from "./Topology.ts"
+export {
   type Acceleration,
+  type ConsoleSize,
   FreezeTimeout,
+  type FrozenVcpu,
   type FrozenVm,
   GuestExited,
   GuestPanicked,
   NotReady,
-  type Topology,
   type Vm,
   VmBootError,
   VmEngine,

@@ -32,6 +32,8 @@ export class Kallsyms implements Symbols {
   /** Where a name's tokens start in the names, and the length of its text with the type letter; 0 for one too long. */
   readonly #starts: Uint32Array
   readonly #lengths: Uint16Array
+  /** By a name that was asked for, its symbol's index, or -1. */
+  readonly #indices = new Map<string, number>()
   /** Index of the first symbol that is not a per-CPU offset. */
   readonly #firstRelative: number
 
@@ -139,7 +141,8 @@ export class Kallsyms implements Symbols {
   }
 
   address(name: string): bigint | undefined {
-    const i = this.#find(name)
+    const i = this.#indices.get(name) ?? this.#find(name)
+    this.#indices.set(name, i)
     return i < 0 ? undefined : this.#address(i)
   }
 

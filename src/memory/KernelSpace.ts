@@ -37,8 +37,8 @@ export class KernelSpace {
   readonly memory: GuestMemory
   readonly #directBase: number
   readonly #directPages: number
-  readonly #keys = new Float64Array(SLOTS).fill(-1)
-  readonly #values = new Float64Array(SLOTS)
+  /** Of each slot the page and its physical address, side by side: one line of the CPU's cache. */
+  readonly #known = new Float64Array(SLOTS * 2).fill(-1)
   #scratch = new Uint8Array(4096)
   #scratchView = new DataView(this.#scratch.buffer)
   #faultPage = 0
@@ -54,7 +54,12 @@ export class KernelSpace {
 
   /** Forget all translations. */
   flush(): void {
-    this.#keys.fill(-1)
+    this.#known.fill(-1)
+  }
+
+  /** Is a page one of those that map all physical memory, side by side? */
+  isDirect(page: number): boolean {
+    return page >= this.#directBase && page < this.#directBase + this.#directPages
   }
 
   /** Physical byte address of a page, `NOT_PRESENT` or `OUT_OF_MEMORY`. */
@@ -63,12 +68,12 @@ export class KernelSpace {
     if (direct >= 0 && direct < this.#directPages) {
       return this.memory.seek(direct * 4096, 1) ? direct * 4096 : OUT_OF_MEMORY
     }
-    const slot = page & (SLOTS - 1)
-    if (this.#keys[slot] === page) return this.#values[slot]
+    const slot = (page & (SLOTS - 1)) * 2
+    if (this.#known[slot] === page) return this.#known[slot + 1]
     const mapped = this.table.walk(page)
     const pa = mapped < 0 || this.memory.seek(mapped, 1) ? mapped : OUT_OF_MEMORY
-    this.#keys[slot] = page
-    this.#values[slot] = pa
+    this.#known[slot] = page
+    this.#known[slot + 1] = pa
     return pa
   }
 

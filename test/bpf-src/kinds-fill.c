@@ -1,23 +1,12 @@
 // Runs as root in the guest: fills the maps that only a process can fill, with sockets, cgroups, programs, events and
 // memory of its own, by plain bpf(2). Prints as JSON what it put in, one object by map name, and stays (in a child) so
 // that all of it lives on. Arguments: the directories of kinds.bpf.o's pinned programs and maps.
-#define _GNU_SOURCE
+#include "fill.h"
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/bpf.h>
 #include <linux/perf_event.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #define ARENA 33 // enum bpf_map_type of v6.9
 #define CGRP_STORAGE 32 // of v6.2
@@ -29,66 +18,6 @@ struct owned {
 	char text[8];
 };
 
-static const char *programs, *maps;
-static int first = 1;
-
-static void fail(const char *what)
-{
-	fprintf(stderr, "kinds-fill: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static long must(long result, const char *what)
-{
-	if (result < 0)
-		fail(what);
-	return result;
-}
-
-static long bpf(int command, union bpf_attr *attr)
-{
-	return syscall(SYS_bpf, command, attr, sizeof(*attr));
-}
-
-static int pinned(const char *directory, const char *name)
-{
-	char path[256];
-	union bpf_attr attr = {};
-
-	snprintf(path, sizeof(path), "%s/%s", directory, name);
-	attr.pathname = (uintptr_t)path;
-	return must(bpf(BPF_OBJ_GET, &attr), path);
-}
-
-static int create(const char *name, int type, int key, int value, int entries, int flags, uint64_t extra)
-{
-	union bpf_attr attr = {};
-
-	attr.map_type = type;
-	attr.key_size = key;
-	attr.value_size = value;
-	attr.max_entries = entries;
-	attr.map_flags = flags;
-	attr.map_extra = extra;
-	strcpy(attr.map_name, name);
-	return bpf(BPF_MAP_CREATE, &attr);
-}
-
-static void update(int map, const void *key, const void *value, const char *what)
-{
-	union bpf_attr attr = {};
-
-	attr.map_fd = map;
-	attr.key = (uintptr_t)key;
-	attr.value = (uintptr_t)value;
-	must(bpf(BPF_MAP_UPDATE_ELEM, &attr), what);
-}
-
-static void put(int map, uint32_t key, uint32_t value, const char *what)
-{
-	update(map, &key, &value, what);
-}
-
 static void pop(int map, void *value)
 {
 	union bpf_attr attr = {};
@@ -96,53 +25,6 @@ static void pop(int map, void *value)
 	attr.map_fd = map;
 	attr.value = (uintptr_t)value;
 	must(bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &attr), "pop");
-}
-
-static int run(const char *name)
-{
-	static char packet[64];
-	union bpf_attr attr = {};
-
-	attr.test.prog_fd = pinned(programs, name);
-	if (!strstr(name, "_stack")) { // those get no packet
-		attr.test.data_in = (uintptr_t)packet;
-		attr.test.data_size_in = sizeof(packet);
-	}
-	must(bpf(BPF_PROG_TEST_RUN, &attr), name);
-	close(attr.test.prog_fd);
-	return attr.test.retval;
-}
-
-static uint32_t program_id(int program)
-{
-	struct bpf_prog_info info = {};
-	union bpf_attr attr = {};
-
-	attr.info.bpf_fd = program;
-	attr.info.info = (uintptr_t)&info;
-	attr.info.info_len = sizeof(info);
-	must(bpf(BPF_OBJ_GET_INFO_BY_FD, &attr), "program info");
-	return info.id;
-}
-
-/** Begin what is expected of a map: `"name": ` and JSON. */
-static void expect(const char *name, const char *format, ...)
-{
-	va_list list;
-
-	printf("%s\n\"%s\": ", first ? "{" : ",", name);
-	first = 0;
-	va_start(list, format);
-	vprintf(format, list);
-	va_end(list);
-}
-
-static uint64_t inode_of(int fd)
-{
-	struct stat stat;
-
-	must(fstat(fd, &stat), "fstat");
-	return stat.st_ino;
 }
 
 /** A UDP socket on a loopback address, and its description. */
@@ -444,7 +326,7 @@ static void objects(void)
 	for (int cpu = 0; cpu < 64; cpu++)
 		each[cpu] = (struct owned){ 100 + cpu, "percpu" };
 	update(pinned(maps, "percpu_storage"), &storage_key, each, "percpu_storage");
-	expect("cgroup_storage", "{\"cgroup\":%lu}", inode_of(inner));
+	expect("cgroup_storage", "{\"cgroup\":%lu,\"path\":\"/outer/inner\"}", inode_of(inner));
 }
 
 /** A child whose task has storage, named so that it is known; it never ends. */

@@ -9,7 +9,7 @@ work=/tmp/capture
 mkdir -p $work
 sysctl -q -w kernel.bpf_stats_enabled=1
 dd if=/dev/zero of=$input bs=64 count=1 2>/dev/null
-mkdir /sys/fs/cgroup/outer /sys/fs/cgroup/outer/inner
+mkdir -p /sys/fs/cgroup/outer/inner
 
 bpftool prog loadall $objects/programs.bpf.o $pins pinmaps $pins-maps
 long=$pins/classifier_with_a_name_that_the_kernel_cuts

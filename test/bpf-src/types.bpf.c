@@ -154,9 +154,8 @@ struct locked {
 	__u32 guarded;
 };
 
-struct timed { // the kernel knows these structs by name; bpf(2) shows zeros in their place
+struct between { // the kernel knows this struct by name; bpf(2) shows zeros in its place
 	__u32 before;
-	struct bpf_timer timer;
 	struct bpf_spin_lock lock;
 	__u32 after;
 };
@@ -180,7 +179,7 @@ struct timed { // the kernel knows these structs by name; bpf(2) shows zeros in 
 MAP(array_struct, BPF_MAP_TYPE_ARRAY, 20, __u32, struct everything);
 MAP(array_odd, BPF_MAP_TYPE_ARRAY, 33, __u32, struct bytes13);
 MAP(array_byte, BPF_MAP_TYPE_ARRAY, 7, __u32, __u8);
-MAP(array_timed, BPF_MAP_TYPE_ARRAY, 2, __u32, struct timed);
+MAP(array_locked, BPF_MAP_TYPE_ARRAY, 2, __u32, struct between);
 MAP(array_wide, BPF_MAP_TYPE_ARRAY, 5, __u32, struct wide);
 MAP(array_reals, BPF_MAP_TYPE_ARRAY, 3, __u32, struct reals);
 MAP_FLAGS(array_mmap, BPF_MAP_TYPE_ARRAY, 600, __u32, struct counter, BPF_F_MMAPABLE);
@@ -456,13 +455,13 @@ static long fill_arrays(__u32 i, void *unused)
 	struct everything *e = bpf_map_lookup_elem(&array_struct, &i);
 	struct wide *w = bpf_map_lookup_elem(&array_wide, &i);
 	struct reals *r = bpf_map_lookup_elem(&array_reals, &i);
-	struct timed *t = bpf_map_lookup_elem(&array_timed, &i);
+	struct between *b = bpf_map_lookup_elem(&array_locked, &i);
 
 	if (e)
 		fill_everything(e, i);
-	if (t) {
-		t->before = i + 1;
-		t->after = i + 2;
+	if (b) {
+		b->before = i + 1;
+		b->after = i + 2;
 	}
 	if (w) {
 		__u64 *words = (__u64 *)w;

@@ -169,6 +169,44 @@ describe("changes", () => {
       ])
     }))
 
+  it("of different boots compare what has the same name, the first with the first, without rates", () => {
+    const bootOf = (document: DumpDocument, boot: string | null): DumpDocument => ({
+      ...document,
+      kernel: { ...document.kernel, boot }
+    })
+    const from = documentOf([
+      { id: 3, name: "x", entries: [{ key: 1, value: 1 }] },
+      { id: 4, name: "twice", entries: [{ key: 1, value: 4 }] },
+      { id: 5, name: "twice", entries: [{ key: 1, value: 5 }] }
+    ], "2026-01-01T00:00:00.000Z")
+    const to = documentOf([
+      { id: 9, name: "twice", entries: [{ key: 1, value: 5 }] },
+      { id: 8, name: "twice", entries: [{ key: 1, value: 4 }] },
+      { id: 3, name: "other", entries: [] },
+      { id: 7, name: "x", entries: [{ key: 1, value: 3 }] }
+    ], "2026-01-01T00:00:02.000Z")
+    const fields = (rate: number | null) => [{ path: "", cpu: null, before: 1, after: 3, delta: 2, rate }]
+    assert.deepStrictEqual(diffOf(bootOf(from, "aa"), bootOf(to, "bb")), [
+      {
+        change: "problem",
+        problem: "the two are of different boots, 6.12 (aa) and 6.12 (bb): ids mean nothing, "
+          + "what has the same name and type is compared"
+      },
+      { change: "mapAdded", id: 3, name: "other", type: "hash" },
+      { change: "entryChanged", id: 7, name: "x", type: "hash", key: 1, fields: fields(null) }
+    ])
+    // Of one boot, or where one side does not say, ids count.
+    for (const [a, b] of [["aa", "aa"], ["aa", null], [null, null]] as const) {
+      const found = diffOf(bootOf(from, a), bootOf(to, b))
+      assert.lengthOf(found.filter(({ change }) => change === "mapRemoved"), 3)
+      assert.lengthOf(found.filter(({ change }) => change === "mapAdded"), 4)
+    }
+    const [changed] = diffOf(bootOf(from, "aa"), {
+      ...bootOf(documentOf([{ id: 3, name: "x", entries: [{ key: 1, value: 3 }] }], "2026-01-01T00:00:02.000Z"), "aa")
+    })
+    assert.deepInclude(changed, { change: "entryChanged", fields: fields(1) })
+  })
+
   it("say what could not be compared", () => {
     const from = documentOf([{ id: 1, entries: [{ key: 1, value: 1 }, { key: 1, value: 2 }] }])
     const broken: DumpDocument = {
@@ -179,7 +217,7 @@ describe("changes", () => {
     assert.deepStrictEqual(
       diffOf(from, broken).flatMap((change) => change.change === "problem" ? [change.problem] : []),
       [
-        "the two are of different boots (6.12, 6.12): ids need not mean the same",
+        "the two are of different boots, 6.12 and 6.12: ids mean nothing, what has the same name and type is compared",
         "map 1 (map1) of the second: bucket 3: 0x1000 is not mapped",
         "map 1 (map1): entries whose key was there before: 1"
       ]

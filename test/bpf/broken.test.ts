@@ -186,6 +186,33 @@ layer(Guest.layer, { timeout: "3 minutes" })("a broken map says what is wrong, a
       })
       assert.match(problem!, /no struct of type 1/)
     }))
+  it.effect("a count or a size that its other copy in the kernel contradicts", () =>
+    Effect.gen(function*() {
+      const claiming = (name: string, field: string, value: bigint) =>
+        Effect.map(
+          reading(name, ({ at, map, write }) => write(map + at("bpf_map", field), value, 4)),
+          ({ consistency, entries, problem }) => {
+            assert.deepStrictEqual([consistency, entries], ["unseen", []])
+            return problem
+          }
+        )
+      assert.strictEqual(
+        yield* claiming("array_byte", "max_entries", 2n ** 24n),
+        "corrupted: 16777216 elements, keys of 4 bytes, values of 1, but room for elements of 8 bytes up to 7"
+      )
+      assert.match(
+        (yield* claiming("plain_hash", "value_size", 2048n)) ?? "",
+        /^corrupted: 8 elements, keys of 5 bytes, values of 2048, but 8 buckets for elements of \d+ bytes$/
+      )
+      assert.strictEqual(
+        yield* claiming("devmap", "value_size", 0xffff_ffffn),
+        "corrupted: 4 elements, keys of 4 bytes, values of 4294967295"
+      )
+      assert.strictEqual(
+        yield* claiming("devmap", "max_entries", 2n ** 24n),
+        "corrupted: 16777216 slots where there is room for 4096"
+      )
+    }))
   it.effect("a type that is newer than its reader", () =>
     Effect.gen(function*() {
       const { consistency, problem } = yield* reading("queue", ({ at, map, write }) => {

@@ -8,7 +8,9 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Runtime from "effect/Runtime"
-import { execFileSync } from "node:child_process"
+import * as TestClock from "effect/TestClock"
+import { execFileSync, spawnSync } from "node:child_process"
+import { randomUUID } from "node:crypto"
 import {
   chmodSync,
   chownSync,
@@ -214,6 +216,30 @@ layer(Live)("a sidecar", (it) => {
       assert.match(warnings[0], /vmlinux\.btf cannot be written: .*permission denied.*; the next load extracts/)
       assert.deepStrictEqual(readdirSync(entry), ["vmlinux"])
       chmodSync(entry, 0o755)
+    }))
+
+  it.scoped("sweeps away what killed writers left, and nothing that somebody still writes", () =>
+    Effect.gen(function*() {
+      const { entry, outside, root, sidecar, vmlinux } = yield* places
+      writeFileSync(vmlinux, linked(outside, blob("one"), "sha1"))
+      const { pid: gone } = spawnSync("true")
+      const hours = (ago: number) => Date.now() / 1000 - ago * 3600
+      const left = (path: string, ago: number): string => {
+        writeFileSync(path, "half")
+        utimesSync(path, hours(ago), hours(ago))
+        return path
+      }
+      const temporary = (pid: number, of = sidecar): string => `${of}.${pid}.${randomUUID()}.tmp`
+      left(temporary(gone), 0)
+      left(temporary(process.pid), 2)
+      const kept = [
+        left(temporary(process.pid), 0.5),
+        left(temporary(gone, join(entry, "another.btf")), 2),
+        left(`${sidecar}.notes.tmp`, 2)
+      ]
+      yield* TestClock.setTime(Date.now())
+      assert.deepStrictEqual((yield* loaded(vmlinux, root)).warnings, [])
+      assert.sameMembers(readdirSync(entry).map((name) => join(entry, name)), [vmlinux, sidecar, ...kept])
     }))
 
   it.scoped(

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { probeKvm } from "../../src/kvm/KvmProbe.ts"
 import { findProgram } from "../../src/kvm/Programs.ts"
 import { complaints, ktstr, place, processesWith, type RunOptions, until } from "../support/cli.ts"
 import { kernelImage } from "../support/kernels.ts"
@@ -12,7 +13,8 @@ const dump = (args: ReadonlyArray<string>, options: (mark: string) => RunOptions
     const kernel = yield* kernelImage("6.12")
     const { cwd, env, leftovers, mark } = yield* place
     const { env: more, ...rest } = options(mark)
-    const all = ["dump", "--json", "--kernel", kernel, "--memory-mib", "192", ...args]
+    const engine = args.includes("--engine") ? [] : ["--engine", "qemu"] // whatever else this host has
+    const all = ["dump", "--json", "--kernel", kernel, "--memory-mib", "192", ...engine, ...args]
     const cmdline = args.includes("--cmdline") ? [] : ["--cmdline", mark]
     const ran = yield* ktstr([...all, ...cmdline], { cwd, env: { ...env, ...more }, ...rest })
     // the kernel reaps a killed QEMU a moment after us
@@ -105,6 +107,26 @@ describe("a host that lacks a program", () => {
   }
 })
 
+describe("--engine kvm", () => {
+  it.effect(
+    "boots where the probe guest ran on hardware; elsewhere it is refused, with why, exit code 3",
+    () =>
+      Effect.gen(function*() {
+        const verdict = yield* probeKvm
+        const ran = yield* dump(["--engine", "kvm"])
+        if (verdict.kind === "hardware") {
+          assert.deepStrictEqual([complaints(ran), ran.code], [[], 0])
+          assert.strictEqual(JSON.parse(ran.stdout).source.engine, "kvm")
+        } else {
+          const [line, ...more] = complaints(ran)
+          assert.match(line, /^ktstr: the kvm engine: \/dev\/kvm.*; leave --engine out, or give --engine qemu: .*$/)
+          assert.deepStrictEqual([ran.code, ran.stdout, more], [3, "", []])
+        }
+      }),
+    60_000
+  )
+})
+
 describe("an interruption leaves nothing behind", () => {
   /** Send a signal some time after the moment. */
   const at =
@@ -181,6 +203,8 @@ describe("a guest that works", () => {
           ]
         )
         assert.deepStrictEqual([source.kind, source.kernel, freeze.cpus, ran.code], ["vm", kernel, 1, 0])
+        const hardware = (yield* probeKvm).kind === "hardware"
+        assert.strictEqual(source.engine, hardware ? "kvm" : "qemu (emulation)", "what auto takes")
         assert.deepStrictEqual(leftovers().sort(), ["console", "in"])
         rmSync(join(cwd, "console"))
       }),

@@ -1,3 +1,4 @@
+import * as NodeContext from "@effect/platform-node/NodeContext"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { execFileSync } from "node:child_process"
@@ -5,6 +6,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "nod
 import { join } from "node:path"
 import { refused } from "../bpf/live/support.ts"
 import { complaints, ktstr, place } from "../support/cli.ts"
+import { compileBpf, scratch } from "../support/guest.ts"
 import { guestImage } from "../support/image.ts"
 
 const bpftool = (...args: ReadonlyArray<string>) => execFileSync("bpftool", args).toString()
@@ -74,7 +76,9 @@ describe("programs, links and differences of an image", () => {
   const usage: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
     [["dump", "--live", "--image", "x"], /--image does not go with --live/],
     [["maps", "list", "--live", "--cpus", "2"], /--cpus does not go with --live/],
-    [["progs", "list", "--live"], /this reads frozen kernels: give --kernel or --image, not --live/],
+    [["progs", "list", "--live", "--image", "x"], /--image does not go with --live/],
+    [["links", "--live", "--cpus", "2"], /--cpus does not go with --live/],
+    [["maps", "write", "--live", "--racy", "--map", "x", "--key", "1", "=2"], /--racy goes with --kernel/],
     [["maps", "write", "--image", "x", "a=1"], /this needs a VM that goes on: give --kernel/],
     [["maps", "write", "--kernel", "x", "nothing"], /"nothing" sets nothing: write VARIABLE\.PATH=VALUE/],
     [["watch"], /say what to watch: --live, the maps of this host, or --kernel/],
@@ -127,6 +131,28 @@ describe("a VM's maps", () => {
       const changes = records.filter((each) => each.change === "entryChanged")
       assert.isAtLeast(changes.length, 3)
       for (const { fields, key, name } of changes) assert.deepStrictEqual([name, key, fields.length], ["counter", 0, 1])
+      assert.deepStrictEqual(leftovers(), [])
+    }), 120_000)
+
+  it.scopedLive("are written while it runs, without a freeze", () =>
+    Effect.gen(function*() {
+      const { cwd, env, leftovers, mark } = yield* place
+      const script = `
+        bpftool map create /sys/fs/bpf/poked type array key 4 value 4 entries 3 name poked
+        (while :; do echo "SEEN $(bpftool -j map lookup pinned /sys/fs/bpf/poked key 1 0 0 0)"; sleep 0.2; done) &`
+      const cache = { KTSTR_CACHE_DIR: process.env["KTSTR_CACHE_DIR"], HOME: process.env["HOME"] }
+      const machine = ["--kernel", "debian:6.12-cloud", "--include", "/usr/sbin/bpftool", "--cmdline", mark]
+      const write = ["--map", "poked", "--key", "1", "--until", "SEEN.*0x2a", "=2a000000", "--json"]
+      const ran = yield* ktstr(["maps", "write", ...machine, "--exec", script, "--racy", ...write], {
+        cwd,
+        env: { ...env, ...cache }
+      })
+      assert.deepStrictEqual([ran.code, complaints(ran)], [0, []], ran.stderr)
+      const { consistency, line, written } = JSON.parse(ran.stdout)
+      assert.deepStrictEqual([consistency, written.length], ["racing", 1])
+      assert.deepInclude(written[0], { mapName: "poked", path: "", cpu: null, before: "00000000", after: "2a000000" })
+      assert.match(line, /^SEEN .*"value":\["0x2a","0x00","0x00","0x00"\]/)
+      assert.notMatch(ran.stderr, /freeze/)
       assert.deepStrictEqual(leftovers(), [])
     }), 120_000)
 })
@@ -234,5 +260,75 @@ describe.skipIf(refused !== undefined)(
         assert.strictEqual(changes[0].record, "tick")
         assert.isTrue(changes.some((each) => each.change === "entryChanged" && each.key === "01000000"))
       }), 60_000)
+
+    it.scopedLive("are inside a map of maps, and shown with it when asked for", () =>
+      Effect.gen(function*() {
+        const inner = yield* made
+        const outer = yield* Effect.acquireRelease(
+          Effect.sync(() => {
+            const name = `kto_${process.pid}`
+            const pin = `/sys/fs/bpf/${name}`
+            const type = ["type", "hash_of_maps", "key", "4", "value", "4", "entries", "2", "name", name]
+            bpftool("map", "create", pin, ...type, "inner_map", "pinned", inner.pin)
+            bpftool("map", "update", "pinned", pin, "key", ...bytes(7, 4), "value", "pinned", inner.pin)
+            return { name, pin }
+          }),
+          ({ pin }) => Effect.sync(() => rmSync(pin))
+        )
+        const show = (...args: ReadonlyArray<string>) => ktstr(["maps", "show", outer.name, "--live", ...args])
+        const entry = (ran: { readonly stdout: string }) => JSON.parse(ran.stdout).maps[0].entries[0]
+        const { key, value } = entry(yield* show("--inner", "--json"))
+        const alone = JSON.parse((yield* ktstr(["maps", "show", inner.name, "--live", "--json"])).stdout).maps[0]
+        assert.deepStrictEqual(key, "07000000")
+        assert.deepStrictEqual(value, {
+          id: alone.id,
+          name: inner.name,
+          type: "hash",
+          entries: alone.entries,
+          truncated: false,
+          problem: null
+        })
+        assert.lengthOf(value.entries, 40)
+        assert.deepStrictEqual(entry(yield* show("--json")).value, { id: alone.id, name: inner.name, type: "hash" })
+        const text = yield* show("--inner", "--limit", "3")
+        assert.match(
+          text.stdout,
+          new RegExp(`^  \\{ 07 00 00 00 \\}: #${alone.id} ${inner.name}  hash\\n      \\{`, "m")
+        )
+        assert.include(text.stdout, "      only the first 3 are shown")
+      }))
+
+    it.scopedLive("have programs and links, listed as bpftool lists them", () =>
+      Effect.gen(function*() {
+        const directory = yield* Effect.provide(scratch, NodeContext.layer)
+        const [object] = yield* compileBpf(directory, "diff")
+        const pins = yield* Effect.acquireRelease(
+          Effect.sync(() => {
+            const pins = `/sys/fs/bpf/ktp_${process.pid}`
+            bpftool("prog", "loadall", object, pins)
+            return pins
+          }),
+          (pins) => Effect.sync(() => execFileSync("rm", ["-r", pins]))
+        )
+        const theirs = JSON.parse(bpftool("-j", "prog", "show", "pinned", `${pins}/step`))
+        const ran = yield* ktstr(["progs", "show", String(theirs.id), "--live", "--json"])
+        assert.deepStrictEqual([ran.code, complaints(ran)], [0, []])
+        const { programs: [ours], source } = JSON.parse(ran.stdout)
+        assert.deepStrictEqual(source, { kind: "live" })
+        assert.deepStrictEqual(
+          [ours.id, ours.name, ours.type, ours.tag, ours.uid, ours.mapIds, ours.btfId],
+          [theirs.id, theirs.name, theirs.type, theirs.tag, theirs.uid, theirs.map_ids, theirs.btf_id]
+        )
+        assert.deepStrictEqual(
+          [ours.instructions * 8, ours.jitedBytes, ours.problem],
+          [theirs.bytes_xlated, theirs.bytes_jited, null]
+        )
+        const listed = JSON.parse((yield* ktstr(["progs", "list", "--live", "--json"])).stdout)
+        const ids = (list: ReadonlyArray<{ readonly id: number }>) => list.map(({ id }) => id)
+        assert.deepStrictEqual(ids(listed.programs), ids(JSON.parse(bpftool("-j", "prog", "list"))))
+        const links = JSON.parse((yield* ktstr(["links", "--live", "--json"])).stdout)
+        assert.deepStrictEqual(ids(links.links), ids(JSON.parse(bpftool("-j", "link", "list"))))
+        assert.match(links.problems.join(), /^what is attached without a link is not listed/)
+      }))
   }
 )

@@ -6,6 +6,7 @@ import { closeSync, mkdirSync, openSync, symlinkSync, writeFileSync } from "node
 import { join } from "node:path"
 import { DoctorReport } from "../../src/cli/doctor.ts"
 import { visible, visibleLine } from "../../src/cli/visible.ts"
+import { probeKvm } from "../../src/kvm/KvmProbe.ts"
 import { findProgram } from "../../src/kvm/Programs.ts"
 import { complaints, ktstr, place } from "../support/cli.ts"
 
@@ -15,7 +16,7 @@ const ESC = "\x1b"
 const wrong: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
   [
     ["dmup"],
-    /Invalid subcommand for ktstr - use one of 'dump', 'maps', 'progs', 'links', 'diff', 'watch', 'kernel', 'btf', 'doctor'/
+    /Invalid subcommand for ktstr - use one of 'dump', 'maps', 'progs', 'links', 'diff', 'watch', 'vm', 'kernel', 'btf', 'doctor'/
   ],
   [["maps", "lst"], /Invalid subcommand/],
   [["--image", "x"], /Invalid subcommand/],
@@ -31,13 +32,18 @@ const wrong: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
   [["dump", "--memory-mib", "1.5"], /'1.5' is not a integer/],
   [["dump", "--limit", "-1"], /--limit wants a whole number, 0 or more/],
   [["dump", "--limit", "99999999999999999999"], /is not a integer/],
-  [["dump", "--engine", "bochs"], /Expected one of the following cases: auto, qemu/],
+  [["dump", "--engine", "bochs"], /Expected one of the following cases: auto, kvm, qemu/],
   [["dump", "--image", "x", "--kernel", "y"], /give --kernel, which boots one, or --image/],
   [["dump", "--image", "x", "--exec-file", "y"], /--exec-file goes with --kernel, not with --image/],
   [["dump", "--image", "x", "--cpus", "1"], /--cpus goes with --kernel/],
   [["dump", "--kernel", "x", "--vmlinux", "y"], /--vmlinux goes with --image/],
   [["dump", "--kernel", "x", "--exec", "y", "--exec-file", "z"], /give --exec or --exec-file, not both/],
   [["dump", "--image", "x", "--json", "--ndjson"], /give --json or --ndjson, not both/],
+  [["vm", "boot"], /Invalid subcommand/],
+  [["vm", "run"], /say which kernel to boot: --kernel ID, or KTSTR_KERNEL/],
+  [["vm", "run", "--kernel", "x", "--exec", "y", "--exec-file", "z"], /give --exec or --exec-file, not both/],
+  [["vm", "run", "--kernel", "x", "--image", "y"], /'--image'/],
+  [["vm", "shell", "--kernel", "x", "--exec", "y"], /'--exec'/],
   [["dump", `${ESC}[31mred`], /unknown argument: 'red'/]
 ]
 
@@ -64,9 +70,20 @@ describe("visible", () => {
 describe("what needs no kernel", () => {
   for (
     const [args, ...parts] of [
-      [[], "maps list", "maps show", "kernel build", "btf show", "doctor", "--completions sh | bash | fish | zsh"],
+      [
+        [],
+        "maps list",
+        "maps show",
+        "vm shell",
+        "kernel build",
+        "btf show",
+        "doctor",
+        "--completions sh | bash | fish | zsh"
+      ],
       [["dump"], "--memory-mib", "512 if not given", "/include-files/NAME", "--schema"],
       [["maps", "show"], "<map>", "--limit"],
+      [["vm", "run"], "end with their exit status", "--dmesg", "--exec-file"],
+      [["vm", "shell"], "Ctrl-A x", "--topology", "--engine"],
       [["doctor"], "--json"]
     ] as const
   ) {
@@ -132,6 +149,12 @@ describe("ktstr doctor", () => {
       assert.strictEqual(columns.length, rows.length)
       assert.strictEqual(new Set(columns).size, 1, "one column for what was found")
       assert.isTrue(report.canBoot)
+      const hardware = report.checks.some(({ name, state }) => name === "kvm" && state === "ok")
+      assert.strictEqual(report.engine, hardware ? "kvm" : "qemu")
+      assert.match(
+        text.stdout,
+        /^This host can boot guests: --engine auto takes (kvm|qemu, by software emulation), because \/dev\/kvm/m
+      )
       assert.deepStrictEqual([text.code, json.code, text.stderr, json.stderr], [0, 0, "", ""])
       assert.match(report.checks[0].found, /^\/.*qemu-system-x86_64, version \d+\.\d+/)
     }))
@@ -143,15 +166,18 @@ describe("ktstr doctor", () => {
       mkdirSync(PATH)
       symlinkSync(findProgram("setpriv")!, join(PATH, "setpriv"))
       const ran = yield* ktstr(["doctor"], { env: { ...env, PATH } })
-      assert.match(
-        ran.stdout,
-        /^lacking  qemu-system-x86_64  not on the PATH\n +no guest can be booted; --image still works\n/
-      )
+      // who has KVM can do without QEMU
+      const hardware = (yield* probeKvm).kind === "hardware"
+      const qemu = hardware
+        ? /^limited  qemu-system-x86_64  not on the PATH\n +guests are booted on \/dev\/kvm; --engine qemu does not work\n/
+        : /^lacking  qemu-system-x86_64  not on the PATH\n +no guest can be booted; --image still works\n/
+      assert.match(ran.stdout, qemu)
       assert.match(ran.stdout, /^limited  apt-get +not on the PATH\n/m)
+      const lacking = hardware ? "busybox" : "qemu-system-x86_64, busybox"
+      const mend = hardware ? "" : "apt-get install qemu-system-x86 && "
       assert.strictEqual(
         ran.stderr,
-        "ktstr: qemu-system-x86_64, busybox: missing, so no guest can be booted; --image still works; "
-          + "apt-get install qemu-system-x86 && apt-get install busybox-static\n"
+        `ktstr: ${lacking}: missing, so no guest can be booted; --image still works; ${mend}apt-get install busybox-static\n`
       )
       assert.strictEqual(ran.code, 3)
     }))

@@ -1,79 +1,35 @@
-import * as NodeContext from "@effect/platform-node/NodeContext"
 import { assert, describe, it } from "@effect/vitest"
-import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
-import {
-  cpSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  truncateSync,
-  writeFileSync
-} from "node:fs"
+import { cpSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
-import { tmpdir } from "node:os"
 import { basename, join } from "node:path"
 import { debianKernel, fetchDebianKernel, selects } from "../../src/core/DebianKernel.ts"
 import { HostLacks } from "../../src/core/Errors.ts"
 import { readEntry, storeKernel, verifyEntry } from "../../src/core/KernelCache.ts"
 import type { DebianSelector } from "../../src/core/KernelId.ts"
-import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
 import { until } from "../support/cli.ts"
+import { Host, temporary, withVariables } from "./kernelEntries.ts"
+import { processesIn, withVariable } from "./processes.ts"
 import { has, run } from "./samples.ts"
 
-const Live = Layer.merge(NodeContext.layer, NativeKoffi.layer)
 const hasApt = has("apt-get") && has("dpkg")
 const CLOUD: DebianSelector = { _tag: "Series", series: "6.12", flavour: "cloud" }
 
 /** The kernel of a selector from the user's own cache: at most one download, ever. */
-const shared = (selector: DebianSelector) => Effect.provide(debianKernel(selector), Live)
+const shared = (selector: DebianSelector) => Effect.provide(debianKernel(selector), Host)
 
 /** The same with another cache. */
-const inCache = <A, E, R>(root: string, work: Effect.Effect<A, E, R>) =>
-  Effect.withConfigProvider(work, ConfigProvider.fromMap(new Map([["KTSTR_CACHE_DIR", root]])))
+const inCache = (root: string) => withVariables({ KTSTR_CACHE_DIR: root })
 
-const kernel = (root: string, selector: DebianSelector) => Effect.provide(inCache(root, debianKernel(selector)), Live)
+const kernel = (root: string, selector: DebianSelector) => Effect.provide(inCache(root)(debianKernel(selector)), Host)
 
 const messageOf = (root: string, selector: DebianSelector) =>
   Effect.map(Effect.flip(kernel(root, selector)), (error) => error.message)
 
-const temporary = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "ktstr-debian-"))),
-  (path) => Effect.sync(() => rmSync(path, { recursive: true }))
-)
-
-/** Set a variable of this process, which programs that it starts inherit, for the scope's life. */
-const withVariable = (name: string, value: string) =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const before = process.env[name]
-      process.env[name] = value
-      return before
-    }),
-    (before) =>
-      Effect.sync(() => {
-        if (before === undefined) delete process.env[name]
-        else process.env[name] = before
-      })
-  )
-
 const withProxy = (address: string) =>
   Effect.zipRight(withVariable("http_proxy", address), withVariable("https_proxy", address))
-
-/** Processes whose working directory is in `path`. */
-const processesIn = (path: string) =>
-  readdirSync("/proc").filter((pid) => {
-    try {
-      return /^\d+$/.test(pid) && readlinkSync(`/proc/${pid}/cwd`).startsWith(path)
-    } catch {
-      return false // it ended meanwhile
-    }
-  })
 
 describe("which package a selector means", () => {
   const names = [
@@ -173,10 +129,10 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
   it.scoped("that apt has no newer one of is not downloaded again", () =>
     Effect.gen(function*() {
       const root = yield* temporary
-      const { directory, metadata } = yield* Effect.provide(fetchDebianKernel(CLOUD), Live)
+      const { directory, metadata } = yield* Effect.provide(fetchDebianKernel(CLOUD), Host)
       cpSync(directory, join(root, basename(directory)), { recursive: true })
       yield* withProxy("http://127.0.0.1:9")
-      const again = yield* Effect.provide(inCache(root, fetchDebianKernel(CLOUD)), Live)
+      const again = yield* Effect.provide(inCache(root)(fetchDebianKernel(CLOUD)), Host)
       assert.deepStrictEqual(again.metadata, metadata)
       assert.deepStrictEqual(readdirSync(root), [basename(directory)])
     }), 240_000)
@@ -194,7 +150,7 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
               const none = { vmlinux: null, config: null, kconfigHash: null, extraKconfigHash: null }
               return { source, release: `${version}+deb12-cloud-amd64`, image: "vmlinuz", ...none }
             }), { replace: false }),
-          Live
+          Host
         )
       }
       const newest = yield* stored("6.12.20")
@@ -232,13 +188,13 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
           yield* messageOf(root, CLOUD),
           /^cannot download linux-image-6\.12\S+ \S+: E: .*; check the network/
         )
-        const there = yield* Effect.provide(readEntry(root, key), Live)
+        const there = yield* Effect.provide(readEntry(root, key), Host)
         assert.include(there.pipe((entry) => JSON.stringify(entry)), "schema_drift", "what was there is still there")
       }))
       const fetched = yield* kernel(root, { _tag: "Release", release: metadata.release })
       assert.strictEqual(fetched.metadata.image.sha256, sha256)
       assert.strictEqual(
-        (yield* Effect.provide(verifyEntry(root, key), Live)).pipe((entry) => JSON.stringify(entry)).includes("Valid"),
+        (yield* Effect.provide(verifyEntry(root, key), Host)).pipe((entry) => JSON.stringify(entry)).includes("Valid"),
         true
       )
       assert.deepStrictEqual(readdirSync(root).toSorted(), [".locks", key])

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import { createHash } from "node:crypto"
-import { existsSync, readdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { requireBuildTools } from "../../src/core/BuildTools.ts"
 import { extraKconfigHash, kconfigHash, localKey } from "../../src/core/CacheKey.ts"
@@ -15,6 +15,7 @@ import { parseKernelVersion } from "../../src/core/KernelVersion.ts"
 import { sendFile, serve } from "./httpServer.ts"
 import { put, temporary, withVariables } from "./kernelEntries.ts"
 import { BuildHost, commitAll, git, makefile, tarballOf, writeTree } from "./miniKernel.ts"
+import { processesIn, withVariable } from "./processes.ts"
 import { run } from "./samples.ts"
 
 /** Build into the cache `root`; the message of a failure instead of failing. */
@@ -41,30 +42,6 @@ const sections = (file: string): ReadonlyArray<string> =>
 
 /** The words that a mini kernel says about its build. */
 const said = (vmlinux: string) => /said: ([^\0]*)/.exec(readFileSync(vmlinux, "latin1"))?.[1].trim()
-
-const withVariable = (name: string, value: string) =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const before = process.env[name]
-      process.env[name] = value
-      return before
-    }),
-    (before) =>
-      Effect.sync(() => {
-        if (before === undefined) delete process.env[name]
-        else process.env[name] = before
-      })
-  )
-
-/** Processes whose working directory is below `path`. */
-const processesIn = (path: string) =>
-  readdirSync("/proc").filter((pid) => {
-    try {
-      return /^\d+$/.test(pid) && readlinkSync(`/proc/${pid}/cwd`).startsWith(path)
-    } catch {
-      return false // it ended meanwhile
-    }
-  })
 
 const cleanTree = (changes: Record<string, string> = {}) =>
   Effect.map(temporary, (scratch) => {

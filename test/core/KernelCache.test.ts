@@ -1,19 +1,12 @@
-import * as NodeContext from "@effect/platform-node/NodeContext"
-import { assert, describe, it, layer } from "@effect/vitest"
+import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import { build } from "esbuild"
-import { type ChildProcess, spawn, spawnSync } from "node:child_process"
-import { once } from "node:events"
 import {
   appendFileSync,
   cpSync,
-  existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -21,66 +14,15 @@ import {
   truncateSync,
   writeFileSync
 } from "node:fs"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { withLock } from "../../src/core/EntryLock.ts"
-import {
-  type CacheEntry,
-  cleanCache,
-  listEntries,
-  readEntry,
-  storeKernel,
-  verifyEntry
-} from "../../src/core/KernelCache.ts"
+import { listEntries, readEntry, storeKernel, verifyEntry } from "../../src/core/KernelCache.ts"
 import { Native } from "../../src/core/Native.ts"
-import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
+import { brief, contents, fault, fill, KEY, store, storeAll, visible } from "./cacheEntries.ts"
+import { Host, temporary } from "./kernelEntries.ts"
 import { run } from "./samples.ts"
 
-const Live = Layer.merge(NodeContext.layer, NativeKoffi.layer)
-
-const temporary = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "ktstr-cache-"))),
-  (path) => Effect.sync(() => rmSync(path, { recursive: true }))
-)
-
-const KEY = "6.99.1-tarball-x86_64-kc0123abcd"
-
-const contents = {
-  source: { kind: "tarball" as const, version: "6.99.1", from: "https://example.org/linux-6.99.1.tar.xz" },
-  release: "6.99.1-test",
-  image: "bzImage",
-  vmlinux: "vmlinux",
-  config: "config",
-  kconfigHash: "0123abcd",
-  extraKconfigHash: null
-}
-
-const fill = (text: string) => (directory: string) =>
-  Effect.sync(() => {
-    for (const name of ["bzImage", "vmlinux", "config"]) writeFileSync(join(directory, name), `${name} ${text}`)
-    return contents
-  })
-
-const store = (root: string, key: string, text: string, replace = true) =>
-  storeKernel(root, key, fill(text), { replace })
-
-/** Store entries one after the other, each at a later time. */
-const storeAll = (root: string, keys: ReadonlyArray<string>) =>
-  Effect.forEach(keys, (key) => Effect.zipLeft(store(root, key, key), Effect.sleep("2 millis")))
-
-const visible = (root: string) => readdirSync(root).filter((name) => name !== ".locks")
-
-/** `key`, or `key: kind`, of each entry. */
-const brief = (entries: ReadonlyArray<CacheEntry>) =>
-  entries.map((entry) => entry._tag === "Valid" ? entry.key : `${entry.key}: ${entry.kind}`)
-
-const fault = (root: string, key: string) =>
-  Effect.map(readEntry(root, key), (entry) => {
-    if (Option.isNone(entry)) return "no entry"
-    return entry.value._tag === "Valid" ? "valid" : `${entry.value.kind}: ${entry.value.why}`
-  })
-
-layer(Live, { excludeTestServices: true })("the cache", (it) => {
+layer(Host, { excludeTestServices: true })("the cache", (it) => {
   it.scoped("stores the files with their sizes and hashes, as sha256sum gives them, and leaves nothing else", () =>
     Effect.gen(function*() {
       const root = join(yield* temporary, "deep/er")
@@ -348,199 +290,4 @@ layer(Live, { excludeTestServices: true })("the cache", (it) => {
       assert.strictEqual((yield* Fiber.join(second)).key, KEY)
       assert.strictEqual(readFileSync(join(root, KEY, "bzImage"), "utf8"), "bzImage two")
     }))
-})
-
-layer(Live, { excludeTestServices: true })("cleanCache", (it) => {
-  const corrupt = (root: string, key: string) => {
-    mkdirSync(join(root, key))
-    writeFileSync(join(root, key, "metadata.json"), "{")
-  }
-
-  it.scoped("removes all, or all but the newest, or the corrupt alone", () =>
-    Effect.gen(function*() {
-      const cases: ReadonlyArray<readonly [Parameters<typeof cleanCache>[1], ReadonlyArray<string>]> = [
-        [{}, []],
-        [{ keep: 0 }, []],
-        [{ keep: 2 }, ["c", "b"]],
-        [{ keep: 9 }, ["c", "b", "a"]],
-        [{ corruptOnly: true }, ["c", "b", "a"]]
-      ]
-      for (const [options, left] of cases) {
-        const root = yield* temporary
-        yield* storeAll(root, ["a", "b", "c"])
-        corrupt(root, "broken")
-        corrupt(root, "drifted")
-        mkdirSync(join(root, ".downloads"))
-        mkdirSync(join(root, ".tmp-left/entry"), { recursive: true })
-        const before = yield* listEntries(root)
-        const cleaned = yield* cleanCache(root, options)
-        assert.deepStrictEqual(brief(cleaned.kept), [...left])
-        assert.deepStrictEqual(cleaned.removed, before.filter((entry) => !left.includes(entry.key)))
-        assert.deepStrictEqual(cleaned.inUse, [])
-        assert.deepStrictEqual(yield* listEntries(root), cleaned.kept)
-        assert.deepStrictEqual(visible(root), [".downloads", ...left.toSorted()])
-      }
-    }))
-
-  it.scoped("skips an entry that somebody has locked, and names him", () =>
-    Effect.gen(function*() {
-      const root = yield* temporary
-      yield* storeAll(root, ["a", "b"])
-      const child = yield* Effect.acquireRelease(
-        Effect.promise(async () => {
-          const child = spawn("flock", [
-            "--no-fork",
-            "--shared",
-            join(root, ".locks/a.lock"),
-            "sh",
-            "-c",
-            "echo locked; exec cat"
-          ])
-          await once(child.stdout, "data")
-          return child
-        }),
-        (child) => killed(child)
-      )
-      const { inUse, kept, removed } = yield* cleanCache(root, {})
-      assert.deepStrictEqual([brief(kept), brief(removed)], [[], ["b"]])
-      assert.deepStrictEqual(inUse.map(({ entry, holder }) => [entry.key, holder]), [["a", `pid ${child.pid} (cat)`]])
-      assert.deepStrictEqual(visible(root), ["a"])
-    }))
-
-  it.scoped("follows no link, and leaves directories alone that are none of its own", () =>
-    Effect.gen(function*() {
-      const [root, outside] = [yield* temporary, yield* temporary]
-      yield* store(outside, KEY, "outside")
-      const { directory } = yield* store(root, "linking", "one")
-      symlinkSync(outside, join(directory, "out"))
-      symlinkSync(join(outside, KEY), join(root, "link"))
-      corrupt(outside, "broken")
-      symlinkSync(join(outside, "broken"), join(root, "broken-link"))
-      mkdirSync(join(root, "Documents"))
-      mkdirSync(join(root, KEY))
-      const { kept, removed } = yield* cleanCache(root, {})
-      assert.deepStrictEqual(
-        brief(removed).toSorted(),
-        [`${KEY}: missing`, "broken-link: truncated", "link", "linking"].toSorted()
-      )
-      assert.deepStrictEqual(brief(kept), ["Documents: missing"])
-      assert.deepStrictEqual(visible(root), ["Documents"])
-      assert.deepStrictEqual(readdirSync(outside).toSorted(), [".locks", KEY, "broken"].toSorted())
-      assert.strictEqual(yield* fault(outside, KEY), "valid")
-    }))
-
-  it.scoped("makes no cache where there is none", () =>
-    Effect.gen(function*() {
-      const root = join(yield* temporary, "none")
-      assert.deepStrictEqual(yield* cleanCache(root, {}), { removed: [], kept: [], inUse: [] })
-      assert.isFalse(existsSync(root))
-    }))
-})
-
-/** The program of storeLoop.ts as one file, and a process that runs it. */
-const program = Effect.tap(
-  Effect.map(temporary, (directory) => join(directory, "storeLoop.cjs")),
-  (outfile) =>
-    Effect.promise(() =>
-      build({
-        entryPoints: [new URL("storeLoop.ts", import.meta.url).pathname],
-        outfile,
-        bundle: true,
-        platform: "node",
-        format: "cjs",
-        external: ["koffi"],
-        logLevel: "error"
-      })
-    )
-)
-
-const modules = new URL("../../node_modules", import.meta.url).pathname
-
-const started = (command: string, args: ReadonlyArray<string>) =>
-  Effect.acquireRelease(
-    Effect.sync(() =>
-      spawn(command, args, { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, NODE_PATH: modules } })
-    ),
-    killed
-  )
-
-const killed = (child: ChildProcess) =>
-  Effect.promise(async () => {
-    if (child.exitCode !== null || child.signalCode !== null) return
-    child.kill("SIGKILL")
-    await once(child, "exit")
-  })
-
-const SEED = Date.now() & 0xffff
-const ROUNDS = 8
-
-describe("processes that store and clean", () => {
-  it.live(
-    `leave a whole entry or none wherever they are killed (delays of seed ${SEED})`,
-    () =>
-      Effect.gen(function*() {
-        const main = yield* program
-        const root = yield* temporary
-        const delays = FastCheck.sample(FastCheck.tuple(FastCheck.nat(60), FastCheck.nat(60)), {
-          numRuns: ROUNDS,
-          seed: SEED
-        })
-        for (const [round, pauses] of delays.entries()) {
-          const children = yield* Effect.forEach(
-            [round % 2 === 0 ? "store" : "clean", "store"],
-            (mode) => started(process.execPath, [main, root, KEY, mode])
-          )
-          yield* Effect.promise(() => Promise.all(children.map((child) => once(child.stdout!, "data"))))
-          for (const [index, child] of children.entries()) {
-            const end = performance.now() + pauses[index]
-            do {
-              const entries = yield* listEntries(root)
-              assert.deepStrictEqual(
-                brief(entries).filter((name) => name !== KEY),
-                [],
-                `seed ${SEED}, round ${round}, alive`
-              )
-            } while (performance.now() < end)
-            assert.isNull(child.exitCode, `seed ${SEED}, round ${round}: it ended by itself`)
-            yield* killed(child)
-          }
-          const entry = Option.getOrUndefined(yield* verifyEntry(root, KEY))
-          if (entry === undefined) {
-            assert.strictEqual(round % 2, 1, `seed ${SEED}, round ${round}: only a clean removes`)
-          } else assert.strictEqual(entry._tag, "Valid", `seed ${SEED}, round ${round}: ${JSON.stringify(entry)}`)
-        }
-        yield* store(root, KEY, "last")
-        assert.deepStrictEqual(visible(root), [KEY], "what the dead left is gone")
-      }).pipe(Effect.scoped, Effect.provide(Live)),
-    120_000
-  )
-
-  const mayMount = spawnSync("unshare", ["--mount", "true"]).status === 0
-  it.live.skipIf(!mayMount)(
-    "replace and clean entries of an overlay's lower layer, which cannot be moved (needs root)",
-    () =>
-      Effect.gen(function*() {
-        const main = yield* program
-        const place = yield* temporary
-        yield* store(join(place, "lower"), KEY, "of the image")
-        yield* store(join(place, "lower"), "other", "of the image")
-        for (const name of ["upper", "work", "cache"]) mkdirSync(join(place, name))
-        const script = `cd "$1" && mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work cache
-        node "$2" "$PWD/cache" ${KEY} store 1 && grep -c "pid " cache/${KEY}/metadata.json && ls cache
-        node "$2" "$PWD/cache" ${KEY} clean 1 && ls cache`
-        const output = run("unshare", [
-          "--mount",
-          "env",
-          `NODE_PATH=${modules}`,
-          "sh",
-          "-ec",
-          script,
-          "sh",
-          place,
-          main
-        ])
-        assert.strictEqual(output.toString(), `stored\n1\n${KEY}\nother\nstored\n`)
-        assert.strictEqual(yield* fault(join(place, "lower"), KEY), "valid")
-      }).pipe(Effect.scoped, Effect.provide(Live))
-  )
 })

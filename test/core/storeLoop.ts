@@ -1,5 +1,5 @@
 /**
- * A program for KernelCache.test.ts, which kills it: `storeLoop ROOT KEY [store|clean] [COUNT]` stores entry KEY again and
+ * A program for KilledStores.test.ts, which kills it: `storeLoop ROOT KEY [store|clean] [COUNT]` stores entry KEY again and
  * again with ever other content (and with `clean` empties the cache in between), and prints a line after each.
  */
 import * as NodeContext from "@effect/platform-node/NodeContext"

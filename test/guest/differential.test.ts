@@ -10,10 +10,7 @@ import { saveImage } from "../../src/memory/SaveImage.ts"
 import { parseEntries, parseMaps, PrintedTypes } from "../support/bpftool.ts"
 import { parseCapture } from "../support/capture.ts"
 import { compileBpf, HostLive, scratch } from "../support/guest.ts"
-import { byKey, comparable, compareEntries, listed } from "./entries.ts"
-
-/** The types of plain keys and values; kinds.test.ts has the others. */
-const KEYED = ["array", "hash", "lru_hash", "percpu_array", "percpu_hash", "lru_percpu_hash", "lpm_trie"]
+import { byKey, comparable, compareEntries, KEYED, listed } from "./entries.ts"
 
 const sources = new URL("../bpf-src/", import.meta.url).pathname
 
@@ -60,7 +57,7 @@ const compareMaps = ({ maps }: Snapshot, printed: ReadonlyMap<string, string>) =
     let compared = 0
     let entries = 0
     for (const [index, info] of items.entries()) {
-      if (!KEYED.includes(info.type)) {
+      if (!KEYED.has(info.type)) {
         yield* Stream.runDrain(maps.entries(info))
         continue
       }

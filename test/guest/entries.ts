@@ -4,6 +4,30 @@ import type { MapEntry } from "../../src/bpf/MapReader.ts"
 import { type RenderedValue, toJson } from "../../src/btf/RenderedValue.ts"
 import { NotPrinted, type PrintedEntry, type PrintedMap } from "../support/bpftool.ts"
 
+/** Types of plain keys and values: bpftool prints them as we do. */
+export const KEYED: ReadonlySet<string> = new Set([
+  "array",
+  "hash",
+  "lru_hash",
+  "percpu_array",
+  "percpu_hash",
+  "lru_percpu_hash",
+  "lpm_trie"
+])
+/** Types of which bpf(2) gives the bytes of ids, indices or cookies. */
+export const BY_BYTES: ReadonlySet<string> = new Set([
+  "cgroup_storage",
+  "percpu_cgroup_storage",
+  "array_of_maps",
+  "hash_of_maps",
+  "prog_array",
+  "devmap",
+  "devmap_hash",
+  "cpumap",
+  "sockhash",
+  "reuseport_sockarray"
+])
+
 export const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")
 export const plain = (value: RenderedValue | undefined) => value === undefined ? null : toJson(value)
 

@@ -11,31 +11,7 @@ import { Members, parseEntries, parseMaps, parsePrinted, type PrintedEntry, Prin
 import { parseCapture } from "../support/capture.ts"
 import { compileBpf, compileKindsFill, HostLive, scratch } from "../support/guest.ts"
 import { needsScx, scx } from "../support/scx.ts"
-import { byKey, comparable, compareEntries, listed } from "./entries.ts"
-
-/** Types of plain keys and values: bpftool prints them as we do. */
-const KEYED = new Set([
-  "array",
-  "hash",
-  "lru_hash",
-  "percpu_array",
-  "percpu_hash",
-  "lru_percpu_hash",
-  "lpm_trie",
-  "cgroup_storage",
-  "percpu_cgroup_storage"
-])
-/** Types of which bpf(2) gives the bytes of ids, indices or cookies; what they stand for is compared with `filled.json`. */
-const BY_BYTES = new Set([
-  "array_of_maps",
-  "hash_of_maps",
-  "prog_array",
-  "devmap",
-  "devmap_hash",
-  "cpumap",
-  "sockhash",
-  "reuseport_sockarray"
-])
+import { BY_BYTES, byKey, comparable, compareEntries, KEYED, listed } from "./entries.ts"
 
 type Entry = ReturnType<typeof comparable>
 
@@ -57,6 +33,7 @@ interface Filled {
   readonly arena?: { readonly at: string; readonly pages: ReadonlyArray<number> }
   readonly prog_array: Readonly<Record<string, number>>
   readonly cgrp_storage?: unknown
+  readonly cgroup_storage: { readonly cgroup: number; readonly path: string }
 }
 const OBJECTS = [
   "perf_events",
@@ -212,7 +189,18 @@ const compareKinds = (options: { readonly kernel: string; readonly ops: "congest
       assert.deepStrictEqual<unknown>(entries, filled[name], name)
     }
     assert.strictEqual(ours.has("cgrp_storage"), filled.cgrp_storage !== undefined)
-    assert.isNotEmpty(ofName("percpu_storage"))
+    for (const name of ["cgroup_storage", "percpu_storage"] as const) {
+      const [{ plain }] = ofName(name)
+      const { cgroup, path } = filled.cgroup_storage
+      assert.deepStrictEqual<unknown>(plain.key, { cgroup_inode_id: cgroup, attach_type: 1, path }, name)
+      const owned = (number: number, text: string) => ({ number, text })
+      const value = "cpus" in plain ? plain.cpus : plain.value
+      assert.deepStrictEqual<unknown>(
+        value,
+        name === "cgroup_storage" ? owned(14, "kept") : [owned(100, "percpu"), owned(101, "percpu")],
+        name
+      )
+    }
 
     const programs = new Map((yield* snapshot.maps.programs).items.map((program) => [program.id, program]))
     for (const [slot, id] of Object.entries(filled.prog_array)) {

@@ -8,6 +8,8 @@ import { Console } from "../../src/kvm/Console.ts"
 
 const bytes = (text: string) => new TextEncoder().encode(text)
 const collect = (console: Console) => Effect.map(Stream.runCollect(console.lines), Chunk.toReadonlyArray)
+const collectBytes = (console: Console) =>
+  Effect.map(Stream.runCollect(console.bytes), (pieces) => Buffer.concat(Chunk.toReadonlyArray(pieces)))
 
 describe("Console", () => {
   it.effect.prop(
@@ -57,6 +59,58 @@ describe("Console", () => {
       assert.isAtMost(kept.length, 21_000)
       assert.strictEqual(kept.at(-1), line(99_999))
       assert.deepStrictEqual(yield* Fiber.join(reader), kept)
+    }))
+
+  it.effect.prop(
+    "gives the same bytes however they come",
+    [FastCheck.array(FastCheck.uint8Array({ maxLength: 300_000 }), { maxLength: 6 })],
+    ([pieces]) =>
+      Effect.gen(function*() {
+        const all = Buffer.concat(pieces)
+        const console = new Console()
+        const early = yield* Effect.fork(collectBytes(console))
+        for (const piece of pieces) {
+          console.push(piece)
+          yield* Effect.yieldNow()
+        }
+        const late = yield* Effect.fork(collectBytes(console))
+        yield* Effect.yieldNow()
+        console.end()
+        console.push(Uint8Array.of(1))
+        assert.isTrue(all.equals(yield* Fiber.join(early)))
+        assert.isTrue(all.subarray(-(2 ** 20)).equals(yield* Fiber.join(late)))
+      }),
+    { fastCheck: { numRuns: 20 } }
+  )
+
+  it.effect("is full while a reader of bytes is far behind, and says when it is not", () =>
+    Effect.gen(function*() {
+      const console = new Console()
+      let room = 0
+      console.onRoom = () => void room++
+      console.push(new Uint8Array(2 ** 20))
+      assert.isFalse(console.full, "nobody reads")
+      const gate = yield* Effect.makeLatch()
+      const first = yield* Effect.makeLatch()
+      const reader = yield* Effect.fork(
+        Stream.runFold(
+          Stream.mapEffect(console.bytes, (bytes) => Effect.as(Effect.zipRight(first.open, gate.await), bytes)),
+          0,
+          (sum, bytes) => sum + bytes.length
+        )
+      )
+      yield* first.await
+      console.push(new Uint8Array(2 ** 19))
+      assert.isFalse(console.full)
+      console.push(new Uint8Array(1))
+      assert.isTrue(console.full)
+      const before = room
+      yield* gate.open
+      yield* Effect.yieldNow()
+      while (console.full) yield* Effect.yieldNow()
+      assert.isAbove(room, before)
+      console.end()
+      assert.strictEqual(yield* Fiber.join(reader), 2 ** 20 + 2 ** 19 + 1)
     }))
 
   it("cuts a line that never ends", () => {

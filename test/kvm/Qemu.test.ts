@@ -95,6 +95,16 @@ layer(Counting.layer, { excludeTestServices: true, timeout: "60 seconds" })("a b
       assert.strictEqual(yield* (yield* Counting).awaitLine(/^zombies/), "zombies 0 of 1")
     }))
 
+  it.effect("is the QEMU engine's, and gives its console as bytes too", () =>
+    Effect.gen(function*() {
+      const vm = yield* Counting
+      assert.strictEqual(vm.engine, "qemu")
+      yield* vm.awaitLine(/^ktstr exit 99$/)
+      const wanted = new TextEncoder().encode((yield* vm.consoleTail)[0])
+      const [first] = Chunk.toReadonlyArray(yield* Stream.runCollect(Stream.take(vm.consoleBytes, 1)))
+      assert.deepStrictEqual(first.slice(0, wanted.length), wanted)
+    }))
+
   it.effect("stands still while frozen, whoever froze it, and goes on when the last has let go", () =>
     Effect.gen(function*() {
       const vm = yield* Counting
@@ -253,7 +263,7 @@ layer(engine, { excludeTestServices: true })("Qemu", (it) => {
       )
       assert.match(yield* why({ cmdline: "x".repeat(2100) }), /: its command line takes 2047 bytes, not 2\d+; shorten/)
       assert.match(yield* why({ cmdline: "a\0b" }), /take the line break out of --cmdline$/)
-      assert.match(yield* why({ cpus: 0 }), /: 0 CPUs and 192 MiB are no machine; give whole numbers, 1 CPU or more$/)
+      assert.match(yield* why({ cpus: 0 }), /: 0 CPUs and 192 MiB are no machine; give whole numbers, 1 to 254 CPUs$/)
       assert.match(
         yield* why({ consoleFile: "/nonexistent/x" }),
         /ENOENT.*; give --console a file that can be written$/
@@ -271,6 +281,57 @@ layer(engine, { excludeTestServices: true })("Qemu", (it) => {
         yield* Fiber.interrupt(fiber)
         assert.deepStrictEqual(yield* held, before)
       }
+    }))
+})
+
+layer(engine, { excludeTestServices: true })("a console", (it) => {
+  it.scoped("is typed at, and shows a prompt before its line is finished", () =>
+    Effect.gen(function*() {
+      const vm = yield* boot("printf 'name? '; read name < /dev/ttyS0; echo \"hello $name\"", { cmdline: "loglevel=1" })
+      yield* vm.consoleBytes.pipe(
+        Stream.decodeText(),
+        Stream.scan("", (text, more) => text + more),
+        Stream.takeUntil((text) => text.endsWith("name? ")),
+        Stream.runDrain
+      )
+      yield* vm.type(new TextEncoder().encode("nobody\n"))
+      yield* vm.awaitLine(/^hello nobody$/)
+      assert.strictEqual(yield* vm.awaitReady, 0)
+    }))
+
+  it.scoped("waits for a reader that is slow, and loses nothing", () =>
+    Effect.gen(function*() {
+      const LINES = 180_000 // 1.2 MB, more than is kept
+      const vm = yield* boot(`seq 1 ${LINES}`, { cmdline: "loglevel=1", timeout: "100 seconds" })
+      const gate = yield* Effect.makeLatch()
+      const reading = yield* Effect.fork(
+        vm.consoleBytes.pipe(
+          Stream.tap(() => gate.await),
+          Stream.decodeText(),
+          Stream.splitLines,
+          Stream.takeUntil((line) => line === `${LINES}`),
+          Stream.runCollect
+        )
+      )
+      const last = Effect.map(vm.consoleTail, (lines) => lines.at(-1))
+      // it has come to a stop somewhere
+      let before: string | undefined
+      do {
+        before = yield* last
+        yield* Effect.sleep("2 seconds")
+      } while (before === undefined || before !== (yield* last))
+      assert.isBelow(Number(before), LINES)
+      yield* gate.open
+      const read = Chunk.toReadonlyArray(yield* Fiber.join(reading))
+      assert.deepStrictEqual(read, Array.from({ length: LINES }, (_, index) => `${index + 1}`))
+    }), 100_000)
+
+  it.scoped("of a VM that has ended is not typed at", () =>
+    Effect.gen(function*() {
+      const vm = yield* boot("poweroff -f")
+      assert.strictEqual((yield* Effect.flip(vm.ended))._tag, "GuestExited")
+      assert.strictEqual((yield* Effect.flip(vm.type(Uint8Array.of(10))))._tag, "GuestExited")
+      assert.strictEqual((yield* Effect.flip(vm.resize({ rows: 2, columns: 2 })))._tag, "GuestExited")
     }))
 })
 

@@ -5,31 +5,15 @@ import { build } from "esbuild"
 import { execFile } from "node:child_process"
 import { promisify } from "node:util"
 import { bootAndFreeze } from "../../src/Ktstr.ts"
+import { BY_BYTES, KEYED } from "../guest/entries.ts"
 import { parseCapture } from "../support/capture.ts"
 import { compileBpf, compileKindsFill, HostLive, scratch } from "../support/guest.ts"
 import { type Dumped, dumpOf } from "./dumpOf.ts"
 
-/** Types whose entries are the same from both sides, to the byte. */
-const ALIKE = new Set([
-  "array",
-  "hash",
-  "lru_hash",
-  "percpu_array",
-  "percpu_hash",
-  "lru_percpu_hash",
-  "lpm_trie",
-  "cgroup_storage",
-  "percpu_cgroup_storage",
-  "array_of_maps",
-  "hash_of_maps",
-  "prog_array",
-  "devmap",
-  "devmap_hash",
-  "cpumap",
-  "ringbuf",
-  "user_ringbuf",
-  "arena"
-])
+/** Types whose entries are the same from both sides, to the byte; of sockets bpf(2) gives no more than a cookie. */
+const ALIKE = new Set(
+  [...KEYED, ...BY_BYTES, "ringbuf", "user_ringbuf", "arena"].filter((type) => !/^sock|sockarray$/.test(type))
+)
 /** The same values; the bytes behind them are other: a descriptor's owner, a stack's room, the kernel's own pointers. */
 const SAME_VALUES = new Set(["stack_trace", "task_storage", "cgrp_storage"])
 /** What bpf(2) cannot show. */

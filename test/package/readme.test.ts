@@ -41,5 +41,7 @@ describe("subpaths", () => {
   for (const subpath of ["ktstr", "ktstr/core", "ktstr/btf", "ktstr/memory", "ktstr/kvm", "ktstr/bpf", "ktstr/live"]) {
     it(`${subpath} loads no koffi`, () => assert.isFalse(loadsKoffi(subpath)))
   }
-  it("ktstr/native loads it", () => assert.isTrue(loadsKoffi("ktstr/native")))
+  for (const subpath of ["ktstr/native", "ktstr/kvm/native"]) {
+    it(`${subpath} loads it`, () => assert.isTrue(loadsKoffi(subpath)))
+  }
 })

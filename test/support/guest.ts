@@ -32,11 +32,20 @@ export const compileBpf = (directory: string, ...names: ReadonlyArray<string>) =
       return object
     }))
 
-/** Compile test/bpf-src/kinds-fill.c, which fills maps in the guest, into `directory`; gives the program's path. */
-export const compileKindsFill = (directory: string) =>
+/** Compile a C source of test/bpf-src into `directory`, for a guest; gives the program's path. */
+const compileC = (directory: string, name: string) =>
   Effect.promise(async () => {
-    const program = join(directory, "kinds-fill")
-    const source = new URL("../bpf-src/kinds-fill.c", import.meta.url).pathname
+    const program = join(directory, name)
+    const source = new URL(`../bpf-src/${name}.c`, import.meta.url).pathname
     await promisify(execFile)("gcc", ["-static", "-O1", "-Wall", "-Werror", source, "-o", program])
     return program
   })
+
+/** Compile test/bpf-src/kinds-fill.c, which fills maps in the guest. */
+export const compileKindsFill = (directory: string) => compileC(directory, "kinds-fill")
+
+/** Compile test/bpf-src/attach.c, which attaches programs in the guest. */
+export const compileAttach = (directory: string) => compileC(directory, "attach")
+
+/** Compile test/bpf-src/special-fill.c, which fills the maps of special.bpf.c and objects.bpf.c in the guest. */
+export const compileSpecialFill = (directory: string) => compileC(directory, "special-fill")

@@ -35,6 +35,7 @@ export const btfInfo = (calls: BpfCalls, fd: number): BtfInfo | number => {
 /** The BTF objects of the running kernel by id, each read once. */
 export class LiveBtf {
   private readonly known = new Map<number, Either.Either<Btf, string>>()
+  private readonly owners = new Map<number, string>()
 
   /** `kernel` is the BTF of vmlinux, on which modules' BTF stands. */
   constructor(private readonly calls: BpfCalls, readonly kernel: Btf) {}
@@ -43,6 +44,12 @@ export class LiveBtf {
     const known = this.known.get(id) ?? this.read(id)
     this.known.set(id, known)
     return known
+  }
+
+  /** `vmlinux` or a module's name; null: it is a program's, or cannot be asked. */
+  ownerOf(id: number): string | null {
+    this.byId(id)
+    return this.owners.get(id) ?? null
   }
 
   private read(id: number): Either.Either<Btf, string> {
@@ -54,6 +61,7 @@ export class LiveBtf {
     try {
       const about = btfInfo(calls, fd)
       if (typeof about === "number") return failed(about)
+      if (about.kernel) this.owners.set(id, about.name)
       if (about.kernel && about.name === "vmlinux") return Either.right(this.kernel)
       const info = calls.buffer(INFO_BYTES.btf)
       const data = calls.buffer(about.size)

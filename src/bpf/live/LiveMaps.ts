@@ -9,28 +9,25 @@ import { errnoName, type HostLacks } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
 import { accessorOf } from "../AccessorOf.ts"
 import { indexCodec } from "../IndexCodec.ts"
+import type { Link } from "../Link.ts"
 import { type Listing, MapAccessor, MapNotFound } from "../MapAccessor.ts"
 import { MapInfo } from "../MapInfo.ts"
 import type { MapReader } from "../MapReader.ts"
 import { isIndexed, isPerCpu, typeNames } from "../MapType.ts"
+import type { Program } from "../Program.ts"
 import type { ProgramInfo } from "../Report.ts"
-import { Errno, INFO_BYTES, LinkInfoAt, MapInfoAt, ProgramInfoAt } from "./BpfAbi.ts"
+import { Errno, INFO_BYTES, MapInfoAt } from "./BpfAbi.ts"
 import { BpfCalls, type CallBuffer } from "./BpfCalls.ts"
 import { discover, type Found } from "./Discovery.ts"
 import { type BtfInfo, btfInfo, LiveBtf, textAt } from "./LiveBtf.ts"
+import { liveLinks } from "./LiveLinks.ts"
 import { LiveObjects } from "./LiveObjects.ts"
+import { livePrograms } from "./LivePrograms.ts"
 import { type LiveMap, type LiveReading, readingOf, tableOf } from "./LiveReading.ts"
 import { type LiveWrite, type MapWrite, writerOf } from "./LiveWrite.ts"
 import { possibleCpus } from "./PossibleCpus.ts"
 import { bpfRefused } from "./Rights.ts"
-
-/** A link: a program's attachment that has an id. */
-export interface LinkInfo {
-  readonly id: number
-  /** `enum bpf_link_type` in bpftool's spelling, or `type N`. */
-  readonly type: string
-  readonly programId: number
-}
+import { compileSeen } from "./SeenFields.ts"
 
 export interface LiveOptions {
   /** Which maps are kept open and listed; all if not given. */
@@ -43,7 +40,9 @@ export interface LiveOptions {
 export class LiveMaps extends Context.Tag("ktstr/bpf/LiveMaps")<LiveMaps, {
   /** The same as the tag `MapAccessor` of `layerLive`. The lists are those of the moment when it was made. */
   readonly accessor: typeof MapAccessor.Service
-  readonly links: Listing<LinkInfo>
+  /** As `accessor.programs`, with all that bpf(2) says of each. */
+  readonly programs: Listing<Program>
+  readonly links: Listing<Link>
   readonly btfs: Listing<BtfInfo>
   /** Update or delete one entry of a map. */
   readonly write: (map: MapInfo, change: MapWrite) => LiveWrite
@@ -63,9 +62,10 @@ export const makeLiveMaps = (
       ({ items }) => Effect.sync(() => items.forEach(({ fd }) => calls.close(fd)))
     )
     if (found.failed !== 0) return yield* bpfRefused(-found.failed)
-    const programs = listPrograms(calls, kernel)
     const cpus = possibleCpus()
     const btf = new LiveBtf(calls, kernel)
+    const loaded = livePrograms(calls, btf)
+    const programs = withFailure("programs", loaded)
     const byId = new Map(found.items.map((map) => [map.info.id, map]))
     const objects = new LiveObjects(
       (id) => programs.items.find((program) => program.id === id),
@@ -84,10 +84,12 @@ export const makeLiveMaps = (
         readings.set(info.id, reading)
         return readerOf(map, reading, btf, table.copies?.length ?? null)
       })
+    const links = withFailure("links", liveLinks(calls, btf, objects, loaded, (id) => byId.get(id)?.info.name))
     const maps = { items: found.items.map(({ info }) => info), problems: found.problems }
     return {
-      accessor: accessorOf({ maps, programs, reader }),
-      links: listLinks(calls, kernel),
+      accessor: accessorOf({ maps, programs: { ...programs, items: programs.items.map(brief) }, reader }),
+      programs,
+      links: { ...links, problems: [...links.problems, NO_LINKLESS] },
       btfs: withFailure("BTF objects", discover(calls, "btf", (fd) => itemOf(btfInfo(calls, fd)))),
       write: (info, change) => {
         const map = byId.get(info.id)
@@ -146,47 +148,9 @@ const listMaps = (calls: BpfCalls, kernel: Btf, keep: (map: MapInfo) => boolean)
   })
 }
 
-const listPrograms = (calls: BpfCalls, kernel: Btf): Listing<ProgramInfo> => {
-  const typeName = typeNames(kernel, "bpf_prog_type")
-  const info = calls.buffer(INFO_BYTES.program)
-  return withFailure(
-    "programs",
-    discover(calls, "program", (fd, id) =>
-      asked(calls, fd, info) ?? {
-        item: {
-          id,
-          name: textAt(info.bytes, ProgramInfoAt.name),
-          type: typeName(info.view.getUint32(ProgramInfoAt.type, true))
-        },
-        keep: false
-      })
-  )
-}
+const brief = ({ id, name, type }: Program): ProgramInfo => ({ id, name, type })
 
-const listLinks = (calls: BpfCalls, kernel: Btf): Listing<LinkInfo> => {
-  const names = enumNames(kernel, "bpf_link_type", "BPF_LINK_TYPE_")
-  const info = calls.buffer(INFO_BYTES.link)
-  return withFailure(
-    "links",
-    discover(calls, "link", (fd, id) => {
-      const problem = asked(calls, fd, info)
-      if (problem !== undefined) return problem
-      const type = info.view.getUint32(LinkInfoAt.type, true)
-      const programId = info.view.getUint32(LinkInfoAt.prog_id, true)
-      return { item: { id, type: names.get(type) ?? `type ${type}`, programId }, keep: false }
-    })
-  )
-}
-
-const enumNames = (btf: Btf, name: string, prefix: string): ReadonlyMap<number, string> =>
-  new Map(
-    btf.idsByName(name).flatMap((id) => {
-      const type = btf.type(id)
-      return type?.kind !== "ENUM" ?
-        [] :
-        type.values.map((each) => [Number(each.value), each.name.slice(prefix.length).toLowerCase()] as const)
-    })
-  )
+const NO_LINKLESS = "what is attached without a link is not listed: bpf(2) has no list of it"
 
 /** Kernels before v5.8 have no links; who may list maps but not the others is told so. */
 const withFailure = <A>(what: string, { failed, items, problems }: Found<A>): Listing<A> => ({
@@ -218,9 +182,9 @@ const readerOf = (
     problems.push(`${problem}: shown as bytes`)
     return undefined
   })
-  const codec = (what: string, typeId: number, size: number, plain: Codec): Codec => {
+  const codec = (what: "key" | "value", typeId: number, size: number, plain: Codec): Codec => {
     if (types === undefined || typeId === 0) return plain
-    const typed = compile(types, typeId)
+    const typed = what === "key" ? compile(types, typeId) : compileSeen(types, typeId)
     if (typed.size === size) return typed
     problems.push(`its ${what} type has ${typed.size} bytes, its ${what}s ${size}: shown as bytes`)
     return plain

@@ -114,7 +114,7 @@ const named = (id: number, known: Named | undefined): RenderedValue =>
   })
 
 /** The name of a network device of this network namespace. */
-const interfaceName = (ifindex: number): string | undefined => {
+export const interfaceName = (ifindex: number): string | undefined => {
   const base = "/sys/class/net"
   try {
     return readdirSync(base).find((name) => Number(readFileSync(`${base}/${name}/ifindex`, "latin1")) === ifindex)

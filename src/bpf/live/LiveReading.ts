@@ -19,6 +19,7 @@ import { openLiveStructOps } from "./LiveStructOps.ts"
 import {
   allThreads,
   cgroupCodec,
+  cgroupKeyCodec,
   cgroupPaths,
   cgroupRoot,
   fileCodec,
@@ -132,6 +133,9 @@ export const readingOf = (
       const walk = () => new OwnerWalk(calls, fd, info.valueSize, allThreads(calls.native))
       return owned(walk, threadCodec, "the threads in /proc")
     }
+    case MapType.CGROUP_STORAGE:
+    case MapType.PERCPU_CGROUP_STORAGE:
+      return yes({ walk: inBatches(calls, table, false), key: cgroupKeyCodec(cgroupRoot()) })
     case MapType.CGRP_STORAGE: {
       const root = cgroupRoot()
       if (root === undefined) return no("unsupported: there is no cgroup2 file system to ask for the owners of")

@@ -1,5 +1,6 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { readFileSync } from "node:fs"
 import type { Btf } from "../../btf/Btf.ts"
 import type { MapAccessor } from "../MapAccessor.ts"
 import type { Header } from "../Report.ts"
@@ -22,11 +23,20 @@ export const openLive = Effect.fn("ktstr.openLive")(function*(options: LiveOptio
     schema: "single",
     version: 1,
     source: { kind: "live" },
-    kernel: { release, pageTableLevels: null, kaslrOffset: null, possibleCpus: possibleCpus.length },
+    kernel: { release, pageTableLevels: null, kaslrOffset: null, possibleCpus: possibleCpus.length, boot: bootId() },
     freeze: null
   }
   return { header, kernel: { release, btf }, maps: live.accessor, live } satisfies LiveSnapshot
 })
+
+/** The running kernel's own; null without /proc. */
+const bootId = (): string | null => {
+  try {
+    return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim()
+  } catch {
+    return null
+  }
+}
 
 /** `MapAccessor` and `LiveMaps` of this host. */
 export const layerLive = (options: LiveOptions = {}) =>

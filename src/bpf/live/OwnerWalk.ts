@@ -1,6 +1,7 @@
 import { constants, openSync, readdirSync, readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
 import type { Codec } from "../../btf/Codec.ts"
+import type { RenderedValue } from "../../btf/RenderedValue.ts"
 import { errnoName } from "../../core/Errors.ts"
 import type { Native } from "../../core/Native.ts"
 import { derivedCodec, intOf, objectOf, stringOf } from "../DerivedCodec.ts"
@@ -117,12 +118,29 @@ export const threadCodec: Codec = derivedCodec((view, at) => {
 
 /** `{ id, path }`, as in a guest's dump; a cgroup's id is its directory's inode number. */
 export const cgroupCodec = (root: string, paths: ReadonlyArray<string>): Codec => {
-  const byId = new Map(paths.map((path) => [inodeOf(path), path.slice(root.length) || "/"]))
+  const pathOf = cgroupPathOf(root, paths)
   return derivedCodec((view, at) => {
     const id = Number(view.getBigUint64(at, true))
-    const path = byId.get(id)
-    return objectOf({ id: intOf(id), path: path === undefined ? undefined : stringOf(path) })
+    return objectOf({ id: intOf(id), path: pathOf(id) })
   })
+}
+
+/** `{ cgroup_inode_id, attach_type, path }`, as in a guest's dump, of keys of CGROUP_STORAGE. */
+export const cgroupKeyCodec = (root: string | undefined): Codec => {
+  const pathOf = root === undefined ? () => undefined : cgroupPathOf(root, cgroupPaths(root))
+  return derivedCodec((view, at, length) => {
+    const id = Number(view.getBigUint64(at, true))
+    const attachType = length < 12 ? undefined : intOf(view.getUint32(at + 8, true))
+    return objectOf({ cgroup_inode_id: intOf(id), attach_type: attachType, path: pathOf(id) })
+  })
+}
+
+const cgroupPathOf = (root: string, paths: ReadonlyArray<string>) => {
+  const byId = new Map(paths.map((path) => [inodeOf(path), path.slice(root.length) || "/"]))
+  return (id: number): RenderedValue | undefined => {
+    const path = byId.get(id)
+    return path === undefined ? undefined : stringOf(path)
+  }
 }
 
 /** `{ inode, path }`: what was asked for. */
@@ -162,7 +180,7 @@ const directoriesIn = (path: string) => {
   }
 }
 
-const inodeOf = (path: string): number | undefined => statSync(path, { throwIfNoEntry: false })?.ino
+export const inodeOf = (path: string): number | undefined => statSync(path, { throwIfNoEntry: false })?.ino
 
 const openPath = (path: string): number => {
   try {

@@ -1,3 +1,9 @@
+import type { RamRange } from "../MemoryLayout.ts"
+import { apicIds, type Topology } from "../Topology.ts"
+import { acpiTable, checksum, u32 } from "./AcpiTable.ts"
+import { hmat } from "./Hmat.ts"
+import { slit, srat } from "./Srat.ts"
+
 /** The chipset's reset control; bit 2 of what is written there resets. */
 export const RESET_PORT = 0xcf9
 const RESET_VALUE = 0x06
@@ -20,29 +26,32 @@ const SCI = 9
 const text = new TextEncoder()
 
 /**
- * ACPI tables for `cpus` CPUs whose APIC ids count from 0: RSDP, XSDT, FADT with power-off and reset, MADT, and a DSDT
- * that holds the sleep state S5. A Debian kernel finds its CPUs and I/O APIC here alone. They are written at `RSDP`.
+ * ACPI tables of a machine with RAM at `ram`: RSDP, XSDT, FADT with power-off and reset, MADT, SRAT, SLIT, HMAT, and a
+ * DSDT that holds the sleep state S5. A Debian kernel finds its CPUs and I/O APIC here alone. They are written at `RSDP`.
  * @see ACPI Specification 6.5: 5.2.5 RSDP, 5.2.8 XSDT, 5.2.9 FADT, 5.2.12 MADT, 7.4.2 \_S5
  */
-export const acpiTables = (cpus: number): Uint8Array => {
+export const acpiTables = (topology: Topology, ram: ReadonlyArray<RamRange>): Uint8Array => {
   const out = new Uint8Array(LIMIT - RSDP)
   const view = new DataView(out.buffer)
   let next = TABLES - RSDP
   const place = (table: Uint8Array): number => {
     const at = next
     if (at + table.length > out.length) {
-      throw new RangeError(`${cpus} CPUs need more ACPI tables than there is room for`)
+      throw new RangeError(`${topology.cpus} CPUs need more ACPI tables than there is room for`)
     }
     out.set(table, at)
     next = Math.ceil((at + table.length) / 16) * 16
     return RSDP + at
   }
-  const madtAt = place(table("APIC", 5, madt(cpus)))
-  const fadtAt = place(table("FACP", 6, fadt(place(table("DSDT", 2, dsdt)))))
-  const xsdt = new DataView(new ArrayBuffer(16))
-  xsdt.setBigUint64(0, BigInt(fadtAt), true)
-  xsdt.setBigUint64(8, BigInt(madtAt), true)
-  const xsdtAt = place(table("XSDT", 1, new Uint8Array(xsdt.buffer)))
+  const dsdtAt = place(acpiTable("DSDT", 2, dsdt))
+  const tables = [
+    acpiTable("FACP", 6, fadt(dsdtAt)),
+    madt(topology),
+    srat(topology, ram),
+    slit(topology),
+    hmat(topology)
+  ].map(place)
+  const xsdtAt = place(acpiTable("XSDT", 1, new Uint8Array(BigUint64Array.from(tables, BigInt).buffer)))
 
   out.set(text.encode("RSD PTR "), 0)
   out.set(text.encode("KTSTR "), 9)
@@ -54,31 +63,14 @@ export const acpiTables = (cpus: number): Uint8Array => {
   return out.subarray(0, next)
 }
 
-/** A table with its common head of 36 bytes. */
-const table = (signature: string, revision: number, body: Uint8Array): Uint8Array => {
-  const bytes = new Uint8Array(36 + body.length)
-  const view = new DataView(bytes.buffer)
-  bytes.set(text.encode(signature), 0)
-  view.setUint32(4, bytes.length, true)
-  bytes[8] = revision
-  bytes.set(text.encode("KTSTR KTSTR   "), 10)
-  view.setUint32(24, 1, true) // OEM revision
-  bytes.set(text.encode("KTST"), 28)
-  view.setUint32(32, 1, true) // creator revision
-  bytes.set(body, 36)
-  bytes[9] = checksum(bytes)
-  return bytes
-}
-
-const checksum = (bytes: Uint8Array): number => -bytes.reduce((sum, byte) => sum + byte, 0) & 0xff
-
-const madt = (cpus: number): Uint8Array => {
+/** Multiple APIC Description Table. @see ACPI Specification 6.5, 5.2.12 */
+export const madt = (topology: Topology): Uint8Array => {
   const bytes: Array<number> = [...u32(LOCAL_APIC), ...u32(1)] // PCAT_COMPAT: there are PICs too
-  for (let id = 0; id < cpus; id++) bytes.push(0, 8, id, id, ...u32(1)) // local APIC, enabled
+  apicIds(topology).forEach((id, cpu) => bytes.push(0, 8, cpu, id, ...u32(1))) // local APIC, enabled
   bytes.push(1, 12, 0, 0, ...u32(IO_APIC), ...u32(0)) // I/O APIC 0, its inputs from 0 on: KVM routes ISA IRQ n to n
   bytes.push(2, 10, 0, SCI, ...u32(SCI), 0xd, 0) // the SCI is active high and level-triggered
   bytes.push(4, 6, 0xff, 0, 0, 1) // LINT1 of all CPUs is the NMI
-  return Uint8Array.from(bytes)
+  return acpiTable("APIC", 5, Uint8Array.from(bytes))
 }
 
 /** Offsets are from the table's start. */
@@ -121,7 +113,3 @@ const dsdt = Uint8Array.from([
   0x00,
   0x00
 ])
-
-function u32(value: number): ReadonlyArray<number> {
-  return [0, 8, 16, 24].map((shift) => (value >>> shift) & 0xff)
-}

@@ -1,4 +1,3 @@
-// oxlint-disable-next-line no-restricted-imports -- the native engine's own calls, plain ones, apart from the Native service
 import koffi from "koffi"
 import { createRequire } from "node:module"
 import { type KvmNative, kvmNativeOver } from "./KvmNative.ts"

@@ -1,14 +1,28 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
 import type { HostLacks } from "../../core/Errors.ts"
 import { Console } from "../Console.ts"
+import { type Disk, openDisks } from "../Disks.ts"
 import { firstLine, keepConsole, panic, reported } from "../GuestConsole.ts"
+import { resizeLine } from "../Init.ts"
 import { minimumMemoryMib } from "../Initramfs.ts"
-import { GuestExited, GuestPanicked, NotReady, type Vm, VmBootError, VmEngine, type VmSpec } from "../VmEngine.ts"
-import { cpuidOf, setCpuid, supportedCpuid } from "./Cpuid.ts"
+import { apicIds, resolveTopology, showsLlcs, type Topology } from "../Topology.ts"
+import {
+  type ConsoleSize,
+  GuestExited,
+  GuestPanicked,
+  NotReady,
+  type Vm,
+  VmBootError,
+  VmEngine,
+  type VmSpec
+} from "../VmEngine.ts"
+import { type CpuidEntry, cpuidOf, processorOf, setCpuid, supportedCpuid } from "./Cpuid.ts"
 import { loadKvmNative } from "./Koffi.ts"
 import { type KvmError, kvmSync } from "./KvmError.ts"
 import type { KvmNative } from "./KvmNative.ts"
@@ -19,6 +33,9 @@ import { type LinuxImage, readLinuxImage } from "./LinuxImage.ts"
 import { enterLongMode } from "./LongMode.ts"
 import { startMachine } from "./Machine.ts"
 import { setFpu, setMsrs } from "./Registers.ts"
+import { makeVirtioBlock } from "./VirtioBlock.ts"
+import { makeVirtioConsole, terminalSize } from "./VirtioConsole.ts"
+import { MOST_DEVICES, type VirtioDevice, virtioWords } from "./VirtioDevice.ts"
 import type { VmDied } from "./VmDied.ts"
 
 export interface KvmOptions {
@@ -26,15 +43,19 @@ export interface KvmOptions {
   readonly freezeTimeout?: Duration.DurationInput
 }
 
-/** A VM of this engine: one can type at its console. */
+/** A VM of this engine: it has a second terminal, /dev/hvc0 of kernels with CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES. */
 export interface KvmVmHandle extends Vm {
-  /** Type at ttyS0; waits while the guest does not read. */
-  readonly type: (bytes: Uint8Array) => Effect.Effect<void, GuestExited | GuestPanicked | VmDied>
+  readonly terminal: {
+    /** What the guest writes there, from the start (the newest 1 MiB of it), until the VM ends. */
+    readonly output: Stream.Stream<Uint8Array>
+    /** Type there; waits while the guest does not read. */
+    readonly type: (bytes: Uint8Array) => Effect.Effect<void, GuestPanicked | GuestExited | VmDied>
+    /** The guest's kernel hears at once; it sends SIGWINCH. */
+    readonly resize: (size: ConsoleSize) => Effect.Effect<void>
+  }
 }
 
 const MIB = 2 ** 20
-/** APIC ids are 8 bits and 255 is everybody. */
-const MOST_CPUS = 254
 /** How often typing looks for room, in ms. */
 const TYPE_MS = 10
 
@@ -46,7 +67,7 @@ const words = "console=ttyS0 panic=-1 no_timer_check cryptomgr.notests"
 
 /**
  * A `VmEngine` that is this process: memory, devices and interrupt controllers of a PC without PCI, a thread a CPU.
- * ttyS0 is the console and ttyS1 the init's report. It boots bzImages and ELF vmlinux files.
+ * ttyS0 is the console and ttyS1 the init's report; virtio-mmio has hvc0 and the disks. It boots bzImages and ELF vmlinux files.
  */
 export const layerWith = (options: KvmOptions): Layer.Layer<VmEngine> =>
   Layer.succeed(VmEngine, { boot: (spec) => bootKvm(spec, options) })
@@ -56,43 +77,50 @@ export const layer: Layer.Layer<VmEngine> = layerWith({})
 
 /** Boot a kernel; fails with `HostLacks` where /dev/kvm is missing or too old. */
 export const bootKvm = Effect.fn("Kvm.boot")(function*(spec: VmSpec, options: KvmOptions) {
-  const memoryMib = spec.memoryMib ?? 512
-  const cpus = spec.cpus ?? 1
   const broken = (why: string, mend: string) => new VmBootError({ subject: spec.kernel, why, mend })
+  const topology = yield* Either.mapLeft(resolveTopology(spec), ({ mend, why }) => broken(why, mend))
+  const { memoryMib } = topology
   const image = yield* readImage(spec)
-  const cmdline = yield* commandLine(spec, image)
+  const disks = yield* openDisks(spec)
+  if (1 + disks.length > MOST_DEVICES) {
+    return yield* broken(`${disks.length} disks are more than this engine can attach`, `give it ${MOST_DEVICES - 1}`)
+  }
+  const cmdline = yield* commandLine(spec, image, 1 + disks.length)
   const needed = minimumMemoryMib(spec.initramfs.length)
   if (!(memoryMib >= needed)) {
     const why = `${memoryMib} MiB of memory cannot hold a kernel and its initramfs`
     return yield* broken(why, `give it --memory-mib ${needed} or more`)
   }
-  if (!(Number.isInteger(memoryMib) && Number.isInteger(cpus) && cpus >= 1 && cpus <= MOST_CPUS)) {
-    const mend = `give whole numbers, 1 to ${MOST_CPUS} CPUs`
-    return yield* broken(`${cpus} CPUs and ${memoryMib} MiB are no machine`, mend)
-  }
   const keep = yield* keepConsole(spec)
-  const kvm = yield* prepare(spec, image, cmdline, memoryMib, cpus).pipe(
+  const kvm = yield* prepare(spec, image, cmdline, topology).pipe(
     Effect.catchTag("KvmError", (error) => broken(error.message, "ktstr doctor says what this host can do"))
   )
 
   const console = new Console()
   const report = new Console()
+  const terminal = new Console()
   // output stops with the VM, in whichever way; readers then see the end
   const over = Effect.sync(() => {
     console.end()
     report.end()
+    terminal.end()
   })
   yield* Effect.addFinalizer(() => over)
+  const hvc = makeVirtioConsole((bytes) => terminal.push(bytes))
+  const blocks = yield* Effect.forEach(disks, block)
   const machine = yield* startMachine(kvm, {
     irqchip: true,
+    virtio: [hvc, ...blocks],
     tripleFaultResets: /(^| )reboot=(\w+,)*t/.test(cmdline),
     freezeTimeout: Duration.decode(options.freezeTimeout ?? "10 seconds"),
     consoleTail: () => console.tail,
     onSerial: (port, bytes) => {
       if (port === 0) keep?.(bytes)
       ;(port === 0 ? console : report).push(bytes)
-    }
+    },
+    holdsSerial: (port) => port === 0 && console.full
   })
+  console.onRoom = machine.drain
   yield* Effect.forkScoped(Effect.zipRight(Effect.exit(machine.ended), over))
 
   const ended = Effect.flatMap(machine.ended, ({ detail, end }): Effect.Effect<never, GuestExited | GuestPanicked> => {
@@ -101,7 +129,7 @@ export const bootKvm = Effect.fn("Kvm.boot")(function*(spec: VmSpec, options: Kv
       ? new GuestExited({
         status: 0,
         lastLine: console.lastLine,
-        detail: end === "reset" ? `reset ${detail}` : `switched off ${detail}`
+        detail: end === "powerOff" ? `switched off ${detail}` : end === "reset" ? `reset ${detail}` : detail
       })
       : new GuestPanicked({ line })
   })
@@ -112,16 +140,30 @@ export const bootKvm = Effect.fn("Kvm.boot")(function*(spec: VmSpec, options: Kv
       onTimeout: () => new NotReady({ seconds: Duration.toSeconds(timeout), lastLine: console.lastLine })
     })
   )
-  const type = (bytes: Uint8Array): Effect.Effect<void, GuestExited | GuestPanicked | VmDied> =>
-    Effect.flatMap(
-      machine.receive(0, bytes),
-      (done) => done === bytes.length ? Effect.void : Effect.zipRight(Effect.sleep(TYPE_MS), type(bytes.subarray(done)))
-    )
+  const sendBy = (receive: (bytes: Uint8Array) => Effect.Effect<number>) => {
+    const send = (bytes: Uint8Array): Effect.Effect<void> =>
+      Effect.flatMap(
+        receive(bytes),
+        (done) =>
+          done === bytes.length ? Effect.void : Effect.zipRight(Effect.sleep(TYPE_MS), send(bytes.subarray(done)))
+      )
+    return (bytes: Uint8Array) => Effect.raceFirst(send(bytes), ended)
+  }
+  const send = (port: number) => sendBy((bytes) => machine.receive(port, bytes))
   const vm: KvmVmHandle = {
-    topology: { cpus, memoryMib },
+    engine: "kvm",
+    topology,
     acceleration: { by: "kvm", why: "this engine is KVM" },
     pid: process.pid,
     console: console.lines,
+    consoleBytes: console.bytes,
+    type: send(0),
+    resize: (size) => send(1)(resizeLine(size)),
+    terminal: {
+      output: terminal.bytes,
+      type: sendBy((bytes) => Effect.zipLeft(Effect.sync(() => hvc.receive(bytes)), machine.ring(HVC))),
+      resize: ({ columns, rows }) => machine.configure(HVC, terminalSize(columns, rows))
+    },
     consoleTail: Effect.sync(() => console.tail),
     awaitLine: (pattern) => Effect.orElse(firstLine(console, pattern), () => ended),
     awaitReady: Fiber.join(ready),
@@ -129,17 +171,35 @@ export const bootKvm = Effect.fn("Kvm.boot")(function*(spec: VmSpec, options: Kv
       onSuccess: () => ({ status: 0, signal: undefined }),
       onFailure: () => ({ status: 1, signal: undefined })
     }),
+    ended,
+    memory: Effect.succeed(kvm.memory),
     freeze: machine.freeze.pipe(
       Effect.map((frozen) => ({ ...frozen, memory: kvm.memory })),
       Effect.catchTag("MachineStopped", () => ended)
-    ),
-    type: (bytes) => Effect.raceFirst(type(bytes), ended)
+    )
   }
   return vm
 }) satisfies (
   spec: VmSpec,
   options: KvmOptions
 ) => Effect.Effect<KvmVmHandle, VmBootError | HostLacks, Scope.Scope>
+
+/** The terminal's number among the virtio devices; the disks follow. */
+const HVC = 0
+
+/** A disk; what went wrong with its file is said when the VM ends. */
+const block = (disk: Disk, index: number): Effect.Effect<VirtioDevice, never, Scope.Scope> => {
+  let trouble: Error | undefined
+  const device = makeVirtioBlock(disk, `ktstr-disk${index}`, (error) => trouble ??= error)
+  return Effect.as(
+    Effect.addFinalizer(() =>
+      trouble === undefined
+        ? Effect.void
+        : Effect.logWarning(`the guest got an I/O error from its disk ${disk.path}: ${trouble.message}`)
+    ),
+    device
+  )
+}
 
 const readImage = (spec: VmSpec): Effect.Effect<LinuxImage, VmBootError> =>
   Effect.suspend(() => {
@@ -152,8 +212,8 @@ const readImage = (spec: VmSpec): Effect.Effect<LinuxImage, VmBootError> =>
     }
   })
 
-const commandLine = (spec: VmSpec, image: LinuxImage): Effect.Effect<string, VmBootError> => {
-  const cmdline = [words, spec.cmdline?.trim() ?? ""].filter((part) => part !== "").join(" ")
+const commandLine = (spec: VmSpec, image: LinuxImage, devices: number): Effect.Effect<string, VmBootError> => {
+  const cmdline = [words, ...virtioWords(devices), spec.cmdline?.trim() ?? ""].filter((part) => part !== "").join(" ")
   const broken = (why: string, mend: string) => new VmBootError({ subject: spec.kernel, why, mend })
   const length = Buffer.byteLength(cmdline)
   return length > image.cmdlineLimit
@@ -168,23 +228,39 @@ const prepare = (
   spec: VmSpec,
   image: LinuxImage,
   cmdline: string,
-  memoryMib: number,
-  cpus: number
+  topology: Topology
 ): Effect.Effect<KvmVm, KvmError | HostLacks | VmBootError, Scope.Scope> =>
   Effect.gen(function*() {
     const native = loadKvmNative()
-    const kvm = yield* createKvmVm(native, { memoryBytes: memoryMib * MIB, cpus, irqchip: true })
+    const kvm = yield* createKvmVm(native, {
+      memoryBytes: topology.memoryMib * MIB,
+      apicIds: apicIds(topology),
+      irqchip: true
+    })
+    const supported = yield* kvmSync(() => supportedCpuid(native, kvm.kvm))
+    if (!showsLlcs(topology, processorOf(supported))) {
+      return yield* new VmBootError({
+        subject: spec.kernel,
+        why: "Linux takes 8 threads for an LLC on this host's CPU",
+        mend: "give LLCs of 8 threads, or one LLC, or use the QEMU engine (--engine qemu)"
+      })
+    }
     const { initramfs, kernel } = spec
-    const entry = yield* loadLinux(kvm.memory, { kernel, image, initramfs, cmdline, cpus })
-    yield* kvmSync(() => setUpCpus(native, kvm, entry))
+    const entry = yield* loadLinux(kvm.memory, { kernel, image, initramfs, cmdline, topology })
+    yield* kvmSync(() => setUpCpus(native, kvm, entry, supported, topology))
     return kvm
   })
 
-const setUpCpus = (native: KvmNative, kvm: KvmVm, entry: LinuxEntry): void => {
-  const supported = supportedCpuid(native, kvm.kvm)
+const setUpCpus = (
+  native: KvmNative,
+  kvm: KvmVm,
+  entry: LinuxEntry,
+  supported: ReadonlyArray<CpuidEntry>,
+  topology: Topology
+): void => {
   const tscDeadline = checkExtension(native, kvm.kvm, "KVM_CAP_TSC_DEADLINE_TIMER") > 0
-  kvm.vcpus.forEach((vcpu, id) => {
-    setCpuid(native, vcpu, cpuidOf(supported, id, kvm.vcpus.length, tscDeadline))
+  kvm.vcpus.forEach((vcpu, cpu) => {
+    setCpuid(native, vcpu, cpuidOf(supported, topology, cpu, tscDeadline))
     // fast strings on; memory is write-back where the kernel says nothing else, or it takes the MTRRs for broken
     setMsrs(native, vcpu, { IA32_MISC_ENABLE: 1n, MTRRdefType: 0x806n })
     setFpu(native, vcpu)

@@ -17,6 +17,7 @@ export const Request = {
   KVM_SET_TSS_ADDR: 0xae47,
   KVM_CREATE_IRQCHIP: 0xae60,
   KVM_IRQ_LINE: 0x4008ae61,
+  KVM_REGISTER_COALESCED_MMIO: 0x4010ae67,
   KVM_CREATE_PIT2: 0x4040ae77,
   KVM_SET_CLOCK: 0x4030ae7b,
   KVM_GET_CLOCK: 0x8030ae7c,
@@ -31,7 +32,12 @@ export const Request = {
   KVM_SET_FPU: 0x41a0ae8d,
   KVM_GET_LAPIC: 0x8400ae8e,
   KVM_SET_LAPIC: 0x4400ae8f,
-  KVM_SET_CPUID2: 0x4008ae90
+  KVM_SET_CPUID2: 0x4008ae90,
+  KVM_GET_MP_STATE: 0x8004ae98,
+  KVM_GET_VCPU_EVENTS: 0x8040ae9f,
+  KVM_SET_DEVICE_ATTR: 0x4018aee1,
+  KVM_GET_DEVICE_ATTR: 0x4018aee2,
+  KVM_HAS_DEVICE_ATTR: 0x4018aee3
 } as const
 
 export type RequestName = keyof typeof Request
@@ -45,6 +51,7 @@ export const Capability = {
   KVM_CAP_PIT2: 33,
   KVM_CAP_ADJUST_CLOCK: 39,
   KVM_CAP_MAX_VCPUS: 66,
+  KVM_CAP_COALESCED_PIO: 162,
   KVM_CAP_TSC_DEADLINE_TIMER: 72
 } as const
 
@@ -66,7 +73,14 @@ export const Exit = {
 export const Constant = {
   KVM_EXIT_IO_OUT: 1,
   KVM_PIT_SPEAKER_DUMMY: 1,
-  KVM_CPUID_FLAG_SIGNIFCANT_INDEX: 1
+  KVM_CPUID_FLAG_SIGNIFCANT_INDEX: 1,
+  KVM_MP_STATE_UNINITIALIZED: 1,
+  KVM_MP_STATE_HALTED: 3,
+  KVM_COALESCED_MMIO_PAGE_OFFSET: 2,
+  KVM_CLOCK_REALTIME: 4,
+  KVM_CLOCK_HOST_TSC: 8,
+  KVM_VCPU_TSC_CTRL: 0,
+  KVM_VCPU_TSC_OFFSET: 0
 } as const
 
 /** Sizes and byte offsets of the members in use. `size` of a structure with a flexible array is that of its head. */
@@ -75,9 +89,15 @@ export const Struct = {
     size: 32,
     fields: { slot: 0, flags: 4, guest_phys_addr: 8, memory_size: 16, userspace_addr: 24 }
   },
+  kvm_coalesced_mmio_zone: { size: 16, fields: { addr: 0, size: 8, pio: 12 } },
+  kvm_coalesced_mmio_ring: { size: 8, fields: { first: 0, last: 4, coalesced_mmio: 8 } },
+  kvm_coalesced_mmio: { size: 24, fields: { phys_addr: 0, len: 8, pio: 12, data: 16 } },
   kvm_irq_level: { size: 8, fields: { irq: 0, level: 4 } },
   kvm_pit_config: { size: 64, fields: { flags: 0 } },
-  kvm_clock_data: { size: 48, fields: { clock: 0, flags: 8 } },
+  kvm_clock_data: { size: 48, fields: { clock: 0, flags: 8, realtime: 16, host_tsc: 24 } },
+  kvm_device_attr: { size: 24, fields: { flags: 0, group: 4, attr: 8, addr: 16 } },
+  kvm_mp_state: { size: 4, fields: { mp_state: 0 } },
+  kvm_vcpu_events: { size: 64, fields: { "nmi.pending": 13, "smi.pending": 25, "smi.latched_init": 27 } },
   kvm_signal_mask: { size: 4, fields: { len: 0, sigset: 4 } },
   kvm_cpuid2: { size: 8, fields: { nent: 0, entries: 8 } },
   kvm_cpuid_entry2: { size: 40, fields: { function: 0, index: 4, flags: 8, eax: 12, ebx: 16, ecx: 20, edx: 24 } },

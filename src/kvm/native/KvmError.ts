@@ -10,7 +10,7 @@ export class KvmError extends Schema.TaggedError<KvmError>("ktstr/KvmError")("Kv
   code: Schema.String,
   meaning: Schema.String
 }) {
-  static readonly of = (request: RequestName | "mmap" | "memfd_create" | "tgkill", errno: number): KvmError => {
+  static readonly of = (request: RequestName | "mmap" | "tgkill", errno: number): KvmError => {
     const code = errnoName(errno)
     const meaning = meanings[`${request} ${code}`] ?? meanings[code] ?? "the kernel gives no other reason; see its log"
     return new KvmError({ request, errno, code, meaning })
@@ -50,7 +50,7 @@ const meanings: Readonly<Record<string, string>> = {
 }
 
 /** The result of a call that gives a negated errno when it fails. @throws KvmError */
-export const succeeded = (request: RequestName | "mmap" | "memfd_create" | "tgkill", result: number): number => {
+export const succeeded = (request: RequestName | "mmap" | "tgkill", result: number): number => {
   if (result < 0) throw KvmError.of(request, -result)
   return result
 }

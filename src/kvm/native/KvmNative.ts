@@ -14,11 +14,17 @@ export interface Mapping {
 export interface KvmNative {
   readonly open: (path: string) => number
   readonly close: (fd: number) => void
-  readonly memfd: (name: string, bytes: number) => number
   readonly ioctl: (fd: number, request: number, argument: number | Uint8Array) => number
   /** Shared, readable and writable; at most 4 GiB. Touching the bytes after `unmap` is SIGSEGV. */
   readonly map: (fd: number, offset: number, bytes: number) => Mapping | number
+  /**
+   * New memory, zeros until touched, for a guest: whole pages, at most 4 GiB, aligned to 2 MiB and in pages of 2 MiB where
+   * the host has them, which spares a guest that boots most of its faults; no child process gets it.
+   */
+  readonly allocate: (bytes: number) => Mapping | number
   readonly unmap: (mapping: Mapping) => void
+  /** Where a buffer's bytes lie, for a pointer in an argument: there as long as the buffer is reachable. */
+  readonly addressOf: (buffer: ArrayBuffer) => bigint
   /** The kernel's id of the calling thread. */
   readonly threadId: () => number
   /** Send the kick signal to a thread of this process that has blocked it. */
@@ -43,12 +49,15 @@ export interface KvmNative {
  */
 export const kvmNativeOver = (ffi: typeof koffi): KvmNative => {
   const KICK_SIGNAL = 50
-  // include/uapi/asm-generic/{fcntl,mman-common,signal-defs}.h, include/uapi/linux/memfd.h
+  // include/uapi/asm-generic/{fcntl,mman-common,signal-defs}.h
   const O_RDWR = 2
   const O_CLOEXEC = 0o2000000
-  const MFD_CLOEXEC = 1
   const PROT_READ_WRITE = 3
   const MAP_SHARED = 1
+  const MAP_PRIVATE_ANONYMOUS_NORESERVE = 0x4022
+  const MADV_DONTFORK = 10
+  const MADV_HUGEPAGE = 14
+  const HUGE = 2 ** 21
   const MAP_FAILED = 2n ** 64n - 1n // koffi 3 gives a `void *` as an unsigned bigint
   const SIG_BLOCK = 0
   const SIGSET = 128 // glibc's `sigset_t`; the kernel's is its first 8 bytes
@@ -57,10 +66,9 @@ export const kvmNativeOver = (ffi: typeof koffi): KvmNative => {
   const libc = ffi.load("libc.so.6")
   const cOpen = libc.func("int open(const char *path, int flags)")
   const cClose = libc.func("int close(int fd)")
-  const cMemfd = libc.func("int memfd_create(const char *name, unsigned int flags)")
-  const cTruncate = libc.func("int ftruncate(int fd, int64_t length)")
   const cMmap = libc.func("void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)")
   const cMunmap = libc.func("int munmap(void *addr, size_t length)")
+  const cMadvise = libc.func("int madvise(void *addr, size_t length, int advice)")
   const cIoctl = libc.func("int ioctl(int fd, unsigned long request, intptr_t argument)")
   const cIoctlBuffer = libc.func("int ioctl(int fd, unsigned long request, void *argument)")
   const cGettid = libc.func("int gettid()")
@@ -76,20 +84,25 @@ export const kvmNativeOver = (ffi: typeof koffi): KvmNative => {
   return {
     open: (path) => orErrno(cOpen(path, O_RDWR | O_CLOEXEC)),
     close: (fd) => void cClose(fd),
-    memfd: (name, bytes) => {
-      const fd = orErrno(cMemfd(name, MFD_CLOEXEC))
-      if (fd < 0) return fd
-      const result = orErrno(cTruncate(fd, bytes))
-      if (result < 0) cClose(fd)
-      return result < 0 ? result : fd
-    },
     ioctl: (fd, request, argument) =>
       orErrno(typeof argument === "number" ? cIoctl(fd, request, argument) : cIoctlBuffer(fd, request, argument)),
     map: (fd, offset, bytes) => {
       const address: bigint = cMmap(null, bytes, PROT_READ_WRITE, MAP_SHARED, fd, offset)
       return address === MAP_FAILED ? -ffi.errno() : { address, bytes: ffi.view(address, bytes) }
     },
+    allocate: (bytes) => {
+      const start: bigint = cMmap(null, bytes + HUGE, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS_NORESERVE, -1, 0)
+      if (start === MAP_FAILED) return -ffi.errno()
+      const before = Number(-start & BigInt(HUGE - 1))
+      const address = start + BigInt(before)
+      if (before > 0) cMunmap(start, before)
+      cMunmap(address + BigInt(bytes), HUGE - before)
+      cMadvise(address, bytes, MADV_HUGEPAGE) // fails on kernels without such pages
+      cMadvise(address, bytes, MADV_DONTFORK)
+      return { address, bytes: ffi.view(address, bytes) }
+    },
     unmap: ({ address, bytes }) => void cMunmap(address, bytes.byteLength),
+    addressOf: (buffer) => ffi.address(buffer),
     threadId: () => cGettid(),
     kick: (thread) => orErrno(cTgkill(process.pid, thread, KICK_SIGNAL)),
     blockKick: () => {

@@ -18,7 +18,8 @@ const TSS_ADDRESS = 0xfffbd000
 export interface KvmVmSpec {
   /** Bytes of RAM, whole pages. */
   readonly memoryBytes: number
-  readonly cpus: number
+  /** The local APIC's id of each CPU. */
+  readonly apicIds: ReadonlyArray<number>
   /** Whether KVM emulates the PICs, the I/O APIC, the local APICs and the PIT. Without, HLT leaves the guest. */
   readonly irqchip: boolean
 }
@@ -55,7 +56,7 @@ const required: ReadonlyArray<CapabilityName> = [
 ]
 
 /**
- * Create a VM: memory (an anonymous file, mapped in pieces of 1 GiB), interrupt controllers, vCPUs as KVM resets them.
+ * Create a VM: memory (in pieces of 1 GiB), interrupt controllers, vCPUs as KVM resets them.
  * Fails with `HostLacks` where /dev/kvm cannot be opened or lacks a capability, with `KvmError` where a call fails.
  */
 export const createKvmVm = (
@@ -79,7 +80,8 @@ export const createKvmVm = (
       if (checkExtension(native, kvm, name) <= 0) return yield* lacks(`it lacks ${name}`)
     }
     const most = checkExtension(native, kvm, "KVM_CAP_MAX_VCPUS")
-    if (spec.cpus > most) return yield* lacks(`it gives a VM ${most} CPUs at most, not ${spec.cpus}`)
+    const cpus = spec.apicIds.length
+    if (cpus > most) return yield* lacks(`it gives a VM ${most} CPUs at most, not ${cpus}`)
 
     const vm = yield* descriptor(() => succeeded("KVM_CREATE_VM", native.ioctl(kvm, Request.KVM_CREATE_VM, 0)))
     yield* kvmSync(() => succeeded("KVM_SET_TSS_ADDR", native.ioctl(vm, Request.KVM_SET_TSS_ADDR, TSS_ADDRESS)))
@@ -96,7 +98,7 @@ export const createKvmVm = (
       succeeded("KVM_GET_VCPU_MMAP_SIZE", native.ioctl(kvm, Request.KVM_GET_VCPU_MMAP_SIZE, 0))
     )
     const vcpus = yield* Effect.forEach(
-      Array.from({ length: spec.cpus }, (_, id) => id),
+      spec.apicIds,
       (id) => descriptor(() => succeeded("KVM_CREATE_VCPU", native.ioctl(vm, Request.KVM_CREATE_VCPU, id)))
     )
     return { native, kvm, vm, vcpus, runBytes, memory }
@@ -116,14 +118,12 @@ const createMemory = (
       return yield* Effect.die(new RangeError(`${bytes} bytes of memory are not whole pages`))
     }
     const ranges = ramLayout(bytes)
-    // the mappings keep the file alive, and its name out of the way
     const windows = yield* Effect.acquireRelease(
       kvmSync(() => {
-        const fd = succeeded("memfd_create", native.memfd("ktstr-ram", bytes))
         const mapped: Array<{ readonly address: bigint; readonly bytes: ArrayBuffer }> = []
         try {
           for (let at = 0; at < bytes; at += GIB) {
-            const mapping = native.map(fd, at, Math.min(GIB, bytes - at))
+            const mapping = native.allocate(Math.min(GIB, bytes - at))
             if (typeof mapping === "number") throw KvmError.of("mmap", -mapping)
             mapped.push(mapping)
           }
@@ -131,8 +131,6 @@ const createMemory = (
         } catch (error) {
           mapped.forEach(native.unmap)
           throw error
-        } finally {
-          native.close(fd)
         }
       }),
       (mapped) => Effect.sync(() => mapped.forEach(native.unmap))

@@ -1,8 +1,10 @@
 import * as Effect from "effect/Effect"
 import { closeSync, openSync, readSync } from "node:fs"
 import type { GuestMemory } from "../../memory/GuestMemory.ts"
+import type { Topology } from "../Topology.ts"
 import { VmBootError } from "../VmEngine.ts"
 import { acpiTables, RSDP } from "./Acpi.ts"
+import { ramLayout } from "./KvmVm.ts"
 import type { LinuxImage } from "./LinuxImage.ts"
 import { writeLongMode } from "./LongMode.ts"
 
@@ -41,7 +43,7 @@ export interface LinuxBootSpec {
   readonly image: LinuxImage
   readonly initramfs: Uint8Array
   readonly cmdline: string
-  readonly cpus: number
+  readonly topology: Topology
 }
 
 /** Where the boot CPU starts, in 64-bit mode, and what RSI holds there. */
@@ -74,7 +76,7 @@ export const loadLinux = (memory: GuestMemory, spec: LinuxBootSpec): Effect.Effe
     })
     const written = memory.write(initrdAt, initramfs) && memory.write(CMDLINE, cmdline) &&
       memory.write(CMDLINE + cmdline.length, new Uint8Array(1)) &&
-      memory.write(RSDP, acpiTables(spec.cpus)) &&
+      memory.write(RSDP, acpiTables(spec.topology, ramLayout(memory.size))) &&
       writeLongMode(memory) &&
       memory.write(BOOT_PARAMS, bootParams(memory, image, initrdAt, initramfs.length))
     if (!written) return yield* Effect.die(new RangeError("the first MiB of the guest is not all RAM"))

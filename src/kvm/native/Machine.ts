@@ -4,21 +4,27 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import { readFileSync } from "node:fs"
 import { FreezeTimeout, type FrozenVcpu } from "../VmEngine.ts"
 import { PM_PORT, RESET_PORT, S5_TYPE } from "./Acpi.ts"
+import { type ClockReading, readClock, setClockBack } from "./GuestClock.ts"
 import { Constant, Exit, Request, Struct } from "./KvmAbi.ts"
 import { KvmError, kvmSync, succeeded } from "./KvmError.ts"
-import type { KvmVm } from "./KvmVm.ts"
+import { checkExtension, type KvmVm } from "./KvmVm.ts"
+import { portRingOver, type PortRingPlace } from "./PortRing.ts"
 import { readRegisters, type VcpuRegisters } from "./Registers.ts"
 import { ROW, VcpuEnd, VcpuRequest, VcpuState, VcpuWord, Word } from "./SharedWords.ts"
 import { type Uart, uartOver, uartPlaces } from "./Uart.ts"
 import { lockOver, type VcpuThreadData } from "./VcpuThread.ts"
 import { startVcpuThread, type VcpuThread } from "./VcpuWorker.ts"
+import { Virtio } from "./VirtioAbi.ts"
+import { serveDevice, type VirtioDevice, virtioPlaces } from "./VirtioDevice.ts"
+import { QUEUE_SIZE, virtioMmioOver } from "./VirtioMmio.ts"
 import { VmDied } from "./VmDied.ts"
 
-/** An end that the guest wished for, and by which port it said so. */
+/** An end that the guest wished for, and by which port it said so; or its scope has closed. */
 export interface MachineEnd {
-  readonly end: "reset" | "powerOff"
+  readonly end: "reset" | "powerOff" | "closed"
   readonly detail: string
 }
 
@@ -45,25 +51,46 @@ export interface Machine {
   readonly ended: Effect.Effect<MachineEnd, VmDied>
   /** Bytes for serial port `port` (0 or 1); how many there was room for. */
   readonly receive: (port: number, bytes: Uint8Array) => Effect.Effect<number>
+  /** Take what the guest sent on its serial ports, as far as `holdsSerial` lets it. */
+  readonly drain: () => void
+  /** Let virtio device number `index` look at its queues; while a freeze is wanted, when it is over. */
+  readonly ring: (index: number) => Effect.Effect<void>
+  /** Change what the driver of virtio device number `index` reads as its configuration, and tell it. */
+  readonly configure: (index: number, config: Uint8Array) => Effect.Effect<void>
 }
 
 export interface MachineOptions {
   readonly irqchip: boolean
+  /** At most `MOST_DEVICES`; Linux hears of them by `virtioWords`. */
+  readonly virtio?: ReadonlyArray<VirtioDevice>
   /** Whether a triple fault is the guest's way to reset (`reboot=t`). */
   readonly tripleFaultResets: boolean
   readonly freezeTimeout: Duration.Duration
   /** What the guest sends on a serial port. Called from the event loop. */
   readonly onSerial: (port: number, bytes: Uint8Array) => void
+  /** Whether what the guest sends on a serial port has to wait; `drain` when it has no more. */
+  readonly holdsSerial?: (port: number) => boolean
   /** The console's last lines, for the report of a death. */
   readonly consoleTail: () => ReadonlyArray<string>
 }
 
 /** Bytes that each direction of a serial port holds back. */
 const RING = 2 ** 16
+/** How long a guest that sends on a serial port is left to, in milliseconds, before what it sent is taken. */
+const GATHER_MILLIS = 10
+/** Longest that a byte which KVM keeps waits for the guest to do anything else with its ports, in milliseconds. */
+const KEPT_MILLIS = 200
+/**
+ * How often to look whether any vCPU has run since the last time, in milliseconds. A guest's own timers, of which the
+ * slowest that KVM can make an NMI of is the PIT at 55 ms, have come meanwhile.
+ */
+const LOOK_MILLIS = 2000
+/** RFLAGS.IF */
+const INTERRUPTS_ON = 0x200n
 
 /**
- * Run a VM whose memory and registers are ready: a thread a vCPU, two serial ports, until the scope closes. All threads
- * have left the guest, and have ended, before the scope's earlier resources (memory, descriptors) go.
+ * Run a VM whose memory and registers are ready: a thread a vCPU, two serial ports, virtio devices, until the scope
+ * closes. All threads have left the guest, and have ended, before the scope's earlier resources (memory, descriptors) go.
  */
 export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<Machine, never, Scope.Scope> =>
   Effect.gen(function*() {
@@ -77,6 +104,23 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
     const uarts: ReadonlyArray<Uart> = places.map((place) =>
       uartOver(place, native, options.irqchip ? vm.vm : undefined, Request.KVM_IRQ_LINE)
     )
+    const devices = options.virtio ?? []
+    const virtio = virtioPlaces(devices)
+    const registers = virtio.map((place) =>
+      virtioMmioOver(
+        place,
+        native,
+        options.irqchip ? vm.vm : undefined,
+        Request.KVM_IRQ_LINE,
+        Virtio,
+        QUEUE_SIZE,
+        lockOver
+      )
+    )
+    const ringMain = () => {
+      Atomics.add(words, Word.EVENTS, 1)
+      Atomics.notify(words, Word.EVENTS)
+    }
     const locked = <A>(run: () => A): A => {
       lock.lock()
       try {
@@ -85,13 +129,38 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
         lock.unlock()
       }
     }
-    const drain = () =>
-      uarts.forEach((uart, port) => {
-        const bytes = locked(() => uart.take())
+    const mapping = yield* Effect.acquireRelease(
+      Effect.orDie(kvmSync(() => {
+        const mapping = native.map(vm.vcpus[0], 0, vm.runBytes)
+        if (typeof mapping === "number") throw KvmError.of("mmap", -mapping)
+        return mapping
+      })),
+      (mapping) => Effect.sync(() => native.unmap(mapping))
+    )
+    const portRing = yield* Effect.orDie(kvmSync(() => keepPorts(vm)))
+    const sendKept = portRing === undefined ? () => true : portRingOver(mapping.bytes, portRing, uarts)
+    /** Take what the serial ports have sent; whether there was anything. */
+    const drain = (): boolean =>
+      uarts.map((uart, port) => {
+        if (!over && options.holdsSerial?.(port) === true) return false
+        const bytes = locked(() => {
+          sendKept()
+          return uart.take()
+        })
         if (bytes.length > 0) options.onSerial(port, bytes)
+        return bytes.length > 0
+      }).includes(true)
+
+    /** What the guest asks of its devices; the memory of one that is to be frozen stays as it is. */
+    const serve = () =>
+      registers.forEach((mmio, index) => {
+        if (holders === 0 && !over && serveDevice(vm.memory, devices[index], mmio)) ringMain()
       })
+    registers.forEach((mmio, index) => mmio.locked(() => mmio.configure(devices[index].config)))
 
     const ended = yield* Deferred.make<MachineEnd, VmDied>()
+    let holders = 0
+    let over = false
     yield* Effect.addFinalizer(() => Effect.sync(drain))
     const threads: Array<VcpuThread> = []
     for (const [id, vcpu] of vm.vcpus.entries()) {
@@ -103,6 +172,8 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
         irqchip: options.irqchip,
         words: shared,
         uarts: places,
+        portRing,
+        virtio,
         abi: {
           Request,
           Exit,
@@ -116,7 +187,9 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
           ROW,
           PM_PORT,
           RESET_PORT,
-          S5_TYPE
+          S5_TYPE,
+          Virtio,
+          QUEUE_SIZE
         }
       }
       threads.push(yield* startVcpuThread(native, data))
@@ -137,7 +210,14 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
       const registers = tryRegisters(vm, vcpu)
       return Either.left(new VmDied({ end, detail, vcpu, registers, consoleTail: options.consoleTail() }))
     }
-    let over = false
+    const finish = (exit: () => Either.Either<MachineEnd, VmDied>) => {
+      if (over) return
+      over = true
+      threads.forEach((thread) => thread.ask(VcpuRequest.STOP))
+      drain()
+      drain() // what KVM kept behind a full ring
+      Deferred.unsafeDone(ended, exit())
+    }
     /** The first vCPU that ended by itself ends the machine. */
     const settle = () => {
       if (over) return true
@@ -145,57 +225,68 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
         thread.broken() !== undefined ||
         (thread.state() === VcpuState.ENDED && thread.word(VcpuWord.END) !== VcpuEnd.STOPPED)
       )
-      if (thread === undefined) return false
-      over = true
-      threads.forEach((each) => each.ask(VcpuRequest.STOP))
-      drain()
-      Deferred.unsafeDone(ended, endOf(thread))
-      return true
+      if (thread !== undefined) finish(() => endOf(thread))
+      return over
     }
     yield* Effect.forkScoped(Effect.gen(function*() {
       for (;;) {
         const seen = Atomics.load(words, Word.EVENTS)
-        drain()
+        const sent = drain()
+        serve()
         if (settle()) return
-        yield* Effect.promise(async () => Atomics.waitAsync(words, Word.EVENTS, seen).value)
+        if (sent) { // more comes behind it: waking up for each byte would take longer than sending it
+          yield* Effect.sleep(GATHER_MILLIS)
+          continue
+        }
+        const event = Atomics.waitAsync(words, Word.EVENTS, seen, KEPT_MILLIS)
+        // a guest that never stops asking must not keep all else from its turn
+        yield* Effect.promise(() => event.async ? event.value : new Promise((resolve) => setImmediate(resolve)))
       }
     }))
-    for (const thread of threads) {
-      thread.onBroken(() => {
-        Atomics.add(words, Word.EVENTS, 1)
-        Atomics.notify(words, Word.EVENTS)
-      })
-    }
+    for (const thread of threads) thread.onBroken(ringMain)
+    // the first to run: nobody touches the VM's descriptors and memory any more, and who waits for its end hears of it
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => finish(() => Either.right({ end: "closed", detail: "the VM is closed" })))
+    )
 
     const seconds = Duration.toSeconds(options.freezeTimeout)
     const alone = Effect.unsafeMakeSemaphore(1).withPermits(1)
-    let holders = 0
-    let frozen: { readonly machine: FrozenMachine; readonly clock: Uint8Array } | undefined
+    let frozen: { readonly machine: FrozenMachine; readonly clock: ClockReading } | undefined
 
-    const letGo = Effect.sync(() => {
-      if (--holders > 0) return
-      try {
-        if (frozen !== undefined) setClock(vm, frozen.clock)
-      } finally {
-        frozen = undefined
-        threads.forEach((thread) => thread.ask(VcpuRequest.RUN))
-      }
+    const letGo = Effect.suspend(() => {
+      if (--holders > 0) return Effect.void
+      const clock = frozen?.clock
+      frozen = undefined
+      const set = clock === undefined || over ? Effect.void : kvmSync(() => setClockBack(vm, clock))
+      return set.pipe(
+        Effect.catchAll((error) => Effect.logWarning(`the guest sees how long it was frozen: ${error.message}`)),
+        Effect.ensuring(Effect.sync(() => {
+          threads.forEach((thread) => thread.ask(VcpuRequest.RUN))
+          ringMain() // for what the devices left
+        }))
+      )
     })
     const stopped = Effect.flatMap(Deferred.await(ended), ({ detail }) => new MachineStopped({ detail }))
-    const stop = Effect.gen(function*() {
-      if (settle()) return yield* stopped
-      if (frozen !== undefined) return frozen.machine
-      const askedAt = process.hrtime.bigint()
-      threads.forEach((thread) => thread.ask(VcpuRequest.PARK))
+    /** All threads outside KVM_RUN; they are asked more than once, for a signal may find no room (EAGAIN). */
+    const park: Effect.Effect<void, MachineStopped | VmDied> = Effect.gen(function*() {
+      for (const thread of threads) thread.ask(VcpuRequest.PARK)
       for (const thread of threads) {
         while (thread.state() !== VcpuState.PARKED) {
           if (settle()) return yield* stopped
           yield* thread.changes
+          if (thread.state() !== VcpuState.PARKED) thread.ask(VcpuRequest.PARK)
         }
       }
+    })
+    const stop = Effect.gen(function*() {
+      if (settle()) return yield* stopped
+      if (frozen !== undefined) return frozen.machine
+      const askedAt = process.hrtime.bigint()
+      yield* park
       const takenAt = Date.now()
+      drain() // what a frozen guest has sent is there
       frozen = yield* kvmSync(() => ({
-        clock: getClock(vm),
+        clock: readClock(vm),
         machine: {
           takenAt,
           vcpus: threads.map(({ id }) => ({
@@ -222,15 +313,103 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
       })
     )
 
+    /** With interrupt controllers KVM itself halts a vCPU, and never says that nothing can wake it. */
+    const look = Effect.gen(function*() {
+      if (frozen !== undefined || settle()) return
+      yield* park
+      const [first, ...others] = threads.map(({ id }) => id)
+      if (!(yield* kvmSync(() => [first, ...others].every((id) => isStuck(vm, id))))) return
+      const [end, detail] = deathOf(VcpuEnd.HALTED, 0, undefined)
+      const registers = tryRegisters(vm, first)
+      finish(() => Either.left(new VmDied({ end, detail, vcpu: first, registers, consoleTail: options.consoleTail() })))
+    }).pipe(
+      Effect.timeoutOption(options.freezeTimeout),
+      // a machine that has ended needs no look, and one that KVM says nothing of is looked at again
+      Effect.ignore,
+      Effect.ensuring(Effect.sync(() => {
+        if (frozen === undefined) threads.forEach((thread) => thread.ask(VcpuRequest.RUN))
+      }))
+    )
+    if (options.irqchip) {
+      yield* Effect.forkScoped(Effect.gen(function*() {
+        for (let before = ""; !over;) {
+          yield* Effect.sleep(LOOK_MILLIS)
+          const ran = threads.map((thread) => timeOf(thread.word(VcpuWord.THREAD))).join()
+          if (ran === before && holders === 0) yield* alone(look)
+          before = ran
+        }
+      }))
+    }
+
     return {
       ended: Deferred.await(ended),
-      receive: (port, bytes) => Effect.sync(() => locked(() => uarts[port].receive(bytes))),
-      freeze: Effect.zipRight(
-        Effect.acquireRelease(Effect.sync(() => holders++), () => alone(letGo)),
-        alone(stop)
+      drain: () => {
+        if (!over) drain()
+      },
+      receive: (port, bytes) => Effect.sync(() => over ? bytes.length : locked(() => uarts[port].receive(bytes))),
+      ring: (index) =>
+        Effect.sync(() => {
+          registers[index].locked(registers[index].leaveWork)
+          ringMain()
+        }),
+      configure: (index, config) =>
+        Effect.sync(() => {
+          if (!over) registers[index].locked(() => registers[index].configure(config))
+        }),
+      freeze: Effect.uninterruptibleMask((restore) =>
+        Effect.gen(function*() {
+          holders++
+          const machine = yield* Effect.onError(restore(alone(stop)), () => alone(letGo))
+          yield* Effect.addFinalizer(() => alone(letGo))
+          return machine
+        })
       )
     }
   })
+
+/** CPU time of a thread of this process and how often it ran, as the kernel prints them; empty where there is none. */
+const timeOf = (thread: number): string => {
+  try {
+    return readFileSync(`/proc/self/task/${thread}/schedstat`, "latin1")
+  } catch {
+    return ""
+  }
+}
+
+/**
+ * Whether a parked vCPU can never go on: it stands in HLT with its interrupts off, and no NMI or SMI is on its way; or
+ * it waits to be started, which only another vCPU could do. @throws KvmError
+ */
+const isStuck = ({ native, vcpus }: KvmVm, id: number): boolean => {
+  const state = new Int32Array(1) // struct kvm_mp_state
+  succeeded("KVM_GET_MP_STATE", native.ioctl(vcpus[id], Request.KVM_GET_MP_STATE, new Uint8Array(state.buffer)))
+  if (state[0] === Constant.KVM_MP_STATE_UNINITIALIZED) return true
+  if (state[0] !== Constant.KVM_MP_STATE_HALTED) return false
+  const events = new Uint8Array(Struct.kvm_vcpu_events.size)
+  succeeded("KVM_GET_VCPU_EVENTS", native.ioctl(vcpus[id], Request.KVM_GET_VCPU_EVENTS, events))
+  const at = Struct.kvm_vcpu_events.fields
+  const comes = events[at["nmi.pending"]] | events[at["smi.pending"]] | events[at["smi.latched_init"]]
+  return comes === 0 && (readRegisters(native, vcpus[id]).general.rflags & INTERRUPTS_ON) === 0n
+}
+
+/** Have KVM keep what the guest sends on its serial ports, where it can (since Linux 4.20). @throws KvmError */
+const keepPorts = ({ kvm, native, vm }: KvmVm): PortRingPlace | undefined => {
+  if (checkExtension(native, kvm, "KVM_CAP_COALESCED_PIO") <= 0) return undefined
+  for (const { base } of uartPlaces) {
+    const zone = new DataView(new ArrayBuffer(Struct.kvm_coalesced_mmio_zone.size))
+    const { addr, pio, size } = Struct.kvm_coalesced_mmio_zone.fields
+    zone.setBigUint64(addr, BigInt(base), true)
+    zone.setUint32(size, 1, true)
+    zone.setUint32(pio, 1, true)
+    const result = native.ioctl(vm, Request.KVM_REGISTER_COALESCED_MMIO, new Uint8Array(zone.buffer))
+    succeeded("KVM_REGISTER_COALESCED_MMIO", result)
+  }
+  return {
+    offset: Constant.KVM_COALESCED_MMIO_PAGE_OFFSET * 4096,
+    ring: Struct.kvm_coalesced_mmio_ring,
+    entry: Struct.kvm_coalesced_mmio
+  }
+}
 
 const stateName = (state: number): string =>
   Object.entries(VcpuState).find(([, value]) => value === state)?.[0].toLowerCase() ?? `${state}`
@@ -261,18 +440,4 @@ const tryRegisters = (vm: KvmVm, vcpu: number): VcpuRegisters | undefined => {
     if (error instanceof KvmError) return undefined
     throw error
   }
-}
-
-/** The guest's KVM clock, to be set back on thawing: the guest does not see the time between. @throws KvmError */
-const getClock = (vm: KvmVm): Uint8Array => {
-  const clock = new Uint8Array(Struct.kvm_clock_data.size)
-  succeeded("KVM_GET_CLOCK", vm.native.ioctl(vm.vm, Request.KVM_GET_CLOCK, clock))
-  return clock
-}
-
-const setClock = (vm: KvmVm, taken: Uint8Array): void => {
-  const clock = taken.slice()
-  // flags say what the reading was; a write takes the nanoseconds alone
-  new DataView(clock.buffer).setUint32(Struct.kvm_clock_data.fields.flags, 0, true)
-  succeeded("KVM_SET_CLOCK", vm.native.ioctl(vm.vm, Request.KVM_SET_CLOCK, clock))
 }

@@ -3,9 +3,9 @@
  * one for each vCPU. Only `Atomics` touch them.
  */
 export const Word = {
-  /** Counts what the main thread should look at: console bytes, an ended vCPU. */
+  /** Counts what the main thread should look at: console bytes, a virtio device's queues, an ended vCPU. */
   EVENTS: 0,
-  /** 0 free, 1 taken, 2 taken and waited for: serializes the devices. */
+  /** 0 free, 1 taken, 2 taken and waited for: serializes the serial ports. */
   LOCK: 1
 } as const
 

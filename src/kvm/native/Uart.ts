@@ -18,6 +18,8 @@ export interface Uart {
   readonly write: (register: number, value: number) => boolean
   /** Bytes for the guest; how many of them there was room for. */
   readonly receive: (bytes: Uint8Array) => number
+  /** Whether `take` would give nothing. */
+  readonly empty: () => boolean
   /** What the guest sent since the last time. */
   readonly take: () => Uint8Array
 }
@@ -159,6 +161,7 @@ export const uartOver = (
     }
     return true
   }
+  const empty = () => words[TX_HEAD] === words[TX_TAIL]
   const take = (): Uint8Array => {
     const bytes = new Uint8Array(used(TX_HEAD, TX_TAIL))
     for (let i = 0; i < bytes.length; i++) {
@@ -167,5 +170,5 @@ export const uartOver = (
     }
     return bytes
   }
-  return { base, read, write, receive, take }
+  return { base, read, write, receive, empty, take }
 }

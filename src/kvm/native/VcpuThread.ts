@@ -1,8 +1,11 @@
 import type { PM_PORT, RESET_PORT, S5_TYPE } from "./Acpi.ts"
 import type { Constant, Exit, Request, Struct } from "./KvmAbi.ts"
 import type { KvmNative } from "./KvmNative.ts"
+import type { portRingOver, PortRingPlace } from "./PortRing.ts"
 import type { ROW, VcpuEnd, VcpuRequest, VcpuState, VcpuWord, Word } from "./SharedWords.ts"
 import type { Uart, uartOver, UartPlace } from "./Uart.ts"
+import type { Virtio } from "./VirtioAbi.ts"
+import type { QUEUE_SIZE, VirtioMmio, virtioMmioOver, VirtioPlace } from "./VirtioMmio.ts"
 
 /** What a vCPU's thread is started with: plain data, for it crosses threads. */
 export interface VcpuThreadData {
@@ -13,6 +16,9 @@ export interface VcpuThreadData {
   readonly irqchip: boolean
   readonly words: SharedArrayBuffer
   readonly uarts: ReadonlyArray<UartPlace>
+  /** Undefined where KVM keeps no bytes for ports. */
+  readonly portRing: PortRingPlace | undefined
+  readonly virtio: ReadonlyArray<VirtioPlace>
   /** The modules' constants. */
   readonly abi: {
     readonly Request: typeof Request
@@ -28,11 +34,13 @@ export interface VcpuThreadData {
     readonly PM_PORT: typeof PM_PORT
     readonly RESET_PORT: typeof RESET_PORT
     readonly S5_TYPE: typeof S5_TYPE
+    readonly Virtio: typeof Virtio
+    readonly QUEUE_SIZE: typeof QUEUE_SIZE
   }
 }
 
 /**
- * Take the device lock: spin-free, because who waits sleeps. A futex as in Drepper, "Futexes Are Tricky", mutex 2.
+ * A lock of the devices: spin-free, because who waits sleeps. A futex as in Drepper, "Futexes Are Tricky", mutex 2.
  * Self-contained, like all that the threads are started from.
  */
 export const lockOver = (words: Int32Array, at: number) => ({
@@ -46,7 +54,14 @@ export const lockOver = (words: Int32Array, at: number) => ({
 })
 
 /**
- * One vCPU until it ends: KVM_RUN over and over, its exits answered, parked when asked. A vCPU's thread is started from
+ * One vCPU until it ends: KVM_RUN over and over, its exits answered, parked when asked.
+ *
+ * KVM ends an instruction that left the guest (a port, a device's register) when it is next called, so a vCPU parks
+ * where KVM_RUN was broken off and not behind an exit: the frozen registers and memory are those between two
+ * instructions. A kick that came in between is still pending and breaks KVM_RUN off at once. The one exception is a
+ * byte for a full serial port, which is not sent yet.
+ *
+ * A vCPU's thread is started from
  * this function's source, so it uses nothing from outside itself: that works the same from source, from the built
  * package and from a bundle, none of which has a file in common that a thread could be started from.
  */
@@ -54,7 +69,9 @@ export const runVcpu = (
   native: KvmNative,
   data: VcpuThreadData,
   makeLock: typeof lockOver,
-  makeUart: typeof uartOver
+  makeUart: typeof uartOver,
+  makePortRing: typeof portRingOver,
+  makeVirtio: typeof virtioMmioOver
 ): void => {
   const { Constant, Exit, ROW, Request, VcpuEnd, VcpuRequest, VcpuState, VcpuWord, Word, run: at } = data.abi
   const { PM_PORT, RESET_PORT, S5_TYPE } = data.abi
@@ -66,6 +83,9 @@ export const runVcpu = (
   const lock = makeLock(words, Word.LOCK)
   const irqchip = data.irqchip ? data.vm : undefined
   const uarts: ReadonlyArray<Uart> = data.uarts.map((place) => makeUart(place, native, irqchip, Request.KVM_IRQ_LINE))
+  const devices: ReadonlyArray<VirtioMmio> = data.virtio.map((place) =>
+    makeVirtio(place, native, irqchip, Request.KVM_IRQ_LINE, data.abi.Virtio, data.abi.QUEUE_SIZE, makeLock)
+  )
   let ended = false
 
   const setState = (state: number) => {
@@ -109,23 +129,26 @@ export const runVcpu = (
   if (typeof mapping === "number") throw new Error(`mmap of vCPU ${data.id}: errno ${-mapping}`)
   const view = new DataView(mapping.bytes)
   const bytes = new Uint8Array(mapping.bytes)
+  const sendKept = data.portRing === undefined ? () => true : makePortRing(mapping.bytes, data.portRing, uarts)
 
-  const send = (uart: Uart, register: number, value: number) => {
+  /** Have a serial port do what the guest wants, behind what was sent before; `run` is false while there is no room. */
+  const serial = (run: () => boolean) => {
     lock.lock()
-    let done = uart.write(register, value)
+    const first = uarts.every((uart) => uart.empty())
+    let done = sendKept() && run()
+    const tell = first && !uarts.every((uart) => uart.empty()) // of bytes behind the first main knows
     lock.unlock()
-    while (!done && obey()) { // the ring is full: main takes from it, and a freeze need not wait for that
-      tellMain()
+    if (tell) tellMain()
+    while (!done && obey()) { // a freeze need not wait until main has made room
       Atomics.wait(words, row + VcpuWord.REQUEST, VcpuRequest.RUN, 1)
       lock.lock()
-      done = uart.write(register, value)
+      done = sendKept() && run()
       lock.unlock()
     }
-    if (register === 0) tellMain()
   }
   const out = (port: number, value: number, size: number) => {
     const uart = uarts.find(({ base }) => port >= base && port < base + 8)
-    if (uart !== undefined) send(uart, port - uart.base, value)
+    if (uart !== undefined) serial(() => uart.write(port - uart.base, value))
     // the keyboard controller's command "pulse the reset line"; the chipset's reset control, which a byte alone reaches:
     // a wider write there is PCI's configuration address
     else if (port === 0x64 && value === 0xfe) end(VcpuEnd.RESET, port)
@@ -141,9 +164,11 @@ export const runVcpu = (
       // ACPI's registers: no event is pending, and the machine is in ACPI mode (SCI_EN); all else is not there
       return port === PM_PORT + 4 ? 1 : port >= PM_PORT && port < PM_PORT + 6 ? 0 : 0xff
     }
-    lock.lock()
-    const value = uart.read(port - uart.base)
-    lock.unlock()
+    let value = 0xff
+    serial(() => {
+      value = uart.read(port - uart.base)
+      return true
+    })
     return value
   }
   const io = () => {
@@ -160,13 +185,22 @@ export const runVcpu = (
       }
     }
   }
+  const mmio = () => {
+    const address = Number(view.getBigUint64(at["mmio.phys_addr"], true))
+    const count = view.getUint32(at["mmio.len"], true)
+    const moved = bytes.subarray(at["mmio.data"], at["mmio.data"] + count)
+    const device = devices.find(({ base }) => address >= base && address < base + 0x1000)
+    if (view.getUint8(at["mmio.is_write"]) !== 0) {
+      if (device?.write(address - device.base, moved) === true) tellMain()
+    } else if (device !== undefined) device.read(address - device.base, moved)
+    else moved.fill(0xff) // nothing is there: reads give all ones, writes go nowhere
+  }
   const handle = (exit: number) => {
     switch (exit) {
       case Exit.KVM_EXIT_IO:
         return io()
-      case Exit.KVM_EXIT_MMIO: // nothing is there: reads give all ones, writes go nowhere
-        if (view.getUint8(at["mmio.is_write"]) === 0) bytes.fill(0xff, at["mmio.data"], at["mmio.data"] + 8)
-        return
+      case Exit.KVM_EXIT_MMIO:
+        return mmio()
       case Exit.KVM_EXIT_INTR:
       case Exit.KVM_EXIT_IRQ_WINDOW_OPEN:
         return
@@ -188,11 +222,14 @@ export const runVcpu = (
   Atomics.store(words, row + VcpuWord.THREAD, native.threadId())
   setState(VcpuState.RUNNING)
   try {
-    while (obey()) {
+    obey()
+    while (!ended) {
       const result = native.ioctl(data.vcpu, Request.KVM_RUN, 0)
       if (result === 0) handle(view.getUint32(at.exit_reason, true))
-      else if (result === -EINTR) native.takeKicks()
-      // a CPU that waits to be started comes back now and then
+      else if (result === -EINTR) {
+        native.takeKicks()
+        obey()
+      } // a CPU that waits to be started comes back now and then
       else if (result !== -EAGAIN) end(VcpuEnd.RUN_FAILED, -result)
     }
   } finally {

@@ -1,11 +1,14 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { Worker } from "node:worker_threads"
+import { giveBackThread, takeThread } from "./IdleThreads.ts"
 import { koffiPath } from "./Koffi.ts"
 import { type KvmNative, kvmNativeOver } from "./KvmNative.ts"
+import { portRingOver } from "./PortRing.ts"
 import { ROW, VcpuRequest, VcpuState, VcpuWord } from "./SharedWords.ts"
 import { uartOver } from "./Uart.ts"
 import { lockOver, runVcpu, type VcpuThreadData } from "./VcpuThread.ts"
+import { virtioMmioOver } from "./VirtioMmio.ts"
 
 /** A vCPU's thread, seen from the main thread. */
 export interface VcpuThread {
@@ -31,15 +34,22 @@ const END_MILLIS = 10_000
 const stops = new Set<() => void>()
 const stopAll = () => stops.forEach((stop) => stop())
 
-/** The program that a thread runs: the functions' own source, which use nothing from outside themselves. */
+/**
+ * The program that a thread runs: a vCPU whenever it is sent one, and a message when that has ended. It is the functions'
+ * own source, which use nothing from outside themselves.
+ */
 const program = `"use strict"
-const { workerData } = require("node:worker_threads")
-const native = (${kvmNativeOver})(require(workerData.koffi))
-;(${runVcpu})(native, workerData.data, ${lockOver}, ${uartOver})`
+const { parentPort, workerData } = require("node:worker_threads")
+const native = (${kvmNativeOver})(require(workerData))
+parentPort.on("message", (data) => {
+  (${runVcpu})(native, data, ${lockOver}, ${uartOver}, ${portRingOver}, ${virtioMmioOver})
+  parentPort.postMessage("ended")
+})`
+const makeThread = () => new Worker(program, { eval: true, execArgv: [], name: "vcpu", workerData: koffiPath() })
 
 /**
- * Start a vCPU's thread; it runs the guest at once. It has left the guest and ended when the scope has closed. It
- * is stopped too when the process exits.
+ * Run a vCPU in a thread of its own, at once. The thread has left the guest and holds nothing of it when the scope has
+ * closed. It is stopped too when the process exits.
  */
 export const startVcpuThread = (
   native: KvmNative,
@@ -62,20 +72,22 @@ export const startVcpuThread = (
         }
         let broken: string | undefined
         let listener = () => {}
-        const worker = new Worker(program, {
-          eval: true,
-          execArgv: [],
-          name: `vcpu${data.id}`,
-          workerData: { data, koffi: koffiPath() }
-        })
-        worker.on("error", (error) => {
+        const worker = takeThread(makeThread)
+        const failed = (error: Error) => {
           broken = error.message
           // the thread is gone: no signal may be sent to its number, which may be another's soon
           Atomics.store(words, row + VcpuWord.STATE, VcpuState.ENDED)
           Atomics.notify(words, row + VcpuWord.STATE)
           listener()
+        }
+        const ended = new Promise<boolean>((resolve) => {
+          const gone = () => resolve(true)
+          worker.once("error", failed).once("exit", gone).once("message", () => {
+            giveBackThread(worker.off("error", failed).off("exit", gone))
+            resolve(true)
+          })
         })
-        const exited = new Promise<boolean>((resolve) => worker.once("exit", () => resolve(true)))
+        worker.postMessage(data)
         const stop = () => ask(VcpuRequest.STOP)
         if (stops.size === 0) process.on("exit", stopAll)
         stops.add(stop)
@@ -95,7 +107,7 @@ export const startVcpuThread = (
         const end = Effect.promise(async () => {
           stop()
           const late = new Promise<boolean>((resolve) => setTimeout(() => resolve(false), END_MILLIS).unref())
-          const inTime = await Promise.race([exited, late])
+          const inTime = await Promise.race([ended, late])
           stops.delete(stop)
           if (stops.size === 0) process.off("exit", stopAll)
           if (!inTime) throw new Error(`vCPU ${data.id}'s thread is ${END_MILLIS} ms late to end`)

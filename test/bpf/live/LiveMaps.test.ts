@@ -4,35 +4,11 @@ import * as Stream from "effect/Stream"
 import { readFileSync } from "node:fs"
 import { openLive } from "../../../src/bpf/live/OpenLive.ts"
 import type { MapInfo } from "../../../src/bpf/MapInfo.ts"
-import { byKey, comparable, compareEntries, listed } from "../../guest/entries.ts"
+import { BY_BYTES, byKey, comparable, compareEntries, KEYED, listed } from "../../guest/entries.ts"
 import { parseEntries, parseMaps, PrintedTypes } from "../../support/bpftool.ts"
 import { scratch } from "../../support/guest.ts"
 import { bpftool, filledHost, HostLive, makeMap, openDescriptors, refused, u32 } from "./support.ts"
 
-/** Types of which bpftool prints keys and values as we do. */
-const KEYED = new Set([
-  "array",
-  "hash",
-  "lru_hash",
-  "percpu_array",
-  "percpu_hash",
-  "lru_percpu_hash",
-  "lpm_trie",
-  "cgroup_storage",
-  "percpu_cgroup_storage"
-])
-/** Types of which bpf(2) gives the bytes of ids, indices or cookies. */
-const BY_BYTES = new Set([
-  "array_of_maps",
-  "hash_of_maps",
-  "prog_array",
-  "devmap",
-  "devmap_hash",
-  "cpumap",
-  "sockhash",
-  "reuseport_sockarray",
-  "stack_trace"
-])
 /** Types that bpf(2) does not show, and what is said of them. */
 const UNSEEN: Readonly<Record<string, string>> = {
   bloom_filter: "unsupported: bpf(2) tells of a value whether it may be in the filter, and gives no list",
@@ -104,7 +80,10 @@ describe.skipIf(refused !== undefined)("LiveMaps", () => {
             if (KEYED.has(info.type)) {
               assert.isNull(problem, info.name)
               compareEntries(info, byKey(entries), yield* print(info))
-            } else if (BY_BYTES.has(info.type) || (info.type === "sockmap" && info.valueSize === 8)) {
+            } else if (
+              BY_BYTES.has(info.type) || info.type === "stack_trace" ||
+              (info.type === "sockmap" && info.valueSize === 8)
+            ) {
               const bytes = ({ keyHex, valuesHex }: { keyHex: string; valuesHex: ReadonlyArray<string> }) => ({
                 keyHex,
                 valuesHex: [...valuesHex]
@@ -117,7 +96,9 @@ describe.skipIf(refused !== undefined)("LiveMaps", () => {
               assert.strictEqual(reader.consistency, "unseen")
             }
           }
-          for (const type of [...KEYED, ...BY_BYTES, ...Object.keys(UNSEEN)]) assert.include([...seen], type)
+          for (const type of [...KEYED, ...BY_BYTES, "stack_trace", ...Object.keys(UNSEEN)]) {
+            assert.include([...seen], type)
+          }
 
           const named = (name: string) =>
             Effect.gen(function*() {
@@ -177,6 +158,11 @@ describe.skipIf(refused !== undefined)("LiveMaps", () => {
             const { plain } = yield* named(name)
             const expected = Object.entries(filled[name]).map(([key, value]) => ({ key: Number(key), value }))
             assert.sameDeepMembers<unknown>(plain, expected, name)
+          }
+          for (const name of ["cgroup_storage", "percpu_storage"]) {
+            const { cgroup, path } = filled.cgroup_storage
+            const [{ key }] = (yield* named(name)).plain
+            assert.deepStrictEqual<unknown>(key, { cgroup_inode_id: cgroup, attach_type: 1, path }, name)
           }
           const inner = (yield* live.maps.find("inner_first"))[0].id
           assert.deepInclude<unknown>((yield* named("array_of_maps")).plain, {

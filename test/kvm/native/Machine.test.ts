@@ -2,10 +2,18 @@ import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Logger from "effect/Logger"
 import * as Scope from "effect/Scope"
 import { spawnSync } from "node:child_process"
-import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs"
-import { assemble, bareMachine, bareVm, DATA, startBare } from "./support/bareMetal.ts"
+import { createHash } from "node:crypto"
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { openDisks } from "../../../src/kvm/Disks.ts"
+import { Request } from "../../../src/kvm/native/KvmAbi.ts"
+import { Virtio } from "../../../src/kvm/native/VirtioAbi.ts"
+import { makeVirtioBlock } from "../../../src/kvm/native/VirtioBlock.ts"
+import { assemble, bareMachine, bareVm, CODE, DATA, startBare } from "./support/bareMetal.ts"
 import { bundle, shared } from "./support/harness.ts"
 
 /** No hardware is needed for these: an emulating KVM runs such guests too. */
@@ -89,7 +97,7 @@ it.scopedLive.skipIf(absent)(
       const first = yield* Scope.make()
       yield* moves(yield* Scope.extend(startBare(vm), first))
       const guest = yield* startBare(vm, { freezeMillis: 100 })
-      const error = yield* Effect.flip(Effect.scoped(guest.machine.freeze))
+      const error = yield* Effect.flip(guest.machine.freeze) // lets go at once, not when this scope closes
       if (error._tag !== "FreezeTimeout") return assert.fail(error.message)
       assert.strictEqual(error.vcpu, 0)
       assert.match(`${error.state}`, /^(starting|running)$/)
@@ -97,6 +105,205 @@ it.scopedLive.skipIf(absent)(
       yield* Scope.close(first, Exit.void)
       yield* moves(guest)
       yield* Effect.scoped(Effect.zipRight(guest.machine.freeze, stands(guest)))
+    })
+)
+
+it.scopedLive.skipIf(absent)(
+  "four vCPUs stand as long as any of many holders has them frozen, and go on after the last",
+  () =>
+    Effect.gen(function*() {
+      const guest = yield* bareMachine(spinning, { cpus: 4 })
+      yield* moves(guest)
+      const hold = (round: number) =>
+        Effect.scoped(Effect.gen(function*() {
+          const { vcpus } = yield* guest.machine.freeze
+          assert.strictEqual(vcpus.length, 4)
+          const before = counters(guest)
+          yield* Effect.sleep(`${round % 4} millis`)
+          assert.deepStrictEqual(counters(guest), before)
+          if (round % 5 === 0) yield* Effect.interrupt
+        }))
+      const fibers = yield* Effect.forEach(Array.from({ length: 30 }, (_, round) => round), (round) =>
+        Effect.zipLeft(Effect.fork(hold(round)), Effect.sleep("1 millis")))
+      yield* Effect.forEach(
+        fibers.filter((_, index) =>
+          index % 7 === 0
+        ),
+        Fiber.interrupt
+      )
+      yield* Effect.forEach(fibers, Fiber.await)
+      const failures = (yield* Effect.forEach(fibers, Fiber.await)).filter((exit) =>
+        Exit.isFailure(exit) && !Exit.isInterrupted(exit)
+      )
+      assert.deepStrictEqual(failures, [])
+      yield* moves(guest)
+    })
+)
+
+it.scopedLive.skipIf(absent)(
+  "a frozen vCPU stands between two instructions: what it sent is sent, and what it did not is not",
+  () =>
+    Effect.gen(function*() {
+      const [SENDS, SENT] = [BigInt(CODE + 8), BigInt(CODE + 9)]
+      const { machine, said } = yield* bareMachine(assemble(`
+         mov $0x2f8, %edx
+      1: inc %rbx
+         out %al, %dx
+         jmp 1b`))
+      for (let round = 0; round < 30; round++) {
+        yield* Effect.sleep("2 millis")
+        yield* Effect.scoped(Effect.gen(function*() {
+          const [{ registers: { general } }] = (yield* machine.freeze).vcpus
+          yield* Effect.sleep("2 millis") // until all has been read
+          if (general.rip === SENT) assert.strictEqual(said[1].length, Number(general.rbx))
+          if (general.rip === SENDS) assert.strictEqual(said[1].length, Number(general.rbx) - 1)
+        }))
+      }
+      assert.isAbove(said[1].length, 0)
+    })
+)
+
+it.scopedLive.skipIf(absent)(
+  "a guest whose clock cannot be set back goes on, and that is said",
+  () =>
+    Effect.gen(function*() {
+      const vm = yield* bareVm(spinning)
+      const ioctl: typeof vm.native.ioctl = (fd, request, argument) =>
+        request === Request.KVM_SET_CLOCK ? -22 : vm.native.ioctl(fd, request, argument)
+      const guest = yield* startBare({ ...vm, native: { ...vm.native, ioctl } })
+      yield* moves(guest)
+      const logged: Array<string> = []
+      yield* Effect.scoped(Effect.zipRight(guest.machine.freeze, stands(guest))).pipe(
+        Effect.provide(Logger.replace(Logger.defaultLogger, Logger.make(({ message }) => logged.push(`${message}`))))
+      )
+      assert.strictEqual(logged.length, 1)
+      assert.match(logged[0], /^the guest sees how long it was frozen: KVM_SET_CLOCK: EINVAL/)
+      yield* moves(guest)
+    })
+)
+
+it.scopedLive.skipIf(absent)(
+  "a VM that was closed has ended, is not frozen, and may be let go late",
+  () =>
+    Effect.gen(function*() {
+      const [scope, late] = [yield* Scope.make(), yield* Scope.make()]
+      const { machine } = yield* Scope.extend(bareMachine(spinning), scope)
+      yield* Scope.extend(machine.freeze, late)
+      const ended = yield* Effect.fork(machine.ended)
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(yield* Fiber.join(ended), { end: "closed", detail: "the VM is closed" })
+      assert.strictEqual((yield* Effect.flip(Effect.scoped(machine.freeze)))._tag, "MachineStopped")
+      assert.strictEqual(yield* machine.receive(0, Buffer.from("gone")), 4)
+      yield* Scope.close(late, Exit.void)
+    })
+)
+
+it.scopedLive.skipIf(absent)(
+  "CPUs that halted with their interrupts off, or were never started, are a death; those that idle are not",
+  () =>
+    Effect.gen(function*() {
+      const idle = yield* bareMachine(
+        assemble(`sti
+ 1: hlt
+ jmp 1b`),
+        { cpus: 2, irqchip: true }
+      )
+      const { machine } = yield* bareMachine(
+        assemble(`mov $0x1234, %ebx
+ cli
+ 1: hlt
+ jmp 1b`),
+        {
+          cpus: 2,
+          irqchip: true
+        }
+      )
+      yield* Effect.scoped(machine.freeze) // freezes one that waits to be started, too
+      const died = yield* Effect.flip(machine.ended)
+      assert.strictEqual(died.end, "halted")
+      assert.strictEqual(died.registers?.general.rbx, 0x1234n)
+      assert.match(died.message, /^the guest died of a halt on CPU 0: /)
+      assert.strictEqual(yield* Effect.flip(Effect.scoped(machine.freeze)), died)
+      const { vcpus } = yield* Effect.scoped(idle.machine.freeze)
+      assert.strictEqual(vcpus.length, 2)
+      assert.strictEqual(vcpus[0].registers.general.rflags & 0x200n, 0x200n)
+    }),
+  20_000
+)
+
+const WINDOW = 0xd0000000
+const RINGS = 0x9_0000
+
+it.scopedLive.skipIf(absent)(
+  "a guest reads a disk through virtio registers; while it is frozen the disk leaves its memory alone",
+  () =>
+    Effect.gen(function*() {
+      const [TABLE, AVAILABLE, USED, HEAD, BUFFER] = [0, 0x100, 0x200, 0x300, 0x400].map((at) => RINGS + at)
+      const REGISTERS = DATA + 0x1000
+      const directory = yield* Effect.acquireRelease(
+        Effect.sync(() => mkdtempSync(join(tmpdir(), "ktstr-disk-"))),
+        (directory) => Effect.sync(() => rmSync(directory, { recursive: true }))
+      )
+      const path = join(directory, "image")
+      const sector = (fill: number) => new Uint8Array(512).fill(fill)
+      writeFileSync(path, sector(1))
+      const [disk] = yield* openDisks({ kernel: "none", initramfs: new Uint8Array(0), disks: [{ path }] })
+      const device = makeVirtioBlock(disk, "disk", (error) => assert.fail(error.message))
+
+      // sets the registers of a table, then reads sector 0 for ever, a request at a time
+      const vm = yield* bareVm(assemble(`
+         mov $${WINDOW}, %ebx
+         mov $${REGISTERS}, %esi
+      1: mov (%rsi), %eax
+         cmp $-1, %eax
+         je 2f
+         mov 4(%rsi), %ecx
+         mov %ecx, (%rbx, %rax)
+         add $8, %rsi
+         jmp 1b
+      2: incw ${AVAILABLE + 2}
+         movl $0, ${Virtio.VIRTIO_MMIO_QUEUE_NOTIFY}(%rbx)
+      3: pause
+         mov ${USED + 2}, %ax
+         cmp ${AVAILABLE + 2}, %ax
+         jne 3b
+         incq ${DATA}
+         jmp 2b`))
+      const u32 = (...values: ReadonlyArray<number>) => new Uint8Array(Uint32Array.from(values).buffer)
+      const next = Virtio.VRING_DESC_F_NEXT
+      const both = Virtio.VRING_DESC_F_NEXT | Virtio.VRING_DESC_F_WRITE
+      vm.memory.write(TABLE, u32(HEAD, 0, 16, next | (1 << 16), BUFFER, 0, 512, both | (2 << 16)))
+      vm.memory.write(TABLE + 32, u32(BUFFER + 512, 0, 1, Virtio.VRING_DESC_F_WRITE))
+      const settings = [
+        [Virtio.VIRTIO_MMIO_STATUS, 3],
+        [Virtio.VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1],
+        [Virtio.VIRTIO_MMIO_DRIVER_FEATURES, 1],
+        [Virtio.VIRTIO_MMIO_STATUS, 11],
+        [Virtio.VIRTIO_MMIO_QUEUE_NUM, 8],
+        [Virtio.VIRTIO_MMIO_QUEUE_DESC_LOW, TABLE],
+        [Virtio.VIRTIO_MMIO_QUEUE_AVAIL_LOW, AVAILABLE],
+        [Virtio.VIRTIO_MMIO_QUEUE_USED_LOW, USED],
+        [Virtio.VIRTIO_MMIO_QUEUE_READY, 1],
+        [Virtio.VIRTIO_MMIO_STATUS, 15],
+        [0xffffffff, 0]
+      ]
+      vm.memory.write(REGISTERS, u32(...settings.flat()))
+      const guest = yield* startBare(vm, { virtio: [device] })
+      const digest = () => createHash("sha1").update(vm.memory.bytes(0, 2 ** 21) ?? assert.fail()).digest("hex")
+      for (let round = 1; round <= 20; round++) {
+        yield* moves(guest)
+        writeFileSync(path, sector(round))
+        yield* moves(guest)
+        yield* moves(guest)
+        yield* Effect.scoped(Effect.gen(function*() {
+          yield* guest.machine.freeze
+          const before = digest()
+          assert.deepStrictEqual(vm.memory.bytes(BUFFER, 512), sector(round))
+          writeFileSync(path, sector(99))
+          yield* Effect.sleep("5 millis")
+          assert.strictEqual(digest(), before)
+        }))
+      }
     })
 )
 
@@ -150,6 +357,38 @@ it.scopedLive.skipIf(absent)(
       const bytes = Buffer.from(guest.said[0], "latin1")
       assert.strictEqual(bytes.length, length)
       assert.isTrue(bytes.every((byte, index) => byte === (index & 0xff)))
+    })
+)
+
+it.scopedLive.skipIf(absent)(
+  "a guest whose bytes nobody takes waits with them, is frozen meanwhile, and loses none",
+  () =>
+    Effect.gen(function*() {
+      const length = 80_000
+      let holds = true
+      const guest = yield* bareMachine(
+        assemble(`
+         mov $0x3f8, %dx
+         xor %ebx, %ebx
+      1: mov %bl, %al
+         out %al, %dx
+         inc %ebx
+         mov %rbx, ${DATA}
+         cmp $${length}, %ebx
+         jne 1b
+         hlt`),
+        { holdsSerial: () => holds }
+      )
+      const RING = 65536n // and what KVM keeps before it
+      while (counters(guest)[0] < RING) yield* Effect.sleep("1 millis")
+      yield* Effect.sleep("50 millis")
+      yield* Effect.scoped(Effect.zipRight(guest.machine.freeze, stands(guest)))
+      yield* stands(guest)
+      assert.strictEqual(guest.said[0], "")
+      holds = false
+      guest.machine.drain()
+      yield* Effect.flip(guest.machine.ended)
+      assert.strictEqual(guest.said[0].length, length)
     })
 )
 
@@ -235,8 +474,8 @@ const held = () => ({
       return [] // readdir's own
     }
   }).filter((target) => /memfd|kvm/.test(target)).length,
-  mappings: readFileSync("/proc/self/maps", "latin1").split("\n").filter((line) => /memfd:ktstr|kvm-vcpu/.test(line))
-    .length,
+  // vCPUs', and guests' memory, which alone asks for large pages
+  mappings: readFileSync("/proc/self/smaps", "latin1").match(/kvm-vcpu|^VmFlags:.* hg( |$)/gm)?.length ?? 0,
   threads: readdirSync("/proc/self/task").length
 })
 

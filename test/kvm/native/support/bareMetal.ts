@@ -9,6 +9,8 @@ import { loadKvmNative } from "../../../../src/kvm/native/Koffi.ts"
 import { createKvmVm, type KvmVm } from "../../../../src/kvm/native/KvmVm.ts"
 import { enterLongMode, writeLongMode } from "../../../../src/kvm/native/LongMode.ts"
 import { startMachine } from "../../../../src/kvm/native/Machine.ts"
+import type { VirtioDevice } from "../../../../src/kvm/native/VirtioDevice.ts"
+import { apicIds, resolveTopology } from "../../../../src/kvm/Topology.ts"
 
 /** Where a bare-metal guest's code is, guest-physical. Its words to the test are from `DATA` on. */
 export const CODE = 0x10_0000
@@ -31,15 +33,19 @@ export const assemble = (source: string): Uint8Array => {
   }
 }
 
-/** A VM of 2 MiB whose vCPUs all start at `CODE` in 64-bit mode, each with its number in RSI. */
-export const bareVm = (code: Uint8Array, cpus = 1) =>
+/**
+ * A VM of 2 MiB whose vCPUs all start at `CODE` in 64-bit mode, each with its number in RSI; with interrupt controllers
+ * the first one alone, and the others wait to be started.
+ */
+export const bareVm = (code: Uint8Array, cpus = 1, irqchip = false) =>
   Effect.gen(function*() {
     const native = loadKvmNative()
-    const vm: KvmVm = yield* createKvmVm(native, { memoryBytes: 2 ** 21, cpus, irqchip: false })
+    const topology = yield* resolveTopology({ cpus })
+    const vm: KvmVm = yield* createKvmVm(native, { memoryBytes: 2 ** 21, apicIds: apicIds(topology), irqchip })
     const supported = supportedCpuid(native, vm.kvm)
     if (!writeLongMode(vm.memory) || !vm.memory.write(CODE, code)) throw new Error("the guest does not fit")
     for (const [id, vcpu] of vm.vcpus.entries()) {
-      setCpuid(native, vcpu, cpuidOf(supported, id, cpus, false))
+      setCpuid(native, vcpu, cpuidOf(supported, topology, id, false))
       enterLongMode(native, vcpu, CODE, id)
     }
     return vm
@@ -48,6 +54,9 @@ export const bareVm = (code: Uint8Array, cpus = 1) =>
 export interface BareOptions {
   readonly freezeMillis?: number
   readonly reboots?: boolean
+  readonly irqchip?: boolean
+  readonly virtio?: ReadonlyArray<VirtioDevice>
+  readonly holdsSerial?: () => boolean
 }
 
 /** Run such a VM; `said` is what it has sent on its serial ports so far. */
@@ -55,7 +64,9 @@ export const startBare = (vm: KvmVm, options: BareOptions = {}) =>
   Effect.gen(function*() {
     const said = ["", ""]
     const machine = yield* startMachine(vm, {
-      irqchip: false,
+      irqchip: options.irqchip ?? false,
+      virtio: options.virtio ?? [],
+      holdsSerial: options.holdsSerial ?? (() => false),
       tripleFaultResets: options.reboots ?? false,
       consoleTail: () => said[0].split("\n"),
       freezeTimeout: Duration.millis(options.freezeMillis ?? 5000),
@@ -68,4 +79,4 @@ export const startBare = (vm: KvmVm, options: BareOptions = {}) =>
 
 /** `startBare` of a new `bareVm`. */
 export const bareMachine = (code: Uint8Array, options: BareOptions & { readonly cpus?: number } = {}) =>
-  Effect.flatMap(bareVm(code, options.cpus), (vm) => startBare(vm, options))
+  Effect.flatMap(bareVm(code, options.cpus, options.irqchip), (vm) => startBare(vm, options))

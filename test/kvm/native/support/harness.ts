@@ -2,7 +2,16 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { build } from "esbuild"
 import { execFileSync, spawn } from "node:child_process"
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync
+} from "node:fs"
 import { homedir } from "node:os"
 import { basename, join } from "node:path"
 import { createInterface } from "node:readline"
@@ -68,11 +77,20 @@ const initramfs = (kernel: ReturnType<typeof outerKernel>, job: string): Uint8Ar
   ])
 }
 
-/** A directory that programs inside can read, and where they find the packages of this checkout; gone with the scope. */
+/**
+ * A directory that programs inside can read, and where they find the packages of this checkout; gone with the scope, and
+ * that of a run which was killed with the next run.
+ */
 export const shared = Effect.acquireRelease(
   Effect.sync(() => {
     mkdirSync(jobs, { recursive: true })
-    return mkdtempSync(join(jobs, "run-"))
+    for (const name of readdirSync(jobs)) {
+      const owner = /^run-(\d+)-/.exec(name)?.[1]
+      if (owner !== undefined && !existsSync(`/proc/${owner}`)) {
+        rmSync(join(jobs, name), { recursive: true, force: true })
+      }
+    }
+    return mkdtempSync(join(jobs, `run-${process.pid}-`))
   }),
   (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
 )
@@ -111,11 +129,35 @@ export interface Inside {
 }
 
 /**
- * Run a Node program where /dev/kvm is real: 2 CPUs and 3 GiB, emulated, this machine's files read-only. Whatever it
- * prints goes to stderr at once if KTSTR_INSIDE is set.
+ * QEMU's threads race when an emulated kernel patches its code: a CPU runs the `int3` of a patch that is over already, and
+ * the kernel, that of the machine or a guest's in it, ends with this. One start in fifty, more on a busy host. It is no
+ * news of ours, so the machine is started anew, as often as said here.
+ */
+const patchingRace = /Oops: int3/
+const RESTARTS = 2
+
+/**
+ * Run a Node program where /dev/kvm is real: 2 CPUs and 3 GiB, emulated, this machine's files read-only, /run writable.
+ * Whatever it prints goes to stderr at once if KTSTR_INSIDE is set.
  * @param seconds after which it is ended, and this fails
  */
-export const runInside = (program: string, args: ReadonlyArray<string>, seconds: number) =>
+export const runInside = (program: string, args: ReadonlyArray<string>, seconds: number) => {
+  const attempt = (restarts: number): Effect.Effect<Inside, InsideFailed> =>
+    Effect.scoped(start(program, args, seconds)).pipe(
+      Effect.flatMap(({ lines, status }) => {
+        if (restarts > 0 && status !== 0 && lines.some((line) => patchingRace.test(line))) {
+          process.stderr.write("the emulated machine failed at patching code, as QEMU's now and then do; once more\n")
+          return attempt(restarts - 1)
+        }
+        return status === undefined
+          ? new InsideFailed({ why: "no exit status of the program", lastLines: lines.slice(-20) })
+          : Effect.succeed({ status, lines })
+      })
+    )
+  return attempt(RESTARTS)
+}
+
+const start = (program: string, args: ReadonlyArray<string>, seconds: number) =>
   Effect.gen(function*() {
     const directory = yield* shared
     const kernel = outerKernel()
@@ -129,16 +171,7 @@ export const runInside = (program: string, args: ReadonlyArray<string>, seconds:
           [
             ["--pdeathsig", "KILL", "qemu-system-x86_64"],
             ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"],
-            [
-              "-accel",
-              "tcg,thread=multi",
-              "-cpu",
-              "max,+svm,+npt",
-              "-m",
-              "3G",
-              "-smp",
-              "2"
-            ],
+            ["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt", "-m", "3G", "-smp", "2"],
             ["-kernel", kernel.image, "-initrd", initrd],
             ["-append", "console=ttyS0 panic=-1 nokaslr quiet mitigations=off cryptomgr.notests"],
             ["-virtfs", "local,path=/,mount_tag=root,security_model=passthrough,readonly=on,multidevs=remap"]
@@ -157,6 +190,7 @@ export const runInside = (program: string, args: ReadonlyArray<string>, seconds:
             if (process.env["KTSTR_INSIDE"] !== undefined) process.stderr.write(`${line}\n`)
           })
         }
+        qemu.on("error", (error) => lines.push(error.message))
         qemu.on("close", () => resolve())
       })
     )
@@ -165,8 +199,5 @@ export const runInside = (program: string, args: ReadonlyArray<string>, seconds:
       onTimeout: () => new InsideFailed({ why: `not done within ${seconds} s`, lastLines: lines.slice(-20) })
     })
     const status = lines.flatMap((line) => /^INSIDE_EXIT=(\d+)/.exec(line)?.[1] ?? []).at(-1)
-    if (status === undefined) {
-      return yield* new InsideFailed({ why: "no exit status of the program", lastLines: lines.slice(-20) })
-    }
-    return { status: Number(status), lines } satisfies Inside
+    return { lines, status: status === undefined ? undefined : Number(status) }
   })

@@ -1,0 +1,91 @@
+import * as Either from "effect/Either"
+import { layout } from "../btf/Layout.ts"
+import { kvaFrom } from "../core/Address.ts"
+import { layoutsOf } from "./LayoutsOf.ts"
+import type { GuestMap } from "./MapReading.ts"
+import { isPerCpu, MapType } from "./MapType.ts"
+
+/** `KMALLOC_MAX_SIZE` (include/linux/slab.h, x86-64, v6.1 to v6.18): what is allocated an element at a time is smaller, in bytes. */
+const ELEMENT_LIMIT = 2 ** 22
+
+const POINTER_ARRAYS: ReadonlySet<number> = new Set([
+  MapType.PROG_ARRAY,
+  MapType.PERF_EVENT_ARRAY,
+  MapType.CGROUP_ARRAY,
+  MapType.ARRAY_OF_MAPS
+])
+const HASHES: ReadonlySet<number> = new Set([
+  MapType.HASH,
+  MapType.LRU_HASH,
+  MapType.PERCPU_HASH,
+  MapType.LRU_PERCPU_HASH,
+  MapType.HASH_OF_MAPS
+])
+/** Their values are descriptors and what goes with one: 4 bytes, or 8. */
+const DESCRIPTORS: ReadonlySet<number> = new Set([
+  ...POINTER_ARRAYS,
+  MapType.HASH_OF_MAPS,
+  MapType.DEVMAP,
+  MapType.DEVMAP_HASH,
+  MapType.CPUMAP,
+  MapType.XSKMAP,
+  MapType.SOCKMAP,
+  MapType.SOCKHASH,
+  MapType.REUSEPORT_SOCKARRAY
+])
+const VALUELESS: ReadonlySet<number> = new Set([MapType.RINGBUF, MapType.USER_RINGBUF, MapType.ARENA])
+
+/** include/linux/bpf.h `struct bpf_array`; kernel/bpf/hashtab.c `struct bpf_htab`, `struct htab_elem`; v6.1 to v6.18 */
+const arrayLayout = layoutsOf((btf) => layout(btf, "bpf_array", ["elem_size", "index_mask"]))
+const tableLayout = layoutsOf((btf) => layout(btf, "bpf_htab", ["elem_size", "n_buckets"]))
+const elementLayout = layoutsOf((btf) => layout(btf, "htab_elem", ["key"]))
+
+const roundUp8 = (n: number): number => Math.ceil(n / 8) * 8
+
+/** Is `power` the number rounded up to a power of two? */
+const isRounded = (n: number, power: number): boolean => power >= n && power < n * 2
+
+/**
+ * What is wrong with the sizes and counts that a map claims; undefined where nothing is. The kernel writes most of them
+ * down twice: where the two disagree, a walk would show as entries whatever lies there. What no kernel makes, and what the
+ * memory has no room for, is told too.
+ * @see kernel/bpf/arraymap.c `array_map_alloc`, kernel/bpf/hashtab.c `htab_map_alloc`, v6.1 to v6.18
+ */
+export const sizeProblem = (
+  { info, kernel, offset, page, space, type }: Pick<GuestMap, "info" | "kernel" | "offset" | "page" | "space" | "type">
+): string | undefined => {
+  const { keySize, maxEntries, valueSize } = info
+  const read = (field: number): number => space.u32(kvaFrom(page, offset + field))
+  const claim = `${maxEntries} elements, keys of ${keySize} bytes, values of ${valueSize}`
+  const isArray = type === MapType.ARRAY || type === MapType.PERCPU_ARRAY
+  if (
+    VALUELESS.has(type) !== (valueSize === 0) || (DESCRIPTORS.has(type) && valueSize > 8)
+    || keySize + (isArray ? 0 : valueSize) > ELEMENT_LIMIT
+  ) return `corrupted: ${claim}`
+  if (isArray || POINTER_ARRAYS.has(type)) {
+    if (maxEntries * (isPerCpu(type) ? 8 : roundUp8(valueSize)) > kernel.memory.size) {
+      return `corrupted: ${claim} do not fit the guest's memory`
+    }
+    const array = Either.getOrUndefined(arrayLayout(kernel.btf))
+    if (array === undefined) return undefined
+    const elementSize = read(array.at.elem_size)
+    const mask = read(array.at.index_mask)
+    if (elementSize < 0 || mask < 0) return space.faultText
+    return elementSize === roundUp8(valueSize) && isRounded(maxEntries, mask + 1)
+      ? undefined
+      : `corrupted: ${claim}, but room for elements of ${elementSize} bytes up to ${mask}`
+  }
+  if (HASHES.has(type)) {
+    const table = Either.getOrUndefined(tableLayout(kernel.btf))
+    const element = Either.getOrUndefined(elementLayout(kernel.btf))
+    if (table === undefined || element === undefined) return undefined
+    const elementSize = read(table.at.elem_size)
+    const buckets = read(table.at.n_buckets)
+    if (elementSize < 0 || buckets < 0) return space.faultText
+    const needed = element.size + roundUp8(keySize) + (isPerCpu(type) ? 8 : roundUp8(valueSize))
+    return elementSize === needed && isRounded(maxEntries, buckets)
+      ? undefined
+      : `corrupted: ${claim}, but ${buckets} buckets for elements of ${elementSize} bytes`
+  }
+  return undefined
+}

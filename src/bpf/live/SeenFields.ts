@@ -1,0 +1,25 @@
+import type { Btf } from "../../btf/Btf.ts"
+import { type Codec, compilerWith } from "../../btf/Codec.ts"
+import { derivedShape } from "../../btf/Shape.ts"
+import { keptPointer, SPECIAL_STRUCTS } from "../SpecialFields.ts"
+
+const compilers = new WeakMap<Btf, (typeId: number) => Codec>()
+
+/**
+ * The codec of a map's value as bpf(2) gives it: what the kernel keeps there for programs is zeros, and said to be unseen.
+ * A lock is too, which reads as one that nobody holds.
+ * @see include/linux/bpf.h `copy_map_value`, v6.12
+ */
+export const compileSeen = (btf: Btf, typeId: number): Codec => {
+  const compiler = compilers.get(btf) ?? compilerWith(btf, (id) => {
+    const type = btf.type(id)
+    const isUnseen = type?.kind === "PTR"
+      ? keptPointer(btf, type.type) !== undefined
+      : type?.kind === "STRUCT" && SPECIAL_STRUCTS.has(type.name)
+    return isUnseen ? derivedShape(btf.sizeOf(id) ?? 0, 64, () => UNSEEN) : undefined
+  })
+  compilers.set(btf, compiler)
+  return compiler(typeId)
+}
+
+const UNSEEN = { _tag: "unsupported", reason: "bpf(2) does not show it" } as const

@@ -1,0 +1,103 @@
+import type { ByteSink } from "./ByteSink.ts"
+import type { Writers } from "./JsonCodec.ts"
+import { Code, type Op, type Program } from "./JsonProgram.ts"
+
+/** Writes the JSON of the value at `base`, as `run` does. */
+export type JsonWriter = (view: DataView, base: number, sink: ByteSink) => void
+
+/** Longer programs stay interpreted: V8 would not optimize their functions well. */
+const MOST_OPS = 256
+
+/**
+ * A program as a function of JavaScript, without the interpreter's loop: 1.7 times as fast. Null where there can be none: the
+ * program is long, or this process forbids code from strings (`--disallow-code-generation-from-strings`).
+ *
+ * Nothing of the guest gets into the source but numbers: names and literals are words of `literals`.
+ */
+export const compileSource = (program: Program, writers: Writers): JsonWriter | null => {
+  const { literals, ops } = program
+  if (ops.length > MOST_OPS) return null
+  const lines: Array<string> = ["let out = sink.view, pos = sink.at"]
+  for (const [index, op] of ops.entries()) {
+    // What a call of another program writes makes room for itself: room is made anew behind it.
+    if (index === 0 || callsOut(ops[index - 1])) {
+      const end = ops.findIndex((later, place) => place >= index && callsOut(later))
+      const room = ops.slice(index, end < 0 ? undefined : end + 1).reduce((sum, each) => sum + each.room, 0)
+      lines.push(`if (pos + ${room} > out.byteLength) { sink.at = pos; sink.ensure(${room}); out = sink.view }`)
+    }
+    for (let word = op.from; word < op.to; word++) {
+      lines.push(`out.setInt32(pos + ${(word - op.from) * 4}, ${literals[word]}, true)`)
+    }
+    if (op.length > 0) lines.push(`pos += ${op.length}`)
+    lines.push(statement(op, index))
+  }
+  lines.push("sink.at = pos")
+  const names = Object.keys(writers).join(", ")
+  try {
+    const make = new Function(
+      "ops",
+      "literals",
+      "writers",
+      [
+        `const { ${names} } = writers`,
+        `return (view, base, sink) => { ${lines.join("\n")} }`
+      ].join("\n")
+    )
+    return make(ops, literals, writers)
+  } catch (error) {
+    if (error instanceof EvalError) return null
+    throw error
+  }
+}
+
+const callsOut = ({ code }: Op): boolean => code === Code.REPEAT || code === Code.SLOW
+
+/** The source of one step, at `index` of the program. */
+const statement = (op: Op, index: number): string => {
+  const at = `base + ${op.at}`
+  const named = (value: string): string => `pos = writeNamed(out, pos, ${value}, ops[${index}].names, literals)`
+  const whole = (writer: string): string =>
+    `pos = ${writer}(out, pos, view.getUint32(${at} + 4, true), view.getUint32(${at}, true))`
+  switch (op.code) {
+    case Code.NOTHING:
+      return ""
+    case Code.U8:
+      return `pos = writeU32(out, pos, view.getUint8(${at}))`
+    case Code.I8:
+      return `pos = writeI32(out, pos, view.getInt8(${at}))`
+    case Code.U16:
+      return `pos = writeU32(out, pos, view.getUint16(${at}, true))`
+    case Code.I16:
+      return `pos = writeI32(out, pos, view.getInt16(${at}, true))`
+    case Code.U32:
+      return `pos = writeU32(out, pos, view.getUint32(${at}, true))`
+    case Code.I32:
+      return `pos = writeI32(out, pos, view.getInt32(${at}, true))`
+    case Code.U64:
+      return whole("writeU64")
+    case Code.I64:
+      return whole("writeI64")
+    case Code.BOOL8:
+      return `pos = writeBool(out, pos, view.getUint8(${at}) !== 0)`
+    case Code.ENUM32:
+      return named(`view.${op.signed ? "getInt32" : "getUint32"}(${at}, true)`)
+    case Code.BITS: {
+      const bytes = Array.from({ length: op.count }, (_, byte) => `view.getUint8(${at} + ${byte}) << ${byte * 8}`)
+      const value = `((${bytes.join(" | ")}) << ${op.left} ${op.signed ? ">>" : ">>>"} ${op.right})`
+      return op.bool ? `pos = writeBool(out, pos, ${value} !== 0)` : named(value)
+    }
+    case Code.POINTER:
+      return `out.setInt32(pos, 0x783022, true); pos += 3; ${whole("writeHex")}; out.setUint8(pos++, 34)`
+    case Code.TEXT:
+      return `pos = writeText(out, pos, view, ${at}, ${op.count}, ${op.signed})`
+    case Code.BYTES:
+      return `out.setUint8(pos++, 34); for (let byte = 0; byte < ${op.count}; byte++) `
+        + `pos = writeHexByte(out, pos, view.getUint8(${at} + byte)); out.setUint8(pos++, 34)`
+    case Code.REPEAT:
+    case Code.SLOW:
+      return `sink.at = pos; ${op.code === Code.SLOW ? "writeSlow" : "repeat"}(ops[${index}], view, ${at}, sink); `
+        + "out = sink.view; pos = sink.at"
+    default:
+      throw new Error(`no operation ${op.code}`)
+  }
+}

@@ -1,0 +1,122 @@
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import { text } from "node:stream/consumers"
+import { type BootOptions, prepare } from "../Ktstr.ts"
+import { type Vm, VmEngine } from "../kvm/VmEngine.ts"
+import { FileUnreadable, GuestStatus } from "./exit.ts"
+import type { Machine, Script } from "./options.ts"
+import { type OutputError, writePiece } from "./Output.ts"
+import { bootOptions, engineOf, Live } from "./snapshot.ts"
+import * as Stages from "./Stages.ts"
+import { rawTerminal, terminalSize } from "./vmTerminal.ts"
+
+/** A guest that has nothing more to say for this long, after it has reported its end, does not end by itself. */
+const QUIET = "3 seconds"
+
+interface Config extends Machine {
+  readonly dmesg: boolean
+}
+
+/** Boot, run the commands with the console on stdout, and end as they did. */
+export const run = (config: Config & Script) =>
+  Effect.flatMap(optionsOf(config, config), (options) => runToEnd(options, config)).pipe(
+    Effect.scoped,
+    Effect.provide(Live),
+    Effect.provide(Stages.layer)
+  )
+
+/** Boot, and tie a shell in the guest to the terminal; without one, run the commands that stdin has. */
+export const shell = (config: Config) =>
+  Effect.gen(function*() {
+    const options = yield* optionsOf(config, { exec: Option.none(), execFile: Option.none() })
+    yield* process.stdin.isTTY ? interact(options, config) : runToEnd({ ...options, script: yield* commands }, config)
+  }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
+
+/** kernel/printk, v6.12: 7 is all but debugging messages. 1 is what comes with a panic, which tells it from other ends. */
+const optionsOf = ({ dmesg, ...machine }: Config, script: Script) =>
+  Effect.map(
+    bootOptions({ ...machine, ...script }, "say which kernel to boot: --kernel ID, or KTSTR_KERNEL"),
+    (options): BootOptions => ({ ...options, cmdline: `loglevel=${dmesg ? 7 : 1} ${options.cmdline ?? ""}` })
+  )
+
+const commands = Effect.tryPromise({
+  try: () => text(process.stdin),
+  catch: (error) =>
+    new FileUnreadable({
+      what: "the commands on stdin",
+      why: error instanceof Error ? error.message : String(error),
+      mend: "give a terminal, or a pipe or file with shell commands"
+    })
+})
+
+const runToEnd = (options: BootOptions, { engine }: Config) =>
+  Effect.gen(function*() {
+    const { spec } = yield* prepare({ ...options, powerOff: true })
+    const vm = yield* Effect.flatMap(VmEngine, (engine) => engine.boot(spec))
+    const { rest, unread } = yield* consoleToStdout(vm)
+    const status = yield* Effect.raceFirst(readyOrOver(vm, rest), Effect.as(unread, 0))
+    yield* rest
+    if (status !== 0) return yield* new GuestStatus({ status })
+  }).pipe(Effect.provide(engineOf({ engine })))
+
+const interact = (options: BootOptions, { engine }: Config) =>
+  Effect.gen(function*() {
+    const { COLORTERM: colorTerm, TERM: term } = process.env
+    const size = terminalSize()
+    const { release, spec } = yield* prepare({ ...options, shell: { colorTerm, size, term } })
+    process.stderr.write(`  boot ${release}; exit or Ctrl-D ends the shell and the VM, Ctrl-A x at once\n`)
+    const vm = yield* Effect.flatMap(VmEngine, (engine) => engine.boot(spec))
+    const { rest, unread } = yield* consoleToStdout(vm)
+    const session = Effect.gen(function*() {
+      yield* readyOrOver(vm, rest)
+      yield* Effect.scoped(Effect.raceFirst(
+        Effect.as(rawTerminal(vm, size), "left" as const),
+        // who leaves a shell switches its VM off
+        Effect.catchIf(vm.ended, (end) => end._tag === "GuestExited" && end.status === 0, () => rest)
+      )).pipe(
+        Effect.onExit((exit) =>
+          Effect.sync(() => {
+            if (Exit.isSuccess(exit) && exit.value !== "left") return
+            process.stderr.write("\n") // the shell's line was not finished
+          })
+        )
+      )
+    })
+    yield* Effect.raceFirst(session, unread)
+  }).pipe(Effect.provide(engineOf({ engine })))
+
+/** `awaitReady`; the console of a guest that came to its end without is shown to the end. */
+const readyOrOver = (vm: Vm, rest: Effect.Effect<void, OutputError>) =>
+  Effect.tapError(vm.awaitReady, (error) => error._tag === "NotReady" ? Effect.void : rest)
+
+/**
+ * Copy the console to stdout as it comes. `rest` waits for its end, or until a guest that does not end is quiet;
+ * `unread` for a stdout whose reader has gone away.
+ */
+const consoleToStdout = (vm: Vm) =>
+  Effect.gen(function*() {
+    let pieces = 0
+    let writing = false
+    const write = (piece: Uint8Array): Effect.Effect<boolean, OutputError> =>
+      Effect.suspend(() => {
+        pieces++
+        writing = true
+        return Effect.tap(writePiece(piece), () => Effect.sync(() => (writing = false)))
+      })
+    const copying = yield* Effect.forkScoped(Effect.gen(function*() {
+      let read = true
+      yield* Stream.runForEachWhile(vm.consoleBytes, (piece) => Effect.map(write(piece), (taken) => (read = taken)))
+      return read
+    }))
+    const quiet: Effect.Effect<void> = Effect.suspend(() => {
+      const before = pieces
+      return Effect.flatMap(Effect.sleep(QUIET), () => writing || pieces > before ? quiet : Effect.void)
+    })
+    return {
+      rest: Effect.raceFirst(Effect.asVoid(Fiber.join(copying)), quiet),
+      unread: Effect.flatMap(Fiber.join(copying), (read) => read ? Effect.never : Effect.void)
+    }
+  })

@@ -1,0 +1,31 @@
+import type { Worker } from "node:worker_threads"
+
+/** How long a thread without a vCPU waits for another, in milliseconds. */
+const IDLE_MILLIS = 1000
+
+const idle = new Map<Worker, NodeJS.Timeout>()
+
+/**
+ * A thread whose vCPU has ended, to run another, or one that `make` starts. Threads are used again because koffi never
+ * frees what it maps for a thread (3 MiB of addresses, seen with koffi 3.3): a program that boots VMs one after another
+ * would run out of mappings some day. One that is not wanted again soon ends.
+ */
+export const takeThread = (make: () => Worker): Worker => {
+  for (const [worker, timer] of idle) {
+    clearTimeout(timer)
+    idle.delete(worker)
+    worker.ref()
+    return worker
+  }
+  return make()
+}
+
+/** Keep a thread that does nothing for the next that is wanted; it does not keep the process. */
+export const giveBackThread = (worker: Worker): void => {
+  worker.unref()
+  const timer = setTimeout(() => {
+    idle.delete(worker)
+    void worker.terminate()
+  }, IDLE_MILLIS)
+  idle.set(worker, timer.unref())
+}

@@ -1,0 +1,3 @@
+export * as Kvm from "./Kvm.ts"
+export { type Segment, type VcpuRegisters } from "./Registers.ts"
+export { VmDied } from "./VmDied.ts"

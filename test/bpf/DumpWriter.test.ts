@@ -1,0 +1,37 @@
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import { assert, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { jsonDocument } from "../../src/bpf/DumpWriter.ts"
+import { decodeEntry } from "../../src/bpf/MapReader.ts"
+import { toJson } from "../../src/btf/RenderedValue.ts"
+import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
+import { openImage } from "../../src/Ktstr.ts"
+import { guestImage } from "../support/image.ts"
+
+it.scopedLive("what a dump prints is what the entries decode to, in maps of every type", () =>
+  Effect.gen(function*() {
+    const { header, maps } = yield* openImage(yield* guestImage)
+    const { items } = yield* maps.maps
+    const readers = yield* Effect.forEach(items, maps.reader)
+    const dump = { header, readers, programs: [], problems: [], limit: Infinity }
+    const text = Buffer.concat(Array.from(jsonDocument(dump), (piece) => piece.slice())).toString()
+    const printed: ReadonlyArray<{ readonly entries: ReadonlyArray<unknown> }> = JSON.parse(text).maps
+    const types = new Set<string>()
+    for (const [index, reader] of readers.entries()) {
+      const decoded: Array<unknown> = []
+      for (const walk = reader.walk?.() ?? null; walk?.next() === true;) {
+        const entry = decodeEntry(reader, walk)
+        decoded.push(
+          "cpus" in entry
+            ? { key: toJson(entry.key), cpus: entry.cpus.map((value) => value === undefined ? null : toJson(value)) }
+            : { key: toJson(entry.key), value: toJson(entry.value) }
+        )
+        types.add(reader.info.type)
+      }
+      assert.deepStrictEqual(printed[index].entries, decoded, reader.info.name)
+    }
+    for (const type of ["hash", "prog_array", "cgroup_array", "devmap", "sockmap", "xskmap", "struct_ops"]) {
+      assert.include([...types], type)
+    }
+  }).pipe(Effect.provide(Layer.mergeAll(NativeKoffi.layer, NodeContext.layer))), 200_000)

@@ -1,0 +1,90 @@
+import { assert, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import { build } from "esbuild"
+import { execFileSync } from "node:child_process"
+import { readFileSync } from "node:fs"
+import { Btf } from "../../src/btf/Btf.ts"
+import { ByteSink } from "../../src/btf/ByteSink.ts"
+import { compile } from "../../src/btf/Codec.ts"
+import { run } from "../../src/btf/JsonCodec.ts"
+import { type Program, programOf } from "../../src/btf/JsonProgram.ts"
+import { toJson } from "../../src/btf/RenderedValue.ts"
+import { shapeOf } from "../../src/btf/Shape.ts"
+
+const HOST = "/sys/kernel/btf/vmlinux"
+/** Values that a program is interpreted for, before it gets a function. */
+const COLD = 2047
+
+/** Bytes that a generator of Park and Miller's makes of a seed; a third of them 0, so that texts end and numbers vary. */
+const bytesOf = (seed: number, length: number): Uint8Array => {
+  let state = seed + 1
+  return Uint8Array.from({ length }, () => {
+    state = (state * 48271) % 0x7fff_ffff
+    return state % 3 === 0 ? 0 : (state >>> 8) & 0xff
+  })
+}
+
+/** Write a value through a program, as UTF-8 text. */
+const text = (program: Program, bytes: Uint8Array): string => {
+  const sink = new ByteSink(8)
+  run(program, new DataView(bytes.buffer), 0, sink)
+  return Buffer.from(sink.take()).toString()
+}
+
+it("the functions that are made of programs write what the programs write, for structs of a real kernel", () => {
+  const btf = Either.getOrThrow(Btf.parse(readFileSync(HOST), { subject: "vmlinux" }))
+  let made = 0
+  let interpreted = 0
+  for (let id = 1; made < 400 && btf.type(id) !== undefined; id += 7) {
+    const size = btf.sizeOf(id) ?? 0
+    if (btf.type(id)?.kind !== "STRUCT" || size === 0 || size > 512) continue
+    const program = programOf(shapeOf(btf, id))
+    const values = Array.from({ length: 20 }, (_, seed) => bytesOf(id * 20 + seed, size))
+    const before = values.map((value) => text(program, value))
+    assert.isNull(program.writer)
+    const tree = compile(btf, id).tree
+    for (const [index, value] of values.entries()) {
+      assert.strictEqual(before[index], JSON.stringify(toJson(tree(new DataView(value.buffer), 0))))
+    }
+    program.runs = COLD
+    text(program, values[0])
+    if (program.writer === null) interpreted++
+    else made++
+    assert.deepStrictEqual(values.map((value) => text(program, value)), before, btf.nameOf(id))
+  }
+  assert.strictEqual(made, 400)
+  assert.isBelow(interpreted, 10)
+}, 60_000)
+
+it.effect("a process that forbids code from strings goes on interpreting", () =>
+  Effect.promise(async () => {
+    const { outputFiles: [{ text: library }] } = await build({
+      stdin: {
+        contents: `
+          import { readFileSync, writeSync } from "node:fs"
+          import { Btf } from "./src/btf/Btf.ts"
+          import { ByteSink } from "./src/btf/ByteSink.ts"
+          import { compile } from "./src/btf/Codec.ts"
+          const btf = Btf.parse(readFileSync("${HOST}"), { subject: "vmlinux" }).right
+          const codec = compile(btf, btf.idsByName("list_head")[0])
+          const view = new DataView(new ArrayBuffer(16))
+          const seen = new Set()
+          for (let turn = 0; turn < ${COLD * 2}; turn++) {
+            const sink = new ByteSink()
+            codec.json(view, 0, sink)
+            seen.add(Buffer.from(sink.take()).toString())
+          }
+          writeSync(1, [...seen].join())
+        `,
+        resolveDir: new URL("../..", import.meta.url).pathname
+      },
+      bundle: true,
+      platform: "node",
+      format: "cjs",
+      write: false
+    })
+    const node = ["--disallow-code-generation-from-strings", "-"]
+    const said = execFileSync(process.execPath, node, { input: library }).toString()
+    assert.strictEqual(said, "{\"next\":\"0x0\",\"prev\":\"0x0\"}")
+  }), 60_000)
