@@ -1,13 +1,11 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { build } from "esbuild"
-import { execFile } from "node:child_process"
-import { promisify } from "node:util"
 import { bootAndFreeze } from "../../src/Ktstr.ts"
 import { BY_BYTES, KEYED } from "../guest/entries.ts"
 import { parseCapture } from "../support/capture.ts"
 import { compileBpf, compileKindsFill, HostLive, scratch } from "../support/guest.ts"
+import { packLive } from "../support/liveInGuest.ts"
 import { type Dumped, dumpOf } from "./dumpOf.ts"
 
 /** Types whose entries are the same from both sides, to the byte; of sockets bpf(2) gives no more than a cookie. */
@@ -19,36 +17,6 @@ const SAME_VALUES = new Set(["stack_trace", "task_storage", "cgrp_storage"])
 /** What bpf(2) cannot show. */
 const UNSEEN = new Set(["bloom_filter", "perf_event_array", "cgroup_array", "xskmap", "sk_storage", "inode_storage"])
 
-/** Our live dump, and Node with what it needs, as one file for a guest. */
-const packLive = (directory: string) =>
-  Effect.promise(async () => {
-    await build({
-      entryPoints: [new URL("dumpLive.ts", import.meta.url).pathname],
-      outfile: `${directory}/live/dump.mjs`,
-      bundle: true,
-      platform: "node",
-      format: "esm",
-      external: ["koffi", "lzma-native", "lz4-napi", "numcodecs"],
-      banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
-      logLevel: "warning"
-    })
-    const root = new URL("../../", import.meta.url).pathname
-    const archive = `${directory}/live.tar`
-    await promisify(execFile)("tar", [
-      "-cf",
-      archive,
-      "-C",
-      `${directory}/live`,
-      "dump.mjs",
-      "-C",
-      root,
-      "--exclude=*/doc",
-      "node_modules/koffi",
-      "node_modules/@koromix/koffi-linux-x64"
-    ])
-    return archive
-  })
-
 const sorted = (entries: Dumped["entries"]) => [...entries].sort((a, b) => a.bytes < b.bytes ? -1 : 1)
 
 describe("a guest, and inside it a live dump", () => {
@@ -58,7 +26,6 @@ describe("a guest, and inside it a live dump", () => {
       Effect.gen(function*() {
         const files = yield* FileSystem.FileSystem
         const directory = yield* scratch
-        yield* files.makeDirectory(`${directory}/live`)
         const objects = yield* compileBpf(directory, "types", "kinds", "congestion")
         const consoleFile = `${directory}/console`
         const sources = new URL("../bpf-src/", import.meta.url).pathname
@@ -72,7 +39,7 @@ describe("a guest, and inside it a live dump", () => {
             process.execPath,
             ...objects,
             yield* compileKindsFill(directory),
-            yield* packLive(directory),
+            yield* packLive(new URL("dumpLive.ts", import.meta.url), directory),
             `${sources}fill.sh`,
             `${sources}capture.sh`
           ],
@@ -80,7 +47,7 @@ describe("a guest, and inside it a live dump", () => {
           sh /include-files/fill.sh
           mkdir /tmp/live
           tar -x -f /include-files/live.tar -C /tmp/live
-          node /tmp/live/dump.mjs >/tmp/capture/live.json
+          node /tmp/live/live.mjs >/tmp/capture/live.json
           sh /include-files/capture.sh`,
           consoleFile,
           timeout: "5 minutes"

@@ -33,6 +33,7 @@ import { type LinuxImage, readLinuxImage } from "./LinuxImage.ts"
 import { enterLongMode } from "./LongMode.ts"
 import { startMachine } from "./Machine.ts"
 import { setFpu, setMsrs } from "./Registers.ts"
+import { readyVcpuThreads } from "./VcpuWorker.ts"
 import { makeVirtioBlock } from "./VirtioBlock.ts"
 import { makeVirtioConsole, terminalSize } from "./VirtioConsole.ts"
 import { MOST_DEVICES, type VirtioDevice, virtioWords } from "./VirtioDevice.ts"
@@ -92,6 +93,7 @@ export const bootKvm = Effect.fn("Kvm.boot")(function*(spec: VmSpec, options: Kv
     return yield* broken(why, `give it --memory-mib ${needed} or more`)
   }
   const keep = yield* keepConsole(spec)
+  yield* readyVcpuThreads(topology.cpus)
   const kvm = yield* prepare(spec, image, cmdline, topology).pipe(
     Effect.catchTag("KvmError", (error) => broken(error.message, "ktstr doctor says what this host can do"))
   )

@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { Worker } from "node:worker_threads"
-import { giveBackThread, takeThread } from "./IdleThreads.ts"
+import { giveBackThread, readyThreads, takeThread } from "./IdleThreads.ts"
 import { koffiPath } from "./Koffi.ts"
 import { type KvmNative, kvmNativeOver } from "./KvmNative.ts"
 import { portRingOver } from "./PortRing.ts"
@@ -46,6 +46,10 @@ parentPort.on("message", (data) => {
   parentPort.postMessage("ended")
 })`
 const makeThread = () => new Worker(program, { eval: true, execArgv: [], name: "vcpu", workerData: koffiPath() })
+
+/** Have threads for vCPUs start already, while memory and devices are made. */
+export const readyVcpuThreads = (cpus: number): Effect.Effect<void, never, Scope.Scope> =>
+  readyThreads(cpus, makeThread)
 
 /**
  * Run a vCPU in a thread of its own, at once. The thread has left the guest and holds nothing of it when the scope has

@@ -380,7 +380,7 @@ it.scopedLive.skipIf(absent)(
         { holdsSerial: () => holds }
       )
       const RING = 65536n // and what KVM keeps before it
-      while (counters(guest)[0] < RING) yield* Effect.sleep("1 millis")
+      while ((counters(guest)[0] ?? 0n) < RING) yield* Effect.sleep("1 millis")
       yield* Effect.sleep("50 millis")
       yield* Effect.scoped(Effect.zipRight(guest.machine.freeze, stands(guest)))
       yield* stands(guest)

@@ -19,9 +19,11 @@ const seconds = (command: string, args: ReadonlyArray<string>): Promise<number> 
       last.push(line)
       if (line.includes(MARK)) took ??= (performance.now() - start) / 1000
     })
-    child.on("close", () =>
+    child.on("close", (code, signal) =>
       took === undefined
-        ? reject(new Error(`${command} did not get to the guest's init: ${last.slice(-5).join("\n")}`))
+        ? reject(
+          new Error(`${command} ended with ${signal ?? code} before the guest's init: ${last.slice(-5).join("\n")}`)
+        )
         : resolve(took))
   })
 
