@@ -9,5 +9,6 @@ const [kernel, initramfs, cmdline] = process.argv.slice(2)
 const program = Effect.scoped(Effect.gen(function*() {
   const vm = yield* bootKvm({ kernel, initramfs: readFileSync(initramfs), memoryMib: 512, cmdline }, {})
   yield* Stream.runForEach(vm.consoleBytes, (bytes) => Effect.sync(() => writeSync(1, bytes)))
+  yield* Effect.catchTag(vm.ended, "GuestExited", () => Effect.void)
 }))
 if (kernel !== undefined) void Effect.runPromise(program)
