@@ -26,6 +26,7 @@ export const takeThread = (make: () => Worker): Worker => {
 /** Keep a thread that does nothing for the next that is wanted; it does not keep the process. */
 export const giveBackThread = (worker: Worker): void => {
   worker.unref()
+  clearTimeout(idle.get(worker)) // given back already: two timers would leave one behind when it is taken
   const timer = setTimeout(() => {
     idle.delete(worker)
     void worker.terminate()

@@ -78,14 +78,17 @@ export const startVcpuThread = (
         let listener = () => {}
         const worker = takeThread(makeThread)
         const failed = (error: Error) => {
-          broken = error.message
+          broken ??= error.message
           // the thread is gone: no signal may be sent to its number, which may be another's soon
           Atomics.store(words, row + VcpuWord.STATE, VcpuState.ENDED)
           Atomics.notify(words, row + VcpuWord.STATE)
           listener()
         }
         const ended = new Promise<boolean>((resolve) => {
-          const gone = () => resolve(true)
+          const gone = () => {
+            failed(new Error("its thread has ended"))
+            resolve(true)
+          }
           worker.once("error", failed).once("exit", gone).once("message", () => {
             giveBackThread(worker.off("error", failed).off("exit", gone))
             resolve(true)
