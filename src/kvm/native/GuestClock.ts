@@ -34,25 +34,33 @@ export const readClock = ({ native, vm }: KvmVm): ClockReading => {
  * for long, and the guest's vDSO reads the boot CPU's page on all of them: until then it shows the time since, and then
  * goes back. So the TSCs, which the pages count from, are set back by as much, and the old pages stay right. (Seen with
  * Linux 6.12 as guest and as host: CLOCK_MONOTONIC went back by the length of a freeze, one in fifty.)
+ * Where KVM's clock is not made of the TSC, how far the TSC has gone is told by the clock and the TSC's rate.
  * @see Documentation/virt/kvm/devices/vcpu.rst, KVM_VCPU_TSC_OFFSET; arch/x86/kvm/x86.c kvm_vm_ioctl_set_clock, v6.12
  * @throws KvmError
  */
 export const setClockBack = (vm: KvmVm, reading: ClockReading): void => {
   const now = readClock(vm)
   const clock = new DataView(new ArrayBuffer(Struct.kvm_clock_data.size))
-  clock.setBigUint64(at.clock, reading.nanos, true)
-  if (reading.hostTsc !== undefined && now.hostTsc !== undefined && vm.vcpus.every((vcpu) => hasTscOffset(vm, vcpu))) {
-    const passed = now.hostTsc - reading.hostTsc
+  const exact = reading.hostTsc !== undefined && now.hostTsc !== undefined ? now.hostTsc - reading.hostTsc : undefined
+  if (vm.vcpus.every((vcpu) => hasTscOffset(vm, vcpu))) {
     for (const vcpu of vm.vcpus) {
+      const passed = exact ?? (now.nanos - reading.nanos) * tscKhz(vm, vcpu) / 1_000_000n
       const offset = tscOffset(vm, vcpu, Request.KVM_GET_DEVICE_ATTR, 0n)
       tscOffset(vm, vcpu, Request.KVM_SET_DEVICE_ATTR, BigInt.asUintN(64, offset - passed))
     }
-    // the TSCs have gone on since `now`: KVM adds the same time to the clock
+  }
+  // the TSCs have gone on since `now`: the same time is added to the clock, by KVM where it can
+  if (exact !== undefined) {
     clock.setUint32(at.flags, Constant.KVM_CLOCK_REALTIME, true)
     clock.setBigUint64(at.realtime, now.realtime, true)
-  }
+    clock.setBigUint64(at.clock, reading.nanos, true)
+  } else clock.setBigUint64(at.clock, reading.nanos + readClock(vm).nanos - now.nanos, true)
   succeeded("KVM_SET_CLOCK", vm.native.ioctl(vm.vm, Request.KVM_SET_CLOCK, new Uint8Array(clock.buffer)))
 }
+
+/** A vCPU's TSC goes on by as many thousand ticks in a second. */
+const tscKhz = ({ native }: KvmVm, vcpu: number): bigint =>
+  BigInt(succeeded("KVM_GET_TSC_KHZ", native.ioctl(vcpu, Request.KVM_GET_TSC_KHZ, 0)))
 
 /** Since Linux 5.16. */
 const hasTscOffset = ({ native }: KvmVm, vcpu: number): boolean =>

@@ -170,7 +170,8 @@ export const bootKvm = Effect.fn("Kvm.boot")(function*(spec: VmSpec, options: Kv
     awaitLine: (pattern) => Effect.orElse(firstLine(console, pattern), () => ended),
     awaitReady: Fiber.join(ready),
     awaitExit: Effect.match(machine.ended, {
-      onSuccess: () => ({ status: 0, signal: undefined }),
+      // who closes its scope kills it, as a process is
+      onSuccess: ({ end }) => end === "closed" ? { status: undefined, signal: "SIGKILL" } : { status: 0, signal: undefined },
       onFailure: () => ({ status: 1, signal: undefined })
     }),
     ended,

@@ -1,4 +1,3 @@
-// oxlint-disable-next-line no-restricted-imports -- vCPU threads make these calls where no Effect runs; the type alone
 import type koffi from "koffi"
 
 /** A mapping: the address KVM is told, the bytes we touch. */

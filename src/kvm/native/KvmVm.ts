@@ -74,7 +74,9 @@ export const createKvmVm = (
       }),
       (fd) => Effect.sync(() => native.close(fd))
     )
-    const version = native.ioctl(kvm, Request.KVM_GET_API_VERSION, 0)
+    const version = yield* kvmSync(() =>
+      succeeded("KVM_GET_API_VERSION", native.ioctl(kvm, Request.KVM_GET_API_VERSION, 0))
+    )
     if (version !== API_VERSION) return yield* lacks(`it speaks API ${version}, not ${API_VERSION}`)
     for (const name of required) {
       if (checkExtension(native, kvm, name) <= 0) return yield* lacks(`it lacks ${name}`)

@@ -13,7 +13,7 @@ export type PortRing = () => boolean
 
 /**
  * The bytes that a guest sends on serial ports, of which KVM keeps some: it does not leave the guest for each, which takes
- * longer than all else about it. Call it under the device lock, before anything else is done with the ports: those bytes
+ * longer than all else about it. Call it under the serial ports' lock, before anything else is done with the ports: those bytes
  * came first. The kernel adds to the ring, under a lock of its own, and does not look at what is taken from it but for the
  * position.
  *

@@ -26,7 +26,7 @@ export interface Uart {
 
 /**
  * A 16550A without baud rates: what the guest sends is out at once, so the transmitter is always ready and says so by
- * interrupt each time that it is asked to. Its state is shared by threads: call everything under the device lock.
+ * interrupt each time that it is asked to. Its state is shared by threads: call everything under the serial ports' lock.
  *
  * The vCPUs' threads are started from this function's source, so it uses nothing from outside itself.
  * @param vm descriptor to raise interrupts through (KVM_IRQ_LINE is `irqLine`); undefined without interrupt controllers

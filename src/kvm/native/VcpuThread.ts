@@ -146,6 +146,7 @@ export const runVcpu = (
       lock.unlock()
     }
   }
+  const pm1Enable = () => Atomics.load(words, Word.PM1_ENABLE)
   const out = (port: number, value: number, size: number) => {
     const uart = uarts.find(({ base }) => port >= base && port < base + 8)
     if (uart !== undefined) serial(() => uart.write(port - uart.base, value))
@@ -153,6 +154,9 @@ export const runVcpu = (
     // a wider write there is PCI's configuration address
     else if (port === 0x64 && value === 0xfe) end(VcpuEnd.RESET, port)
     else if (port === RESET_PORT && size === 1 && (value & 4) !== 0) end(VcpuEnd.RESET, port)
+    // PM1 enable, byte by byte: no event comes, but Linux looks whether what it wrote is there
+    else if (port === PM_PORT + 2) Atomics.store(words, Word.PM1_ENABLE, (pm1Enable() & 0xff00) | value)
+    else if (port === PM_PORT + 3) Atomics.store(words, Word.PM1_ENABLE, (pm1Enable() & 0xff) | (value << 8))
     // the upper byte of ACPI's PM1 control: SLP_EN, SLP_TYP
     else if (port === PM_PORT + 5 && (value & 0x20) !== 0 && ((value >> 2) & 7) === S5_TYPE) {
       end(VcpuEnd.POWERED_OFF, port)
@@ -161,7 +165,9 @@ export const runVcpu = (
   const input = (port: number): number => {
     const uart = uarts.find(({ base }) => port >= base && port < base + 8)
     if (uart === undefined) {
-      // ACPI's registers: no event is pending, and the machine is in ACPI mode (SCI_EN); all else is not there
+      if (port === PM_PORT + 2) return pm1Enable() & 0xff
+      if (port === PM_PORT + 3) return pm1Enable() >> 8
+      // ACPI's other registers: no event is pending, and the machine is in ACPI mode (SCI_EN); all else is not there
       return port === PM_PORT + 4 ? 1 : port >= PM_PORT && port < PM_PORT + 6 ? 0 : 0xff
     }
     let value = 0xff

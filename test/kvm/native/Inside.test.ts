@@ -17,9 +17,9 @@ const FREEZES = process.env["KTSTR_FREEZES"] ?? "25"
 const tests = new URL("../../", import.meta.url).pathname
 
 /** Run a program of `inside` to its end; its exit status must be 0. */
-const inside = (name: string, directory: string, args: ReadonlyArray<string>) =>
+const inside = (name: string, directory: string, args: ReadonlyArray<string>, clock?: string) =>
   Effect.gen(function*() {
-    const { lines, status } = yield* runInside(yield* bundle(name, directory), args, SECONDS)
+    const { lines, status } = yield* runInside(yield* bundle(name, directory), args, SECONDS, clock)
     assert.strictEqual(status, 0, lines.slice(-60).join("\n"))
     return lines.flatMap((line) => /^\[[\d.]+ s\] ok: (.*)/.exec(line)?.[1] ?? [])
   })
@@ -94,6 +94,18 @@ it.scopedLive(
         "1",
         "10"
       ])
+    }),
+  (SECONDS + 30) * 1000
+)
+
+it.scopedLive(
+  "on a host whose clock is not the TSC too",
+  () =>
+    Effect.gen(function*() {
+      const directory = yield* shared
+      const kernel = yield* kernelImage("6.12")
+      const initramfs = yield* initramfsIn(directory, "guest", [compileLoad(directory)], loaded(""))
+      yield* inside("load", directory, [kernel, initramfs, "2", "10"], "clocksource=hpet")
     }),
   (SECONDS + 30) * 1000
 )

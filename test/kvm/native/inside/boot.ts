@@ -37,6 +37,7 @@ const program = Effect.gen(function*() {
   say("ok: the init's script has ended")
   const lines = yield* vm.consoleTail
   assert.ok(lines.includes(`processors ${cpus}`), lines.join("\n"))
+  assert.deepStrictEqual(lines.filter((line) => /ACPI.*(Error|Could not)/.test(line)), [])
 
   yield* Effect.scoped(Effect.gen(function*() {
     const { kernel: attached, maps } = yield* freezeAndAttach(vm, "the guest")

@@ -48,6 +48,17 @@ const copyOf = (memory: GuestMemory, all: boolean) =>
     ? memory.regions.map(({ bytes }) => Buffer.from(bytes))
     : [Buffer.from(memory.bytes(WINDOW.start, WINDOW.length) ?? assert.fail("no memory there"))]
 
+/**
+ * What the guest's clocks may go apart, in nanoseconds, while its kernel compares them, on a host whose clock is not the
+ * TSC: there the two cannot be set in one instant. A freeze takes much longer.
+ */
+const APART = 2e7
+const tscHost = readFileSync("/sys/devices/system/clocksource/clocksource0/current_clocksource", "latin1") === "tsc\n"
+const bearable = (line: string) => {
+  const skew = /Clocksource 'tsc' skewed (-?\d+) ns/.exec(line)
+  return !tscHost && (/Marking clocksource 'tsc' as unstable/.test(line) || Math.abs(Number(skew?.[1])) < APART)
+}
+
 const complaint =
   /soft lockup|hard LOCKUP|rcu.*(stall|kthread starved)|blocked for more than|clocksource.*(unstable|skew)|BUG:|WARNING:|Oops|sched_ext.*(stall|watchdog|error)|runnable task stall/
 
@@ -61,6 +72,7 @@ const guest = (kernel: string, initramfs: string, cpus: number, freezes: number)
       cmdline: "printk.time=1",
       timeout: "200 seconds"
     }, {})
+    say(`the host's clock is ${tscHost ? "" : "not "}the TSC`)
     const status = yield* vm.awaitReady.pipe(
       Effect.tapError(() => Effect.map(vm.consoleTail, (lines) => say(lines.slice(-40).join("\n"))))
     )
@@ -156,7 +168,7 @@ const guest = (kernel: string, initramfs: string, cpus: number, freezes: number)
     assert.ok(inOrder, `the kernel's log has these seconds between its lines: ${gaps}; ${lines.slice(-20).join("\n")}`)
     // what the kernel said while it was frozen now and then; before, it may complain about an emulated CPU's XSAVE
     const log = lines.slice(lines.findIndex((line) => /^\[ *\d+\.\d+\] seq 0$/.test(line)))
-    assert.deepStrictEqual(log.filter((line) => complaint.test(line)), [])
+    assert.deepStrictEqual(log.filter((line) => complaint.test(line) && !bearable(line)), [])
     say(
       `ok: ${numbers.length} lines came, none is missing; ${
         lines.filter((line) => /^clock|^scx/.test(line)).join(", ")

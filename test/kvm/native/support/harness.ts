@@ -59,7 +59,14 @@ const fetchKernel = (): string => {
   return name
 }
 
-const initramfs = (kernel: ReturnType<typeof outerKernel>, job: string): Uint8Array => {
+/** hold.c, compiled. */
+const holder = (directory: string): Uint8Array => {
+  const file = join(directory, "hold")
+  execFileSync("gcc", ["-static", "-O1", "-Wall", "-Werror", new URL("hold.c", import.meta.url).pathname, "-o", file])
+  return readFileSync(file)
+}
+
+const initramfs = (kernel: ReturnType<typeof outerKernel>, hold: Uint8Array, job: string): Uint8Array => {
   const file = (path: string, bytes: Uint8Array): CpioEntry => ({ kind: "file", path, mode: 0o755, bytes })
   return cpioArchive([
     ...["bin", "dev", "mnt", "modules", "proc", "sys"].map((path): CpioEntry => ({
@@ -69,6 +76,7 @@ const initramfs = (kernel: ReturnType<typeof outerKernel>, job: string): Uint8Ar
     })),
     { kind: "character device", path: "dev/console", mode: 0o600, major: 5, minor: 1 },
     file("bin/busybox", readFileSync("/bin/busybox")),
+    file("bin/hold", hold),
     file("init", readFileSync(new URL("l1-init.sh", import.meta.url))),
     file("job", new TextEncoder().encode(job)),
     ...kernel.modules.map((path, index) =>
@@ -130,23 +138,33 @@ export interface Inside {
 
 /**
  * QEMU's threads race when an emulated kernel patches its code: a CPU runs the `int3` of a patch that is over already, and
- * the kernel, that of the machine or a guest's in it, ends with this. One start in fifty, more on a busy host. It is no
+ * the kernel, that of the machine or a guest's in it, ends with this. hold.c keeps the machine's own from it. It is no
  * news of ours, so the machine is started anew, as often as said here.
  */
 const patchingRace = /Oops: int3/
+/** The machine's own kernel says that it hangs (seen once); after so many seconds more it is taken at its word. */
+const lockup = /^\[ *[\d.]+\] watchdog: BUG: soft lockup/
+const LOCKUP_SECONDS = 10
 const RESTARTS = 2
+
+/** KVM makes its guests' clock of the machine's TSC: only an emulated one could be taken for unreliable. */
+export const TSC_CLOCK = "tsc=reliable"
 
 /**
  * Run a Node program where /dev/kvm is real: 2 CPUs and 3 GiB, emulated, this machine's files read-only, /run writable.
  * Whatever it prints goes to stderr at once if KTSTR_INSIDE is set.
  * @param seconds after which it is ended, and this fails
+ * @param clock words for the machine's kernel about its clock
  */
-export const runInside = (program: string, args: ReadonlyArray<string>, seconds: number) => {
+export const runInside = (program: string, args: ReadonlyArray<string>, seconds: number, clock = TSC_CLOCK) => {
   const attempt = (restarts: number): Effect.Effect<Inside, InsideFailed> =>
-    Effect.scoped(start(program, args, seconds)).pipe(
+    Effect.scoped(start(program, args, seconds, clock)).pipe(
       Effect.flatMap(({ lines, status }) => {
-        if (restarts > 0 && status !== 0 && lines.some((line) => patchingRace.test(line))) {
-          process.stderr.write("the emulated machine failed at patching code, as QEMU's now and then do; once more\n")
+        const why = status === 0 ? undefined : lines.find((line) =>
+          patchingRace.test(line) || (status === undefined && lockup.test(line))
+        )
+        if (restarts > 0 && why !== undefined) {
+          process.stderr.write(`the emulated machine broke, as QEMU's now and then do; once more: ${why}\n`)
           return attempt(restarts - 1)
         }
         return status === undefined
@@ -157,13 +175,13 @@ export const runInside = (program: string, args: ReadonlyArray<string>, seconds:
   return attempt(RESTARTS)
 }
 
-const start = (program: string, args: ReadonlyArray<string>, seconds: number) =>
+const start = (program: string, args: ReadonlyArray<string>, seconds: number, clock: string) =>
   Effect.gen(function*() {
     const directory = yield* shared
     const kernel = outerKernel()
     const job = [process.execPath, program, ...args].map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ")
     const initrd = join(directory, "initramfs")
-    writeFileSync(initrd, initramfs(kernel, job))
+    writeFileSync(initrd, initramfs(kernel, holder(directory), job))
     const qemu = yield* Effect.acquireRelease(
       Effect.sync(() =>
         spawn(
@@ -173,7 +191,7 @@ const start = (program: string, args: ReadonlyArray<string>, seconds: number) =>
             ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"],
             ["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt", "-m", "3G", "-smp", "2"],
             ["-kernel", kernel.image, "-initrd", initrd],
-            ["-append", "console=ttyS0 panic=-1 nokaslr quiet mitigations=off cryptomgr.notests"],
+            ["-append", `console=ttyS0 panic=-1 nokaslr loglevel=5 mitigations=off cryptomgr.notests ${clock}`],
             ["-virtfs", "local,path=/,mount_tag=root,security_model=passthrough,readonly=on,multidevs=remap"]
           ].flat(),
           { stdio: ["ignore", "pipe", "pipe"] }
@@ -187,6 +205,7 @@ const start = (program: string, args: ReadonlyArray<string>, seconds: number) =>
         for (const stream of [qemu.stdout, qemu.stderr]) {
           createInterface({ input: stream }).on("line", (line) => {
             lines.push(line.replace(/\r+$/, ""))
+            if (lockup.test(line)) setTimeout(resolve, LOCKUP_SECONDS * 1000).unref()
             if (process.env["KTSTR_INSIDE"] !== undefined) process.stderr.write(`${line}\n`)
           })
         }
