@@ -1,3 +1,4 @@
+import { type Literal, literal } from "../btf/ByteSink.ts"
 import type { Codec } from "../btf/Codec.ts"
 import type { RenderedValue } from "../btf/RenderedValue.ts"
 import { toJson } from "../btf/RenderedValue.ts"
@@ -27,7 +28,7 @@ export const recurringCodec = (
 ): Codec => {
   const plain = derivedCodec(render)
   const seen = new Uint32Array(KEPT * words.length)
-  const kept = Array.from({ length: KEPT }, (): Uint8Array | undefined => undefined)
+  const kept = Array.from({ length: KEPT }, (): Literal | undefined => undefined)
   const isSeen = (slot: number, view: DataView, at: number): boolean => {
     for (let index = 0; index < words.length; index++) {
       if (seen[slot * words.length + index] !== view.getUint32(at + words[index], true)) return false
@@ -41,12 +42,12 @@ export const recurringCodec = (
       for (const word of words) hash = Math.imul(hash ^ view.getUint32(at + word, true), 0x9e37_79b1) ^ hash >>> 15
       const slot = hash >>> 24
       const known = kept[slot]
-      if (known !== undefined && isSeen(slot, view, at)) return out.raw(known)
+      if (known !== undefined && isSeen(slot, view, at)) return out.literal(known)
       // before the description moves the window
       words.forEach((word, index) => seen[slot * words.length + index] = view.getUint32(at + word, true))
-      const text = Buffer.from(JSON.stringify(toJson(render(view, at, length))))
+      const text = literal(JSON.stringify(toJson(render(view, at, length))))
       kept[slot] = text.length > LONGEST ? undefined : text
-      out.raw(text)
+      out.literal(text)
     }
   }
 }

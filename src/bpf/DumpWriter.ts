@@ -1,4 +1,4 @@
-import { ByteSink } from "../btf/ByteSink.ts"
+import { ByteSink, type Literal, literal } from "../btf/ByteSink.ts"
 import type { EntryWalk } from "./EntryWalk.ts"
 import { holdsMaps, innerMapAt, type InnerMaps } from "./InnerMaps.ts"
 import { type MapReader, problemOf } from "./MapReader.ts"
@@ -17,8 +17,6 @@ export interface Dump {
 
 /** Output is handed on in pieces of about this many bytes. */
 const CHUNK = 1 << 18
-
-const encoder = new TextEncoder()
 
 /**
  * The `--json` document as UTF-8, piece by piece; a piece is borrowed until the next is asked for. However many entries
@@ -49,8 +47,8 @@ export function* ndjsonRecords(dump: Dump): Generator<Uint8Array, void> {
     const { id, name } = reader.info
     line({ record: "map", ...reader.info, details: reader.details, consistency: reader.consistency })
     const walk = reader.walk?.() ?? null
-    const open = encoder.encode(`${JSON.stringify({ record: "entry", id, name }).slice(0, -1)},"key":`)
-    const frame = { first: open, open, close: encoder.encode("}\n") }
+    const open = literal(`${JSON.stringify({ record: "entry", id, name }).slice(0, -1)},"key":`)
+    const frame = { first: open, open, close: literal("}\n") }
     const { truncated, written } = yield* writeEntries(out, reader, walk, dump, frame)
     line({ record: "mapEnd", id, name, entries: written, truncated, problem: problemOf(reader, walk) })
   }
@@ -61,25 +59,25 @@ export function* ndjsonRecords(dump: Dump): Generator<Uint8Array, void> {
 
 /** The bytes around an entry: `first` or `open` before its key, `close` after its value. */
 interface Frame {
-  readonly first: Uint8Array
-  readonly open: Uint8Array
-  readonly close: Uint8Array
+  readonly first: Literal
+  readonly open: Literal
+  readonly close: Literal
 }
 
 const JSON_FRAME: Frame = {
-  first: encoder.encode("\n{\"key\":"),
-  open: encoder.encode(",\n{\"key\":"),
-  close: encoder.encode("}")
+  first: literal("\n{\"key\":"),
+  open: literal(",\n{\"key\":"),
+  close: literal("}")
 }
 /** Without line breaks: an NDJSON record is one line. */
 const INNER_FRAME: Frame = {
-  first: encoder.encode("{\"key\":"),
-  open: encoder.encode(",{\"key\":"),
+  first: literal("{\"key\":"),
+  open: literal(",{\"key\":"),
   close: JSON_FRAME.close
 }
-const VALUE = encoder.encode(",\"value\":")
-const CPUS = encoder.encode(",\"cpus\":[")
-const NULL = encoder.encode("null")
+const VALUE = literal(",\"value\":")
+const CPUS = literal(",\"cpus\":[")
+const NULL = literal("null")
 const COMMA = 0x2c
 const CLOSE = 0x5d
 
@@ -97,25 +95,25 @@ function* writeEntries(
   const held = holdsMaps(reader.info) ? inner : undefined
   while (walk.next()) {
     if (written === limit) return { written, truncated: true }
-    out.raw(written === 0 ? frame.first : frame.open)
+    out.literal(written === 0 ? frame.first : frame.open)
     key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
     if (held !== undefined) {
-      out.raw(VALUE)
+      out.literal(VALUE)
       yield* writeInnerMap(out, walk, held, limit)
     } else if (cpus === null) {
       walk.value(0)
-      out.raw(VALUE)
+      out.literal(VALUE)
       value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
     } else {
-      out.raw(CPUS)
+      out.literal(CPUS)
       for (let cpu = 0; cpu < cpus; cpu++) {
         if (cpu > 0) out.byte(COMMA)
         if (walk.value(cpu)) value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
-        else out.raw(NULL)
+        else out.literal(NULL)
       }
       out.byte(CLOSE)
     }
-    out.raw(frame.close)
+    out.literal(frame.close)
     written++
     if (out.at >= CHUNK) yield out.take()
   }

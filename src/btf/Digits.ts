@@ -58,10 +58,11 @@ export const writeI32 = (out: DataView, at: number, n: number): number => {
 }
 
 /** 0 to 999,999,999 as nine digits. */
-const writeNine = (out: DataView, at: number, n: number): number => {
-  const millions = (n / 1_000_000) >>> 0
+const writeNine = (out: DataView, at: number, number: number): number => {
+  const n = number | 0 // as an integer, which divides by multiplying
+  const millions = (n / 1_000_000) | 0
   const rest = n - millions * 1_000_000
-  const thousands = (rest / 1000) >>> 0
+  const thousands = (rest / 1000) | 0
   out.setInt32(at, THREE[millions], true)
   out.setInt32(at + 3, THREE[thousands], true)
   out.setInt32(at + 6, THREE[rest - thousands * 1000], true)

@@ -149,11 +149,23 @@ const writeNamed = (
   return pos + name.length
 }
 
+/** Whether four bytes all are printable ASCII that needs no backslash. */
+const isPlain = (word: number): boolean =>
+  ((word | (word - 0x2020_2020) | (word + 0x0101_0101) | zeroByte(word ^ 0x2222_2222) | zeroByte(word ^ 0x5c5c_5c5c))
+    & 0x8080_8080) === 0
+
+/** The highest bit of a byte is set where there is a byte that is zero; of other bytes maybe too, but only then. */
+const zeroByte = (word: number): number => (word - 0x0101_0101) & ~word
+
 /** A char array as a string if it is one (`textLength` in TreeCodec.ts), else as numbers. */
 const writeText = (out: DataView, pos: number, view: DataView, at: number, count: number, signed: boolean): number => {
   let end = pos
   out.setUint8(end++, QUOTE)
-  for (let index = 0; index < count; index++) {
+  let index = 0
+  for (let word = 0; index + 4 <= count && isPlain(word = view.getInt32(at + index, true)); index += 4, end += 4) {
+    out.setInt32(end, word, true)
+  }
+  for (; index < count; index++) {
     const byte = view.getUint8(at + index)
     if (byte === 0) {
       out.setUint8(end, QUOTE)

@@ -25,8 +25,13 @@ export const compileSource = (program: Program, writers: Writers): JsonWriter | 
       const room = ops.slice(index, end < 0 ? undefined : end + 1).reduce((sum, each) => sum + each.room, 0)
       lines.push(`if (pos + ${room} > out.byteLength) { sink.at = pos; sink.ensure(${room}); out = sink.view }`)
     }
-    for (let word = op.from; word < op.to; word++) {
-      lines.push(`out.setInt32(pos + ${(word - op.from) * 4}, ${literals[word]}, true)`)
+    for (let word = op.from; word < op.to;) {
+      const at = `pos + ${(word - op.from) * 4}`
+      const two = word + 1 < op.to ? eightBytes(literals[word], literals[word + 1]) : NaN
+      lines.push(
+        Number.isNaN(two) ? `out.setInt32(${at}, ${literals[word]}, true)` : `out.setFloat64(${at}, ${two}, true)`
+      )
+      word += Number.isNaN(two) ? 1 : 2
     }
     if (op.length > 0) lines.push(`pos += ${op.length}`)
     lines.push(statement(op, index))
@@ -49,6 +54,9 @@ export const compileSource = (program: Program, writers: Writers): JsonWriter | 
     throw error
   }
 }
+
+/** The number whose eight bytes are these words: text is none but itself, but for NaN, whose bytes nobody keeps. */
+const eightBytes = (low: number, high: number): number => new Float64Array(Int32Array.of(low, high).buffer)[0]
 
 const callsOut = ({ code }: Op): boolean => code === Code.REPEAT || code === Code.SLOW
 
