@@ -108,10 +108,11 @@ const program = Effect.gen(function*() {
   const { lines, status } = yield* runInside(ratio, [`${PAIRS}`, native, guest, "", ...images], SECONDS)
   if (status !== 0) return yield* Effect.fail(new Error(lines.slice(-20).join("\n")))
   for (const line of lines.filter((line) => line.startsWith("RATIO "))) {
-    const { name, ours, qemu, ratio } = JSON.parse(line.slice(6))
+    const { died, name, ours, qemu, ratio } = JSON.parse(line.slice(6))
     console.log(
       `from the process's start to the init of Linux ${name}: ${ours.toFixed(1)} s, QEMU ${qemu.toFixed(1)} s; ` +
-        `ratio ${ratio.toFixed(2)}, limit ${LIMIT}: ${ratio <= LIMIT ? "ok" : "MISSED"}`
+        `ratio ${ratio.toFixed(2)}, limit ${LIMIT}: ${ratio <= LIMIT ? "ok" : "MISSED"}` +
+        (died.ours + died.qemu === 0 ? "" : ` (${died.ours} of ours and ${died.qemu} of QEMU's died and were left out)`)
     )
   }
 })

@@ -1,4 +1,4 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, beforeEach, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { execFileSync, spawn } from "node:child_process"
 import { readFileSync, rmSync, writeFileSync } from "node:fs"
@@ -7,6 +7,7 @@ import { stripVTControlCharacters } from "node:util"
 import { makeEscapes } from "../../src/cli/vmTerminal.ts"
 import { complaints, KTSTR, ktstr, place, processesWith, until } from "../support/cli.ts"
 import { kernelImage } from "../support/kernels.ts"
+import { needsScx, scx } from "../support/scx.ts"
 
 const SECONDS = 150
 
@@ -149,6 +150,30 @@ it.scopedLive(
     }),
   SECONDS * 1000
 )
+
+describe("disks", () => {
+  beforeEach(needsScx) // Debian's kernel has their driver as a module
+  it.scopedLive("are the guest's /dev/vda and so on, written through, read-only where it is said", () =>
+    Effect.gen(function*() {
+      const { cwd, env } = yield* place
+      const { key, root } = yield* scx
+      const [written, kept] = ["written", "kept"].map((name) => join(cwd, name))
+      for (const disk of [written, kept]) writeFileSync(disk, Buffer.alloc(2 ** 20, "before"))
+      const script = `cat /sys/block/vda/ro /sys/block/vdb/ro; head -c 6 /dev/vdb; echo
+        printf after | dd of=/dev/vda bs=512 seek=1 conv=fsync,notrunc 2>/dev/null; nproc`
+      const kernel = ["--kernel", join(root, key, "bzImage"), "--topology", "1,2,1,1"]
+      const ran = yield* ktstr(
+        ["vm", "run", ...kernel, "--disk", written, "--disk", `${kept},ro`, "--exec", script],
+        { cwd, env }
+      )
+      assert.deepStrictEqual([complaints(ran), ran.stdout, ran.code], [[], "0\n1\nbefore\n2\n", 0])
+      const expected = Buffer.alloc(2 ** 20, "before")
+      expected.write("after", 512)
+      assert.isTrue(readFileSync(written).equals(expected))
+      assert.isTrue(readFileSync(kept).equals(Buffer.alloc(2 ** 20, "before")))
+      for (const disk of [written, kept]) rmSync(disk)
+    }), SECONDS * 1000)
+})
 
 describe("ktstr vm shell on a terminal", () => {
   it.scopedLive(

@@ -8,23 +8,30 @@ import { createInterface } from "node:readline"
 const [pairs, native, initramfs, cmdline, ...kernels] = process.argv.slice(2)
 /** What the init says first. */
 const MARK = "init is up"
+/** Some times longer than it takes. */
+const MOST_MILLIS = 60_000
 
-const seconds = (command: string, args: ReadonlyArray<string>): Promise<number> =>
-  new Promise((resolve, reject) => {
+/** Undefined where the guest did not get there, which is said. */
+const seconds = (command: string, args: ReadonlyArray<string>): Promise<number | undefined> =>
+  new Promise((resolve) => {
     const start = performance.now()
     let took: number | undefined
-    const child = spawn(command, args, { stdio: ["ignore", "pipe", "inherit"] })
+    const child = spawn(command, args, {
+      stdio: ["ignore", "pipe", "inherit"],
+      timeout: MOST_MILLIS,
+      killSignal: "SIGKILL"
+    })
     const last: Array<string> = []
     createInterface({ input: child.stdout }).on("line", (line) => {
       last.push(line)
       if (line.includes(MARK)) took ??= (performance.now() - start) / 1000
     })
-    child.on("close", (code, signal) =>
-      took === undefined
-        ? reject(
-          new Error(`${command} ended with ${signal ?? code} before the guest's init: ${last.slice(-5).join("\n")}`)
-        )
-        : resolve(took))
+    child.on("close", (code, signal) => {
+      if (took === undefined) {
+        writeSync(1, `${command} ended with ${signal ?? code} before the guest's init: ${last.slice(-5).join("\n")}\n`)
+      }
+      resolve(took)
+    })
   })
 
 // as src/kvm/Qemu.ts starts it, but for the channels that the tests of ktstr need and a guest's boot does not
@@ -44,17 +51,23 @@ const median = (numbers: ReadonlyArray<number>) => numbers.toSorted((a, b) => a 
 for (let at = 0; at < kernels.length; at += 3) {
   const [name, bzImage, kernel] = kernels.slice(at, at + 3)
   const times: Array<readonly [ours: number, qemu: number]> = []
+  const died = { ours: 0, qemu: 0 }
   // the first pair brings the files into the machine's memory
-  for (let pair = 0; pair <= Number(pairs); pair++) {
-    const time = [await ours(kernel), await qemu(bzImage)] as const
-    if (pair > 0) times.push(time)
+  for (let pair = 0; times.length < Number(pairs); pair++) {
+    const [our, its] = [await ours(kernel), await qemu(bzImage)]
+    writeSync(1, `${name}: ${our?.toFixed(1)} s, QEMU ${its?.toFixed(1)} s\n`)
+    if (our === undefined) died.ours++
+    if (its === undefined) died.qemu++
+    if (died.ours + died.qemu > Number(pairs)) throw new Error(`too many guests died: ${JSON.stringify(died)}`)
+    if (pair > 0 && our !== undefined && its !== undefined) times.push([our, its])
   }
   const result = {
     name,
     ours: median(times.map(([a]) => a)),
     qemu: median(times.map(([, b]) => b)),
     ratio: median(times.map(([a, b]) => a / b)),
-    times
+    times,
+    died
   }
   writeSync(1, `RATIO ${JSON.stringify(result)}\n`)
 }

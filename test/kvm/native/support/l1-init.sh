@@ -4,6 +4,8 @@ B=/bin/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
 # without the virtual GIF: with it, QEMU 7.2 delivers interrupts to a guest that has them off, and guests with 2 CPUs die
 for module in /modules/*; do $B insmod $module $(case $module in *kvm-amd*) echo vgif=0;; esac) || echo "INSIDE cannot insert $module"; done
+# khugepaged rearranges guests' memory under them: where the CPU is emulated it was seen to hang, and guests to die of it
+for wait in scan alloc; do echo 1000000000 > /sys/kernel/mm/transparent_hugepage/khugepaged/${wait}_sleep_millisecs; done
 $B mkfifo /held; /bin/hold > /held & $B head -n 1 /held > /dev/null
 $B mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=262144,cache=loose root /mnt || echo "INSIDE cannot mount the root"
 $B mount -t proc proc /mnt/proc; $B mount -t sysfs sys /mnt/sys; $B mount -t devtmpfs dev /mnt/dev; $B mount -t tmpfs run /mnt/run
