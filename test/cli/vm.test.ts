@@ -153,26 +153,30 @@ it.scopedLive(
 
 describe("disks", () => {
   beforeEach(needsScx) // Debian's kernel has their driver as a module
-  it.scopedLive("are the guest's /dev/vda and so on, written through, read-only where it is said", () =>
-    Effect.gen(function*() {
-      const { cwd, env } = yield* place
-      const { key, root } = yield* scx
-      const [written, kept] = ["written", "kept"].map((name) => join(cwd, name))
-      for (const disk of [written, kept]) writeFileSync(disk, Buffer.alloc(2 ** 20, "before"))
-      const script = `cat /sys/block/vda/ro /sys/block/vdb/ro; head -c 6 /dev/vdb; echo
+  it.scopedLive(
+    "are the guest's /dev/vda and so on, written through, read-only where it is said",
+    () =>
+      Effect.gen(function*() {
+        const { cwd, env } = yield* place
+        const { key, root } = yield* scx
+        const [written, kept] = ["written", "kept"].map((name) => join(cwd, name))
+        for (const disk of [written, kept]) writeFileSync(disk, Buffer.alloc(2 ** 20, "before"))
+        const script = `cat /sys/block/vda/ro /sys/block/vdb/ro; head -c 6 /dev/vdb; echo
         printf after | dd of=/dev/vda bs=512 seek=1 conv=fsync,notrunc 2>/dev/null; nproc`
-      const kernel = ["--kernel", join(root, key, "bzImage"), "--topology", "1,2,1,1"]
-      const ran = yield* ktstr(
-        ["vm", "run", ...kernel, "--disk", written, "--disk", `${kept},ro`, "--exec", script],
-        { cwd, env }
-      )
-      assert.deepStrictEqual([complaints(ran), ran.stdout, ran.code], [[], "0\n1\nbefore\n2\n", 0])
-      const expected = Buffer.alloc(2 ** 20, "before")
-      expected.write("after", 512)
-      assert.isTrue(readFileSync(written).equals(expected))
-      assert.isTrue(readFileSync(kept).equals(Buffer.alloc(2 ** 20, "before")))
-      for (const disk of [written, kept]) rmSync(disk)
-    }), SECONDS * 1000)
+        const kernel = ["--kernel", join(root, key, "bzImage"), "--topology", "1,2,1,1"]
+        const ran = yield* ktstr(
+          ["vm", "run", ...kernel, "--disk", written, "--disk", `${kept},ro`, "--exec", script],
+          { cwd, env }
+        )
+        assert.deepStrictEqual([complaints(ran), ran.stdout, ran.code], [[], "0\n1\nbefore\n2\n", 0])
+        const expected = Buffer.alloc(2 ** 20, "before")
+        expected.write("after", 512)
+        assert.isTrue(readFileSync(written).equals(expected))
+        assert.isTrue(readFileSync(kept).equals(Buffer.alloc(2 ** 20, "before")))
+        for (const disk of [written, kept]) rmSync(disk)
+      }),
+    SECONDS * 1000
+  )
 })
 
 describe("ktstr vm shell on a terminal", () => {

@@ -171,7 +171,8 @@ export const bootKvm = Effect.fn("Kvm.boot")(function*(spec: VmSpec, options: Kv
     awaitReady: Fiber.join(ready),
     awaitExit: Effect.match(machine.ended, {
       // who closes its scope kills it, as a process is
-      onSuccess: ({ end }) => end === "closed" ? { status: undefined, signal: "SIGKILL" } : { status: 0, signal: undefined },
+      onSuccess: ({ end }) =>
+        end === "closed" ? { status: undefined, signal: "SIGKILL" } : { status: 0, signal: undefined },
       onFailure: () => ({ status: 1, signal: undefined })
     }),
     ended,

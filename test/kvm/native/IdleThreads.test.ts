@@ -4,7 +4,8 @@ import { once } from "node:events"
 import { Worker } from "node:worker_threads"
 import { giveBackThread, readyThreads, takeThread } from "../../../src/kvm/native/IdleThreads.ts"
 
-const program = `const { parentPort } = require("node:worker_threads"); parentPort.on("message", (n) => parentPort.postMessage(n))`
+const program =
+  `const { parentPort } = require("node:worker_threads"); parentPort.on("message", (n) => parentPort.postMessage(n))`
 const make = () => new Worker(program, { eval: true })
 
 const answers = (worker: Worker) =>

@@ -49,10 +49,13 @@ it.live.skipIf(absent)("what cannot boot is refused in a line that says what to 
     said.forEach((line, index) => assert.match(line, expected[index]))
   }))
 
-it.live.skipIf(absent)("a VM whose scope closes is killed, and says so as a process does", () =>
-  Effect.gen(function*() {
-    const kernel = yield* kernelImage("6.12")
-    const engine = yield* VmEngine
-    const vm = yield* Effect.scoped(engine.boot({ kernel, initramfs: new Uint8Array(2 ** 20) }))
-    assert.deepStrictEqual(yield* vm.awaitExit, { status: undefined, signal: "SIGKILL" })
-  }).pipe(Effect.provide(Kvm.layer)))
+it.live.skipIf(absent)(
+  "a VM whose scope closes is killed, and says so as a process does",
+  () =>
+    Effect.gen(function*() {
+      const kernel = yield* kernelImage("6.12")
+      const engine = yield* VmEngine
+      const vm = yield* Effect.scoped(engine.boot({ kernel, initramfs: new Uint8Array(2 ** 20) }))
+      assert.deepStrictEqual(yield* vm.awaitExit, { status: undefined, signal: "SIGKILL" })
+    }).pipe(Effect.provide(Kvm.layer))
+)

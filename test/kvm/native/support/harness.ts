@@ -172,9 +172,9 @@ export const runInside = (program: string, args: ReadonlyArray<string>, seconds:
   const attempt = (restarts: number): Effect.Effect<Inside, InsideFailed> =>
     Effect.scoped(start(program, args, seconds, outer)).pipe(
       Effect.flatMap(({ lines, status }) => {
-        const why = status === 0 ? undefined : lines.find((line) =>
-          patchingRace.test(line) || (status === undefined && lockup.test(line))
-        )
+        const why = status === 0 ?
+          undefined :
+          lines.find((line) => patchingRace.test(line) || (status === undefined && lockup.test(line)))
         if (restarts > 0 && why !== undefined) {
           process.stderr.write(`the emulated machine broke, as QEMU's now and then do; once more: ${why}\n`)
           return attempt(restarts - 1)
@@ -191,7 +191,9 @@ const start = (program: string, args: ReadonlyArray<string>, seconds: number, { 
   Effect.gen(function*() {
     const directory = yield* shared
     const kernel = outerKernel()
-    const job = ["taskset", "-c", cpus, process.execPath, program, ...args].map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ")
+    const job = ["taskset", "-c", cpus, process.execPath, program, ...args].map((word) =>
+      `'${word.replaceAll("'", `'\\''`)}'`
+    ).join(" ")
     const initrd = join(directory, "initramfs")
     writeFileSync(initrd, initramfs(kernel, holder(directory), job))
     const qemu = yield* Effect.acquireRelease(
