@@ -14,6 +14,11 @@ export interface Uart {
   readonly base: number
   /** The guest reads register 0 … 7. */
   readonly read: (register: number) => number
+  /**
+   * The line status (register 5) while the guest sends by asking for it over and over; undefined when it has to be read as
+   * any register, because what the guest has sent before may change it. Needs no lock.
+   */
+  readonly polledStatus: () => number | undefined
   /** The guest writes a register; false when what it sent has to wait for `take`. */
   readonly write: (register: number, value: number) => boolean
   /** Bytes for the guest; how many of them there was room for. */
@@ -86,6 +91,8 @@ export const uartOver = (
     if ((mcr & 0x10) === 0) return 0xb0 // DCD, DSR, CTS
     return ((mcr & 2) << 3) | ((mcr & 1) << 5) | ((mcr & 4) << 4) | ((mcr & 8) << 4)
   }
+  const lineStatus = () => 0x60 | (received() ? 1 : 0) // transmitter empty and ready; data ready
+  const polledStatus = () => (words[IER] & 2) === 0 && (words[MCR] & 0x10) === 0 ? lineStatus() : undefined
   const read = (register: number): number => {
     const latch = (words[LCR] & 0x80) !== 0
     switch (register) {
@@ -112,7 +119,7 @@ export const uartOver = (
       case 4:
         return words[MCR]
       case 5:
-        return 0x60 | (received() ? 1 : 0) // transmitter empty and ready; data ready
+        return lineStatus()
       case 6:
         return modemStatus()
       default:
@@ -170,5 +177,5 @@ export const uartOver = (
     }
     return bytes
   }
-  return { base, read, write, receive, empty, take }
+  return { base, read, polledStatus, write, receive, empty, take }
 }
