@@ -7,7 +7,7 @@ import * as Layer from "effect/Layer"
 import { build } from "esbuild"
 import { execFileSync } from "node:child_process"
 import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { pathToFileURL } from "node:url"
 import * as Resolver from "../dist/core/KernelResolver.js"
 import * as NativeKoffi from "../dist/core/NativeKoffi.js"
@@ -104,7 +104,11 @@ const program = Effect.gen(function*() {
   writeFileSync(guest, initramfs())
   const native = yield* Effect.promise(() => nativeIn(directory))
   const ratio = yield* bundle("ratio", directory)
-  const images = (yield* kernels).flatMap(({ image, release }) => [release, image, image])
+  const images = (yield* kernels).flatMap(({ image, release }) => {
+    const elf = join(dirname(image), "vmlinux")
+    return [[release, image, image], ...(existsSync(elf) ? [[`${release}, ours from its vmlinux`, image, elf]] : [])]
+      .flat()
+  })
   const { lines, status } = yield* runInside(ratio, [`${PAIRS}`, native, guest, "", ...images], SECONDS)
   if (status !== 0) return yield* Effect.fail(new Error(lines.slice(-20).join("\n")))
   for (const line of lines.filter((line) => line.startsWith("RATIO "))) {
