@@ -9,17 +9,16 @@ import { KTSTR } from "../../support/cli.ts"
 import { compileBpf } from "../../support/guest.ts"
 import { kernelImage } from "../../support/kernels.ts"
 import { needsScx, scx } from "../../support/scx.ts"
-import { bundle, HPET_CLOCK, type Outer, runInside, shared } from "./support/harness.ts"
+import { bundle, HPET_CLOCK, runInside, shared } from "./support/harness.ts"
 
 const SECONDS = 540
-/** Freezes of the guest with most CPUs; KTSTR_FREEZES=100 takes minutes longer. */
-const FREEZES = process.env["KTSTR_FREEZES"] ?? "25"
+const FREEZES = "100"
 const tests = new URL("../../", import.meta.url).pathname
 
 /** Run a program of `inside` to its end; its exit status must be 0. */
-const inside = (name: string, directory: string, args: ReadonlyArray<string>, outer?: Outer) =>
+const inside = (name: string, directory: string, args: ReadonlyArray<string>, clock?: string) =>
   Effect.gen(function*() {
-    const { lines, status } = yield* runInside(yield* bundle(name, directory), args, SECONDS, outer)
+    const { lines, status } = yield* runInside(yield* bundle(name, directory), args, SECONDS, clock)
     assert.strictEqual(status, 0, lines.slice(-60).join("\n"))
     return lines.flatMap((line) => /^\[[\d.]+ s\] ok: (.*)/.exec(line)?.[1] ?? [])
   })
@@ -130,6 +129,16 @@ it.scopedLive(
         LARGEST=70000 sh /include-files/capture.sh`
       const options = ["--kernel", kernel, "--cpus", "2", "--timeout", "400", ...includes, "--exec", script]
       yield* inside("dump", directory, [KTSTR, ...options])
+    }),
+  (SECONDS + 30) * 1000
+)
+
+it.scopedLive(
+  "the command chooses the native engine by itself, for commands and for a shell",
+  () =>
+    Effect.gen(function*() {
+      const held = yield* inside("command", yield* shared, [KTSTR, yield* kernelImage("6.12")])
+      assert.strictEqual(held.length, 3)
     }),
   (SECONDS + 30) * 1000
 )
