@@ -76,8 +76,12 @@ export interface MachineOptions {
 
 /** Bytes that each direction of a serial port holds back. */
 const RING = 2 ** 16
-/** How long a guest that sends on a serial port is left to, in milliseconds, before what it sent is taken. */
-const GATHER_MILLIS = 10
+/**
+ * How long a guest that sends on a serial port is left to, in milliseconds, before what it sent is taken: at first, and at
+ * most when it goes on. Whoever reads it takes the guest's time for each piece where CPUs are few; but a ring half full
+ * must not stop it.
+ */
+const GATHER_MILLIS = { first: 10, most: 80 }
 /** Longest that a byte which KVM keeps waits for the guest to do anything else with its ports, in milliseconds. */
 const KEPT_MILLIS = 200
 /**
@@ -139,17 +143,17 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
     )
     const portRing = yield* Effect.orDie(kvmSync(() => keepPorts(vm)))
     const sendKept = portRing === undefined ? () => true : portRingOver(mapping.bytes, portRing, uarts)
-    /** Take what the serial ports have sent; whether there was anything. */
-    const drain = (): boolean =>
+    /** Take what the serial ports have sent; how many bytes it was. */
+    const drain = (): number =>
       uarts.map((uart, port) => {
-        if (!over && options.holdsSerial?.(port) === true) return false
+        if (!over && options.holdsSerial?.(port) === true) return 0
         const bytes = locked(() => {
           sendKept()
           return uart.take()
         })
         if (bytes.length > 0) options.onSerial(port, bytes)
-        return bytes.length > 0
-      }).includes(true)
+        return bytes.length
+      }).reduce((sum, count) => sum + count)
 
     /** What the guest asks of its devices; the memory of one that is to be frozen stays as it is. */
     const serve = () =>
@@ -228,19 +232,30 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
       if (thread !== undefined) finish(() => endOf(thread))
       return over
     }
+    const changes = (word: number, seen: number, millis: number) => {
+      const change = Atomics.waitAsync(words, word, seen, millis)
+      // a guest that never stops asking must not keep all else from its turn
+      return Effect.promise(() => change.async ? change.value : new Promise((resolve) => setImmediate(resolve)))
+    }
+    yield* Effect.forkScoped(Effect.gen(function*() {
+      for (let gather = GATHER_MILLIS.first; !over;) {
+        const seen = Atomics.load(words, Word.SENT)
+        const sent = drain()
+        if (sent > 0) { // more comes behind it: waking up for each byte would take longer than sending it
+          yield* Effect.sleep(gather)
+          gather = sent < RING / 16 ? Math.min(2 * gather, GATHER_MILLIS.most) : GATHER_MILLIS.first
+        } else {
+          yield* changes(Word.SENT, seen, KEPT_MILLIS)
+          gather = GATHER_MILLIS.first
+        }
+      }
+    }))
     yield* Effect.forkScoped(Effect.gen(function*() {
       for (;;) {
         const seen = Atomics.load(words, Word.EVENTS)
-        const sent = drain()
         serve()
         if (settle()) return
-        if (sent) { // more comes behind it: waking up for each byte would take longer than sending it
-          yield* Effect.sleep(GATHER_MILLIS)
-          continue
-        }
-        const event = Atomics.waitAsync(words, Word.EVENTS, seen, KEPT_MILLIS)
-        // a guest that never stops asking must not keep all else from its turn
-        yield* Effect.promise(() => event.async ? event.value : new Promise((resolve) => setImmediate(resolve)))
+        yield* changes(Word.EVENTS, seen, Infinity)
       }
     }))
     for (const thread of threads) thread.onBroken(ringMain)

@@ -3,12 +3,14 @@
  * one for each vCPU. Only `Atomics` touch them.
  */
 export const Word = {
-  /** Counts what the main thread should look at: console bytes, a virtio device's queues, an ended vCPU. */
+  /** Counts what the main thread should look at: a virtio device's queues, an ended vCPU. */
   EVENTS: 0,
   /** 0 free, 1 taken, 2 taken and waited for: serializes the serial ports. */
   LOCK: 1,
   /** What the guest wrote to the PM1 enable register of ACPI last; it reads that again. */
-  PM1_ENABLE: 2
+  PM1_ENABLE: 2,
+  /** Counts the bytes on serial ports that came when there were none. */
+  SENT: 3
 } as const
 
 /** Words in each row: 64 bytes, a cache line. */

@@ -92,9 +92,9 @@ export const runVcpu = (
     Atomics.store(words, row + VcpuWord.STATE, state)
     Atomics.notify(words, row + VcpuWord.STATE)
   }
-  const tellMain = () => {
-    Atomics.add(words, Word.EVENTS, 1)
-    Atomics.notify(words, Word.EVENTS)
+  const tellMain = (word: number) => {
+    Atomics.add(words, word, 1)
+    Atomics.notify(words, word)
   }
   const end = (why: number, detail: number) => {
     if (ended) return // the first reason is the reason
@@ -138,7 +138,7 @@ export const runVcpu = (
     let done = sendKept() && run()
     const tell = first && !uarts.every((uart) => uart.empty()) // of bytes behind the first main knows
     lock.unlock()
-    if (tell) tellMain()
+    if (tell) tellMain(Word.SENT)
     while (!done && obey()) { // a freeze need not wait until main has made room
       Atomics.wait(words, row + VcpuWord.REQUEST, VcpuRequest.RUN, 1)
       lock.lock()
@@ -184,7 +184,7 @@ export const runVcpu = (
     const size = view.getUint8(at["io.size"])
     const port = view.getUint16(at["io.port"], true)
     const count = view.getUint32(at["io.count"], true)
-    const start = Number(view.getBigUint64(at["io.data_offset"], true))
+    const start = view.getUint32(at["io.data_offset"], true) // the lower half: it is within the mapping
     const outward = view.getUint8(at["io.direction"]) === Constant.KVM_EXIT_IO_OUT
     for (let i = 0; i < count && !ended; i++) {
       for (let byte = 0; byte < size && !ended; byte++) {
@@ -200,7 +200,7 @@ export const runVcpu = (
     const moved = bytes.subarray(at["mmio.data"], at["mmio.data"] + count)
     const device = devices.find(({ base }) => address >= base && address < base + 0x1000)
     if (view.getUint8(at["mmio.is_write"]) !== 0) {
-      if (device?.write(address - device.base, moved) === true) tellMain()
+      if (device?.write(address - device.base, moved) === true) tellMain(Word.EVENTS)
     } else if (device !== undefined) device.read(address - device.base, moved)
     else moved.fill(0xff) // nothing is there: reads give all ones, writes go nowhere
   }
@@ -246,5 +246,5 @@ export const runVcpu = (
   }
   // the last word: whoever reads it sends this thread no signal any more
   setState(VcpuState.ENDED)
-  tellMain()
+  tellMain(Word.EVENTS)
 }
