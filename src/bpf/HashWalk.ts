@@ -1,5 +1,6 @@
 import * as Either from "effect/Either"
 import { type KernelSpace, pointerOffset, pointerPage } from "../memory/KernelSpace.ts"
+import { ElementsAhead } from "./ElementsAhead.ts"
 import { type EntryWalk, Trouble } from "./EntryWalk.ts"
 import { corrupted, type GuestMap, type MapOpener, OBJECT_LIMIT } from "./MapReading.ts"
 import { isPerCpu } from "./MapType.ts"
@@ -69,6 +70,7 @@ export class HashWalk implements EntryWalk {
   private pointerOffset = 0
   private readonly endLo: number
   private readonly endHi: number
+  private readonly ahead: ElementsAhead | undefined
 
   constructor(
     private readonly space: KernelSpace,
@@ -89,6 +91,7 @@ export class HashWalk implements EntryWalk {
       shape.elementSize ?? 0
     )
     if (copies !== undefined && shape.value === undefined) this.valueOffset = this.findPointerOffset(copies)
+    if (copies !== undefined) this.ahead = new ElementsAhead(space, shape, table, copies, this.valueOffset)
   }
 
   next(): boolean {
@@ -96,6 +99,7 @@ export class HashWalk implements EntryWalk {
     for (;;) {
       while ((this.lo & 1) === 1) {
         if (++this.bucket >= this.table.bucketCount) return false
+        if (this.ahead !== undefined && this.bucket >= this.ahead.end) this.ahead.look(this.bucket)
         this.openBucket()
       }
       if (++this.seen > this.table.elementLimit) {

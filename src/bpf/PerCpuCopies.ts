@@ -32,8 +32,18 @@ export class PerCpuCopies {
   /** Make `length` bytes of a CPU's copy readable at `space.view`, `space.at`. */
   window(page: number, offset: number, cpu: number, length: number): boolean {
     const sum = offset + this.offsets[cpu]
+    return this.space.window(this.pageOf(page, sum, cpu), sum & 4095, length)
+  }
+
+  /** Where a CPU's copy is in physical memory, if it is mapped; else somewhere. */
+  place(page: number, offset: number, cpu: number): number {
+    const sum = offset + this.offsets[cpu]
+    return this.space.translatePage(this.pageOf(page, sum, cpu)) + (sum & 4095)
+  }
+
+  private pageOf(page: number, sum: number, cpu: number): number {
     const at = page + this.pages[cpu] + (sum >>> 12)
-    return this.space.window(at < PAGES ? at : at - PAGES, sum & 4095, length)
+    return at < PAGES ? at : at - PAGES
   }
 
   /** Does `pointer` look like a per-CPU pointer: aligned, not null, and every possible CPU's copy is mapped? */

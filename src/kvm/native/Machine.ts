@@ -232,6 +232,7 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
       if (thread !== undefined) finish(() => endOf(thread))
       return over
     }
+    /** Waits until a shared word is not what was seen any more, or for so long. */
     const changes = (word: number, seen: number, millis: number) => {
       const change = Atomics.waitAsync(words, word, seen, millis)
       // a guest that never stops asking must not keep all else from its turn
