@@ -1,5 +1,6 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import assert from "node:assert"
 import { execFileSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -80,3 +81,16 @@ export const startBare = (vm: KvmVm, options: BareOptions = {}) =>
 /** `startBare` of a new `bareVm`. */
 export const bareMachine = (code: Uint8Array, options: BareOptions & { readonly cpus?: number } = {}) =>
   Effect.flatMap(bareVm(code, options.cpus, options.irqchip), (vm) => startBare(vm, options))
+
+export type Bare = Effect.Effect.Success<ReturnType<typeof bareMachine>>
+
+/** What guests count at `DATA`, a number a vCPU. */
+export const counters = ({ vm }: Bare) => vm.vcpus.map((_, id) => vm.memory.u64(DATA + 8 * id))
+
+/** Fails when any vCPU counts. */
+export const stands = (guest: Bare) =>
+  Effect.gen(function*() {
+    const before = counters(guest)
+    yield* Effect.sleep("5 millis")
+    assert.deepStrictEqual(counters(guest), before)
+  })
