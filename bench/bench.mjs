@@ -77,7 +77,7 @@ const compile = (source, ...defines) => {
 }
 
 const MAPS = 1000
-/** Keyed types besides hash, each with what big.bpf.c is compiled with. Guests of per-CPU types have two CPUs. */
+/** Keyed types besides hash, each with what big.bpf.c is compiled with. Per-CPU types are filled on one CPU and on two. */
 const TYPES = {
   array: ["TYPE=BPF_MAP_TYPE_ARRAY", "ARRAY"],
   lru_hash: ["TYPE=BPF_MAP_TYPE_LRU_HASH"],
@@ -98,7 +98,7 @@ const SLOTS = [
   "sockhash"
 ]
 
-console.error("booting ten guests for their memory images, one after another…")
+console.error("booting thirteen guests for their memory images, one after another…")
 const big = compile("big.bpf.c")
 const load = (repeat) =>
   `set -e
@@ -116,10 +116,11 @@ const stream = measure(5, "stream.mjs", million, "big_map")
 const types = []
 for (const [type, defines] of Object.entries(TYPES)) {
   compile("big.bpf.c", ...defines)
-  const cpus = defines.includes("PERCPU") ? 2 : 1
-  const path = await image(type, { memoryMib: 1536, cpus, includes, script: load(ENTRIES / 1000) })
-  types.push([`${type}${cpus === 1 ? "" : " (2 CPUs)"}`, measure(3, "stream.mjs", path, "big_map")])
-  rmSync(path)
+  for (const cpus of defines.includes("PERCPU") ? [1, 2] : [1]) {
+    const path = await image(type, { memoryMib: 1536, cpus, includes, script: load(ENTRIES / 1000) })
+    types.push([cpus === 1 ? type : `${type} (${cpus} values an entry)`, measure(3, "stream.mjs", path, "big_map")])
+    rmSync(path)
+  }
 }
 const fill = join(directory, "slots")
 execFileSync("gcc", ["-static", "-O1", "-Wall", here("slots.c"), "-o", fill])
