@@ -1,6 +1,6 @@
 import type { KernelSpace } from "../memory/KernelSpace.ts"
+import type { PerCpuCopies } from "../memory/structs/PerCpuCopies.ts"
 import type { HashShape, HashTable } from "./HashWalk.ts"
-import type { PerCpuCopies } from "./PerCpuCopies.ts"
 
 /** So many buckets at once. */
 const BUCKETS = 32

@@ -3,8 +3,8 @@ import type { Btf } from "../btf/Btf.ts"
 import { layout } from "../btf/Layout.ts"
 import { hex } from "../core/Address.ts"
 import type { GuestKernel } from "../memory/GuestKernel.ts"
+import { lazily, stringBehind, structAt } from "../memory/structs/StructReader.ts"
 import type { Attachment } from "./Link.ts"
-import { lazily, stringBehind, structAt } from "./ProgramMemory.ts"
 import { enumNames } from "./ProgramWalk.ts"
 
 type Found<A> = Either.Either<A, string>

@@ -3,11 +3,11 @@ import type { Btf } from "../btf/Btf.ts"
 import type { Codec } from "../btf/Codec.ts"
 import type { GuestKernel } from "../memory/GuestKernel.ts"
 import type { KernelSpace } from "../memory/KernelSpace.ts"
+import type { PerCpuCopies } from "../memory/structs/PerCpuCopies.ts"
 import type { BpfLayouts } from "./BpfLayouts.ts"
 import type { EntryWalk } from "./EntryWalk.ts"
 import type { KernelObjects } from "./KernelObjects.ts"
 import type { MapInfo } from "./MapInfo.ts"
-import type { PerCpuCopies } from "./PerCpuCopies.ts"
 import type { Details } from "./Report.ts"
 
 /** No kernel object that is read here is longer, in bytes; what claims to be is corrupted. */

@@ -6,10 +6,10 @@ import { bpfMapOffsets } from "../btf/offsets/BpfMap.ts"
 import { bpfProgramStatsOffsets } from "../btf/offsets/BpfProgram.ts"
 import { hex, kvaFrom } from "../core/Address.ts"
 import { GuestKernel } from "../memory/GuestKernel.ts"
-import { idrLayout, walkIdr } from "../memory/Xarray.ts"
+import { ARRAY_LIMIT, stringAt, stringBehind, structAt } from "../memory/structs/StructReader.ts"
+import { idrLayout, walkIdr } from "../memory/structs/Xarray.ts"
 import { BpfUnreadable, type Listing } from "./MapAccessor.ts"
 import { Count, countOf, Program, type ProgramTarget } from "./Program.ts"
-import { ARRAY_LIMIT, stringAt, stringBehind, structAt } from "./ProgramMemory.ts"
 import { type KernelTypes, ProgramTypes } from "./ProgramTypes.ts"
 
 /** Every program of a kernel that stands still, in the order of ids. */

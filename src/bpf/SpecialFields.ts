@@ -9,11 +9,11 @@ import { treeOf } from "../btf/TreeCodec.ts"
 import { kvaOffset, kvaPage } from "../core/Address.ts"
 import type { GuestKernel } from "../memory/GuestKernel.ts"
 import { KernelSpace } from "../memory/KernelSpace.ts"
+import { listedNodes, type Node, treeNodes } from "../memory/structs/ListHead.ts"
+import { PerCpuCopies } from "../memory/structs/PerCpuCopies.ts"
 import { intOf, objectOf, pointerOf, stringOf, unreadable } from "./DerivedCodec.ts"
 import type { KernelObjects } from "./KernelObjects.ts"
 import { layoutsOf } from "./LayoutsOf.ts"
-import { listedNodes, type Node, treeNodes } from "./NodeWalk.ts"
-import { PerCpuCopies } from "./PerCpuCopies.ts"
 
 /** The longest object that programs allocate, in bytes: kernel/bpf/memalloc.c `sizes`, v6.12. */
 const OBJECT_LIMIT = 4096

@@ -7,9 +7,6 @@ export { type Fault, KernelSpace, pointerOffset, pointerPage, READ_LIMIT, WINDOW
 export { type FindAnchor, openImage } from "./MemoryImage.ts"
 export { findDirectMap, NOT_PRESENT, OUT_OF_MEMORY, PageTable } from "./PageTable.ts"
 export { type PerCpuOffsets, perCpuOffsets } from "./PerCpu.ts"
-export { type KernelSymbol, type Symbols } from "./Symbols.ts"
-export { findVmcoreinfo, Vmcoreinfo } from "./Vmcoreinfo.ts"
-export { anchorFromVmlinux, openVmlinux, parseVmlinux, type Vmlinux, VmlinuxSymbols } from "./Vmlinux.ts"
 export {
   type EntryVisitor,
   type IdrLayout,
@@ -19,4 +16,7 @@ export {
   walkXarray,
   type XarrayLayout,
   xarrayLayout
-} from "./Xarray.ts"
+} from "./structs/Xarray.ts"
+export { type KernelSymbol, type Symbols } from "./Symbols.ts"
+export { findVmcoreinfo, Vmcoreinfo } from "./Vmcoreinfo.ts"
+export { anchorFromVmlinux, openVmlinux, parseVmlinux, type Vmlinux, VmlinuxSymbols } from "./Vmlinux.ts"

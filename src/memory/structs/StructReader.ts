@@ -1,5 +1,5 @@
-import { hex } from "../core/Address.ts"
-import type { KernelSpace } from "../memory/KernelSpace.ts"
+import { hex } from "../../core/Address.ts"
+import type { KernelSpace } from "../KernelSpace.ts"
 
 /** Bytes of a name that are looked at: `KSYM_NAME_LEN`, the kernel's longest (include/linux/kallsyms.h, v6.1 and newer). */
 const NAME_LIMIT = 512

@@ -1,4 +1,4 @@
-import type { KernelSpace } from "../memory/KernelSpace.ts"
+import type { KernelSpace } from "../KernelSpace.ts"
 
 const PAGES = 2 ** 52
 

@@ -1,9 +1,9 @@
 import * as Either from "effect/Either"
-import type { Btf } from "../btf/Btf.ts"
-import { layout } from "../btf/Layout.ts"
-import { hex } from "../core/Address.ts"
-import type { KernelSpace } from "../memory/KernelSpace.ts"
-import { layoutsOf } from "./LayoutsOf.ts"
+import { layoutsOf } from "../../bpf/LayoutsOf.ts"
+import type { Btf } from "../../btf/Btf.ts"
+import { layout } from "../../btf/Layout.ts"
+import { hex } from "../../core/Address.ts"
+import type { KernelSpace } from "../KernelSpace.ts"
 
 /** The two pointers that a list's head or a tree's root holds. */
 export interface Head {

@@ -1,9 +1,9 @@
 import * as Either from "effect/Either"
-import type { Btf } from "../btf/Btf.ts"
-import { idrOffsets, xarrayOffsets } from "../btf/offsets/Idr.ts"
-import type { GroupAbsent } from "../btf/offsets/OffsetGroup.ts"
-import { hex, kvaFrom, kvaOffset, kvaPage } from "../core/Address.ts"
-import { type KernelSpace, pointerOffset, pointerPage } from "./KernelSpace.ts"
+import type { Btf } from "../../btf/Btf.ts"
+import { idrOffsets, xarrayOffsets } from "../../btf/offsets/Idr.ts"
+import type { GroupAbsent } from "../../btf/offsets/OffsetGroup.ts"
+import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
+import { type KernelSpace, pointerOffset, pointerPage } from "../KernelSpace.ts"
 
 /** Offsets in bytes; `fanout` is the number of slots in a node, 64, or 16 with CONFIG_BASE_SMALL. */
 export interface XarrayLayout {

@@ -1,12 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
-import { Btf } from "../../src/btf/Btf.ts"
-import { kvaFrom } from "../../src/core/Address.ts"
-import { KernelSpace } from "../../src/memory/KernelSpace.ts"
-import { findDirectMap, PageTable } from "../../src/memory/PageTable.ts"
-import { idrLayout, isValueEntry, walkIdr, walkXarray, xarrayLayout } from "../../src/memory/Xarray.ts"
-import { LOADED, madeBtf, MadeKernel } from "./MadeKernel.ts"
+import { Btf } from "../../../src/btf/Btf.ts"
+import { kvaFrom } from "../../../src/core/Address.ts"
+import { KernelSpace } from "../../../src/memory/KernelSpace.ts"
+import { findDirectMap, PageTable } from "../../../src/memory/PageTable.ts"
+import { idrLayout, isValueEntry, walkIdr, walkXarray, xarrayLayout } from "../../../src/memory/structs/Xarray.ts"
+import { LOADED, madeBtf, MadeKernel } from "../MadeKernel.ts"
 
 const btf = Either.getOrThrow(Btf.parse(madeBtf(), { subject: "made" }))
 const shape = Either.getOrThrow(idrLayout(btf))
