@@ -1,6 +1,6 @@
 // Lists the maps of a memory image, after the attach: milliseconds, in a fresh process.
 import * as Effect from "effect/Effect"
-import { makeGuestMapAccessor } from "../dist/bpf/GuestMapAccessor.js"
+import { makeGuestMapAccessor } from "../dist/bpf/guest/GuestMapAccessor.js"
 import * as NativeKoffi from "../dist/core/NativeKoffi.js"
 import { GuestKernel } from "../dist/memory/GuestKernel.js"
 

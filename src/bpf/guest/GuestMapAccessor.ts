@@ -1,9 +1,9 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { GuestKernel } from "../memory/GuestKernel.ts"
-import { accessorOf } from "./AccessorOf.ts"
+import { GuestKernel } from "../../memory/GuestKernel.ts"
+import { accessorOf } from "../AccessorOf.ts"
+import { type BpfUnreadable, MapAccessor } from "../MapAccessor.ts"
 import { GuestMaps } from "./GuestMaps.ts"
-import { type BpfUnreadable, MapAccessor } from "./MapAccessor.ts"
 
 /** The maps and programs in a guest's memory. */
 export const makeGuestMapAccessor: Effect.Effect<typeof MapAccessor.Service, BpfUnreadable, GuestKernel> = Effect.gen(
