@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
+import { listLinks } from "../bpf/guest/links/LinkWalk.ts"
 import type { Link } from "../bpf/Link.ts"
-import { listLinks } from "../bpf/LinkWalk.ts"
 import { GuestKernel } from "../memory/GuestKernel.ts"
 import type { Output, Target } from "./options.ts"
 import { writeText } from "./Output.ts"

@@ -1,11 +1,11 @@
 import * as Either from "effect/Either"
-import { layout } from "../btf/Layout.ts"
-import type { GuestKernel } from "../memory/GuestKernel.ts"
-import { listNodes } from "../memory/structs/StructReader.ts"
-import type { Link } from "./Link.ts"
+import { layout } from "../../../btf/Layout.ts"
+import type { GuestKernel } from "../../../memory/GuestKernel.ts"
+import { listNodes } from "../../../memory/structs/StructReader.ts"
+import type { Link } from "../../Link.ts"
+import type { Listing } from "../../MapAccessor.ts"
+import { enumNames } from "../../ProgramWalk.ts"
 import type { Attached, Found, LinkWalk } from "./LinkWalk.ts"
-import type { Listing } from "./MapAccessor.ts"
-import { enumNames } from "./ProgramWalk.ts"
 
 /**
  * What is attached without a link: to cgroups by BPF_PROG_ATTACH, to network devices as XDP by netlink, as tcx by
