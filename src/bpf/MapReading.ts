@@ -6,7 +6,7 @@ import type { KernelSpace } from "../memory/KernelSpace.ts"
 import type { PerCpuCopies } from "../memory/structs/PerCpuCopies.ts"
 import type { BpfLayouts } from "./BpfLayouts.ts"
 import type { EntryWalk } from "./EntryWalk.ts"
-import type { KernelObjects } from "./KernelObjects.ts"
+import type { KernelObjects } from "./guest/objects/KernelObjects.ts"
 import type { MapInfo } from "./MapInfo.ts"
 import type { Details } from "./Report.ts"
 
