@@ -8,10 +8,10 @@ import { kvaFrom } from "../core/Address.ts"
 import { GuestKernel } from "../memory/GuestKernel.ts"
 import { lazily, stringAt, structAt } from "../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../memory/structs/Xarray.ts"
+import { ProgramTypes } from "./guest/programs/ProgramTypes.ts"
 import { isIndexed, isPerCpu } from "./MapType.ts"
 import { guardedRanges } from "./MapWriteGuards.ts"
 import { type Copies, isWritable, placeOf, staysInPlace, type WriteMap } from "./MapWritePlace.ts"
-import { ProgramTypes } from "./ProgramTypes.ts"
 import { type ByteRun, encodeAt, encodeBytes, encodeValue, valueAt } from "./ValueEncoder.ts"
 
 /**

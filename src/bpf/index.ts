@@ -4,6 +4,7 @@ export { type Dump, jsonDocument, ndjsonRecords } from "./DumpWriter.ts"
 export { type EntryWalk, Trouble } from "./EntryWalk.ts"
 export { layerGuestMaps, makeGuestMapAccessor } from "./guest/GuestMapAccessor.ts"
 export { listLinks } from "./guest/links/LinkWalk.ts"
+export { listPrograms } from "./guest/programs/ProgramWalk.ts"
 export { type InnerMaps, openInnerMaps } from "./InnerMaps.ts"
 export { Attachment, Link } from "./Link.ts"
 export { BpfUnreadable, type Listing, MapAccessor, MapNotFound, MapProblem } from "./MapAccessor.ts"
@@ -12,7 +13,6 @@ export { decodeEntry, type MapEntry, type MapReader, problemOf } from "./MapRead
 export { watchMaps, WatchTick } from "./MapWatch.ts"
 export { type MapAssignment, MapWriteError, type MapWritten, writeMaps } from "./MapWrite.ts"
 export { Program, ProgramTarget } from "./Program.ts"
-export { listPrograms } from "./ProgramWalk.ts"
 export {
   Consistency,
   Details,

@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { listPrograms } from "../bpf/guest/programs/ProgramWalk.ts"
 import type { Program } from "../bpf/Program.ts"
-import { listPrograms } from "../bpf/ProgramWalk.ts"
 import { GuestKernel } from "../memory/GuestKernel.ts"
 import type { Output, Target } from "./options.ts"
 import { writeText } from "./Output.ts"

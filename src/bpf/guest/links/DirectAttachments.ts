@@ -4,7 +4,7 @@ import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { listNodes } from "../../../memory/structs/StructReader.ts"
 import type { Link } from "../../Link.ts"
 import type { Listing } from "../../MapAccessor.ts"
-import { enumNames } from "../../ProgramWalk.ts"
+import { enumNames } from "../programs/ProgramWalk.ts"
 import type { Attached, Found, LinkWalk } from "./LinkWalk.ts"
 
 /**

@@ -5,7 +5,7 @@ import { hex } from "../../../core/Address.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { lazily, stringBehind, structAt } from "../../../memory/structs/StructReader.ts"
 import type { Attachment } from "../../Link.ts"
-import { enumNames } from "../../ProgramWalk.ts"
+import { enumNames } from "../programs/ProgramWalk.ts"
 
 type Found<A> = Either.Either<A, string>
 

@@ -1,8 +1,8 @@
 import * as Either from "effect/Either"
-import { Btf } from "../btf/Btf.ts"
-import { type Layout, layout, type LayoutError } from "../btf/Layout.ts"
-import type { GuestKernel } from "../memory/GuestKernel.ts"
-import { stringAt } from "../memory/structs/StructReader.ts"
+import { Btf } from "../../../btf/Btf.ts"
+import { type Layout, layout, type LayoutError } from "../../../btf/Layout.ts"
+import type { GuestKernel } from "../../../memory/GuestKernel.ts"
+import { stringAt } from "../../../memory/structs/StructReader.ts"
 
 /** A `struct btf` of the kernel: its types, its id, and of which module it is. */
 export interface KernelTypes {
