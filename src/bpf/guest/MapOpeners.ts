@@ -1,9 +1,9 @@
-import { openArena } from "../ArenaWalk.ts"
-import { openArray } from "../ArrayWalk.ts"
-import { openBloom } from "../BloomWalk.ts"
-import { openHash } from "../HashWalk.ts"
-import type { MapOpener } from "../MapReading.ts"
 import { MapType } from "../MapType.ts"
+import { openArena } from "./walks/ArenaWalk.ts"
+import { openArray } from "./walks/ArrayWalk.ts"
+import { openBloom } from "./walks/BloomWalk.ts"
+import { openHash } from "./walks/HashWalk.ts"
+import type { MapOpener } from "./walks/MapReading.ts"
 import {
   openArrayOfMaps,
   openCgroups,
@@ -17,13 +17,13 @@ import {
   openSocketHash,
   openSockets,
   openXdpSockets
-} from "../ObjectMaps.ts"
-import { openQueue } from "../QueueWalk.ts"
-import { openRing } from "../RingWalk.ts"
-import { openStackTraces } from "../StackTraces.ts"
-import { openCgroupStorage, openLocalStorage } from "../StorageMaps.ts"
-import { openStructOps } from "../StructOps.ts"
-import { openTrie } from "../TrieWalk.ts"
+} from "./walks/ObjectMaps.ts"
+import { openQueue } from "./walks/QueueWalk.ts"
+import { openRing } from "./walks/RingWalk.ts"
+import { openStackTraces } from "./walks/StackTraces.ts"
+import { openCgroupStorage, openLocalStorage } from "./walks/StorageMaps.ts"
+import { openStructOps } from "./walks/StructOps.ts"
+import { openTrie } from "./walks/TrieWalk.ts"
 
 /** How each map type is read, by its number. */
 export const mapOpeners: ReadonlyMap<number, MapOpener> = new Map<number, MapOpener>([

@@ -2,8 +2,8 @@ import * as Either from "effect/Either"
 import { layout } from "../../btf/Layout.ts"
 import { kvaFrom } from "../../core/Address.ts"
 import { layoutsOf } from "../LayoutsOf.ts"
-import type { GuestMap } from "../MapReading.ts"
 import { isPerCpu, MapType } from "../MapType.ts"
+import type { GuestMap } from "./walks/MapReading.ts"
 
 /** `KMALLOC_MAX_SIZE` (include/linux/slab.h, x86-64, v6.1 to v6.18): what is allocated an element at a time is smaller, in bytes. */
 const ELEMENT_LIMIT = 2 ** 22

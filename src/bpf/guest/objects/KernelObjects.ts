@@ -11,8 +11,8 @@ import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
 import { intOf, objectOf, pointerOf, stringOf, unreadable } from "../../DerivedCodec.ts"
 import { layoutsOf } from "../../LayoutsOf.ts"
 import type { MapInfo } from "../../MapInfo.ts"
-import { OBJECT_LIMIT } from "../../MapReading.ts"
 import type { ProgramInfo } from "../../Report.ts"
+import { OBJECT_LIMIT } from "../walks/MapReading.ts"
 import { ProgramSymbols } from "./ProgramSymbols.ts"
 
 /** `NAME_MAX` (include/uapi/linux/limits.h), with the NUL: the bytes of a directory's name. */

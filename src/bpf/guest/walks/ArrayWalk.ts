@@ -1,9 +1,9 @@
 import * as Either from "effect/Either"
-import type { KernelSpace } from "../memory/KernelSpace.ts"
-import type { PerCpuCopies } from "../memory/structs/PerCpuCopies.ts"
-import { type EntryWalk, Trouble } from "./EntryWalk.ts"
+import type { KernelSpace } from "../../../memory/KernelSpace.ts"
+import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
+import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import { isPerCpu } from "../../MapType.ts"
 import { corrupted, type MapOpener } from "./MapReading.ts"
-import { isPerCpu } from "./MapType.ts"
 
 /**
  * Every element of an ARRAY (values in line), or of a PERCPU_ARRAY (a table of `__percpu` pointers). The key is the

@@ -1,5 +1,5 @@
-import { type KernelSpace, pointerOffset, pointerPage } from "../memory/KernelSpace.ts"
-import type { EntryWalk, Trouble } from "./EntryWalk.ts"
+import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
+import type { EntryWalk, Trouble } from "../../EntryWalk.ts"
 
 /** What the pointers of a walk's values lead to. Offsets and lengths in bytes. */
 export interface Target {

@@ -1,9 +1,9 @@
 import * as Either from "effect/Either"
-import { layout } from "../btf/Layout.ts"
+import { layout } from "../../../btf/Layout.ts"
+import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
+import { indexCodec } from "../../IndexCodec.ts"
+import { layoutsOf } from "../../LayoutsOf.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
-import { derivedCodec, pointerOf } from "./DerivedCodec.ts"
-import { indexCodec } from "./IndexCodec.ts"
-import { layoutsOf } from "./LayoutsOf.ts"
 import { corrupted, type MapOpener } from "./MapReading.ts"
 
 /** The 64-bit words of a bit set that are not 0. The key is the word's number: bit n of the set is bit n % 64 of word n / 64. */

@@ -1,14 +1,14 @@
 import type * as Either from "effect/Either"
-import type { Btf } from "../btf/Btf.ts"
-import type { Codec } from "../btf/Codec.ts"
-import type { GuestKernel } from "../memory/GuestKernel.ts"
-import type { KernelSpace } from "../memory/KernelSpace.ts"
-import type { PerCpuCopies } from "../memory/structs/PerCpuCopies.ts"
+import type { Btf } from "../../../btf/Btf.ts"
+import type { Codec } from "../../../btf/Codec.ts"
+import type { GuestKernel } from "../../../memory/GuestKernel.ts"
+import type { KernelSpace } from "../../../memory/KernelSpace.ts"
+import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
+import type { EntryWalk } from "../../EntryWalk.ts"
+import type { MapInfo } from "../../MapInfo.ts"
+import type { Details } from "../../Report.ts"
+import type { KernelObjects } from "../objects/KernelObjects.ts"
 import type { BpfLayouts } from "./BpfLayouts.ts"
-import type { EntryWalk } from "./EntryWalk.ts"
-import type { KernelObjects } from "./guest/objects/KernelObjects.ts"
-import type { MapInfo } from "./MapInfo.ts"
-import type { Details } from "./Report.ts"
 
 /** No kernel object that is read here is longer, in bytes; what claims to be is corrupted. */
 export const OBJECT_LIMIT = 2 ** 16

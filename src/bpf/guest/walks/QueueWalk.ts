@@ -1,11 +1,11 @@
 import * as Either from "effect/Either"
-import { layout } from "../btf/Layout.ts"
-import type { KernelSpace } from "../memory/KernelSpace.ts"
-import { type EntryWalk, Trouble } from "./EntryWalk.ts"
-import { indexCodec } from "./IndexCodec.ts"
-import { layoutsOf } from "./LayoutsOf.ts"
+import { layout } from "../../../btf/Layout.ts"
+import type { KernelSpace } from "../../../memory/KernelSpace.ts"
+import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import { indexCodec } from "../../IndexCodec.ts"
+import { layoutsOf } from "../../LayoutsOf.ts"
+import { MapType } from "../../MapType.ts"
 import { corrupted, type MapOpener } from "./MapReading.ts"
-import { MapType } from "./MapType.ts"
 
 /**
  * The elements of a QUEUE or STACK in the order in which they would be popped. bpf(2) has no keys here: the key is the

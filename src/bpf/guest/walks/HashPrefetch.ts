@@ -1,5 +1,5 @@
-import type { KernelSpace } from "../memory/KernelSpace.ts"
-import type { PerCpuCopies } from "../memory/structs/PerCpuCopies.ts"
+import type { KernelSpace } from "../../../memory/KernelSpace.ts"
+import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
 import type { HashShape, HashTable } from "./HashWalk.ts"
 
 /** So many buckets at once. */
