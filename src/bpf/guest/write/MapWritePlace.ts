@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
-import { bpfHashOffsets, bpfMapOffsets } from "../btf/offsets/BpfMap.ts"
-import type { GuestKernel } from "../memory/GuestKernel.ts"
-import { isPerCpu, MapType } from "./MapType.ts"
+import { bpfHashOffsets, bpfMapOffsets } from "../../../btf/offsets/BpfMap.ts"
+import type { GuestKernel } from "../../../memory/GuestKernel.ts"
+import { isPerCpu, MapType } from "../../MapType.ts"
 
 /** A guest's map as far as writing needs it. */
 export interface WriteMap {

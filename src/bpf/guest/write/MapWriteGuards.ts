@@ -1,4 +1,4 @@
-import type { Btf } from "../btf/Btf.ts"
+import type { Btf } from "../../../btf/Btf.ts"
 
 /** Bytes of a value that belong to the kernel. */
 export interface GuardedRange {
