@@ -10,7 +10,7 @@ import type { LiveTable } from "./BatchWalk.ts"
 import type { BpfCalls } from "./BpfCalls.ts"
 import { KeyWalk } from "./KeyWalk.ts"
 import type { LiveObjects } from "./LiveObjects.ts"
-import type { LiveReading } from "./LiveReading.ts"
+import type { LiveReading } from "./LiveOpeners.ts"
 
 /** Where the struct's pointers to functions are, by member. */
 const functionsOf = (types: Btf, typeId: number): ReadonlyMap<string, number> => {

@@ -11,7 +11,7 @@ import { EncodeError, encodeValue } from "../ValueEncoder.ts"
 import { Errno } from "./BpfAbi.ts"
 import type { BpfCalls, UpdateMode } from "./BpfCalls.ts"
 import type { LiveBtf } from "./LiveBtf.ts"
-import { type LiveMap, tableOf } from "./LiveReading.ts"
+import { type LiveMap, tableOf } from "./LiveOpeners.ts"
 
 /** A map that was not written: `why` it was refused, as a sentence. */
 export class WriteRefused extends Schema.TaggedError<WriteRefused>("ktstr/WriteRefused")("WriteRefused", {
