@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type { UpdateMode } from "../bpf/live/BpfCalls.ts"
+import type { UpdateMode } from "../bpf/live/calls/BpfCalls.ts"
 import { LiveHost } from "../bpf/live/LiveHost.ts"
 import { openLive } from "../bpf/live/OpenLive.ts"
 import type { Json } from "../btf/RenderedValue.ts"

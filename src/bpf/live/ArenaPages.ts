@@ -8,8 +8,8 @@ import { errnoName } from "../../core/Errors.ts"
 import { derivedCodec, pointerOf } from "../DerivedCodec.ts"
 import { type EntryWalk, Trouble } from "../EntryWalk.ts"
 import type { Details } from "../Report.ts"
-import type { BpfCalls, CallBuffer } from "./BpfCalls.ts"
-import { textAt } from "./LiveBtf.ts"
+import type { BpfCalls, CallBuffer } from "./calls/BpfCalls.ts"
+import { textAt } from "./calls/LiveBtf.ts"
 
 const PAGE = 4096
 /** `BPF_PROG_TYPE_SYSCALL`, `BPF_F_SLEEPABLE`, `BPF_PSEUDO_MAP_FD`, `_MAP_VALUE`; include/uapi/linux/bpf.h, v6.12. */

@@ -5,10 +5,10 @@ import { targetNamed } from "../guest/programs/ProgramWalk.ts"
 import { layoutsOf } from "../LayoutsOf.ts"
 import { typeNames } from "../MapType.ts"
 import { countOf, Program, type ProgramTarget } from "../Program.ts"
-import { INFO_BYTES, NAME_BYTES, ProgramInfoAt } from "./BpfAbi.ts"
-import type { BpfCalls } from "./BpfCalls.ts"
-import { discover, type Found } from "./Discovery.ts"
-import { type LiveBtf, textAt } from "./LiveBtf.ts"
+import { INFO_BYTES, NAME_BYTES, ProgramInfoAt } from "./calls/BpfAbi.ts"
+import type { BpfCalls } from "./calls/BpfCalls.ts"
+import { discover, type Found } from "./calls/Discovery.ts"
+import { type LiveBtf, textAt } from "./calls/LiveBtf.ts"
 
 /** Bytes of a `struct bpf_func_info`: an instruction's offset, a type id. */
 const FUNCTION_BYTES = 8

@@ -8,9 +8,9 @@ import { errnoName } from "../../core/Errors.ts"
 import type { MapNotFound } from "../MapAccessor.ts"
 import { isIndexed, isPerCpu, MapType } from "../MapType.ts"
 import { EncodeError, encodeValue } from "../ValueEncoder.ts"
-import { Errno } from "./BpfAbi.ts"
-import type { BpfCalls, UpdateMode } from "./BpfCalls.ts"
-import type { LiveBtf } from "./LiveBtf.ts"
+import { Errno } from "./calls/BpfAbi.ts"
+import type { BpfCalls, UpdateMode } from "./calls/BpfCalls.ts"
+import type { LiveBtf } from "./calls/LiveBtf.ts"
 import { type LiveMap, tableOf } from "./LiveOpeners.ts"
 
 /** A map that was not written: `why` it was refused, as a sentence. */

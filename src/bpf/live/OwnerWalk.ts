@@ -6,8 +6,8 @@ import { errnoName } from "../../core/Errors.ts"
 import type { Native } from "../../core/Native.ts"
 import { derivedCodec, intOf, objectOf, stringOf } from "../DerivedCodec.ts"
 import { type EntryWalk, Trouble } from "../EntryWalk.ts"
-import { Errno } from "./BpfAbi.ts"
-import type { BpfCalls, CallBuffer } from "./BpfCalls.ts"
+import { Errno } from "./calls/BpfAbi.ts"
+import type { BpfCalls, CallBuffer } from "./calls/BpfCalls.ts"
 
 /** Who may have a value in a local storage map. */
 export interface Owner {

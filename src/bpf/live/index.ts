@@ -1,6 +1,6 @@
+export { type BtfInfo } from "./calls/LiveBtf.ts"
 export { HostSymbols } from "./HostSymbols.ts"
 export { type LogLine, parseLogText, readKernelLog } from "./KernelLog.ts"
-export { type BtfInfo } from "./LiveBtf.ts"
 export { btfPaths, LiveHost } from "./LiveHost.ts"
 export { layerLiveMaps, LiveMaps, type LiveOptions, makeLiveMaps } from "./LiveMaps.ts"
 export { type LiveWrite, type MapWrite, WriteRefused } from "./LiveWrite.ts"

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { BpfCalls } from "../../../src/bpf/live/BpfCalls.ts"
+import { BpfCalls } from "../../../src/bpf/live/calls/BpfCalls.ts"
 import { LiveHost } from "../../../src/bpf/live/LiveHost.ts"
 import { makeLiveMaps } from "../../../src/bpf/live/LiveMaps.ts"
 import { MapType } from "../../../src/bpf/MapType.ts"

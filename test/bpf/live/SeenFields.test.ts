@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { BpfCalls } from "../../../src/bpf/live/BpfCalls.ts"
+import { BpfCalls } from "../../../src/bpf/live/calls/BpfCalls.ts"
 import { openLive } from "../../../src/bpf/live/OpenLive.ts"
 import { MapType } from "../../../src/bpf/MapType.ts"
 import { Kind } from "../../../src/btf/BtfType.ts"

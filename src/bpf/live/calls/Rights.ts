@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs"
-import { errnoName, HostLacks } from "../../core/Errors.ts"
+import { errnoName, HostLacks } from "../../../core/Errors.ts"
 import { Errno } from "./BpfAbi.ts"
 
 /** `CAP_SYS_ADMIN` of include/uapi/linux/capability.h: what listing and opening by id wants; kernel/bpf/syscall.c, v6.12. */

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
-import { Btf } from "../../btf/Btf.ts"
-import { errnoName } from "../../core/Errors.ts"
+import { Btf } from "../../../btf/Btf.ts"
+import { errnoName } from "../../../core/Errors.ts"
 import { BtfInfoAt, INFO_BYTES, NAME_BYTES } from "./BpfAbi.ts"
 import type { BpfCalls } from "./BpfCalls.ts"
 

@@ -1,4 +1,4 @@
-import { errnoName } from "../../core/Errors.ts"
+import { errnoName } from "../../../core/Errors.ts"
 import { Errno } from "./BpfAbi.ts"
 import type { BpfCalls, ObjectKind } from "./BpfCalls.ts"
 

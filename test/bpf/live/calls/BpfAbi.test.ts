@@ -14,10 +14,10 @@ import {
   MapInfoAt,
   NAME_BYTES,
   ProgramInfoAt
-} from "../../../src/bpf/live/BpfAbi.ts"
-import { UPDATE_FLAGS } from "../../../src/bpf/live/BpfCalls.ts"
-import { scratch } from "../../support/guest.ts"
-import { HostLive } from "./support.ts"
+} from "../../../../src/bpf/live/calls/BpfAbi.ts"
+import { UPDATE_FLAGS } from "../../../../src/bpf/live/calls/BpfCalls.ts"
+import { scratch } from "../../../support/guest.ts"
+import { HostLive } from "../support.ts"
 
 /** Members of the attributes that are inside a named struct of the union. */
 const INSIDE: Readonly<Record<string, string>> = { batch: "batch.", test: "test.", info: "info." }

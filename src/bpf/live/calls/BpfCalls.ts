@@ -1,5 +1,5 @@
-import type { Native } from "../../core/Native.ts"
-import { MapType } from "../MapType.ts"
+import type { Native } from "../../../core/Native.ts"
+import { MapType } from "../../MapType.ts"
 import { Attr, ATTR_BYTES, Command } from "./BpfAbi.ts"
 
 /** Memory that bpf(2) reads or writes: it does not move. */
