@@ -12,9 +12,9 @@ import { INFO_BYTES, LinkInfoAt } from "./calls/BpfAbi.ts"
 import type { BpfCalls, CallBuffer } from "./calls/BpfCalls.ts"
 import { discover, type Found } from "./calls/Discovery.ts"
 import { type LiveBtf, textAt } from "./calls/LiveBtf.ts"
-import { interfaceName, type LiveObjects } from "./LiveObjects.ts"
 import type { LivePrograms } from "./LivePrograms.ts"
-import { cgroupPaths, cgroupRoot, inodeOf } from "./OwnerWalk.ts"
+import { interfaceName, type LiveObjects } from "./walks/LiveObjects.ts"
+import { cgroupPaths, cgroupRoot, inodeOf } from "./walks/OwnerWalk.ts"
 
 /** Room for a name or path: `PATH_MAX` of include/uapi/linux/limits.h. */
 const NAME_ROOM = 4096

@@ -22,12 +22,12 @@ import { discover, type Found } from "./calls/Discovery.ts"
 import { type BtfInfo, btfInfo, LiveBtf, textAt } from "./calls/LiveBtf.ts"
 import { bpfRefused } from "./calls/Rights.ts"
 import { liveLinks } from "./LiveLinks.ts"
-import { LiveObjects } from "./LiveObjects.ts"
 import { type LiveMap, type LiveReading, readingOf, tableOf } from "./LiveOpeners.ts"
 import { livePrograms } from "./LivePrograms.ts"
 import { type LiveWrite, type MapWrite, writerOf } from "./LiveWrite.ts"
 import { possibleCpus } from "./PossibleCpus.ts"
 import { compileSeen } from "./SeenFields.ts"
+import { LiveObjects } from "./walks/LiveObjects.ts"
 
 export interface LiveOptions {
   /** Which maps are kept open and listed; all if not given. */

@@ -7,15 +7,15 @@ import { indexCodec } from "../IndexCodec.ts"
 import type { MapInfo } from "../MapInfo.ts"
 import { isIndexed, MapType } from "../MapType.ts"
 import type { Details } from "../Report.ts"
-import { addressCodec, openArenaPages } from "./ArenaPages.ts"
-import { BatchWalk, type LiveTable } from "./BatchWalk.ts"
 import { MapFlag } from "./calls/BpfAbi.ts"
 import type { BpfCalls } from "./calls/BpfCalls.ts"
 import type { LiveBtf } from "./calls/LiveBtf.ts"
-import { KeyWalk } from "./KeyWalk.ts"
-import type { LiveObjects } from "./LiveObjects.ts"
-import { openLiveRing, positionCodec, recordCodec } from "./LiveRing.ts"
-import { openLiveStructOps } from "./LiveStructOps.ts"
+import { addressCodec, openArenaPages } from "./walks/ArenaPages.ts"
+import { BatchWalk, type LiveTable } from "./walks/BatchWalk.ts"
+import { KeyWalk } from "./walks/KeyWalk.ts"
+import type { LiveObjects } from "./walks/LiveObjects.ts"
+import { openLiveRing, positionCodec, recordCodec } from "./walks/LiveRing.ts"
+import { openLiveStructOps } from "./walks/LiveStructOps.ts"
 import {
   allThreads,
   cgroupCodec,
@@ -26,8 +26,8 @@ import {
   ownersAt,
   OwnerWalk,
   threadCodec
-} from "./OwnerWalk.ts"
-import { PeekWalk } from "./PeekWalk.ts"
+} from "./walks/OwnerWalk.ts"
+import { PeekWalk } from "./walks/PeekWalk.ts"
 
 /** A map that this process holds open. */
 export interface LiveMap {

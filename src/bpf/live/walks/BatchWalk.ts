@@ -1,7 +1,7 @@
-import { errnoName } from "../../core/Errors.ts"
-import { type EntryWalk, Trouble } from "../EntryWalk.ts"
-import { Errno } from "./calls/BpfAbi.ts"
-import type { BpfCalls, CallBuffer } from "./calls/BpfCalls.ts"
+import { errnoName } from "../../../core/Errors.ts"
+import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import { Errno } from "../calls/BpfAbi.ts"
+import type { BpfCalls, CallBuffer } from "../calls/BpfCalls.ts"
 
 /** What the walks over a map need to know of it. */
 export interface LiveTable {

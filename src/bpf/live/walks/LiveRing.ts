@@ -1,12 +1,12 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import type { Btf } from "../../btf/Btf.ts"
-import { ringBufferOffsets } from "../../btf/offsets/RingBuffer.ts"
-import type { SyscallError } from "../../core/Errors.ts"
-import type { Native } from "../../core/Native.ts"
-import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "../DerivedCodec.ts"
-import { type EntryWalk, Trouble } from "../EntryWalk.ts"
-import type { Details } from "../Report.ts"
+import type { Btf } from "../../../btf/Btf.ts"
+import { ringBufferOffsets } from "../../../btf/offsets/RingBuffer.ts"
+import type { SyscallError } from "../../../core/Errors.ts"
+import type { Native } from "../../../core/Native.ts"
+import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "../../DerivedCodec.ts"
+import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import type { Details } from "../../Report.ts"
 
 const PAGE = 4096
 /** `BPF_RINGBUF_HDR_SZ`, `BPF_RINGBUF_BUSY_BIT`, `BPF_RINGBUF_DISCARD_BIT`; include/uapi/linux/bpf.h, v6.12. */

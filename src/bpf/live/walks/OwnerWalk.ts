@@ -1,13 +1,13 @@
 import { constants, openSync, readdirSync, readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
-import type { Codec } from "../../btf/Codec.ts"
-import type { RenderedValue } from "../../btf/RenderedValue.ts"
-import { errnoName } from "../../core/Errors.ts"
-import type { Native } from "../../core/Native.ts"
-import { derivedCodec, intOf, objectOf, stringOf } from "../DerivedCodec.ts"
-import { type EntryWalk, Trouble } from "../EntryWalk.ts"
-import { Errno } from "./calls/BpfAbi.ts"
-import type { BpfCalls, CallBuffer } from "./calls/BpfCalls.ts"
+import type { Codec } from "../../../btf/Codec.ts"
+import type { RenderedValue } from "../../../btf/RenderedValue.ts"
+import { errnoName } from "../../../core/Errors.ts"
+import type { Native } from "../../../core/Native.ts"
+import { derivedCodec, intOf, objectOf, stringOf } from "../../DerivedCodec.ts"
+import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import { Errno } from "../calls/BpfAbi.ts"
+import type { BpfCalls, CallBuffer } from "../calls/BpfCalls.ts"
 
 /** Who may have a value in a local storage map. */
 export interface Owner {

@@ -1,8 +1,8 @@
-import { errnoName } from "../../core/Errors.ts"
-import { type EntryWalk, Trouble } from "../EntryWalk.ts"
+import { errnoName } from "../../../core/Errors.ts"
+import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import { Errno } from "../calls/BpfAbi.ts"
+import type { BpfCalls, CallBuffer } from "../calls/BpfCalls.ts"
 import type { LiveTable } from "./BatchWalk.ts"
-import { Errno } from "./calls/BpfAbi.ts"
-import type { BpfCalls, CallBuffer } from "./calls/BpfCalls.ts"
 
 /** So often may the kernel begin anew before the walk gives up. */
 const MOST_RESTARTS = 1000

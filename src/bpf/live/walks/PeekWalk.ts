@@ -1,7 +1,7 @@
-import { errnoName } from "../../core/Errors.ts"
-import { type EntryWalk, Trouble } from "../EntryWalk.ts"
-import { Errno } from "./calls/BpfAbi.ts"
-import type { BpfCalls, CallBuffer } from "./calls/BpfCalls.ts"
+import { errnoName } from "../../../core/Errors.ts"
+import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import { Errno } from "../calls/BpfAbi.ts"
+import type { BpfCalls, CallBuffer } from "../calls/BpfCalls.ts"
 
 /**
  * The element of a QUEUE or STACK that would be popped next, without popping it: bpf(2) can show no other. Its key is the
