@@ -1,7 +1,7 @@
 // A map's entries as NDJSON to /dev/null: entries a second, and how far memory that is not the mapped image grew.
 import * as Effect from "effect/Effect"
 import { openSync, readFileSync, writeSync } from "node:fs"
-import { ndjsonRecords } from "../dist/bpf/DumpWriter.js"
+import { ndjsonRecords } from "../dist/bpf/report/DumpWriter.js"
 import * as NativeKoffi from "../dist/core/NativeKoffi.js"
 import { openImage } from "../dist/Ktstr.js"
 

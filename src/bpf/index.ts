@@ -1,6 +1,3 @@
-export { Change, DiffDocument, FieldChange } from "./DiffChange.ts"
-export { parseDump } from "./DiffInput.ts"
-export { type Dump, jsonDocument, ndjsonRecords } from "./DumpWriter.ts"
 export { type EntryWalk, Trouble } from "./EntryWalk.ts"
 export { layerGuestMaps, makeGuestMapAccessor } from "./guest/GuestMapAccessor.ts"
 export { listLinks } from "./guest/links/LinkWalk.ts"
@@ -11,7 +8,6 @@ export { Attachment, Link } from "./Link.ts"
 export { BpfUnreadable, type Listing, MapAccessor, MapNotFound, MapProblem } from "./MapAccessor.ts"
 export { MapInfo } from "./MapInfo.ts"
 export { decodeEntry, type MapEntry, type MapReader, problemOf } from "./MapReader.ts"
-export { watchMaps, WatchTick } from "./MapWatch.ts"
 export { Program, ProgramTarget } from "./Program.ts"
 export {
   Consistency,
@@ -27,6 +23,10 @@ export {
   ProgramInfo,
   Source
 } from "./Report.ts"
+export { Change, DiffDocument, FieldChange } from "./report/DiffChange.ts"
+export { parseDump } from "./report/DiffInput.ts"
+export { type Dump, jsonDocument, ndjsonRecords } from "./report/DumpWriter.ts"
+export { watchMaps, WatchTick } from "./report/MapWatch.ts"
 export {
   type DiffEntry,
   type DiffMap,
@@ -35,5 +35,5 @@ export {
   NotADump,
   sideOfDocument,
   sideOfReaders
-} from "./SnapshotDiff.ts"
+} from "./report/SnapshotDiff.ts"
 export { encodeAt, EncodeError, encodeValue } from "./ValueEncoder.ts"

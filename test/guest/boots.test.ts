@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { join } from "node:path"
-import { changes, sideOfReaders } from "../../src/bpf/SnapshotDiff.ts"
+import { changes, sideOfReaders } from "../../src/bpf/report/SnapshotDiff.ts"
 import { boot, freezeAndAttach, openImage, type Snapshot } from "../../src/Ktstr.ts"
 import { saveImage } from "../../src/memory/SaveImage.ts"
 import { HostLive, scratch } from "../support/guest.ts"

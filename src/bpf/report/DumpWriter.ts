@@ -1,8 +1,8 @@
-import { ByteSink, type Literal, literal } from "../btf/ByteSink.ts"
-import type { EntryWalk } from "./EntryWalk.ts"
-import { holdsMaps, innerMapAt, type InnerMaps } from "./InnerMaps.ts"
-import { type MapReader, problemOf } from "./MapReader.ts"
-import type { Header, ProgramInfo } from "./Report.ts"
+import { ByteSink, type Literal, literal } from "../../btf/ByteSink.ts"
+import type { EntryWalk } from "../EntryWalk.ts"
+import { holdsMaps, innerMapAt, type InnerMaps } from "../InnerMaps.ts"
+import { type MapReader, problemOf } from "../MapReader.ts"
+import type { Header, ProgramInfo } from "../Report.ts"
 
 /** What a dump prints. `limit` bounds the entries of each map. */
 export interface Dump {

@@ -5,11 +5,11 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { ByteSink } from "../btf/ByteSink.ts"
-import type { Json } from "../btf/RenderedValue.ts"
+import { ByteSink } from "../../btf/ByteSink.ts"
+import type { Json } from "../../btf/RenderedValue.ts"
+import { type MapReader, problemOf } from "../MapReader.ts"
 import { Change } from "./DiffChange.ts"
 import { changedCopies, changedFields } from "./DiffFields.ts"
-import { type MapReader, problemOf } from "./MapReader.ts"
 
 /** Maps read once more: how many entries each has, and what has changed since the reading before. */
 export const WatchTick = Schema.Struct({

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
-import { DumpDocument, DumpRecord } from "./Report.ts"
+import { DumpDocument, DumpRecord } from "../Report.ts"
 import { NotADump } from "./SnapshotDiff.ts"
 
 // What newer dumps say more, such as counters of programs, is compared too.

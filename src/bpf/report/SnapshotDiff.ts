@@ -1,11 +1,11 @@
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { ByteSink } from "../btf/ByteSink.ts"
-import type { Json } from "../btf/RenderedValue.ts"
+import { ByteSink } from "../../btf/ByteSink.ts"
+import type { Json } from "../../btf/RenderedValue.ts"
+import { type MapReader, problemOf } from "../MapReader.ts"
+import { DumpDocument, type Header } from "../Report.ts"
 import type { Change } from "./DiffChange.ts"
 import { changedCopies, changedFields } from "./DiffFields.ts"
-import { type MapReader, problemOf } from "./MapReader.ts"
-import { DumpDocument, type Header } from "./Report.ts"
 
 /** An entry as JSON text, which is quick to compare; `value` is an array by CPU in per-CPU maps. */
 export interface DiffEntry {

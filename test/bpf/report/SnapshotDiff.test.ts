@@ -5,12 +5,12 @@ import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { Change } from "../../src/bpf/DiffChange.ts"
-import { changedCopies, changedFields } from "../../src/bpf/DiffFields.ts"
-import { parseDump } from "../../src/bpf/DiffInput.ts"
-import { DumpDocument, type Header } from "../../src/bpf/Report.ts"
-import { changes, diffSnapshots, NotADump, sideOfDocument } from "../../src/bpf/SnapshotDiff.ts"
-import type { Json } from "../../src/btf/RenderedValue.ts"
+import { DumpDocument, type Header } from "../../../src/bpf/Report.ts"
+import { Change } from "../../../src/bpf/report/DiffChange.ts"
+import { changedCopies, changedFields } from "../../../src/bpf/report/DiffFields.ts"
+import { parseDump } from "../../../src/bpf/report/DiffInput.ts"
+import { changes, diffSnapshots, NotADump, sideOfDocument } from "../../../src/bpf/report/SnapshotDiff.ts"
+import type { Json } from "../../../src/btf/RenderedValue.ts"
 
 const headerAt = (at: string | null): Header => ({
   schema: "single",

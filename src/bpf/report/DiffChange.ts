@@ -1,6 +1,6 @@
 import * as Schema from "effect/Schema"
-import { Count } from "./Program.ts"
-import { PlainJson } from "./Report.ts"
+import { Count } from "../Program.ts"
+import { PlainJson } from "../Report.ts"
 
 /**
  * A field that changed. `path` is empty for a value that has none, `in.cpus[3]` inside structs and arrays; a member that only

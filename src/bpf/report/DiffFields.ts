@@ -1,6 +1,6 @@
-import type { Json } from "../btf/RenderedValue.ts"
+import type { Json } from "../../btf/RenderedValue.ts"
+import { countOf } from "../Program.ts"
 import type { FieldChange } from "./DiffChange.ts"
-import { countOf } from "./Program.ts"
 
 /** Objects and arrays in one another; deeper ones are compared as a whole. */
 const DEEPEST = 64

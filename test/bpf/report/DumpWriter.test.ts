@@ -2,12 +2,12 @@ import * as NodeContext from "@effect/platform-node/NodeContext"
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { jsonDocument } from "../../src/bpf/DumpWriter.ts"
-import { decodeEntry } from "../../src/bpf/MapReader.ts"
-import { toJson } from "../../src/btf/RenderedValue.ts"
-import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
-import { openImage } from "../../src/Ktstr.ts"
-import { guestImage } from "../support/image.ts"
+import { decodeEntry } from "../../../src/bpf/MapReader.ts"
+import { jsonDocument } from "../../../src/bpf/report/DumpWriter.ts"
+import { toJson } from "../../../src/btf/RenderedValue.ts"
+import * as NativeKoffi from "../../../src/core/NativeKoffi.ts"
+import { openImage } from "../../../src/Ktstr.ts"
+import { guestImage } from "../../support/image.ts"
 
 it.scopedLive("what a dump prints is what the entries decode to, in maps of every type", () =>
   Effect.gen(function*() {
