@@ -31,7 +31,7 @@ export { bytesCodec, type Codec, compile, type TreeOptions } from "./Codec.ts"
 export { cText } from "./CText.ts"
 export { findTypes, TypeNotFound } from "./FindTypes.ts"
 export { type Layout, layout, LayoutError, layoutOf } from "./Layout.ts"
-export { GroupAbsent, type GroupParts, type OffsetGroup } from "./offsets/OffsetGroup.ts"
+export { GroupAbsent, type GroupParts, type OffsetGroup } from "./OffsetGroup.ts"
 export { offsetGroups } from "./offsets/offsetGroups.ts"
 export {
   type ArrayValue,

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import { layout } from "../../btf/Layout.ts"
+import { layoutsOf } from "../../btf/LayoutsOf.ts"
 import { kvaFrom } from "../../core/Address.ts"
-import { layoutsOf } from "../LayoutsOf.ts"
 import { isPerCpu, MapType } from "../MapType.ts"
 import type { GuestMap } from "./walks/MapReading.ts"
 

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import { layout } from "../Layout.ts"
-import { offsetGroup } from "./OffsetGroup.ts"
+import { offsetGroup } from "../OffsetGroup.ts"
 
 /**
  * Sparse arrays. `slots` is an array of 64 entries, of 16 with CONFIG_BASE_SMALL; `shift` is a u8.

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
-import { layoutsOf } from "../../bpf/LayoutsOf.ts"
 import type { Btf } from "../../btf/Btf.ts"
 import { layout } from "../../btf/Layout.ts"
+import { layoutsOf } from "../../btf/LayoutsOf.ts"
 import { hex } from "../../core/Address.ts"
 import type { KernelSpace } from "../KernelSpace.ts"
 

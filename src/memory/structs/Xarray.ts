@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../../btf/Btf.ts"
+import type { GroupAbsent } from "../../btf/OffsetGroup.ts"
 import { idrOffsets, xarrayOffsets } from "../../btf/offsets/Idr.ts"
-import type { GroupAbsent } from "../../btf/offsets/OffsetGroup.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../KernelSpace.ts"
 

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { Btf } from "../../../src/btf/Btf.ts"
-import type { GroupParts } from "../../../src/btf/offsets/OffsetGroup.ts"
+import type { GroupParts } from "../../../src/btf/OffsetGroup.ts"
 import { offsetGroups } from "../../../src/btf/offsets/offsetGroups.ts"
 import { fromBuilt, fromImage, NOT_BUILT } from "./kernels.ts"
 

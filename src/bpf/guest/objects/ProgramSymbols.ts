@@ -1,10 +1,10 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
+import { layoutsOf } from "../../../btf/LayoutsOf.ts"
 import { kvaOffset, kvaPage } from "../../../core/Address.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { listNodes } from "../../../memory/structs/StructReader.ts"
-import { layoutsOf } from "../../LayoutsOf.ts"
 
 /** Bytes `start` up to `end` are the code of `name`. */
 interface CodeRange {

@@ -1,13 +1,13 @@
 import * as Either from "effect/Either"
 import { bytesCodec } from "../../../btf/Codec.ts"
 import { layout } from "../../../btf/Layout.ts"
+import { layoutsOf } from "../../../btf/LayoutsOf.ts"
 import { arenaOffsets } from "../../../btf/offsets/Arena.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../../core/Address.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { OUT_OF_MEMORY } from "../../../memory/PageTable.ts"
 import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
 import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
-import { layoutsOf } from "../../LayoutsOf.ts"
 import { corrupted, type MapOpener } from "./MapReading.ts"
 
 const PAGE = 4096

@@ -1,8 +1,8 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
+import { layoutsOf } from "../../../btf/LayoutsOf.ts"
 import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
 import { indexCodec } from "../../IndexCodec.ts"
-import { layoutsOf } from "../../LayoutsOf.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
 import { corrupted, type MapOpener } from "./MapReading.ts"
 

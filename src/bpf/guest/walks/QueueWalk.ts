@@ -1,9 +1,9 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
+import { layoutsOf } from "../../../btf/LayoutsOf.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
 import { indexCodec } from "../../IndexCodec.ts"
-import { layoutsOf } from "../../LayoutsOf.ts"
 import { MapType } from "../../MapType.ts"
 import { corrupted, type MapOpener } from "./MapReading.ts"
 

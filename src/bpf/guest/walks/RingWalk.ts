@@ -1,11 +1,11 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
+import { layoutsOf } from "../../../btf/LayoutsOf.ts"
 import { ringBufferOffsets } from "../../../btf/offsets/RingBuffer.ts"
 import { kvaOffset, kvaPage } from "../../../core/Address.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "../../DerivedCodec.ts"
 import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
-import { layoutsOf } from "../../LayoutsOf.ts"
 import { corrupted, type MapOpener } from "./MapReading.ts"
 
 /** `BPF_RINGBUF_HDR_SZ`, `BPF_RINGBUF_BUSY_BIT`, `BPF_RINGBUF_DISCARD_BIT`; include/uapi/linux/bpf.h, v6.12. */

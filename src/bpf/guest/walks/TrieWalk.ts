@@ -1,8 +1,8 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
+import { layoutsOf } from "../../../btf/LayoutsOf.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
 import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
-import { layoutsOf } from "../../LayoutsOf.ts"
 import { corrupted, type GuestMap, type MapOpener } from "./MapReading.ts"
 
 /** Where a trie's nodes keep their parts: `struct lpm_trie_node`, in bytes. */

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
-import type { Btf } from "../Btf.ts"
-import type { OtherNames } from "../Layout.ts"
+import type { Btf } from "./Btf.ts"
+import type { OtherNames } from "./Layout.ts"
 import type { Lack } from "./OffsetGroup.ts"
 
 /** The numbers that an enum of the kernel gives to some of its names; they index the arrays of a group. */

@@ -1,8 +1,8 @@
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
-import type { Btf } from "../Btf.ts"
-import type { Layout, LayoutError } from "../Layout.ts"
+import type { Btf } from "./Btf.ts"
 import type { Enumeration } from "./Enumeration.ts"
+import type { Layout, LayoutError } from "./Layout.ts"
 
 /** A kernel whose BTF does not describe what a group needs: it was built without it, or keeps it elsewhere. */
 export class GroupAbsent extends Schema.TaggedError<GroupAbsent>("ktstr/GroupAbsent")("GroupAbsent", {

@@ -1,4 +1,4 @@
-import type { Btf } from "../btf/Btf.ts"
+import type { Btf } from "./Btf.ts"
 
 /** Found once for each kernel: to find a struct by its name means to search all names. */
 export const layoutsOf = <A>(find: (btf: Btf) => A): (btf: Btf) => A => {
