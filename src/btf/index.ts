@@ -1,6 +1,4 @@
-export { type Anatomy, anatomyOf, type Gap, type Part, sumsOf } from "./Anatomy.ts"
 export { Btf, type BtfOptions } from "./Btf.ts"
-export { diffAll, diffTypes, type MemberChange, type Placed, type TypeChange } from "./BtfDiff.ts"
 export { type BtfHeader, headerOf, kindCounts } from "./BtfHeader.ts"
 export { BtfLoader, BtfLoadError, type Loaded } from "./BtfLoader.ts"
 export {
@@ -26,9 +24,11 @@ export {
   type VoidType
 } from "./BtfType.ts"
 export { ByteSink } from "./ByteSink.ts"
-export { type Declaration, declarationOf, oneLine } from "./CDeclaration.ts"
+export { diffAll, diffTypes, type MemberChange, type Placed, type TypeChange } from "./c/BtfDiff.ts"
+export { type Declaration, declarationOf, oneLine } from "./c/CDeclaration.ts"
+export { cText } from "./c/CText.ts"
+export { type Anatomy, anatomyOf, type Gap, type Part, sumsOf } from "./c/StructLayout.ts"
 export { bytesCodec, type Codec, compile, type TreeOptions } from "./Codec.ts"
-export { cText } from "./CText.ts"
 export { findTypes, TypeNotFound } from "./FindTypes.ts"
 export { type Layout, layout, LayoutError, layoutOf } from "./Layout.ts"
 export { GroupAbsent, type GroupParts, type OffsetGroup } from "./OffsetGroup.ts"

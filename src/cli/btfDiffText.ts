@@ -1,4 +1,4 @@
-import type { MemberChange, Placed, TypeChange } from "../btf/BtfDiff.ts"
+import type { MemberChange, Placed, TypeChange } from "../btf/c/BtfDiff.ts"
 import { bold, dim, green, red, yellow } from "./Colour.ts"
 import { table } from "./Table.ts"
 import { visibleLine } from "./visible.ts"

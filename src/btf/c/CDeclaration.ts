@@ -1,5 +1,5 @@
-import type { Btf } from "./Btf.ts"
-import type { PrototypeType } from "./BtfType.ts"
+import type { Btf } from "../Btf.ts"
+import type { PrototypeType } from "../BtfType.ts"
 
 /** Types in a row, from a pointer to what it points to and so on. */
 const CHAIN_LIMIT = 64

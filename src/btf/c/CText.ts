@@ -1,7 +1,7 @@
-import { type Anatomy, anatomyOf, type Gap, type Part, sumsOf } from "./Anatomy.ts"
-import type { Btf } from "./Btf.ts"
-import type { BtfType, EnumType, StructType } from "./BtfType.ts"
+import type { Btf } from "../Btf.ts"
+import type { BtfType, EnumType, StructType } from "../BtfType.ts"
 import { Budget, declarationOf, oneLine, prototypeLine } from "./CDeclaration.ts"
+import { type Anatomy, anatomyOf, type Gap, type Part, sumsOf } from "./StructLayout.ts"
 
 /** Where names and comments begin, as pahole has it. */
 const NAME_COLUMN = 35

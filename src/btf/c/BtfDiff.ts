@@ -1,7 +1,7 @@
-import { type Anatomy, anatomyOf, type Part } from "./Anatomy.ts"
-import type { Btf } from "./Btf.ts"
-import type { StructType } from "./BtfType.ts"
+import type { Btf } from "../Btf.ts"
+import type { StructType } from "../BtfType.ts"
 import { Budget, oneLine } from "./CDeclaration.ts"
+import { type Anatomy, anatomyOf, type Part } from "./StructLayout.ts"
 
 /** Where a member is, of how many bytes (a bit-field: bits), and what C calls its type. */
 export interface Placed {

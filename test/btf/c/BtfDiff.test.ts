@@ -6,12 +6,12 @@ import { execFileSync } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Btf } from "../../src/btf/Btf.ts"
-import { diffAll, type TypeChange } from "../../src/btf/BtfDiff.ts"
-import { openBtfFile } from "../../src/btf/BtfFile.ts"
-import { findTypes } from "../../src/btf/FindTypes.ts"
-import { kernelImage } from "../support/kernels.ts"
-import { compileC } from "./compileC.ts"
+import { Btf } from "../../../src/btf/Btf.ts"
+import { openBtfFile } from "../../../src/btf/BtfFile.ts"
+import { diffAll, type TypeChange } from "../../../src/btf/c/BtfDiff.ts"
+import { findTypes } from "../../../src/btf/FindTypes.ts"
+import { kernelImage } from "../../support/kernels.ts"
+import { compileC } from "../compileC.ts"
 
 const parsed = (source: string): Btf => Either.getOrThrow(Btf.parse(compileC(source).btf, { subject: "a.o" }))
 

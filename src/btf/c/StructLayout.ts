@@ -1,5 +1,5 @@
-import type { Btf } from "./Btf.ts"
-import type { EnumType, Member, StructType } from "./BtfType.ts"
+import type { Btf } from "../Btf.ts"
+import type { EnumType, Member, StructType } from "../BtfType.ts"
 import { Budget, type Declaration, declarationOf } from "./CDeclaration.ts"
 
 /** Structs without names within one another. */
