@@ -1,12 +1,13 @@
 import type { GroupParts, OffsetGroup } from "../OffsetGroup.ts"
-import { arenaOffsets } from "./Arena.ts"
-import { bpfHashOffsets, bpfMapOffsets, bpfStructOpsOffsets } from "./BpfMap.ts"
-import { bpfProgramOffsets, bpfProgramStatsOffsets } from "./BpfProgram.ts"
+import { arenaOffsets } from "./bpf/Arena.ts"
+import { bpfHashOffsets, bpfMapOffsets, bpfStructOpsOffsets } from "./bpf/BpfMap.ts"
+import { bpfProgramOffsets, bpfProgramStatsOffsets } from "./bpf/BpfProgram.ts"
+import { localStorageOffsets } from "./bpf/LocalStorage.ts"
+import { ringBufferOffsets } from "./bpf/RingBuffer.ts"
+import { stackMapOffsets } from "./bpf/StackMap.ts"
 import { cpuTimeOffsets } from "./CpuTime.ts"
 import { idrOffsets, xarrayOffsets } from "./Idr.ts"
-import { localStorageOffsets } from "./LocalStorage.ts"
 import { numaOffsets } from "./Numa.ts"
-import { ringBufferOffsets } from "./RingBuffer.ts"
 import { runQueueOffsets, scxRunQueueOffsets } from "./RunQueue.ts"
 import { schedDomainOffsets, schedDomainStatsOffsets } from "./SchedDomain.ts"
 import { schedstatOffsets } from "./Schedstat.ts"
@@ -24,7 +25,6 @@ import {
   scxWalkTaskOffsets
 } from "./ScxWalk.ts"
 import { scxWatchdogOffsets } from "./ScxWatchdog.ts"
-import { stackMapOffsets } from "./StackMap.ts"
 import { taskOffsets } from "./Task.ts"
 
 /** All groups, in the order that they are shown in. */

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../../../btf/Btf.ts"
-import { bpfHashOffsets, bpfMapOffsets } from "../../../btf/offsets/BpfMap.ts"
-import { bpfProgramOffsets } from "../../../btf/offsets/BpfProgram.ts"
+import { bpfHashOffsets, bpfMapOffsets } from "../../../btf/offsets/bpf/BpfMap.ts"
+import { bpfProgramOffsets } from "../../../btf/offsets/bpf/BpfProgram.ts"
 
 /**
  * Where the kernel keeps its BPF structures, from its own BTF. `map`, `array` and `btf` are needed to list maps at all;

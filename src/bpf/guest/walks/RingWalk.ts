@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
 import { layoutsOf } from "../../../btf/LayoutsOf.ts"
-import { ringBufferOffsets } from "../../../btf/offsets/RingBuffer.ts"
+import { ringBufferOffsets } from "../../../btf/offsets/bpf/RingBuffer.ts"
 import { kvaOffset, kvaPage } from "../../../core/Address.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "../../DerivedCodec.ts"

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
 import { layoutsOf } from "../../../btf/LayoutsOf.ts"
-import { stackMapOffsets } from "../../../btf/offsets/StackMap.ts"
+import { stackMapOffsets } from "../../../btf/offsets/bpf/StackMap.ts"
 import type { RenderedValue } from "../../../btf/RenderedValue.ts"
 import { derivedCodec, hexOf, intOf, objectOf } from "../../DerivedCodec.ts"
 import type { KernelObjects } from "../objects/KernelObjects.ts"

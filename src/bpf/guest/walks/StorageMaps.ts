@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
 import { layoutsOf } from "../../../btf/LayoutsOf.ts"
-import { localStorageOffsets } from "../../../btf/offsets/LocalStorage.ts"
+import { localStorageOffsets } from "../../../btf/offsets/bpf/LocalStorage.ts"
 import type { RenderedValue } from "../../../btf/RenderedValue.ts"
 import { kvaFrom } from "../../../core/Address.ts"
 import { derivedCodec, intOf, objectOf, unreadable } from "../../DerivedCodec.ts"

@@ -1,5 +1,5 @@
 import * as Either from "effect/Either"
-import { bpfHashOffsets, bpfMapOffsets } from "../../../btf/offsets/BpfMap.ts"
+import { bpfHashOffsets, bpfMapOffsets } from "../../../btf/offsets/bpf/BpfMap.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { isPerCpu, MapType } from "../../MapType.ts"
 

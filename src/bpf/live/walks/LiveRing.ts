@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type { Btf } from "../../../btf/Btf.ts"
-import { ringBufferOffsets } from "../../../btf/offsets/RingBuffer.ts"
+import { ringBufferOffsets } from "../../../btf/offsets/bpf/RingBuffer.ts"
 import type { SyscallError } from "../../../core/Errors.ts"
 import type { Native } from "../../../core/Native.ts"
 import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "../../DerivedCodec.ts"

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
-import { layout, layoutOf } from "../Layout.ts"
-import { offsetGroup } from "../OffsetGroup.ts"
+import { layout, layoutOf } from "../../Layout.ts"
+import { offsetGroup } from "../../OffsetGroup.ts"
 
 /**
  * What every BPF map has, its types' BTF, and where arrays keep their elements (the ktstr crate's `BpfMapOffsets`).

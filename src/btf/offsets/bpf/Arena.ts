@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
-import { layout } from "../Layout.ts"
-import { offsetGroup } from "../OffsetGroup.ts"
+import { layout } from "../../Layout.ts"
+import { offsetGroup } from "../../OffsetGroup.ts"
 
 /**
  * Memory that programs share with user space: `arena.kern_vm` points at `area`, whose `addr` is where the kernel maps

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
-import { layout } from "../Layout.ts"
-import { offsetGroup } from "../OffsetGroup.ts"
+import { layout } from "../../Layout.ts"
+import { offsetGroup } from "../../OffsetGroup.ts"
 
 /**
  * Stack traces: `map.buckets` is the start of `n_buckets` pointers, null or to a bucket of `nr` entries at `data`.

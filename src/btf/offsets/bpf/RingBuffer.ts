@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
-import { layout } from "../Layout.ts"
-import { offsetGroup } from "../OffsetGroup.ts"
+import { layout } from "../../Layout.ts"
+import { offsetGroup } from "../../OffsetGroup.ts"
 
 /**
  * A ring buffer's positions, unsigned longs that count bytes; `mask` is its capacity less one. `pending_pos` came with
