@@ -5,13 +5,13 @@ import { bpfProgramOffsets, bpfProgramStatsOffsets } from "./bpf/BpfProgram.ts"
 import { localStorageOffsets } from "./bpf/LocalStorage.ts"
 import { ringBufferOffsets } from "./bpf/RingBuffer.ts"
 import { stackMapOffsets } from "./bpf/StackMap.ts"
-import { cpuTimeOffsets } from "./CpuTime.ts"
 import { idrOffsets, xarrayOffsets } from "./Idr.ts"
-import { numaOffsets } from "./Numa.ts"
-import { runQueueOffsets, scxRunQueueOffsets } from "./RunQueue.ts"
-import { schedDomainOffsets, schedDomainStatsOffsets } from "./SchedDomain.ts"
-import { schedstatOffsets } from "./Schedstat.ts"
-import { scxEventOffsets } from "./ScxEvents.ts"
+import { cpuTimeOffsets } from "./sched/CpuTime.ts"
+import { numaOffsets } from "./sched/Numa.ts"
+import { runQueueOffsets, scxRunQueueOffsets } from "./sched/RunQueue.ts"
+import { schedDomainOffsets, schedDomainStatsOffsets } from "./sched/SchedDomain.ts"
+import { schedstatOffsets } from "./sched/Schedstat.ts"
+import { scxEventOffsets } from "./sched/ScxEvents.ts"
 import {
   scxWalkDispatchQOffsets,
   scxWalkDsqNodeOffsets,
@@ -23,9 +23,9 @@ import {
   scxWalkSchedOffsets,
   scxWalkScxRqOffsets,
   scxWalkTaskOffsets
-} from "./ScxWalk.ts"
-import { scxWatchdogOffsets } from "./ScxWatchdog.ts"
-import { taskOffsets } from "./Task.ts"
+} from "./sched/ScxWalk.ts"
+import { scxWatchdogOffsets } from "./sched/ScxWatchdog.ts"
+import { taskOffsets } from "./sched/Task.ts"
 
 /** All groups, in the order that they are shown in. */
 export const offsetGroups: ReadonlyArray<OffsetGroup<GroupParts>> = [

@@ -4,21 +4,21 @@ import { Btf } from "../../../src/btf/Btf.ts"
 import type { OffsetGroup } from "../../../src/btf/OffsetGroup.ts"
 import { bpfHashOffsets, bpfStructOpsOffsets } from "../../../src/btf/offsets/bpf/BpfMap.ts"
 import { ringBufferOffsets } from "../../../src/btf/offsets/bpf/RingBuffer.ts"
-import { cpuTimeOffsets } from "../../../src/btf/offsets/CpuTime.ts"
-import { numaOffsets } from "../../../src/btf/offsets/Numa.ts"
 import { offsetGroups } from "../../../src/btf/offsets/offsetGroups.ts"
-import { runQueueOffsets, scxRunQueueOffsets } from "../../../src/btf/offsets/RunQueue.ts"
-import { schedDomainOffsets, schedDomainStatsOffsets } from "../../../src/btf/offsets/SchedDomain.ts"
-import { scxEventOffsets } from "../../../src/btf/offsets/ScxEvents.ts"
+import { cpuTimeOffsets } from "../../../src/btf/offsets/sched/CpuTime.ts"
+import { numaOffsets } from "../../../src/btf/offsets/sched/Numa.ts"
+import { runQueueOffsets, scxRunQueueOffsets } from "../../../src/btf/offsets/sched/RunQueue.ts"
+import { schedDomainOffsets, schedDomainStatsOffsets } from "../../../src/btf/offsets/sched/SchedDomain.ts"
+import { scxEventOffsets } from "../../../src/btf/offsets/sched/ScxEvents.ts"
 import {
   scxWalkEntityOffsets,
   scxWalkPcpuOffsets,
   scxWalkPnodeOffsets,
   scxWalkSchedOffsets,
   scxWalkScxRqOffsets
-} from "../../../src/btf/offsets/ScxWalk.ts"
-import { scxWatchdogOffsets } from "../../../src/btf/offsets/ScxWatchdog.ts"
-import { taskOffsets } from "../../../src/btf/offsets/Task.ts"
+} from "../../../src/btf/offsets/sched/ScxWalk.ts"
+import { scxWatchdogOffsets } from "../../../src/btf/offsets/sched/ScxWatchdog.ts"
+import { taskOffsets } from "../../../src/btf/offsets/sched/Task.ts"
 import { compileC } from "../compileC.ts"
 
 const HEAD = `

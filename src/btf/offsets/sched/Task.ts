@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
-import { enumeration } from "../Enumeration.ts"
-import { layout } from "../Layout.ts"
-import { checkArrays, offsetGroup } from "../OffsetGroup.ts"
+import { enumeration } from "../../Enumeration.ts"
+import { layout } from "../../Layout.ts"
+import { checkArrays, offsetGroup } from "../../OffsetGroup.ts"
 
 /**
  * Who a task is and how it ran (the ktstr crate's `TaskEnrichmentOffsets`). `signal.pids` are pointers to `pid` that

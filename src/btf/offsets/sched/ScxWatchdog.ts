@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
-import { layout } from "../Layout.ts"
-import { offsetGroup } from "../OffsetGroup.ts"
+import { layout } from "../../Layout.ts"
+import { offsetGroup } from "../../OffsetGroup.ts"
 
 /**
  * How long a runnable task may wait before sched_ext ends its scheduler, in jiffies, an unsigned long (the ktstr

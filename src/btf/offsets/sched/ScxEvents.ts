@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
-import { layout } from "../Layout.ts"
-import { offsetGroup } from "../OffsetGroup.ts"
+import { layout } from "../../Layout.ts"
+import { offsetGroup } from "../../OffsetGroup.ts"
 
 /**
  * sched_ext's event counters, each an s64 of `stats`, one set a CPU (the ktstr crate's `ScxEventOffsets`). Where they

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
-import { enumeration } from "../Enumeration.ts"
-import { layout } from "../Layout.ts"
-import { checkArrays, offsetGroup } from "../OffsetGroup.ts"
+import { enumeration } from "../../Enumeration.ts"
+import { layout } from "../../Layout.ts"
+import { checkArrays, offsetGroup } from "../../OffsetGroup.ts"
 
 /**
  * `NR_SOFTIRQS` (include/linux/interrupt.h, v6.1 to v6.18): HI, TIMER, NET_TX, … RCU, an order that /proc/stat shows.

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
-import { enumeration } from "../Enumeration.ts"
-import { layout } from "../Layout.ts"
-import { checkArrays, offsetGroup } from "../OffsetGroup.ts"
+import { enumeration } from "../../Enumeration.ts"
+import { layout } from "../../Layout.ts"
+import { checkArrays, offsetGroup } from "../../OffsetGroup.ts"
 
 /**
  * A node's allocation counters: for each of the first `nr_zones` zones of `node.node_zones`, `zone.vm_numa_event` (an

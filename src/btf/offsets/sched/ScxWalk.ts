@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
-import { layout, layoutOf } from "../Layout.ts"
-import { offsetGroup } from "../OffsetGroup.ts"
+import { layout, layoutOf } from "../../Layout.ts"
+import { offsetGroup } from "../../OffsetGroup.ts"
 import { rqLayout } from "./RunQueue.ts"
 
 // The parts of the ktstr crate's `ScxWalkerOffsets`, which follow sched_ext's lists and tables. Each is a group of its

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
-import { layoutOf } from "../Layout.ts"
-import { offsetGroup } from "../OffsetGroup.ts"
+import { layoutOf } from "../../Layout.ts"
+import { offsetGroup } from "../../OffsetGroup.ts"
 import { rqLayout } from "./RunQueue.ts"
 
 /**

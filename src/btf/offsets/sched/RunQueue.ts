@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
-import type { Btf } from "../Btf.ts"
-import { type Layout, layout, type LayoutError, layoutOf } from "../Layout.ts"
-import { offsetGroup } from "../OffsetGroup.ts"
+import type { Btf } from "../../Btf.ts"
+import { type Layout, layout, type LayoutError, layoutOf } from "../../Layout.ts"
+import { offsetGroup } from "../../OffsetGroup.ts"
 
 /** What tells the scheduler's `struct rq` from those of drivers. */
 const OWN = ["nr_running", "clock"] as const
