@@ -1,7 +1,7 @@
-import { type Literal, literal } from "../btf/ByteSink.ts"
-import type { Codec } from "../btf/Codec.ts"
-import type { RenderedValue } from "../btf/RenderedValue.ts"
-import { toJson } from "../btf/RenderedValue.ts"
+import { type Literal, literal } from "../btf/render/ByteSink.ts"
+import type { Codec } from "../btf/render/Codec.ts"
+import type { RenderedValue } from "../btf/render/RenderedValue.ts"
+import { toJson } from "../btf/render/RenderedValue.ts"
 
 /**
  * A codec for what no C type describes: a pointer shown as what it points at, a record of any length. It allocates, so

@@ -1,5 +1,5 @@
-import type { Codec } from "../btf/Codec.ts"
-import type { RenderedValue } from "../btf/RenderedValue.ts"
+import type { Codec } from "../btf/render/Codec.ts"
+import type { RenderedValue } from "../btf/render/RenderedValue.ts"
 import type { EntryWalk } from "./EntryWalk.ts"
 import type { MapInfo } from "./MapInfo.ts"
 import type { Consistency, Details } from "./Report.ts"

@@ -1,3 +1,4 @@
+export { encodeAt, EncodeError, encodeValue } from "../btf/render/ValueEncoder.ts"
 export { type EntryWalk, Trouble } from "./EntryWalk.ts"
 export { layerGuestMaps, makeGuestMapAccessor } from "./guest/GuestMapAccessor.ts"
 export { listLinks } from "./guest/links/LinkWalk.ts"
@@ -36,4 +37,3 @@ export {
   sideOfDocument,
   sideOfReaders
 } from "./report/SnapshotDiff.ts"
-export { encodeAt, EncodeError, encodeValue } from "./ValueEncoder.ts"

@@ -23,16 +23,16 @@ export {
   type VariableType,
   type VoidType
 } from "./BtfType.ts"
-export { ByteSink } from "./ByteSink.ts"
 export { diffAll, diffTypes, type MemberChange, type Placed, type TypeChange } from "./c/BtfDiff.ts"
 export { type Declaration, declarationOf, oneLine } from "./c/CDeclaration.ts"
 export { cText } from "./c/CText.ts"
 export { type Anatomy, anatomyOf, type Gap, type Part, sumsOf } from "./c/StructLayout.ts"
-export { bytesCodec, type Codec, compile, type TreeOptions } from "./Codec.ts"
 export { findTypes, TypeNotFound } from "./FindTypes.ts"
 export { type Layout, layout, LayoutError, layoutOf } from "./Layout.ts"
 export { GroupAbsent, type GroupParts, type OffsetGroup } from "./OffsetGroup.ts"
 export { offsetGroups } from "./offsets/offsetGroups.ts"
+export { ByteSink } from "./render/ByteSink.ts"
+export { bytesCodec, type Codec, compile, type TreeOptions } from "./render/Codec.ts"
 export {
   type ArrayValue,
   type EnumValue,
@@ -41,5 +41,5 @@ export {
   type RenderedValue,
   type StructValue,
   toJson
-} from "./RenderedValue.ts"
-export { textOf, type TextOptions } from "./Text.ts"
+} from "./render/RenderedValue.ts"
+export { textOf, type TextOptions } from "./render/Text.ts"

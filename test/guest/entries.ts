@@ -1,7 +1,7 @@
 import { assert } from "@effect/vitest"
 import type { MapInfo } from "../../src/bpf/MapInfo.ts"
 import type { MapEntry } from "../../src/bpf/MapReader.ts"
-import { type RenderedValue, toJson } from "../../src/btf/RenderedValue.ts"
+import { type RenderedValue, toJson } from "../../src/btf/render/RenderedValue.ts"
 import { NotPrinted, type PrintedEntry, type PrintedMap } from "../support/bpftool.ts"
 
 /** Types of plain keys and values: bpftool prints them as we do. */

@@ -3,7 +3,7 @@ import type { MapAccessor } from "../../src/bpf/MapAccessor.ts"
 import type { MapInfo } from "../../src/bpf/MapInfo.ts"
 import { decodeEntry, problemOf } from "../../src/bpf/MapReader.ts"
 import type { Details } from "../../src/bpf/Report.ts"
-import { type Json, toJson } from "../../src/btf/RenderedValue.ts"
+import { type Json, toJson } from "../../src/btf/render/RenderedValue.ts"
 
 /** A map as an accessor reads it. */
 export interface Dumped {

@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Scope from "effect/Scope"
-import { bytesCodec, type Codec } from "../../btf/Codec.ts"
+import { bytesCodec, type Codec } from "../../btf/render/Codec.ts"
 import type { EntryWalk } from "../EntryWalk.ts"
 import { indexCodec } from "../IndexCodec.ts"
 import type { MapInfo } from "../MapInfo.ts"

@@ -1,6 +1,6 @@
 import type { Btf } from "../../btf/Btf.ts"
-import { type Codec, compilerWith } from "../../btf/Codec.ts"
-import { derivedShape } from "../../btf/Shape.ts"
+import { type Codec, compilerWith } from "../../btf/render/Codec.ts"
+import { derivedShape } from "../../btf/render/Shape.ts"
 import { keptPointer, SPECIAL_STRUCTS } from "../guest/objects/SpecialFields.ts"
 
 const compilers = new WeakMap<Btf, (typeId: number) => Codec>()

@@ -1,4 +1,4 @@
-import type { Json } from "../../btf/RenderedValue.ts"
+import type { Json } from "../../btf/render/RenderedValue.ts"
 import { countOf } from "../Program.ts"
 import type { FieldChange } from "./DiffChange.ts"
 

@@ -1,4 +1,4 @@
-import { ByteSink, type Literal, literal } from "../../btf/ByteSink.ts"
+import { ByteSink, type Literal, literal } from "../../btf/render/ByteSink.ts"
 import type { EntryWalk } from "../EntryWalk.ts"
 import { holdsMaps, innerMapAt, type InnerMaps } from "../InnerMaps.ts"
 import { type MapReader, problemOf } from "../MapReader.ts"

@@ -10,7 +10,7 @@ import { Change } from "../../../src/bpf/report/DiffChange.ts"
 import { changedCopies, changedFields } from "../../../src/bpf/report/DiffFields.ts"
 import { parseDump } from "../../../src/bpf/report/DiffInput.ts"
 import { changes, diffSnapshots, NotADump, sideOfDocument } from "../../../src/bpf/report/SnapshotDiff.ts"
-import type { Json } from "../../../src/btf/RenderedValue.ts"
+import type { Json } from "../../../src/btf/render/RenderedValue.ts"
 
 const headerAt = (at: string | null): Header => ({
   schema: "single",

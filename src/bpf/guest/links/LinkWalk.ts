@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
-import { type Json, toJson } from "../../../btf/RenderedValue.ts"
+import { type Json, toJson } from "../../../btf/render/RenderedValue.ts"
 import { hex, kvaFrom } from "../../../core/Address.ts"
 import { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { ARRAY_LIMIT, stringAt, stringBehind, structAt } from "../../../memory/structs/StructReader.ts"

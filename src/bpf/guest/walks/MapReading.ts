@@ -1,6 +1,6 @@
 import type * as Either from "effect/Either"
 import type { Btf } from "../../../btf/Btf.ts"
-import type { Codec } from "../../../btf/Codec.ts"
+import type { Codec } from "../../../btf/render/Codec.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"

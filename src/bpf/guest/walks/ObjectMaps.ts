@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
 import { layoutsOf } from "../../../btf/LayoutsOf.ts"
-import type { RenderedValue } from "../../../btf/RenderedValue.ts"
+import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
 import { intOf, objectOf, recurringCodec } from "../../DerivedCodec.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs"
-import type { Codec } from "../../../btf/Codec.ts"
-import type { RenderedValue } from "../../../btf/RenderedValue.ts"
+import type { Codec } from "../../../btf/render/Codec.ts"
+import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { derivedCodec, hexOf, intOf, objectOf, pointerOf, stringOf } from "../../DerivedCodec.ts"
 import { HostSymbols } from "../HostSymbols.ts"
 

@@ -1,4 +1,4 @@
-import type { Btf } from "./Btf.ts"
+import type { Btf } from "../Btf.ts"
 import type { ByteSink } from "./ByteSink.ts"
 import { run } from "./JsonCodec.ts"
 import { type Program, programOf } from "./JsonProgram.ts"

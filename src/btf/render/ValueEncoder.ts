@@ -1,9 +1,9 @@
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
-import type { Btf } from "../btf/Btf.ts"
-import { type Json, toJson } from "../btf/RenderedValue.ts"
-import { bytesShape, type Leaf, type List, type Scalar, type Shape, shapeOf, type Struct } from "../btf/Shape.ts"
-import { treeOf } from "../btf/TreeCodec.ts"
+import type { Btf } from "../Btf.ts"
+import { type Json, toJson } from "./RenderedValue.ts"
+import { bytesShape, type Leaf, type List, type Scalar, type Shape, shapeOf, type Struct } from "./Shape.ts"
+import { treeOf } from "./TreeCodec.ts"
 
 /** JSON that is no value of the type at `path`: a member's name it does not have, a number that does not fit. */
 export class EncodeError extends Schema.TaggedError<EncodeError>("ktstr/EncodeError")("EncodeError", {

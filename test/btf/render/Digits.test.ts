@@ -1,6 +1,6 @@
 import { assert, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
-import { writeHex, writeHexByte, writeI32, writeI64, writeU32, writeU64 } from "../../src/btf/Digits.ts"
+import { writeHex, writeHexByte, writeI32, writeI64, writeU32, writeU64 } from "../../../src/btf/render/Digits.ts"
 
 const out = new DataView(new ArrayBuffer(64))
 const written = (write: (out: DataView, at: number) => number): string => {

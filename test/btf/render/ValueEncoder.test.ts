@@ -1,13 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
-import { encodeAt, encodeBytes, type EncodeError, encodeValue } from "../../src/bpf/ValueEncoder.ts"
-import { Btf } from "../../src/btf/Btf.ts"
-import { Kind } from "../../src/btf/BtfType.ts"
-import { compile } from "../../src/btf/Codec.ts"
-import { type Json, toJson } from "../../src/btf/RenderedValue.ts"
-import { BlobWriter } from "../btf/BlobWriter.ts"
-import { compileC } from "../btf/compileC.ts"
+import { Btf } from "../../../src/btf/Btf.ts"
+import { Kind } from "../../../src/btf/BtfType.ts"
+import { compile } from "../../../src/btf/render/Codec.ts"
+import { type Json, toJson } from "../../../src/btf/render/RenderedValue.ts"
+import { encodeAt, encodeBytes, type EncodeError, encodeValue } from "../../../src/btf/render/ValueEncoder.ts"
+import { BlobWriter } from "../BlobWriter.ts"
+import { compileC } from "../compileC.ts"
 
 const parse = (bytes: Uint8Array): Btf => Either.getOrThrow(Btf.parse(bytes, { subject: "test" }))
 const render = (btf: Btf, typeId: number, bytes: Uint8Array): Json =>

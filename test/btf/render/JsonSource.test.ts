@@ -4,13 +4,13 @@ import * as Either from "effect/Either"
 import { build } from "esbuild"
 import { execFileSync } from "node:child_process"
 import { readFileSync } from "node:fs"
-import { Btf } from "../../src/btf/Btf.ts"
-import { ByteSink } from "../../src/btf/ByteSink.ts"
-import { compile } from "../../src/btf/Codec.ts"
-import { run } from "../../src/btf/JsonCodec.ts"
-import { type Program, programOf } from "../../src/btf/JsonProgram.ts"
-import { toJson } from "../../src/btf/RenderedValue.ts"
-import { shapeOf } from "../../src/btf/Shape.ts"
+import { Btf } from "../../../src/btf/Btf.ts"
+import { ByteSink } from "../../../src/btf/render/ByteSink.ts"
+import { compile } from "../../../src/btf/render/Codec.ts"
+import { run } from "../../../src/btf/render/JsonCodec.ts"
+import { type Program, programOf } from "../../../src/btf/render/JsonProgram.ts"
+import { toJson } from "../../../src/btf/render/RenderedValue.ts"
+import { shapeOf } from "../../../src/btf/render/Shape.ts"
 
 const HOST = "/sys/kernel/btf/vmlinux"
 /** Values that a program is interpreted for, before it gets a function. */
@@ -63,9 +63,9 @@ it.effect("a process that forbids code from strings goes on interpreting", () =>
       stdin: {
         contents: `
           import { readFileSync, writeSync } from "node:fs"
-          import { Btf } from "./src/btf/Btf.ts"
-          import { ByteSink } from "./src/btf/ByteSink.ts"
-          import { compile } from "./src/btf/Codec.ts"
+          import { Btf } from "../src/btf/Btf.ts"
+          import { ByteSink } from "../src/btf/render/ByteSink.ts"
+          import { compile } from "../src/btf/render/Codec.ts"
           const btf = Btf.parse(readFileSync("${HOST}"), { subject: "vmlinux" }).right
           const codec = compile(btf, btf.idsByName("list_head")[0])
           const view = new DataView(new ArrayBuffer(16))
@@ -77,7 +77,7 @@ it.effect("a process that forbids code from strings goes on interpreting", () =>
           }
           writeSync(1, [...seen].join())
         `,
-        resolveDir: new URL("../..", import.meta.url).pathname
+        resolveDir: new URL("../../..", import.meta.url).pathname
       },
       bundle: true,
       platform: "node",

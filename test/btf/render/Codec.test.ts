@@ -1,12 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
-import { Btf } from "../../src/btf/Btf.ts"
-import { Kind } from "../../src/btf/BtfType.ts"
-import { ByteSink } from "../../src/btf/ByteSink.ts"
-import { bytesCodec, type Codec, compile } from "../../src/btf/Codec.ts"
-import { toJson } from "../../src/btf/RenderedValue.ts"
-import { BlobWriter } from "./BlobWriter.ts"
-import { compileC } from "./compileC.ts"
+import { Btf } from "../../../src/btf/Btf.ts"
+import { Kind } from "../../../src/btf/BtfType.ts"
+import { ByteSink } from "../../../src/btf/render/ByteSink.ts"
+import { bytesCodec, type Codec, compile } from "../../../src/btf/render/Codec.ts"
+import { toJson } from "../../../src/btf/render/RenderedValue.ts"
+import { BlobWriter } from "../BlobWriter.ts"
+import { compileC } from "../compileC.ts"
 
 const parse = (bytes: Uint8Array): Btf => Either.getOrThrow(Btf.parse(bytes, { subject: "test" }))
 const viewOf = (bytes: ArrayLike<number>): DataView => new DataView(Uint8Array.from(bytes).buffer)

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import type { RenderedValue } from "../../src/btf/RenderedValue.ts"
-import { textOf } from "../../src/btf/Text.ts"
+import type { RenderedValue } from "../../../src/btf/render/RenderedValue.ts"
+import { textOf } from "../../../src/btf/render/Text.ts"
 
 const int = (value: number | bigint): RenderedValue => ({ _tag: "int", value })
 const array = (...elements: ReadonlyArray<RenderedValue>): RenderedValue => ({ _tag: "array", elements, omitted: 0 })

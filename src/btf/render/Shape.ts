@@ -1,5 +1,5 @@
-import type { Btf } from "./Btf.ts"
-import type { DataSectionType, Enumerator, StructType } from "./BtfType.ts"
+import type { Btf } from "../Btf.ts"
+import type { DataSectionType, Enumerator, StructType } from "../BtfType.ts"
 import type { RenderedValue } from "./RenderedValue.ts"
 
 /** Structs and arrays in one another. */
