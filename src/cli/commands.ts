@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
-import { btf } from "./btfCommand.ts"
+import { btf } from "./btf/btfCommand.ts"
 import { diff } from "./diffCommand.ts"
 import { kernel } from "./kernelCommand.ts"
 import { links } from "./linksCommand.ts"

@@ -1,15 +1,15 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
-import type { Btf } from "../btf/Btf.ts"
-import type { GroupParts, OffsetGroup } from "../btf/OffsetGroup.ts"
-import { offsetGroups } from "../btf/offsets/offsetGroups.ts"
+import type { Btf } from "../../btf/Btf.ts"
+import type { GroupParts, OffsetGroup } from "../../btf/OffsetGroup.ts"
+import { offsetGroups } from "../../btf/offsets/offsetGroups.ts"
+import { bold, dim } from "../Colour.ts"
+import { UsageError } from "../exit.ts"
+import { writeText } from "../Output.ts"
+import { table } from "../Table.ts"
+import { visibleLine } from "../visible.ts"
 import { btfOf, type BtfSource } from "./btf.ts"
-import { bold, dim } from "./Colour.ts"
-import { UsageError } from "./exit.ts"
-import { writeText } from "./Output.ts"
-import { table } from "./Table.ts"
-import { visibleLine } from "./visible.ts"
 
 /** Bytes, from the start of the struct. `called` is the member's name where this kernel has another for the field. */
 const Field = Schema.Struct({ offset: Schema.Int, size: Schema.Int, called: Schema.optional(Schema.String) })

@@ -5,12 +5,12 @@ import * as Schema from "effect/Schema"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Btf } from "../../src/btf/Btf.ts"
-import { offsetGroups } from "../../src/btf/offsets/offsetGroups.ts"
-import { OffsetsReport, offsetsReport, offsetsText } from "../../src/cli/btfOffsets.ts"
-import { BlobWriter } from "../btf/BlobWriter.ts"
-import { compileC } from "../btf/compileC.ts"
-import { ktstr } from "../support/cli.ts"
+import { Btf } from "../../../src/btf/Btf.ts"
+import { offsetGroups } from "../../../src/btf/offsets/offsetGroups.ts"
+import { OffsetsReport, offsetsReport, offsetsText } from "../../../src/cli/btf/btfOffsets.ts"
+import { BlobWriter } from "../../btf/BlobWriter.ts"
+import { compileC } from "../../btf/compileC.ts"
+import { ktstr } from "../../support/cli.ts"
 
 /** A kernel that has only run queues with sched_ext, as v6.12 has them. */
 const { btf: bytes } = compileC(`

@@ -1,9 +1,9 @@
 import * as Schema from "effect/Schema"
-import type { Btf } from "../btf/Btf.ts"
-import { type EnumType, Kind, type KindName } from "../btf/BtfType.ts"
-import { oneLine } from "../btf/c/CDeclaration.ts"
-import { cText } from "../btf/c/CText.ts"
-import { type Anatomy, anatomyOf, sumsOf } from "../btf/c/StructLayout.ts"
+import type { Btf } from "../../btf/Btf.ts"
+import { type EnumType, Kind, type KindName } from "../../btf/BtfType.ts"
+import { oneLine } from "../../btf/c/CDeclaration.ts"
+import { cText } from "../../btf/c/CText.ts"
+import { type Anatomy, anatomyOf, sumsOf } from "../../btf/c/StructLayout.ts"
 
 /** A name of an enum; its value in decimal digits where JSON numbers are too small. */
 const Value = Schema.Struct({ name: Schema.String, value: Schema.Union(Schema.Int, Schema.String) })
