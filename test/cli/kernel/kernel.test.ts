@@ -4,10 +4,10 @@ import * as Schema from "effect/Schema"
 import { execFileSync } from "node:child_process"
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
-import { KernelList, KernelReport } from "../../src/cli/kernel.ts"
-import { vmlinuxOf } from "../../src/core/KernelImage.ts"
-import { complaints, ktstr, place } from "../support/cli.ts"
-import { kernelImage } from "../support/kernels.ts"
+import { KernelList, KernelReport } from "../../../src/cli/kernel/kernel.ts"
+import { vmlinuxOf } from "../../../src/core/KernelImage.ts"
+import { complaints, ktstr, place } from "../../support/cli.ts"
+import { kernelImage } from "../../support/kernels.ts"
 
 const parseList = Schema.decodeUnknownSync(Schema.parseJson(KernelList))
 const parseReport = Schema.decodeUnknownSync(Schema.parseJson(KernelReport))
