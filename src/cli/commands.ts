@@ -1,14 +1,14 @@
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
 import { btf } from "./btf/btfCommand.ts"
-import { diff } from "./diffCommand.ts"
 import { kernel } from "./kernel/kernelCommand.ts"
 import { links } from "./linksCommand.ts"
+import { diff } from "./maps/diffCommand.ts"
+import { watch } from "./maps/watchCommand.ts"
+import { write } from "./maps/writeCommand.ts"
 import { filter, mapName, out, output, schema, target } from "./options.ts"
 import { progs } from "./progsCommand.ts"
 import { vm } from "./vmCommand.ts"
-import { watch } from "./watchCommand.ts"
-import { write } from "./writeCommand.ts"
 
 // The handlers' modules are imported when they run: `ktstr --help` must not load what only a dump needs.
 const dump = Command.make("dump", {
@@ -17,14 +17,14 @@ const dump = Command.make("dump", {
   ...filter,
   out,
   schema
-}, (config) => Effect.flatMap(Effect.promise(() => import("./dump.ts")), (module) => module.dump(config))).pipe(
+}, (config) => Effect.flatMap(Effect.promise(() => import("./maps/dump.ts")), (module) => module.dump(config))).pipe(
   Command.withDescription("Print the BPF maps of a kernel, entry by entry, with their C types")
 )
 
 const list = Command.make(
   "list",
   { ...target, ...output, type: filter.type, map: filter.map },
-  (config) => Effect.flatMap(Effect.promise(() => import("./maps.ts")), (module) => module.list(config))
+  (config) => Effect.flatMap(Effect.promise(() => import("./maps/maps.ts")), (module) => module.list(config))
 ).pipe(
   Command.withDescription("List the BPF maps of a kernel")
 )
@@ -32,7 +32,7 @@ const list = Command.make(
 const show = Command.make(
   "show",
   { ...target, ...output, limit: filter.limit, inner: filter.inner, name: mapName },
-  (config) => Effect.flatMap(Effect.promise(() => import("./maps.ts")), (module) => module.show(config))
+  (config) => Effect.flatMap(Effect.promise(() => import("./maps/maps.ts")), (module) => module.show(config))
 ).pipe(
   Command.withDescription("Print one map: what it is, and its entries")
 )

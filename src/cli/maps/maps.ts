@@ -1,10 +1,10 @@
 import * as Effect from "effect/Effect"
+import type { Filter, Output, Target } from "../options.ts"
+import { writeText } from "../Output.ts"
+import { format, Live, openMaps } from "../snapshot.ts"
+import * as Stages from "../Stages.ts"
 import { printDump, select } from "./dump.ts"
-import type { Filter, Output, Target } from "./options.ts"
-import { writeText } from "./Output.ts"
 import { headerText, mapTable, problemLines } from "./present.ts"
-import { format, Live, openMaps } from "./snapshot.ts"
-import * as Stages from "./Stages.ts"
 
 export const list = (config: Target & Output & Pick<Filter, "map" | "type">) =>
   Effect.gen(function*() {
