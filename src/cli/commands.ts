@@ -5,9 +5,9 @@ import { kernel } from "./kernel/kernelCommand.ts"
 import { diff } from "./maps/diffCommand.ts"
 import { watch } from "./maps/watchCommand.ts"
 import { write } from "./maps/writeCommand.ts"
-import { filter, mapName, out, output, schema, target } from "./options.ts"
 import { links } from "./programs/linksCommand.ts"
 import { progs } from "./programs/progsCommand.ts"
+import { filter, mapName, out, output, schema, target } from "./source/options.ts"
 import { vm } from "./vmCommand.ts"
 
 // The handlers' modules are imported when they run: `ktstr --help` must not load what only a dump needs.

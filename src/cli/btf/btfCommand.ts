@@ -2,7 +2,7 @@ import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { output, text } from "../options.ts"
+import { output, text } from "../source/options.ts"
 
 const handlers = Effect.promise(() => import("./btf.ts"))
 

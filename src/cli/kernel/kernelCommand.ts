@@ -1,7 +1,7 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
-import { count, flag, output, text } from "../options.ts"
+import { count, flag, output, text } from "../source/options.ts"
 
 const handlers = Effect.promise(() => import("./kernel.ts"))
 

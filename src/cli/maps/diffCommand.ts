@@ -1,7 +1,7 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
-import { output } from "../options.ts"
+import { output } from "../source/options.ts"
 
 const side = (name: string, which: string) =>
   Args.text({ name }).pipe(

@@ -3,7 +3,7 @@ import * as Options from "@effect/cli/Options"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { filter, output, target } from "../options.ts"
+import { filter, output, target } from "../source/options.ts"
 
 const UNITS = { ms: 1, s: 1000, m: 60_000 } as const
 const PERIOD = /^(\d+(?:\.\d+)?)(ms|s|m)$/

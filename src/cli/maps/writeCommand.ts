@@ -1,7 +1,7 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
-import { flag, output, target, text } from "../options.ts"
+import { flag, output, target, text } from "../source/options.ts"
 
 export const writeOptions = {
   ...target,

@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
-import { output, target } from "../options.ts"
+import { output, target } from "../source/options.ts"
 
 /** `ktstr links` */
 export const links = Command.make(

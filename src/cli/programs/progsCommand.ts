@@ -1,7 +1,7 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
-import { output, target } from "../options.ts"
+import { output, target } from "../source/options.ts"
 
 const handlers = Effect.promise(() => import("./progs.ts"))
 

@@ -4,8 +4,8 @@ import * as Effect from "effect/Effect"
 import { execFile, execFileSync } from "node:child_process"
 import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { promisify } from "node:util"
-import { writeFile } from "../../src/cli/writeFile.ts"
-import { scratch } from "../support/guest.ts"
+import { writeFile } from "../../../src/cli/source/writeFile.ts"
+import { scratch } from "../../support/guest.ts"
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
 
