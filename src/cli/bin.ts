@@ -8,9 +8,9 @@ import * as Logger from "effect/Logger"
 import { stripVTControlCharacters } from "node:util"
 import packageJson from "../../package.json" with { type: "json" }
 import { ktstr } from "./commands.ts"
-import { exitCode, report } from "./exit.ts"
-import { writeText } from "./Output.ts"
-import { visibleLine } from "./visible.ts"
+import { visibleLine } from "./terminal/escapeControls.ts"
+import { exitCode, report } from "./terminal/exit.ts"
+import { writeText } from "./terminal/Output.ts"
 
 /** A stage that cannot be broken off, such as a file system that hangs, must not keep a user who wants to leave. */
 const PATIENCE_MILLIS = 15_000

@@ -7,9 +7,9 @@ import { cacheRoot } from "../core/CacheDir.ts"
 import { HostLacks } from "../core/Errors.ts"
 import { type KvmVerdict, probeKvm } from "../kvm/KvmProbe.ts"
 import { findProgram } from "../kvm/Programs.ts"
-import { bold, green, red, yellow } from "./Colour.ts"
-import { writeText } from "./Output.ts"
-import { visibleLine } from "./visible.ts"
+import { bold, green, red, yellow } from "./terminal/Colour.ts"
+import { visibleLine } from "./terminal/escapeControls.ts"
+import { writeText } from "./terminal/Output.ts"
 
 /** One look at the host. `limited`: something works less well; `lacking`: no guest can be booted. */
 export const Check = Schema.Struct({

@@ -1,7 +1,7 @@
 import type { MemberChange, Placed, TypeChange } from "../../btf/c/BtfDiff.ts"
-import { bold, dim, green, red, yellow } from "../Colour.ts"
-import { table } from "../Table.ts"
-import { visibleLine } from "../visible.ts"
+import { bold, dim, green, red, yellow } from "../terminal/Colour.ts"
+import { visibleLine } from "../terminal/escapeControls.ts"
+import { table } from "../terminal/Table.ts"
 
 /** What became of one struct, member by member. */
 export const changeText = (change: TypeChange): string => {

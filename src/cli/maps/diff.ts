@@ -9,13 +9,13 @@ import { changes, type DiffSide, secondsBetween, sideOfDocument, sideOfReaders }
 import type { Json } from "../../btf/render/RenderedValue.ts"
 import { openImage } from "../../Ktstr.ts"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
-import { dim, green, red, yellow } from "../Colour.ts"
-import { FileUnreadable } from "../exit.ts"
-import { writePieces } from "../Output.ts"
 import type { Output } from "../source/options.ts"
 import { format, Live } from "../source/snapshot.ts"
-import * as Stages from "../Stages.ts"
-import { visibleLine } from "../visible.ts"
+import { dim, green, red, yellow } from "../terminal/Colour.ts"
+import { visibleLine } from "../terminal/escapeControls.ts"
+import { FileUnreadable } from "../terminal/exit.ts"
+import { writePieces } from "../terminal/Output.ts"
+import * as Stages from "../terminal/Stages.ts"
 
 /** Pieces of output of about this many characters. */
 const PIECE = 1 << 16

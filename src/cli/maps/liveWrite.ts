@@ -6,8 +6,8 @@ import { LiveHost } from "../../bpf/live/LiveHost.ts"
 import { openLive } from "../../bpf/live/OpenLive.ts"
 import type { Json } from "../../btf/render/RenderedValue.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
-import { UsageError } from "../exit.ts"
-import { writeText } from "../Output.ts"
+import { UsageError } from "../terminal/exit.ts"
+import { writeText } from "../terminal/Output.ts"
 import type { WriteConfig } from "./writeCommand.ts"
 
 /** Update or delete one entry of a map of this host. */

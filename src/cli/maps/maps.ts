@@ -1,8 +1,8 @@
 import * as Effect from "effect/Effect"
-import { writeText } from "../Output.ts"
 import type { Filter, Output, Target } from "../source/options.ts"
 import { format, Live, openMaps } from "../source/snapshot.ts"
-import * as Stages from "../Stages.ts"
+import { writeText } from "../terminal/Output.ts"
+import * as Stages from "../terminal/Stages.ts"
 import { printDump, select } from "./dump.ts"
 import { headerText, mapTable, problemLines } from "./present.ts"
 

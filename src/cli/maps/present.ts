@@ -5,10 +5,10 @@ import { type MapReader, problemOf } from "../../bpf/MapReader.ts"
 import type { Header } from "../../bpf/Report.ts"
 import type { Dump } from "../../bpf/report/DumpWriter.ts"
 import { textOf } from "../../btf/render/Text.ts"
-import { bold, dim, yellow } from "../Colour.ts"
-import { duration } from "../Stages.ts"
-import { table } from "../Table.ts"
-import { visibleLine } from "../visible.ts"
+import { bold, dim, yellow } from "../terminal/Colour.ts"
+import { visibleLine } from "../terminal/escapeControls.ts"
+import { duration } from "../terminal/Stages.ts"
+import { table } from "../terminal/Table.ts"
 
 /** Text is handed on in pieces of about this many characters. */
 const PIECE = 1 << 16

@@ -3,12 +3,12 @@ import { listLinks } from "../../bpf/guest/links/LinkWalk.ts"
 import type { Link } from "../../bpf/Link.ts"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
 import { headerText, problemLines } from "../maps/present.ts"
-import { writeText } from "../Output.ts"
 import type { Output, Target } from "../source/options.ts"
 import { format, Live, openMaps } from "../source/snapshot.ts"
-import * as Stages from "../Stages.ts"
-import { table } from "../Table.ts"
-import { visibleLine } from "../visible.ts"
+import { visibleLine } from "../terminal/escapeControls.ts"
+import { writeText } from "../terminal/Output.ts"
+import * as Stages from "../terminal/Stages.ts"
+import { table } from "../terminal/Table.ts"
 
 /** Names of one link that are shown to people. */
 const NAMES_FOR_PEOPLE = 4

@@ -4,13 +4,13 @@ import { listPrograms } from "../../bpf/guest/programs/ProgramWalk.ts"
 import type { Program } from "../../bpf/Program.ts"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
 import { headerText, problemLines } from "../maps/present.ts"
-import { writeText } from "../Output.ts"
 import type { Output, Target } from "../source/options.ts"
 import { format, Live, openMaps } from "../source/snapshot.ts"
-import * as Stages from "../Stages.ts"
-import { duration } from "../Stages.ts"
-import { table } from "../Table.ts"
-import { visibleLine } from "../visible.ts"
+import { visibleLine } from "../terminal/escapeControls.ts"
+import { writeText } from "../terminal/Output.ts"
+import * as Stages from "../terminal/Stages.ts"
+import { duration } from "../terminal/Stages.ts"
+import { table } from "../terminal/Table.ts"
 
 /** No program has that id or name. */
 export class ProgramNotFound extends Schema.TaggedError<ProgramNotFound>("ktstr/ProgramNotFound")("ProgramNotFound", {

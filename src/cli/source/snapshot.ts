@@ -10,7 +10,7 @@ import * as Resolver from "../../core/KernelResolver.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
 import { boot, bootAndFreeze, type BootOptions, openImage } from "../../Ktstr.ts"
 import * as Engine from "../../kvm/Engine.ts"
-import { FileUnreadable, UsageError } from "../exit.ts"
+import { FileUnreadable, UsageError } from "../terminal/exit.ts"
 import type { Machine, Output, Script, Target } from "./options.ts"
 
 /** What only a VM that we boot has: its options, by the names of their values. */

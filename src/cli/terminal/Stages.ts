@@ -3,8 +3,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import ora from "ora"
-import { Progress } from "../core/Progress.ts"
-import { visibleLine } from "./visible.ts"
+import { Progress } from "../../core/Progress.ts"
+import { visibleLine } from "./escapeControls.ts"
 
 /** `0.4 ms`, `12 ms`, `9.8 s`. */
 export const duration = (millis: number): string =>

@@ -7,8 +7,8 @@ import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { getSystemErrorMap, stripVTControlCharacters } from "node:util"
-import { SyscallError } from "../core/Errors.ts"
-import { visible, visibleLine } from "./visible.ts"
+import { SyscallError } from "../../core/Errors.ts"
+import { visible, visibleLine } from "./escapeControls.ts"
 
 /** The words of the command line do not fit together. */
 export class UsageError extends Schema.TaggedError<UsageError>("ktstr/UsageError")("UsageError", {
