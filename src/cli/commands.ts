@@ -8,7 +8,7 @@ import { write } from "./maps/writeCommand.ts"
 import { links } from "./programs/linksCommand.ts"
 import { progs } from "./programs/progsCommand.ts"
 import { filter, mapName, out, output, schema, target } from "./source/options.ts"
-import { vm } from "./vmCommand.ts"
+import { vm } from "./vm/vmCommand.ts"
 
 // The handlers' modules are imported when they run: `ktstr --help` must not load what only a dump needs.
 const dump = Command.make("dump", {

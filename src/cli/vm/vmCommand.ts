@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
-import { flag, machine, script } from "./source/options.ts"
+import { flag, machine, script } from "../source/options.ts"
 
 const dmesg = flag("dmesg", "let the kernel's messages onto the console too")
 

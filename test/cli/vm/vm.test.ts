@@ -4,10 +4,10 @@ import { execFileSync, spawn } from "node:child_process"
 import { readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { stripVTControlCharacters } from "node:util"
-import { makeEscapes } from "../../src/cli/vmTerminal.ts"
-import { complaints, KTSTR, ktstr, place, processesWith, until } from "../support/cli.ts"
-import { kernelImage } from "../support/kernels.ts"
-import { needsScx, scx } from "../support/scx.ts"
+import { makeEscapes } from "../../../src/cli/vm/vmTerminal.ts"
+import { complaints, KTSTR, ktstr, place, processesWith, until } from "../../support/cli.ts"
+import { kernelImage } from "../../support/kernels.ts"
+import { needsScx, scx } from "../../support/scx.ts"
 
 const SECONDS = 150
 
