@@ -1,10 +1,10 @@
 import * as Effect from "effect/Effect"
 import { posix } from "node:path"
 import type { HostLacks } from "../core/Errors.ts"
+import { requireProgram } from "../core/Programs.ts"
 import { cpioArchive, type CpioEntry } from "./Cpio.ts"
 import { IncludeError, INITRAMFS_LIMIT, readHostFile, readInclude } from "./HostFiles.ts"
 import { INCLUDES, initDirectories, initScript, type InitSpec, SCRIPT } from "./Init.ts"
-import { requireProgram } from "./Programs.ts"
 import { sharedLibraries } from "./SharedLibraries.ts"
 
 export interface InitramfsSpec extends InitSpec {

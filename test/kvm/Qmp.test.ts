@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { requireProgram } from "../../src/core/Programs.ts"
 import { runLeashed } from "../../src/kvm/LeashedProcess.ts"
-import { requireProgram } from "../../src/kvm/Programs.ts"
 import { connect } from "../../src/kvm/Qmp.ts"
 
 const monitor = Effect.gen(function*() {
