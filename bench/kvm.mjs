@@ -9,7 +9,7 @@ import { execFileSync } from "node:child_process"
 import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { pathToFileURL } from "node:url"
-import * as Resolver from "../dist/core/KernelResolver.js"
+import * as Resolver from "../dist/core/kernels/KernelResolver.js"
 import * as NativeKoffi from "../dist/core/NativeKoffi.js"
 import { cpioArchive } from "../dist/kvm/Cpio.js"
 

@@ -6,7 +6,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { join } from "node:path"
 import { download, DownloadFailed } from "./Download.ts"
-import { compareKernelVersions, covers, type KernelVersion, parseKernelVersion } from "./KernelVersion.ts"
+import { compareKernelVersions, covers, type KernelVersion, parseKernelVersion } from "./kernels/KernelVersion.ts"
 
 /** A version that the mirror does not have. */
 export class KernelReleaseMissing

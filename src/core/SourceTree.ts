@@ -16,8 +16,8 @@ import { fetchArchive, MEND_ARCHIVE, peekVersion, unpack } from "./KernelArchive
 import { listEntries, type ValidEntry } from "./KernelCache.ts"
 import type { KernelSource } from "./KernelMetadata.ts"
 import { exactVersion, kernelRelease, type KernelReleaseMissing, tarballName } from "./KernelRelease.ts"
+import type { KernelVersion } from "./kernels/KernelVersion.ts"
 import { leftByBuild, SourceInvalid, versionOf } from "./KernelTree.ts"
-import type { KernelVersion } from "./KernelVersion.ts"
 import type { Native } from "./Native.ts"
 import { stage } from "./Progress.ts"
 

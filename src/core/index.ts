@@ -2,7 +2,6 @@
 export { hex, Kva, kvaFrom, KvaFromHex, kvaOffset, kvaPage, Pa } from "./Address.ts"
 export { buildIdOf } from "./BuildId.ts"
 export { CacheError, cacheRoot } from "./CacheDir.ts"
-export { cachedKernel, type CachedKernelId, KernelEntryCorrupt, KernelNotCached } from "./CachedKernel.ts"
 export {
   cacheKey,
   CacheKeyInvalid,
@@ -15,24 +14,14 @@ export {
   parseTarballKey,
   tarballKey
 } from "./CacheKey.ts"
-export {
-  debianKernel,
-  type DebianKernelError,
-  fetchDebianKernel,
-  KernelFetchFailed,
-  KernelPackageMissing
-} from "./DebianKernel.ts"
-export { compareDebianVersions } from "./DebianVersion.ts"
 export { decompress } from "./Decompress.ts"
 export { DownloadFailed } from "./Download.ts"
 export { ElfFile, type ElfNeeded, type ElfSection, type ElfSegment, parseElf, SectionType, SegmentType } from "./Elf.ts"
 export { LockTimeout, withLock } from "./EntryLock.ts"
 export { errnoName, FormatError, HostLacks, parsing, SyscallError } from "./Errors.ts"
-export { findKernel, type HostPlace, KernelVariableInvalid } from "./FindKernel.ts"
 export { GitFailed } from "./GitRepository.ts"
 export { ikconfigOf } from "./Ikconfig.ts"
 export { KconfigInvalid, parseConfig, parseFragment, type Unmet, unmet } from "./Kconfig.ts"
-export { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
 export {
   type BuildError,
   buildKernel,
@@ -54,15 +43,38 @@ export {
   type ValidEntry,
   verifyEntry
 } from "./KernelCache.ts"
-export { inspectKernel, type KernelFacts } from "./KernelFacts.ts"
-export { type DebianSelector, type KernelId, KernelIdInvalid, parseKernelId, parseKernelIds } from "./KernelId.ts"
 export { releaseOf, vmlinuxOf } from "./KernelImage.ts"
 export { KernelMetadata, KernelSource } from "./KernelMetadata.ts"
-export { kernelAtPath, KernelNotFound } from "./KernelPath.ts"
 export { KernelReleaseMissing } from "./KernelRelease.ts"
-export { KernelResolver, layer as layerKernelResolver, type ResolveError } from "./KernelResolver.ts"
+export { cachedKernel, type CachedKernelId, KernelEntryCorrupt, KernelNotCached } from "./kernels/CachedKernel.ts"
+export {
+  debianKernel,
+  type DebianKernelError,
+  fetchDebianKernel,
+  KernelFetchFailed,
+  KernelPackageMissing
+} from "./kernels/DebianKernel.ts"
+export { compareDebianVersions } from "./kernels/DebianVersion.ts"
+export { findKernel, type HostPlace, KernelVariableInvalid } from "./kernels/FindKernel.ts"
+export { artifactsOf, type KernelArtifacts } from "./kernels/KernelArtifacts.ts"
+export { inspectKernel, type KernelFacts } from "./kernels/KernelFacts.ts"
+export {
+  type DebianSelector,
+  type KernelId,
+  KernelIdInvalid,
+  parseKernelId,
+  parseKernelIds
+} from "./kernels/KernelId.ts"
+export { kernelAtPath, KernelNotFound } from "./kernels/KernelPath.ts"
+export { KernelResolver, layer as layerKernelResolver, type ResolveError } from "./kernels/KernelResolver.ts"
+export {
+  compareKernelVersions,
+  covers,
+  inRange,
+  type KernelVersion,
+  parseKernelVersion
+} from "./kernels/KernelVersion.ts"
 export { SourceInvalid } from "./KernelTree.ts"
-export { compareKernelVersions, covers, inRange, type KernelVersion, parseKernelVersion } from "./KernelVersion.ts"
 export { Native } from "./Native.ts"
 export { Progress, stage } from "./Progress.ts"
 export type { BuildSource } from "./SourceTree.ts"

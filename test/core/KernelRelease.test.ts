@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { createHash } from "node:crypto"
 import { kernelRelease } from "../../src/core/KernelRelease.ts"
-import { parseKernelVersion } from "../../src/core/KernelVersion.ts"
+import { parseKernelVersion } from "../../src/core/kernels/KernelVersion.ts"
 import { serve } from "./httpServer.ts"
 import { withVariables } from "./kernelEntries.ts"
 

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { type MapAssignment, writeMaps } from "../../src/bpf/guest/write/MapWrite.ts"
-import { KernelResolver } from "../../src/core/KernelResolver.ts"
+import { KernelResolver } from "../../src/core/kernels/KernelResolver.ts"
 import { makeInitramfs } from "../../src/kvm/Initramfs.ts"
 import { type Vm, VmEngine } from "../../src/kvm/VmEngine.ts"
 import { GuestKernel } from "../../src/memory/GuestKernel.ts"

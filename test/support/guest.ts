@@ -5,7 +5,7 @@ import * as Layer from "effect/Layer"
 import { execFile } from "node:child_process"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import * as Resolver from "../../src/core/KernelResolver.ts"
+import * as Resolver from "../../src/core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
 import * as Qemu from "../../src/kvm/Qemu.ts"
 

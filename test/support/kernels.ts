@@ -1,6 +1,6 @@
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as Effect from "effect/Effect"
-import { KernelResolver, layer } from "../../src/core/KernelResolver.ts"
+import { KernelResolver, layer } from "../../src/core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
 
 /** Debian's newest cloud kernel of a series, from the user's cache or fetched into it: its bzImage's path. */

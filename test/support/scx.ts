@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { basename, dirname, join } from "node:path"
 import type { TestContext } from "vitest"
-import { KernelResolver } from "../../src/core/KernelResolver.ts"
+import { KernelResolver } from "../../src/core/kernels/KernelResolver.ts"
 import { HostLive } from "./guest.ts"
 
 /** The kernel is there, but not the schedulers that go with it. */

@@ -4,9 +4,9 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { dirname, join, resolve as absolute } from "node:path"
-import type { FormatError } from "./Errors.ts"
+import type { FormatError } from "../Errors.ts"
+import { bannerRelease, isBzImage, isElf, releaseOf } from "../KernelImage.ts"
 import type { KernelArtifacts } from "./KernelArtifacts.ts"
-import { bannerRelease, isBzImage, isElf, releaseOf } from "./KernelImage.ts"
 
 /** A path id that leads to no kernel. */
 export class KernelNotFound extends Schema.TaggedError<KernelNotFound>("ktstr/KernelNotFound")("KernelNotFound", {

@@ -4,14 +4,14 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type { FormatError } from "../Errors.ts"
+import type { Native } from "../Native.ts"
 import { cachedKernel, type KernelEntryCorrupt, type KernelNotCached } from "./CachedKernel.ts"
 import { debianKernel, type DebianKernelError } from "./DebianKernel.ts"
-import type { FormatError } from "./Errors.ts"
 import { findKernel, type KernelVariableInvalid } from "./FindKernel.ts"
 import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
 import { type KernelIdInvalid, parseKernelId } from "./KernelId.ts"
 import { kernelAtPath, KernelNotFound } from "./KernelPath.ts"
-import type { Native } from "./Native.ts"
 
 export { type KernelArtifacts, KernelNotFound }
 

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
-import { compareKernelVersions, covers, inRange, parseKernelVersion } from "../../src/core/KernelVersion.ts"
-import { run } from "./samples.ts"
+import { compareKernelVersions, covers, inRange, parseKernelVersion } from "../../../src/core/kernels/KernelVersion.ts"
+import { run } from "../samples.ts"
 
 const version = (text: string) => {
   const parsed = parseKernelVersion(text)

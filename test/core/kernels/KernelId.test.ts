@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
-import { type KernelId, parseKernelId, parseKernelIds } from "../../src/core/KernelId.ts"
-import { parseKernelVersion } from "../../src/core/KernelVersion.ts"
+import { type KernelId, parseKernelId, parseKernelIds } from "../../../src/core/kernels/KernelId.ts"
+import { parseKernelVersion } from "../../../src/core/kernels/KernelVersion.ts"
 
 const version = (text: string) => parseKernelVersion(text)!
 

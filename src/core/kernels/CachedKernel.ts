@@ -1,10 +1,10 @@
 import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { type CacheError, cacheRoot } from "./CacheDir.ts"
-import { kconfigHash, parseTarballKey } from "./CacheKey.ts"
+import { type CacheError, cacheRoot } from "../CacheDir.ts"
+import { kconfigHash, parseTarballKey } from "../CacheKey.ts"
+import { type CacheEntry, type CorruptEntry, listEntries, type ValidEntry } from "../KernelCache.ts"
 import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
-import { type CacheEntry, type CorruptEntry, listEntries, type ValidEntry } from "./KernelCache.ts"
 import type { KernelId } from "./KernelId.ts"
 import { compareKernelVersions, covers, inRange, type KernelVersion, parseKernelVersion } from "./KernelVersion.ts"
 

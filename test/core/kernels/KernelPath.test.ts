@@ -2,8 +2,8 @@ import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { mkdirSync, symlinkSync } from "node:fs"
 import { join } from "node:path"
-import { kernelAtPath } from "../../src/core/KernelPath.ts"
-import { Host, image, put, temporary, vmlinux, withVariables } from "./kernelEntries.ts"
+import { kernelAtPath } from "../../../src/core/kernels/KernelPath.ts"
+import { Host, image, put, temporary, vmlinux, withVariables } from "../kernelEntries.ts"
 
 const RELEASE = "6.99.0-test"
 const bzImage = image(RELEASE)

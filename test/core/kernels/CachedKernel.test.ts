@@ -4,10 +4,10 @@ import * as Either from "effect/Either"
 import * as Logger from "effect/Logger"
 import { readdirSync, truncateSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { cachedKernel, type CachedKernelId } from "../../src/core/CachedKernel.ts"
-import { extraKconfigHash, gitKey, kconfigHash, localKey, tarballKey } from "../../src/core/CacheKey.ts"
-import { parseKernelId } from "../../src/core/KernelId.ts"
-import { Host, type Sample, store, temporary, withVariables } from "./kernelEntries.ts"
+import { extraKconfigHash, gitKey, kconfigHash, localKey, tarballKey } from "../../../src/core/CacheKey.ts"
+import { cachedKernel, type CachedKernelId } from "../../../src/core/kernels/CachedKernel.ts"
+import { parseKernelId } from "../../../src/core/kernels/KernelId.ts"
+import { Host, type Sample, store, temporary, withVariables } from "../kernelEntries.ts"
 
 const idOf = (text: string): CachedKernelId => {
   const id = Either.getOrThrow(parseKernelId(text))
