@@ -15,21 +15,11 @@ export {
   tarballKey
 } from "./CacheKey.ts"
 export { decompress } from "./Decompress.ts"
-export { DownloadFailed } from "./Download.ts"
 export { ElfFile, type ElfNeeded, type ElfSection, type ElfSegment, parseElf, SectionType, SegmentType } from "./Elf.ts"
 export { LockTimeout, withLock } from "./EntryLock.ts"
 export { errnoName, FormatError, HostLacks, parsing, SyscallError } from "./Errors.ts"
-export { GitFailed } from "./GitRepository.ts"
 export { ikconfigOf } from "./Ikconfig.ts"
 export { KconfigInvalid, parseConfig, parseFragment, type Unmet, unmet } from "./Kconfig.ts"
-export {
-  type BuildError,
-  buildKernel,
-  type BuildRequest,
-  type Built,
-  KconfigUnmet,
-  KernelBuildFailed
-} from "./KernelBuild.ts"
 export {
   type CacheEntry,
   cleanCache,
@@ -45,7 +35,19 @@ export {
 } from "./KernelCache.ts"
 export { releaseOf, vmlinuxOf } from "./KernelImage.ts"
 export { KernelMetadata, KernelSource } from "./KernelMetadata.ts"
-export { KernelReleaseMissing } from "./KernelRelease.ts"
+export { DownloadFailed } from "./kernels/build/Download.ts"
+export { GitFailed } from "./kernels/build/GitRepository.ts"
+export {
+  type BuildError,
+  buildKernel,
+  type BuildRequest,
+  type Built,
+  KconfigUnmet,
+  KernelBuildFailed
+} from "./kernels/build/KernelBuild.ts"
+export { KernelReleaseMissing } from "./kernels/build/KernelRelease.ts"
+export { SourceInvalid } from "./kernels/build/KernelTree.ts"
+export type { BuildSource } from "./kernels/build/SourceTree.ts"
 export { cachedKernel, type CachedKernelId, KernelEntryCorrupt, KernelNotCached } from "./kernels/CachedKernel.ts"
 export {
   debianKernel,
@@ -74,8 +76,6 @@ export {
   type KernelVersion,
   parseKernelVersion
 } from "./kernels/KernelVersion.ts"
-export { SourceInvalid } from "./KernelTree.ts"
 export { Native } from "./Native.ts"
 export { Progress, stage } from "./Progress.ts"
-export type { BuildSource } from "./SourceTree.ts"
 export { TEST_KCONFIG } from "./TestKconfig.ts"

@@ -11,7 +11,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { createHash } from "node:crypto"
 import { basename } from "node:path"
-import { stage } from "./Progress.ts"
+import { stage } from "../../Progress.ts"
 
 /** A file could not be had from a server. `status` is its answer, where that is the reason. */
 export class DownloadFailed extends Schema.TaggedError<DownloadFailed>("ktstr/DownloadFailed")("DownloadFailed", {

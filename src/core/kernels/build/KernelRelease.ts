@@ -5,8 +5,8 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { join } from "node:path"
+import { compareKernelVersions, covers, type KernelVersion, parseKernelVersion } from "../KernelVersion.ts"
 import { download, DownloadFailed } from "./Download.ts"
-import { compareKernelVersions, covers, type KernelVersion, parseKernelVersion } from "./kernels/KernelVersion.ts"
 
 /** A version that the mirror does not have. */
 export class KernelReleaseMissing

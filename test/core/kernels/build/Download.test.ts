@@ -10,10 +10,10 @@ import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
 import { join } from "node:path"
-import { download } from "../../src/core/Download.ts"
-import { type Answer, hangUpWhen, type Manners, sendFile, serve } from "./httpServer.ts"
-import { temporary } from "./kernelEntries.ts"
-import { run } from "./samples.ts"
+import { download } from "../../../../src/core/kernels/build/Download.ts"
+import { type Answer, hangUpWhen, type Manners, sendFile, serve } from "../../httpServer.ts"
+import { temporary } from "../../kernelEntries.ts"
+import { run } from "../../samples.ts"
 
 /** A real tarball, of this project's sources. */
 const tarball: Uint8Array = run("tar", ["-cJf", "-", "src"])
@@ -66,7 +66,10 @@ describe.each(clients)("a download over %s", (_, client) => {
       assert.isUndefined(message)
       assert.deepStrictEqual(left, ["linux.tar.xz"])
       assert.isTrue(bytes?.equals(tarball))
-      assert.include(run("tar", ["-tf", join(directory, "linux.tar.xz")]).toString(), "src/core/Download.ts")
+      assert.include(
+        run("tar", ["-tf", join(directory, "linux.tar.xz")]).toString(),
+        "src/core/kernels/build/Download.ts"
+      )
       assert.strictEqual(asked.length, 1)
       assert.isUndefined(asked[0].headers.range)
       assert.isUndefined(asked[0].headers.traceparent)

@@ -4,10 +4,10 @@ import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { createHash } from "node:crypto"
-import { kernelRelease } from "../../src/core/KernelRelease.ts"
-import { parseKernelVersion } from "../../src/core/kernels/KernelVersion.ts"
-import { serve } from "./httpServer.ts"
-import { withVariables } from "./kernelEntries.ts"
+import { kernelRelease } from "../../../../src/core/kernels/build/KernelRelease.ts"
+import { parseKernelVersion } from "../../../../src/core/kernels/KernelVersion.ts"
+import { serve } from "../../httpServer.ts"
+import { withVariables } from "../../kernelEntries.ts"
 
 const sha256 = (name: string) => createHash("sha256").update(name).digest("hex")
 

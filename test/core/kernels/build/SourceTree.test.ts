@@ -14,14 +14,14 @@ import {
 } from "node:fs"
 import { join } from "node:path"
 import { crc32 } from "node:zlib"
-import { gitKey, localKey, tarballKey } from "../../src/core/CacheKey.ts"
-import type { KernelSource } from "../../src/core/KernelMetadata.ts"
-import { parseKernelVersion } from "../../src/core/kernels/KernelVersion.ts"
-import { type BuildSource, planSource, type SourceIdentity } from "../../src/core/SourceTree.ts"
-import { sendFile, serve } from "./httpServer.ts"
-import { put, temporary, withVariables } from "./kernelEntries.ts"
-import { BuildHost, commitAll, git, tarballOf, writeTree } from "./miniKernel.ts"
-import { run } from "./samples.ts"
+import { gitKey, localKey, tarballKey } from "../../../../src/core/CacheKey.ts"
+import type { KernelSource } from "../../../../src/core/KernelMetadata.ts"
+import { type BuildSource, planSource, type SourceIdentity } from "../../../../src/core/kernels/build/SourceTree.ts"
+import { parseKernelVersion } from "../../../../src/core/kernels/KernelVersion.ts"
+import { sendFile, serve } from "../../httpServer.ts"
+import { put, temporary, withVariables } from "../../kernelEntries.ts"
+import { BuildHost, commitAll, git, tarballOf, writeTree } from "../../miniKernel.ts"
+import { run } from "../../samples.ts"
 
 /** Get sources: what was known before, what they are, what is in their directory; or the message of the failure. */
 const open = (source: BuildSource, variables: Record<string, string> = {}) =>

@@ -13,18 +13,20 @@ import * as Schema from "effect/Schema"
 import { availableParallelism } from "node:os"
 import { basename, dirname, join, resolve } from "node:path"
 import { crc32 } from "node:zlib"
+import { CacheError, cacheRoot, LOCK_WAIT, makeDirectories, refused, temporaryDirectory } from "../../CacheDir.ts"
+import { extraKconfigHash, kconfigHash, mergeKconfig } from "../../CacheKey.ts"
+import { parseElf } from "../../Elf.ts"
+import { withLock } from "../../EntryLock.ts"
+import { type FormatError, parsing } from "../../Errors.ts"
+import { type KconfigInvalid, parseConfig, parseFragment, type Unmet, unmet } from "../../Kconfig.ts"
+import { readEntry, storeKernel, type ValidEntry } from "../../KernelCache.ts"
+import { releaseOf } from "../../KernelImage.ts"
+import type { Native } from "../../Native.ts"
+import { stage } from "../../Progress.ts"
+import { lastLine, runToEnd } from "../../Subprocess.ts"
+import { ESSENTIAL_OPTIONS, TEST_KCONFIG } from "../../TestKconfig.ts"
 import { requireBuildTools } from "./BuildTools.ts"
-import { CacheError, cacheRoot, LOCK_WAIT, makeDirectories, refused, temporaryDirectory } from "./CacheDir.ts"
-import { extraKconfigHash, kconfigHash, mergeKconfig } from "./CacheKey.ts"
-import { parseElf } from "./Elf.ts"
-import { withLock } from "./EntryLock.ts"
-import { type FormatError, parsing } from "./Errors.ts"
-import { type KconfigInvalid, parseConfig, parseFragment, type Unmet, unmet } from "./Kconfig.ts"
-import { readEntry, storeKernel, type ValidEntry } from "./KernelCache.ts"
-import { releaseOf } from "./KernelImage.ts"
 import { SourceInvalid } from "./KernelTree.ts"
-import type { Native } from "./Native.ts"
-import { stage } from "./Progress.ts"
 import {
   type BuildSource,
   directoryIdentity,
@@ -33,8 +35,6 @@ import {
   type SourceIdentity,
   type SourcePlan
 } from "./SourceTree.ts"
-import { lastLine, runToEnd } from "./Subprocess.ts"
-import { ESSENTIAL_OPTIONS, TEST_KCONFIG } from "./TestKconfig.ts"
 
 /** What to build, and how. */
 export interface BuildRequest {
