@@ -2,39 +2,13 @@
 export { hex, Kva, kvaFrom, KvaFromHex, kvaOffset, kvaPage, Pa } from "./Address.ts"
 export { buildIdOf } from "./BuildId.ts"
 export { CacheError, cacheRoot } from "./CacheDir.ts"
-export {
-  cacheKey,
-  CacheKeyInvalid,
-  extraKconfigHash,
-  gitKey,
-  kconfigHash,
-  keySuffix,
-  localKey,
-  mergeKconfig,
-  parseTarballKey,
-  tarballKey
-} from "./CacheKey.ts"
 export { decompress } from "./Decompress.ts"
 export { ElfFile, type ElfNeeded, type ElfSection, type ElfSegment, parseElf, SectionType, SegmentType } from "./Elf.ts"
 export { LockTimeout, withLock } from "./EntryLock.ts"
 export { errnoName, FormatError, HostLacks, parsing, SyscallError } from "./Errors.ts"
 export { ikconfigOf } from "./Ikconfig.ts"
 export { KconfigInvalid, parseConfig, parseFragment, type Unmet, unmet } from "./Kconfig.ts"
-export {
-  type CacheEntry,
-  cleanCache,
-  type Cleaned,
-  type CorruptEntry,
-  type CorruptKind,
-  type KernelContents,
-  listEntries,
-  readEntry,
-  storeKernel,
-  type ValidEntry,
-  verifyEntry
-} from "./KernelCache.ts"
 export { releaseOf, vmlinuxOf } from "./KernelImage.ts"
-export { KernelMetadata, KernelSource } from "./KernelMetadata.ts"
 export { DownloadFailed } from "./kernels/build/Download.ts"
 export { GitFailed } from "./kernels/build/GitRepository.ts"
 export {
@@ -48,6 +22,32 @@ export {
 export { KernelReleaseMissing } from "./kernels/build/KernelRelease.ts"
 export { SourceInvalid } from "./kernels/build/KernelTree.ts"
 export type { BuildSource } from "./kernels/build/SourceTree.ts"
+export {
+  cacheKey,
+  CacheKeyInvalid,
+  extraKconfigHash,
+  gitKey,
+  kconfigHash,
+  keySuffix,
+  localKey,
+  mergeKconfig,
+  parseTarballKey,
+  tarballKey
+} from "./kernels/cache/CacheKey.ts"
+export {
+  type CacheEntry,
+  cleanCache,
+  type Cleaned,
+  type CorruptEntry,
+  type CorruptKind,
+  type KernelContents,
+  listEntries,
+  readEntry,
+  storeKernel,
+  type ValidEntry,
+  verifyEntry
+} from "./kernels/cache/KernelCache.ts"
+export { KernelMetadata, KernelSource } from "./kernels/cache/KernelMetadata.ts"
 export { cachedKernel, type CachedKernelId, KernelEntryCorrupt, KernelNotCached } from "./kernels/CachedKernel.ts"
 export {
   debianKernel,

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
-import { mergeKconfig } from "../../src/core/CacheKey.ts"
 import { parseConfig, parseFragment, unmet } from "../../src/core/Kconfig.ts"
+import { mergeKconfig } from "../../src/core/kernels/cache/CacheKey.ts"
 import { ESSENTIAL_OPTIONS, TEST_KCONFIG } from "../../src/core/TestKconfig.ts"
 
 const options = (text: string) => [...Either.getOrThrow(parseFragment(text))]

@@ -2,7 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { readdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { type CacheEntry, readEntry, storeKernel } from "../../src/core/KernelCache.ts"
+import { type CacheEntry, readEntry, storeKernel } from "../../src/core/kernels/cache/KernelCache.ts"
 
 /** Entries of the kernel cache whose files are a few words; kernelEntries.ts makes ones that look like kernels. */
 export const KEY = "6.99.1-tarball-x86_64-kc0123abcd"

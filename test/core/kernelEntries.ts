@@ -7,8 +7,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { gzipSync } from "node:zlib"
-import { kconfigHash } from "../../src/core/CacheKey.ts"
-import { type KernelContents, storeKernel } from "../../src/core/KernelCache.ts"
+import { kconfigHash } from "../../src/core/kernels/cache/CacheKey.ts"
+import { type KernelContents, storeKernel } from "../../src/core/kernels/cache/KernelCache.ts"
 import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
 import { bzImage, run } from "./samples.ts"
 

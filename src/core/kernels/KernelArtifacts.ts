@@ -1,6 +1,6 @@
 import { join } from "node:path"
-import type { ValidEntry } from "../KernelCache.ts"
-import type { KernelSource } from "../KernelMetadata.ts"
+import type { ValidEntry } from "./cache/KernelCache.ts"
+import type { KernelSource } from "./cache/KernelMetadata.ts"
 
 /** The files of one kernel; paths are absolute. */
 export interface KernelArtifacts {

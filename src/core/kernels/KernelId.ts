@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
-import { cacheKey } from "../CacheKey.ts"
+import { cacheKey } from "./cache/CacheKey.ts"
 import { compareKernelVersions, type KernelVersion, parseKernelVersion } from "./KernelVersion.ts"
 
 /**

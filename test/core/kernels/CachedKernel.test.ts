@@ -4,7 +4,13 @@ import * as Either from "effect/Either"
 import * as Logger from "effect/Logger"
 import { readdirSync, truncateSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { extraKconfigHash, gitKey, kconfigHash, localKey, tarballKey } from "../../../src/core/CacheKey.ts"
+import {
+  extraKconfigHash,
+  gitKey,
+  kconfigHash,
+  localKey,
+  tarballKey
+} from "../../../src/core/kernels/cache/CacheKey.ts"
 import { cachedKernel, type CachedKernelId } from "../../../src/core/kernels/CachedKernel.ts"
 import { parseKernelId } from "../../../src/core/kernels/KernelId.ts"
 import { Host, type Sample, store, temporary, withVariables } from "../kernelEntries.ts"

@@ -6,7 +6,7 @@ import { cpSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync 
 import { createServer } from "node:net"
 import { basename, join } from "node:path"
 import { HostLacks } from "../../../src/core/Errors.ts"
-import { readEntry, storeKernel, verifyEntry } from "../../../src/core/KernelCache.ts"
+import { readEntry, storeKernel, verifyEntry } from "../../../src/core/kernels/cache/KernelCache.ts"
 import { debianKernel, fetchDebianKernel, selects } from "../../../src/core/kernels/DebianKernel.ts"
 import type { DebianSelector } from "../../../src/core/kernels/KernelId.ts"
 import { until } from "../../support/cli.ts"

@@ -4,7 +4,7 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import { join } from "node:path"
-import { tarballKey } from "../../../src/core/CacheKey.ts"
+import { tarballKey } from "../../../src/core/kernels/cache/CacheKey.ts"
 import { KernelResolver, layer as layerKernelResolver } from "../../../src/core/kernels/KernelResolver.ts"
 import { Host, image, put, store, temporary, withVariables } from "../kernelEntries.ts"
 

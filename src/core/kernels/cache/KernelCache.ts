@@ -11,12 +11,12 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { createHash } from "node:crypto"
 import { join } from "node:path"
-import { type CacheError, LOCK_WAIT, makeDirectories, refused, temporaryDirectory } from "./CacheDir.ts"
+import { type CacheError, LOCK_WAIT, makeDirectories, refused, temporaryDirectory } from "../../CacheDir.ts"
+import { type LockTimeout, withLock } from "../../EntryLock.ts"
+import type { SyscallError } from "../../Errors.ts"
+import { Native } from "../../Native.ts"
 import { cacheKey } from "./CacheKey.ts"
-import { type LockTimeout, withLock } from "./EntryLock.ts"
-import type { SyscallError } from "./Errors.ts"
 import { KernelMetadata, type KernelSource } from "./KernelMetadata.ts"
-import { Native } from "./Native.ts"
 
 /**
  * What is wrong with an entry:

@@ -3,7 +3,7 @@ import * as Arbitrary from "effect/Arbitrary"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
 import * as Schema from "effect/Schema"
-import { KernelMetadata, KernelMetadataJson } from "../../src/core/KernelMetadata.ts"
+import { KernelMetadata, KernelMetadataJson } from "../../../../src/core/kernels/cache/KernelMetadata.ts"
 
 const metadata = new KernelMetadata({
   format: 1,

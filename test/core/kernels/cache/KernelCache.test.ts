@@ -15,12 +15,12 @@ import {
   writeFileSync
 } from "node:fs"
 import { join } from "node:path"
-import { withLock } from "../../src/core/EntryLock.ts"
-import { listEntries, readEntry, storeKernel, verifyEntry } from "../../src/core/KernelCache.ts"
-import { Native } from "../../src/core/Native.ts"
-import { brief, contents, fault, fill, KEY, store, storeAll, visible } from "./cacheEntries.ts"
-import { Host, temporary } from "./kernelEntries.ts"
-import { run } from "./samples.ts"
+import { withLock } from "../../../../src/core/EntryLock.ts"
+import { listEntries, readEntry, storeKernel, verifyEntry } from "../../../../src/core/kernels/cache/KernelCache.ts"
+import { Native } from "../../../../src/core/Native.ts"
+import { brief, contents, fault, fill, KEY, store, storeAll, visible } from "../../cacheEntries.ts"
+import { Host, temporary } from "../../kernelEntries.ts"
+import { run } from "../../samples.ts"
 
 layer(Host, { excludeTestServices: true })("the cache", (it) => {
   it.scoped("stores the files with their sizes and hashes, as sha256sum gives them, and leaves nothing else", () =>

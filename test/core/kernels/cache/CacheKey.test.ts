@@ -14,9 +14,9 @@ import {
   mergeKconfig,
   parseTarballKey,
   tarballKey
-} from "../../src/core/CacheKey.ts"
-import { TEST_KCONFIG } from "../../src/core/TestKconfig.ts"
-import { run } from "./samples.ts"
+} from "../../../../src/core/kernels/cache/CacheKey.ts"
+import { TEST_KCONFIG } from "../../../../src/core/TestKconfig.ts"
+import { run } from "../../samples.ts"
 
 /** The CRC-32 that gzip writes behind its data (RFC 1952, 2.3.1). */
 const gzipCrc = (text: string): string => {
