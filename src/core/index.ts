@@ -6,8 +6,6 @@ export { decompress } from "./Decompress.ts"
 export { ElfFile, type ElfNeeded, type ElfSection, type ElfSegment, parseElf, SectionType, SegmentType } from "./Elf.ts"
 export { LockTimeout, withLock } from "./EntryLock.ts"
 export { errnoName, FormatError, HostLacks, parsing, SyscallError } from "./Errors.ts"
-export { ikconfigOf } from "./Ikconfig.ts"
-export { KconfigInvalid, parseConfig, parseFragment, type Unmet, unmet } from "./Kconfig.ts"
 export { releaseOf, vmlinuxOf } from "./KernelImage.ts"
 export { DownloadFailed } from "./kernels/build/Download.ts"
 export { GitFailed } from "./kernels/build/GitRepository.ts"
@@ -49,6 +47,9 @@ export {
 } from "./kernels/cache/KernelCache.ts"
 export { KernelMetadata, KernelSource } from "./kernels/cache/KernelMetadata.ts"
 export { cachedKernel, type CachedKernelId, KernelEntryCorrupt, KernelNotCached } from "./kernels/CachedKernel.ts"
+export { ikconfigOf } from "./kernels/config/Ikconfig.ts"
+export { KconfigInvalid, parseConfig, parseFragment, type Unmet, unmet } from "./kernels/config/Kconfig.ts"
+export { TEST_KCONFIG } from "./kernels/config/TestKconfig.ts"
 export {
   debianKernel,
   type DebianKernelError,
@@ -78,4 +79,3 @@ export {
 } from "./kernels/KernelVersion.ts"
 export { Native } from "./Native.ts"
 export { Progress, stage } from "./Progress.ts"
-export { TEST_KCONFIG } from "./TestKconfig.ts"

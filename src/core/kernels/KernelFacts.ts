@@ -3,8 +3,8 @@ import * as Effect from "effect/Effect"
 import { buildIdOf } from "../BuildId.ts"
 import { parseElf } from "../Elf.ts"
 import { type FormatError, parsing } from "../Errors.ts"
-import { ikconfigOf } from "../Ikconfig.ts"
 import { vmlinuxOf } from "../KernelImage.ts"
+import { ikconfigOf } from "./config/Ikconfig.ts"
 import { type KernelArtifacts, KernelNotFound } from "./KernelResolver.ts"
 
 /** What a kernel's files say of it. */

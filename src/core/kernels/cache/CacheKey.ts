@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { crc32 } from "node:zlib"
-import { TEST_KCONFIG } from "../../TestKconfig.ts"
+import { TEST_KCONFIG } from "../config/TestKconfig.ts"
 
 /** A text that cannot name an entry of the cache. */
 export class CacheKeyInvalid extends Schema.TaggedError<CacheKeyInvalid>("ktstr/CacheKeyInvalid")("CacheKeyInvalid", {

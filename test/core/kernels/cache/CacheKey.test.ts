@@ -15,7 +15,7 @@ import {
   parseTarballKey,
   tarballKey
 } from "../../../../src/core/kernels/cache/CacheKey.ts"
-import { TEST_KCONFIG } from "../../../../src/core/TestKconfig.ts"
+import { TEST_KCONFIG } from "../../../../src/core/kernels/config/TestKconfig.ts"
 import { run } from "../../samples.ts"
 
 /** The CRC-32 that gzip writes behind its data (RFC 1952, 2.3.1). */

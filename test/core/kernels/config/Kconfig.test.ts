@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
-import { parseConfig, parseFragment, unmet } from "../../src/core/Kconfig.ts"
-import { mergeKconfig } from "../../src/core/kernels/cache/CacheKey.ts"
-import { ESSENTIAL_OPTIONS, TEST_KCONFIG } from "../../src/core/TestKconfig.ts"
+import { mergeKconfig } from "../../../../src/core/kernels/cache/CacheKey.ts"
+import { parseConfig, parseFragment, unmet } from "../../../../src/core/kernels/config/Kconfig.ts"
+import { ESSENTIAL_OPTIONS, TEST_KCONFIG } from "../../../../src/core/kernels/config/TestKconfig.ts"
 
 const options = (text: string) => [...Either.getOrThrow(parseFragment(text))]
 const messageOf = (text: string) => Either.getOrThrow(Either.flip(parseFragment(text))).message

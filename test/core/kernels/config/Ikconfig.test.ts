@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { gzipSync } from "node:zlib"
-import { FormatError } from "../../src/core/Errors.ts"
-import { ikconfigOf } from "../../src/core/Ikconfig.ts"
+import { FormatError } from "../../../../src/core/Errors.ts"
+import { ikconfigOf } from "../../../../src/core/kernels/config/Ikconfig.ts"
 
 const CONFIG = "CONFIG_64BIT=y\n# CONFIG_DRM is not set\n"
 const kernel = (...parts: ReadonlyArray<Uint8Array | string>) => Buffer.concat(parts.map((part) => Buffer.from(part)))
