@@ -3,9 +3,9 @@ import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { writeSync } from "node:fs"
-import { LiveHost } from "../../src/bpf/live/LiveHost.ts"
 import { openLive } from "../../src/bpf/live/OpenLive.ts"
 import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
+import { LiveHost } from "../../src/host/LiveHost.ts"
 import { dumpOf } from "./dumpOf.ts"
 
 await Effect.gen(function*() {

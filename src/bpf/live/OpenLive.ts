@@ -2,9 +2,9 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { readFileSync } from "node:fs"
 import type { Btf } from "../../btf/Btf.ts"
+import { LiveHost } from "../../host/LiveHost.ts"
 import type { MapAccessor } from "../MapAccessor.ts"
 import type { Header } from "../Report.ts"
-import { LiveHost } from "./LiveHost.ts"
 import { layerLiveMaps, type LiveMaps, type LiveOptions, makeLiveMaps } from "./LiveMaps.ts"
 
 /** The running kernel, ready to be read: what a dump says first, what its lists need of the kernel, and its maps. */

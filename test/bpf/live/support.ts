@@ -8,10 +8,10 @@ import { join } from "node:path"
 import { promisify } from "node:util"
 import { Attr, ATTR_BYTES, Command } from "../../../src/bpf/live/calls/BpfAbi.ts"
 import { BpfCalls } from "../../../src/bpf/live/calls/BpfCalls.ts"
-import { LiveHost } from "../../../src/bpf/live/LiveHost.ts"
 import { errnoName } from "../../../src/core/Errors.ts"
 import { Native } from "../../../src/core/Native.ts"
 import * as NativeKoffi from "../../../src/core/NativeKoffi.ts"
+import { LiveHost } from "../../../src/host/LiveHost.ts"
 import { compileBpf, compileKindsFill } from "../../support/guest.ts"
 
 /** bpf(2), and the running kernel's types. */

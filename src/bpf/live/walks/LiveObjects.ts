@@ -1,8 +1,8 @@
 import { readdirSync, readFileSync } from "node:fs"
 import type { Codec } from "../../../btf/render/Codec.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
+import { HostSymbols } from "../../../host/HostSymbols.ts"
 import { derivedCodec, hexOf, intOf, objectOf, pointerOf, stringOf } from "../../DerivedCodec.ts"
-import { HostSymbols } from "../HostSymbols.ts"
 
 /** An object that has an id, as maps of objects show it. */
 export interface Named {

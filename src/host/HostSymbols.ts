@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs"
-import type { KernelSymbol, Symbols } from "../../memory/Symbols.ts"
+import type { KernelSymbol, Symbols } from "../memory/Symbols.ts"
 
 /**
  * The running kernel's symbols, modules' and BPF programs' too. Empty when the kernel hides addresses from who asks
