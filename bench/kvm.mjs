@@ -11,7 +11,7 @@ import { dirname, join } from "node:path"
 import { pathToFileURL } from "node:url"
 import * as Resolver from "../dist/core/kernels/KernelResolver.js"
 import * as NativeKoffi from "../dist/core/NativeKoffi.js"
-import { cpioArchive } from "../dist/kvm/Cpio.js"
+import { cpioArchive } from "../dist/kvm/guest/Cpio.js"
 
 const FREEZES = 1000
 const PAIRS = 5

@@ -1,7 +1,7 @@
 export * as Engine from "./Engine.ts"
-export { IncludeError } from "./HostFiles.ts"
-export type { InitSpec, ShellTerminal } from "./Init.ts"
-export { type InitramfsSpec, makeInitramfs } from "./Initramfs.ts"
+export { IncludeError } from "./guest/HostFiles.ts"
+export type { InitSpec, ShellTerminal } from "./guest/Init.ts"
+export { type InitramfsSpec, makeInitramfs } from "./guest/Initramfs.ts"
 export { type KvmVerdict, probeKvm } from "./KvmProbe.ts"
 export * as Qemu from "./Qemu.ts"
 export {

@@ -5,7 +5,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { openDisks } from "../../src/kvm/Disks.ts"
-import { makeInitramfs } from "../../src/kvm/Initramfs.ts"
+import { makeInitramfs } from "../../src/kvm/guest/Initramfs.ts"
 import { VmEngine } from "../../src/kvm/VmEngine.ts"
 import { needsScx, scx } from "../support/scx.ts"
 import { engine, links } from "./support.ts"

@@ -2,7 +2,7 @@ import { assert, beforeEach, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { makeInitramfs } from "../../../src/kvm/Initramfs.ts"
+import { makeInitramfs } from "../../../src/kvm/guest/Initramfs.ts"
 import { needsScx, scx } from "../../support/scx.ts"
 import { bundle, runInside, shared } from "./support/harness.ts"
 

@@ -15,7 +15,7 @@ import {
 import { homedir } from "node:os"
 import { basename, join } from "node:path"
 import { createInterface } from "node:readline"
-import { cpioArchive, type CpioEntry } from "../../../../src/kvm/Cpio.ts"
+import { cpioArchive, type CpioEntry } from "../../../../src/kvm/guest/Cpio.ts"
 
 // Real KVM on any machine: QEMU emulates a CPU with AMD's virtualization, a Debian kernel in it has /dev/kvm (kvm-amd on
 // emulated SVM with nested paging), and its root is this machine's own, so what is installed here runs there too.

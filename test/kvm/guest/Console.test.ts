@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
 import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
-import { Console } from "../../src/kvm/Console.ts"
+import { Console } from "../../../src/kvm/guest/Console.ts"
 
 const bytes = (text: string) => new TextEncoder().encode(text)
 const collect = (console: Console) => Effect.map(Stream.runCollect(console.lines), Chunk.toReadonlyArray)

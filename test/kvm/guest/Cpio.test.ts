@@ -4,7 +4,7 @@ import { execFileSync } from "node:child_process"
 import { mkdtempSync, readFileSync, readlinkSync, rmSync, statSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { cpioArchive, type CpioEntry } from "../../src/kvm/Cpio.ts"
+import { cpioArchive, type CpioEntry } from "../../../src/kvm/guest/Cpio.ts"
 
 const cpio = (archive: Uint8Array, ...options: ReadonlyArray<string>) =>
   execFileSync("busybox", ["cpio", ...options], { input: archive, encoding: "utf8", stdio: ["pipe", "pipe", "ignore"] })

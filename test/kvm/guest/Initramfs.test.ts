@@ -4,7 +4,7 @@ import { execFileSync } from "node:child_process"
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { makeInitramfs } from "../../src/kvm/Initramfs.ts"
+import { makeInitramfs } from "../../../src/kvm/guest/Initramfs.ts"
 
 const temporary = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "ktstr-initramfs-"))),

@@ -4,8 +4,8 @@ import { execFileSync } from "node:child_process"
 import { copyFileSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { readHostFile } from "../../src/kvm/HostFiles.ts"
-import { sharedLibraries } from "../../src/kvm/SharedLibraries.ts"
+import { readHostFile } from "../../../src/kvm/guest/HostFiles.ts"
+import { sharedLibraries } from "../../../src/kvm/guest/SharedLibraries.ts"
 
 const closureOf = (path: string) =>
   readHostFile(path).pipe(

@@ -2,9 +2,9 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { closeSync, openSync, writeFileSync } from "node:fs"
+import { GuestPanicked, VmBootError, type VmSpec } from "../VmEngine.ts"
 import type { Console } from "./Console.ts"
 import { exitReport, lastWords } from "./Init.ts"
-import { GuestPanicked, VmBootError, type VmSpec } from "./VmEngine.ts"
 
 /** kernel/panic.c `vpanic`, v6.12; behind the time and, where configured, the caller. */
 export const panic = /^(\[[^\]]*\]\s*)*Kernel panic - not syncing/
