@@ -2,7 +2,7 @@ export * as Engine from "./Engine.ts"
 export { IncludeError } from "./guest/HostFiles.ts"
 export type { InitSpec, ShellTerminal } from "./guest/Init.ts"
 export { type InitramfsSpec, makeInitramfs } from "./guest/Initramfs.ts"
-export { type KvmVerdict, probeKvm } from "./KvmProbe.ts"
+export { type KvmVerdict, probeKvm } from "./native/KvmProbe.ts"
 export * as Qemu from "./Qemu.ts"
 export {
   type MemorySideCache,

@@ -7,7 +7,7 @@ import { join } from "node:path"
 import { DoctorReport } from "../../src/cli/doctor.ts"
 import { visible, visibleLine } from "../../src/cli/terminal/escapeControls.ts"
 import { findProgram } from "../../src/core/Programs.ts"
-import { probeKvm } from "../../src/kvm/KvmProbe.ts"
+import { probeKvm } from "../../src/kvm/native/KvmProbe.ts"
 import { complaints, ktstr, place } from "../support/cli.ts"
 
 const ESC = "\x1b"

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
-import { probeKvm, probeKvmBy } from "../../src/kvm/KvmProbe.ts"
-import { loadKvmNative } from "../../src/kvm/native/Koffi.ts"
+import { loadKvmNative } from "../../../src/kvm/native/Koffi.ts"
+import { probeKvm, probeKvmBy } from "../../../src/kvm/native/KvmProbe.ts"
 
 const held = () => ({
   descriptors: readdirSync("/proc/self/fd").length,

@@ -1,11 +1,11 @@
 import * as Effect from "effect/Effect"
 import { readFileSync } from "node:fs"
-import { setCpuid, supportedCpuid } from "./native/Cpuid.ts"
-import { Exit, Request, Struct } from "./native/KvmAbi.ts"
-import { KvmError, kvmSync, succeeded } from "./native/KvmError.ts"
-import type { KvmNative } from "./native/KvmNative.ts"
-import { createKvmVm, type KvmVm } from "./native/KvmVm.ts"
-import { enterLongMode, writeLongMode } from "./native/LongMode.ts"
+import { setCpuid, supportedCpuid } from "./Cpuid.ts"
+import { Exit, Request, Struct } from "./KvmAbi.ts"
+import { KvmError, kvmSync, succeeded } from "./KvmError.ts"
+import type { KvmNative } from "./KvmNative.ts"
+import { createKvmVm, type KvmVm } from "./KvmVm.ts"
+import { enterLongMode, writeLongMode } from "./LongMode.ts"
 
 /**
  * What /dev/kvm is worth here. `emulated`: it exists and runs a guest, but by interpreting its kernel's instructions,
@@ -44,7 +44,7 @@ const MOST_SIGNALS = 20
  * not importing it, loads koffi.
  */
 export const probeKvm: Effect.Effect<KvmVerdict> = Effect.flatMap(
-  Effect.promise(() => import("./native/Koffi.ts")),
+  Effect.promise(() => import("./Koffi.ts")),
   ({ loadKvmNative }) => probeKvmBy(loadKvmNative())
 ).pipe(Effect.withSpan("KvmProbe"))
 
