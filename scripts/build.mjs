@@ -17,7 +17,7 @@ await build({
   lineLimit: 160, // Node prints the line where a program broke
   external: ["koffi", "lzma-native", "lz4-napi", "numcodecs"],
   logLevel: "warning",
-  logOverride: { "empty-import-meta": "silent" } // src/kvm/native/Koffi.ts knows that it may be in a CommonJS bundle
+  logOverride: { "empty-import-meta": "silent" } // src/kvm/native/abi/Koffi.ts knows that it may be in a CommonJS bundle
 })
 // what src/cli/launch.cjs passes in: V8's cached code cannot import()
 const bundle = readFileSync("dist/bin/main.cjs", "utf8")

@@ -22,11 +22,11 @@ import {
   VmEngine,
   type VmSpec
 } from "../VmEngine.ts"
+import { loadKvmNative } from "./abi/Koffi.ts"
+import { type KvmError, kvmSync } from "./abi/KvmError.ts"
+import type { KvmNative } from "./abi/KvmNative.ts"
+import { checkExtension, createKvmVm, type KvmVm } from "./abi/KvmVm.ts"
 import { type CpuidEntry, cpuidOf, processorOf, setCpuid, supportedCpuid } from "./Cpuid.ts"
-import { loadKvmNative } from "./Koffi.ts"
-import { type KvmError, kvmSync } from "./KvmError.ts"
-import type { KvmNative } from "./KvmNative.ts"
-import { checkExtension, createKvmVm, type KvmVm } from "./KvmVm.ts"
 import { setLapicPins } from "./Lapic.ts"
 import { type LinuxEntry, loadLinux } from "./LinuxBoot.ts"
 import { type LinuxImage, readLinuxImage } from "./LinuxImage.ts"

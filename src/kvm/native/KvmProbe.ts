@@ -1,10 +1,10 @@
 import * as Effect from "effect/Effect"
 import { readFileSync } from "node:fs"
+import { Exit, Request, Struct } from "./abi/KvmAbi.ts"
+import { KvmError, kvmSync, succeeded } from "./abi/KvmError.ts"
+import type { KvmNative } from "./abi/KvmNative.ts"
+import { createKvmVm, type KvmVm } from "./abi/KvmVm.ts"
 import { setCpuid, supportedCpuid } from "./Cpuid.ts"
-import { Exit, Request, Struct } from "./KvmAbi.ts"
-import { KvmError, kvmSync, succeeded } from "./KvmError.ts"
-import type { KvmNative } from "./KvmNative.ts"
-import { createKvmVm, type KvmVm } from "./KvmVm.ts"
 import { enterLongMode, writeLongMode } from "./LongMode.ts"
 
 /**
@@ -44,7 +44,7 @@ const MOST_SIGNALS = 20
  * not importing it, loads koffi.
  */
 export const probeKvm: Effect.Effect<KvmVerdict> = Effect.flatMap(
-  Effect.promise(() => import("./Koffi.ts")),
+  Effect.promise(() => import("./abi/Koffi.ts")),
   ({ loadKvmNative }) => probeKvmBy(loadKvmNative())
 ).pipe(Effect.withSpan("KvmProbe"))
 

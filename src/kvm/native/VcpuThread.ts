@@ -1,10 +1,10 @@
+import type { Constant, Exit, Request, Struct } from "./abi/KvmAbi.ts"
+import type { KvmNative } from "./abi/KvmNative.ts"
+import type { Virtio } from "./abi/VirtioAbi.ts"
 import type { PM_PORT, RESET_PORT, S5_TYPE } from "./Acpi.ts"
-import type { Constant, Exit, Request, Struct } from "./KvmAbi.ts"
-import type { KvmNative } from "./KvmNative.ts"
 import type { portRingOver, PortRingPlace } from "./PortRing.ts"
 import type { ROW, VcpuEnd, VcpuRequest, VcpuState, VcpuWord, Word } from "./SharedWords.ts"
 import type { Uart, uartOver, UartPlace } from "./Uart.ts"
-import type { Virtio } from "./VirtioAbi.ts"
 import type { QUEUE_SIZE, VirtioMmio, virtioMmioOver, VirtioPlace } from "./VirtioMmio.ts"
 
 /** What a vCPU's thread is started with: plain data, for it crosses threads. */

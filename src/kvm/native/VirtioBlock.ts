@@ -1,6 +1,6 @@
 import { fdatasyncSync, readSync, writeSync } from "node:fs"
 import { type Disk, SECTOR } from "../Disks.ts"
-import { Virtio, VirtioStruct } from "./VirtioAbi.ts"
+import { Virtio, VirtioStruct } from "./abi/VirtioAbi.ts"
 import type { VirtioDevice } from "./VirtioDevice.ts"
 import { QUEUE_SIZE } from "./VirtioMmio.ts"
 

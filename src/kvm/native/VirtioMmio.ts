@@ -1,6 +1,6 @@
-import type { KvmNative } from "./KvmNative.ts"
+import type { KvmNative } from "./abi/KvmNative.ts"
+import type { Virtio } from "./abi/VirtioAbi.ts"
 import type { lockOver } from "./VcpuThread.ts"
-import type { Virtio } from "./VirtioAbi.ts"
 
 /** A virtio device's window in guest-physical memory, and what its registers tell; its state is in `memory`. */
 export interface VirtioPlace {

@@ -1,5 +1,5 @@
 import type { GuestMemory } from "../../memory/GuestMemory.ts"
-import { Virtio, VirtioStruct } from "./VirtioAbi.ts"
+import { Virtio, VirtioStruct } from "./abi/VirtioAbi.ts"
 import { QUEUE_SIZE, type QueueState } from "./VirtioMmio.ts"
 
 /**

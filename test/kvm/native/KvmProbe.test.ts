@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
-import { loadKvmNative } from "../../../src/kvm/native/Koffi.ts"
+import { loadKvmNative } from "../../../src/kvm/native/abi/Koffi.ts"
 import { probeKvm, probeKvmBy } from "../../../src/kvm/native/KvmProbe.ts"
 
 const held = () => ({

@@ -10,8 +10,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSyn
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { openDisks } from "../../../src/kvm/Disks.ts"
-import { Request } from "../../../src/kvm/native/KvmAbi.ts"
-import { Virtio } from "../../../src/kvm/native/VirtioAbi.ts"
+import { Request } from "../../../src/kvm/native/abi/KvmAbi.ts"
+import { Virtio } from "../../../src/kvm/native/abi/VirtioAbi.ts"
 import { makeVirtioBlock } from "../../../src/kvm/native/VirtioBlock.ts"
 import {
   assemble,

@@ -1,5 +1,5 @@
+import { Virtio } from "../../../../src/kvm/native/abi/VirtioAbi.ts"
 import { lockOver } from "../../../../src/kvm/native/VcpuThread.ts"
-import { Virtio } from "../../../../src/kvm/native/VirtioAbi.ts"
 import { serveDevice, type VirtioDevice, virtioPlaces } from "../../../../src/kvm/native/VirtioDevice.ts"
 import { QUEUE_SIZE, virtioMmioOver } from "../../../../src/kvm/native/VirtioMmio.ts"
 import { GuestMemory } from "../../../../src/memory/GuestMemory.ts"

@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { errnoName } from "../../core/Errors.ts"
+import { errnoName } from "../../../core/Errors.ts"
 import { type RequestName } from "./KvmAbi.ts"
 
 /** A call to KVM failed: `request` is the ioctl's name, `meaning` what the errno says about this host or this VM. */

@@ -1,5 +1,5 @@
 /**
- * KVM's numbers and layouts, x86-64. `test/kvm/native/KvmAbi.test.ts` has a C compiler print each of them from the
+ * KVM's numbers and layouts, x86-64. `test/kvm/native/abi/KvmAbi.test.ts` has a C compiler print each of them from the
  * kernel's headers and compares; the names are the headers' own for that.
  * @see include/uapi/linux/kvm.h and arch/x86/include/uapi/asm/kvm.h, v6.12
  */

@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Virtio, VirtioStruct } from "../../../src/kvm/native/VirtioAbi.ts"
+import { Virtio, VirtioStruct } from "../../../../src/kvm/native/abi/VirtioAbi.ts"
 
 const compiled = (expressions: ReadonlyArray<string>): ReadonlyArray<number> => {
   const directory = mkdtempSync(join(tmpdir(), "ktstr-virtio-"))

@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { API_VERSION, Capability, Constant, Exit, Request, Struct } from "../../../src/kvm/native/KvmAbi.ts"
+import { API_VERSION, Capability, Constant, Exit, Request, Struct } from "../../../../src/kvm/native/abi/KvmAbi.ts"
 
 /** What a C compiler makes of the expressions, in their order. */
 const compiled = (expressions: ReadonlyArray<string>): ReadonlyArray<number> => {

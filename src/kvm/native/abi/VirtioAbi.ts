@@ -1,5 +1,5 @@
 /**
- * Virtio's numbers. `test/kvm/native/VirtioAbi.test.ts` has a C compiler print each of them from the kernel's headers
+ * Virtio's numbers. `test/kvm/native/abi/VirtioAbi.test.ts` has a C compiler print each of them from the kernel's headers
  * and compares; the names are the headers' own for that.
  * @see Virtual I/O Device (VIRTIO) Version 1.2: 2.1, 2.7, 4.2.2, 5.2, 5.3; include/uapi/linux/virtio_*.h, v6.12
  */
