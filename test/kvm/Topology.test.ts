@@ -5,9 +5,9 @@ import * as FastCheck from "effect/FastCheck"
 import { freezeAndAttach } from "../../src/Ktstr.ts"
 import { makeInitramfs } from "../../src/kvm/guest/Initramfs.ts"
 import { ramLayout } from "../../src/kvm/native/abi/KvmVm.ts"
-import { madt } from "../../src/kvm/native/Acpi.ts"
-import { hmat } from "../../src/kvm/native/Hmat.ts"
-import { slit, srat } from "../../src/kvm/native/Srat.ts"
+import { madt } from "../../src/kvm/native/boot/Acpi.ts"
+import { hmat } from "../../src/kvm/native/boot/Hmat.ts"
+import { slit, srat } from "../../src/kvm/native/boot/Srat.ts"
 import { qemuTopology } from "../../src/kvm/QemuTopology.ts"
 import {
   apicIds,

@@ -1,7 +1,7 @@
 import type { Constant, Exit, Request, Struct } from "./abi/KvmAbi.ts"
 import type { KvmNative } from "./abi/KvmNative.ts"
 import type { Virtio } from "./abi/VirtioAbi.ts"
-import type { PM_PORT, RESET_PORT, S5_TYPE } from "./Acpi.ts"
+import type { PM_PORT, RESET_PORT, S5_TYPE } from "./boot/Acpi.ts"
 import type { portRingOver, PortRingPlace } from "./PortRing.ts"
 import type { ROW, VcpuEnd, VcpuRequest, VcpuState, VcpuWord, Word } from "./SharedWords.ts"
 import type { Uart, uartOver, UartPlace } from "./Uart.ts"

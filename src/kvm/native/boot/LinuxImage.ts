@@ -1,6 +1,6 @@
 import type * as Either from "effect/Either"
 import { closeSync, fstatSync, openSync, readSync } from "node:fs"
-import { FormatError, parsing } from "../../core/Errors.ts"
+import { FormatError, parsing } from "../../../core/Errors.ts"
 
 /** A piece of the file that belongs at a guest-physical address; the rest up to `memBytes` is zero. */
 export interface Piece {

@@ -1,12 +1,12 @@
 import * as Effect from "effect/Effect"
 import { closeSync, openSync, readSync } from "node:fs"
-import type { GuestMemory } from "../../memory/GuestMemory.ts"
-import type { Topology } from "../Topology.ts"
-import { VmBootError } from "../VmEngine.ts"
-import { ramLayout } from "./abi/KvmVm.ts"
+import type { GuestMemory } from "../../../memory/GuestMemory.ts"
+import type { Topology } from "../../Topology.ts"
+import { VmBootError } from "../../VmEngine.ts"
+import { ramLayout } from "../abi/KvmVm.ts"
+import { writeLongMode } from "../LongMode.ts"
 import { acpiTables, RSDP } from "./Acpi.ts"
 import type { LinuxImage } from "./LinuxImage.ts"
-import { writeLongMode } from "./LongMode.ts"
 
 /** Guest-physical addresses below 640 KiB, behind those of `LongMode`. */
 const BOOT_PARAMS = 0x7000
