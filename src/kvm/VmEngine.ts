@@ -6,7 +6,7 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { FormatError, HostLacks } from "../core/Errors.ts"
 import type { GuestMemory } from "../memory/GuestMemory.ts"
-import type { VcpuRegisters } from "./native/Registers.ts"
+import type { VcpuRegisters } from "./native/cpu/Registers.ts"
 import type { VmDied } from "./native/VmDied.ts"
 import type { Topology, TopologySpec } from "./Topology.ts"
 

@@ -4,8 +4,8 @@ import { Exit, Request, Struct } from "./abi/KvmAbi.ts"
 import { KvmError, kvmSync, succeeded } from "./abi/KvmError.ts"
 import type { KvmNative } from "./abi/KvmNative.ts"
 import { createKvmVm, type KvmVm } from "./abi/KvmVm.ts"
-import { setCpuid, supportedCpuid } from "./Cpuid.ts"
-import { enterLongMode, writeLongMode } from "./LongMode.ts"
+import { setCpuid, supportedCpuid } from "./cpu/Cpuid.ts"
+import { enterLongMode, writeLongMode } from "./cpu/LongMode.ts"
 
 /**
  * What /dev/kvm is worth here. `emulated`: it exists and runs a guest, but by interpreting its kernel's instructions,

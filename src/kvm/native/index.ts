@@ -1,3 +1,3 @@
+export { type Segment, type VcpuRegisters } from "./cpu/Registers.ts"
 export * as Kvm from "./Kvm.ts"
-export { type Segment, type VcpuRegisters } from "./Registers.ts"
 export { VmDied } from "./VmDied.ts"

@@ -4,7 +4,7 @@ import type { GuestMemory } from "../../../memory/GuestMemory.ts"
 import type { Topology } from "../../Topology.ts"
 import { VmBootError } from "../../VmEngine.ts"
 import { ramLayout } from "../abi/KvmVm.ts"
-import { writeLongMode } from "../LongMode.ts"
+import { writeLongMode } from "../cpu/LongMode.ts"
 import { acpiTables, RSDP } from "./Acpi.ts"
 import type { LinuxImage } from "./LinuxImage.ts"
 

@@ -1,7 +1,7 @@
-import { apicIds, apicShifts, packagesOf, type Processor, type Topology } from "../Topology.ts"
-import { Constant, Request, Struct } from "./abi/KvmAbi.ts"
-import { succeeded } from "./abi/KvmError.ts"
-import type { KvmNative } from "./abi/KvmNative.ts"
+import { apicIds, apicShifts, packagesOf, type Processor, type Topology } from "../../Topology.ts"
+import { Constant, Request, Struct } from "../abi/KvmAbi.ts"
+import { succeeded } from "../abi/KvmError.ts"
+import type { KvmNative } from "../abi/KvmNative.ts"
 
 /** One answer of the CPUID instruction; `flags` is KVM's (1: `index` counts). */
 export interface CpuidEntry {

@@ -1,7 +1,7 @@
-import type { GuestMemory } from "../../memory/GuestMemory.ts"
-import { Request, Struct } from "./abi/KvmAbi.ts"
-import { succeeded } from "./abi/KvmError.ts"
-import type { KvmNative } from "./abi/KvmNative.ts"
+import type { GuestMemory } from "../../../memory/GuestMemory.ts"
+import { Request, Struct } from "../abi/KvmAbi.ts"
+import { succeeded } from "../abi/KvmError.ts"
+import type { KvmNative } from "../abi/KvmNative.ts"
 import { setGeneral } from "./Registers.ts"
 
 /** Guest-physical addresses of what a vCPU starts with, all in the first 640 KiB. */

@@ -1,7 +1,7 @@
-import { hex } from "../../core/Address.ts"
-import { Request, Struct } from "./abi/KvmAbi.ts"
-import { succeeded } from "./abi/KvmError.ts"
-import type { KvmNative } from "./abi/KvmNative.ts"
+import { hex } from "../../../core/Address.ts"
+import { Request, Struct } from "../abi/KvmAbi.ts"
+import { succeeded } from "../abi/KvmError.ts"
+import type { KvmNative } from "../abi/KvmNative.ts"
 
 /** A segment register with its hidden part; `limit` in bytes as the CPU holds it, `type` the descriptor's 4 bits. */
 export interface Segment {

@@ -1,6 +1,6 @@
-import { Request, Struct } from "./abi/KvmAbi.ts"
-import { succeeded } from "./abi/KvmError.ts"
-import type { KvmNative } from "./abi/KvmNative.ts"
+import { Request, Struct } from "../abi/KvmAbi.ts"
+import { succeeded } from "../abi/KvmError.ts"
+import type { KvmNative } from "../abi/KvmNative.ts"
 
 // arch/x86/include/asm/apicdef.h, v6.12
 const APIC_LVT0 = 0x350

@@ -1,6 +1,6 @@
-import { Constant, Request, Struct } from "./abi/KvmAbi.ts"
-import { succeeded } from "./abi/KvmError.ts"
-import type { KvmVm } from "./abi/KvmVm.ts"
+import { Constant, Request, Struct } from "../abi/KvmAbi.ts"
+import { succeeded } from "../abi/KvmError.ts"
+import type { KvmVm } from "../abi/KvmVm.ts"
 
 /** What a VM's clocks showed at one instant. */
 export interface ClockReading {
