@@ -4,11 +4,11 @@ import { Worker } from "node:worker_threads"
 import { koffiPath } from "./abi/Koffi.ts"
 import { type KvmNative, kvmNativeOver } from "./abi/KvmNative.ts"
 import { giveBackThread, readyThreads, takeThread } from "./IdleThreads.ts"
-import { portRingOver } from "./PortRing.ts"
-import { ROW, VcpuRequest, VcpuState, VcpuWord } from "./SharedWords.ts"
-import { uartOver } from "./Uart.ts"
-import { lockOver, runVcpu, type VcpuThreadData } from "./VcpuThread.ts"
-import { virtioMmioOver } from "./VirtioMmio.ts"
+import { portRingOver } from "./thread/PortRing.ts"
+import { ROW, VcpuRequest, VcpuState, VcpuWord } from "./thread/SharedWords.ts"
+import { uartOver } from "./thread/Uart.ts"
+import { lockOver, runVcpu, type VcpuThreadData } from "./thread/VcpuThread.ts"
+import { virtioMmioOver } from "./thread/VirtioMmio.ts"
 
 /** A vCPU's thread, seen from the main thread. */
 export interface VcpuThread {

@@ -1,5 +1,5 @@
-import type { KvmNative } from "./abi/KvmNative.ts"
-import type { Virtio } from "./abi/VirtioAbi.ts"
+import type { KvmNative } from "../abi/KvmNative.ts"
+import type { Virtio } from "../abi/VirtioAbi.ts"
 import type { lockOver } from "./VcpuThread.ts"
 
 /** A virtio device's window in guest-physical memory, and what its registers tell; its state is in `memory`. */

@@ -1,4 +1,4 @@
-import type { KvmNative } from "./abi/KvmNative.ts"
+import type { KvmNative } from "../abi/KvmNative.ts"
 
 /** Where a 16550 sits; its two rings and its registers are in `memory`. */
 export interface UartPlace {

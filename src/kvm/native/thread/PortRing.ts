@@ -1,4 +1,4 @@
-import type { Struct } from "./abi/KvmAbi.ts"
+import type { Struct } from "../abi/KvmAbi.ts"
 import type { Uart } from "./Uart.ts"
 
 /** Where KVM keeps bytes for ports: `struct kvm_coalesced_mmio_ring` in a vCPU's mapping, a page of it. */
