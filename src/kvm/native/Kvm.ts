@@ -34,9 +34,9 @@ import { enterLongMode } from "./cpu/LongMode.ts"
 import { setFpu, setMsrs } from "./cpu/Registers.ts"
 import { startMachine } from "./Machine.ts"
 import { readyVcpuThreads } from "./VcpuWorker.ts"
-import { makeVirtioBlock } from "./VirtioBlock.ts"
-import { makeVirtioConsole, terminalSize } from "./VirtioConsole.ts"
-import { MOST_DEVICES, type VirtioDevice, virtioWords } from "./VirtioDevice.ts"
+import { makeVirtioBlock } from "./virtio/VirtioBlock.ts"
+import { makeVirtioConsole, terminalSize } from "./virtio/VirtioConsole.ts"
+import { MOST_DEVICES, type VirtioDevice, virtioWords } from "./virtio/VirtioDevice.ts"
 import type { VmDied } from "./VmDied.ts"
 
 export interface KvmOptions {

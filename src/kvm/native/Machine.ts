@@ -19,7 +19,7 @@ import { type Uart, uartOver, uartPlaces } from "./thread/Uart.ts"
 import { lockOver, type VcpuThreadData } from "./thread/VcpuThread.ts"
 import { QUEUE_SIZE, virtioMmioOver } from "./thread/VirtioMmio.ts"
 import { startVcpuThread, type VcpuThread } from "./VcpuWorker.ts"
-import { serveDevice, type VirtioDevice, virtioPlaces } from "./VirtioDevice.ts"
+import { serveDevice, type VirtioDevice, virtioPlaces } from "./virtio/VirtioDevice.ts"
 import { VmDied } from "./VmDied.ts"
 
 /** An end that the guest wished for, and by which port it said so; or its scope has closed. */

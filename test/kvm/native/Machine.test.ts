@@ -12,7 +12,7 @@ import { join } from "node:path"
 import { openDisks } from "../../../src/kvm/Disks.ts"
 import { Request } from "../../../src/kvm/native/abi/KvmAbi.ts"
 import { Virtio } from "../../../src/kvm/native/abi/VirtioAbi.ts"
-import { makeVirtioBlock } from "../../../src/kvm/native/VirtioBlock.ts"
+import { makeVirtioBlock } from "../../../src/kvm/native/virtio/VirtioBlock.ts"
 import {
   assemble,
   type Bare,

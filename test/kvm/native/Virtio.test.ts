@@ -5,8 +5,8 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, truncateSync, w
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Virtio } from "../../../src/kvm/native/abi/VirtioAbi.ts"
-import { makeVirtioBlock } from "../../../src/kvm/native/VirtioBlock.ts"
-import { makeVirtioConsole, terminalSize } from "../../../src/kvm/native/VirtioConsole.ts"
+import { makeVirtioBlock } from "../../../src/kvm/native/virtio/VirtioBlock.ts"
+import { makeVirtioConsole, terminalSize } from "../../../src/kvm/native/virtio/VirtioConsole.ts"
 import { guardedMemory, wellBehaved } from "./support/virtioDriver.ts"
 
 const IN = 0

@@ -4,9 +4,9 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync }
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Virtio } from "../../../src/kvm/native/abi/VirtioAbi.ts"
-import { makeVirtioBlock } from "../../../src/kvm/native/VirtioBlock.ts"
-import { makeVirtioConsole } from "../../../src/kvm/native/VirtioConsole.ts"
-import type { VirtioDevice } from "../../../src/kvm/native/VirtioDevice.ts"
+import { makeVirtioBlock } from "../../../src/kvm/native/virtio/VirtioBlock.ts"
+import { makeVirtioConsole } from "../../../src/kvm/native/virtio/VirtioConsole.ts"
+import type { VirtioDevice } from "../../../src/kvm/native/virtio/VirtioDevice.ts"
 import { guardedMemory, wellBehaved } from "./support/virtioDriver.ts"
 
 const RUNS = 15_000

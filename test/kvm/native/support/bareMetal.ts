@@ -10,7 +10,7 @@ import { createKvmVm, type KvmVm } from "../../../../src/kvm/native/abi/KvmVm.ts
 import { cpuidOf, setCpuid, supportedCpuid } from "../../../../src/kvm/native/cpu/Cpuid.ts"
 import { enterLongMode, writeLongMode } from "../../../../src/kvm/native/cpu/LongMode.ts"
 import { startMachine } from "../../../../src/kvm/native/Machine.ts"
-import type { VirtioDevice } from "../../../../src/kvm/native/VirtioDevice.ts"
+import type { VirtioDevice } from "../../../../src/kvm/native/virtio/VirtioDevice.ts"
 import { apicIds, resolveTopology } from "../../../../src/kvm/Topology.ts"
 
 /** Where a bare-metal guest's code is, guest-physical. Its words to the test are from `DATA` on. */

@@ -1,7 +1,7 @@
 import { Virtio } from "../../../../src/kvm/native/abi/VirtioAbi.ts"
 import { lockOver } from "../../../../src/kvm/native/thread/VcpuThread.ts"
 import { QUEUE_SIZE, virtioMmioOver } from "../../../../src/kvm/native/thread/VirtioMmio.ts"
-import { serveDevice, type VirtioDevice, virtioPlaces } from "../../../../src/kvm/native/VirtioDevice.ts"
+import { serveDevice, type VirtioDevice, virtioPlaces } from "../../../../src/kvm/native/virtio/VirtioDevice.ts"
 import { GuestMemory } from "../../../../src/memory/GuestMemory.ts"
 
 /** A guest's memory in the middle of a buffer whose other bytes tell whether anything else was written. */

@@ -1,6 +1,6 @@
-import type { GuestMemory } from "../../memory/GuestMemory.ts"
-import { Virtio, VirtioStruct } from "./abi/VirtioAbi.ts"
-import { QUEUE_SIZE, type QueueState } from "./thread/VirtioMmio.ts"
+import type { GuestMemory } from "../../../memory/GuestMemory.ts"
+import { Virtio, VirtioStruct } from "../abi/VirtioAbi.ts"
+import { QUEUE_SIZE, type QueueState } from "../thread/VirtioMmio.ts"
 
 /**
  * What a device does with one chain of buffers: `request` are the bytes that the driver wrote, `room` how many may be

@@ -1,6 +1,6 @@
-import type { GuestMemory } from "../../memory/GuestMemory.ts"
-import type { VirtioMmio, VirtioPlace } from "./thread/VirtioMmio.ts"
-import { virtioStateBytes } from "./thread/VirtioMmio.ts"
+import type { GuestMemory } from "../../../memory/GuestMemory.ts"
+import type { VirtioMmio, VirtioPlace } from "../thread/VirtioMmio.ts"
+import { virtioStateBytes } from "../thread/VirtioMmio.ts"
 import { type Serve, serveQueue, wantsInterrupt } from "./VirtioQueue.ts"
 
 /** A device behind virtio-mmio, whichever it is. */

@@ -1,4 +1,4 @@
-import { Virtio, VirtioStruct } from "./abi/VirtioAbi.ts"
+import { Virtio, VirtioStruct } from "../abi/VirtioAbi.ts"
 import type { VirtioDevice } from "./VirtioDevice.ts"
 
 /** A terminal, which Linux calls hvc0. */

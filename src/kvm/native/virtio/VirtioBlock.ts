@@ -1,7 +1,7 @@
 import { fdatasyncSync, readSync, writeSync } from "node:fs"
-import { type Disk, SECTOR } from "../Disks.ts"
-import { Virtio, VirtioStruct } from "./abi/VirtioAbi.ts"
-import { QUEUE_SIZE } from "./thread/VirtioMmio.ts"
+import { type Disk, SECTOR } from "../../Disks.ts"
+import { Virtio, VirtioStruct } from "../abi/VirtioAbi.ts"
+import { QUEUE_SIZE } from "../thread/VirtioMmio.ts"
 import type { VirtioDevice } from "./VirtioDevice.ts"
 
 /** A request's largest piece, and how many there may be: within `MOST_BYTES`, with its head and its status. */
