@@ -11,7 +11,7 @@ import { join } from "node:path"
 import * as Resolver from "../dist/core/kernels/KernelResolver.js"
 import * as NativeKoffi from "../dist/core/NativeKoffi.js"
 import { bootAndFreeze } from "../dist/Ktstr.js"
-import * as Qemu from "../dist/kvm/Qemu.js"
+import * as Qemu from "../dist/kvm/qemu/Qemu.js"
 import { saveImage } from "../dist/memory/SaveImage.js"
 
 const ENTRIES = 1_000_000

@@ -3,7 +3,7 @@ import * as Layer from "effect/Layer"
 import { HostLacks } from "../core/Errors.ts"
 import { Native } from "../core/Native.ts"
 import { probeKvm } from "./native/KvmProbe.ts"
-import { accelerationBy, bootQemu } from "./Qemu.ts"
+import { accelerationBy, bootQemu } from "./qemu/Qemu.ts"
 import { VmEngine, type VmSpec } from "./VmEngine.ts"
 
 /** Which engine is wished for: `kvm` is the native one, `auto` the best that works on this host. */

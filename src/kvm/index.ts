@@ -3,7 +3,7 @@ export { IncludeError } from "./guest/HostFiles.ts"
 export type { InitSpec, ShellTerminal } from "./guest/Init.ts"
 export { type InitramfsSpec, makeInitramfs } from "./guest/Initramfs.ts"
 export { type KvmVerdict, probeKvm } from "./native/KvmProbe.ts"
-export * as Qemu from "./Qemu.ts"
+export * as Qemu from "./qemu/Qemu.ts"
 export {
   type MemorySideCache,
   type NodeMemory,

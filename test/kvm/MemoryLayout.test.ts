@@ -4,9 +4,9 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { closeSync, ftruncateSync, openSync, unlinkSync, writeSync } from "node:fs"
 import { requireProgram } from "../../src/core/Programs.ts"
-import { runLeashed } from "../../src/kvm/LeashedProcess.ts"
 import { ramRanges, regionsOf } from "../../src/kvm/MemoryLayout.ts"
-import { connect } from "../../src/kvm/Qmp.ts"
+import { runLeashed } from "../../src/kvm/qemu/ChildProcess.ts"
+import { connect } from "../../src/kvm/qemu/Qmp.ts"
 
 /** A stopped QEMU whose memory is a sparse file that no directory holds. */
 const stopped = (machine: string, mib: number) =>

@@ -8,7 +8,7 @@ import { ramLayout } from "../../src/kvm/native/abi/KvmVm.ts"
 import { madt } from "../../src/kvm/native/boot/Acpi.ts"
 import { hmat } from "../../src/kvm/native/boot/Hmat.ts"
 import { slit, srat } from "../../src/kvm/native/boot/Srat.ts"
-import { qemuTopology } from "../../src/kvm/QemuTopology.ts"
+import { qemuTopology } from "../../src/kvm/qemu/QemuTopology.ts"
 import {
   apicIds,
   apicShifts,

@@ -2,7 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { readdirSync, readFileSync, readlinkSync } from "node:fs"
 import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
-import * as Qemu from "../../src/kvm/Qemu.ts"
+import * as Qemu from "../../src/kvm/qemu/Qemu.ts"
 
 /** QEMU by emulation on every host, so that what a test sees does not depend on it. */
 export const engine = Qemu.layerWith({ accelerate: "emulation", freezeTimeout: "2 seconds" }).pipe(

@@ -7,7 +7,7 @@ import { join } from "node:path"
 import { promisify } from "node:util"
 import * as Resolver from "../../src/core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
-import * as Qemu from "../../src/kvm/Qemu.ts"
+import * as Qemu from "../../src/kvm/qemu/Qemu.ts"
 
 /** Everything that a test guest needs of the host. */
 export const HostLive = Layer.mergeAll(Qemu.layer, Resolver.layer).pipe(

@@ -34,7 +34,7 @@ const seconds = (command: string, args: ReadonlyArray<string>): Promise<number |
     })
   })
 
-// as src/kvm/Qemu.ts starts it, but for the channels that the tests of ktstr need and a guest's boot does not
+// as src/kvm/qemu/Qemu.ts starts it, but for the channels that the tests of ktstr need and a guest's boot does not
 const qemu = (kernel: string) =>
   seconds(
     "qemu-system-x86_64",

@@ -4,11 +4,11 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import { FormatError } from "../core/Errors.ts"
-import { GuestMemory } from "../memory/GuestMemory.ts"
-import { ramRanges, regionsOf } from "./MemoryLayout.ts"
+import { FormatError } from "../../core/Errors.ts"
+import { GuestMemory } from "../../memory/GuestMemory.ts"
+import { ramRanges, regionsOf } from "../MemoryLayout.ts"
+import { FreezeTimeout, type FrozenVm } from "../VmEngine.ts"
 import type { Qmp, QmpError } from "./Qmp.ts"
-import { FreezeTimeout, type FrozenVm } from "./VmEngine.ts"
 
 /** Longest wait for QEMU to say that the guest moves again. */
 const THAW_SECONDS = 1

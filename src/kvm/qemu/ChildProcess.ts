@@ -4,9 +4,9 @@ import * as FiberId from "effect/FiberId"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, spawn } from "node:child_process"
 import { Socket } from "node:net"
-import type { HostLacks } from "../core/Errors.ts"
-import { requireProgram } from "../core/Programs.ts"
-import type { VmExit } from "./VmEngine.ts"
+import type { HostLacks } from "../../core/Errors.ts"
+import { requireProgram } from "../../core/Programs.ts"
+import type { VmExit } from "../VmEngine.ts"
 
 /** A child process that cannot outlive us. */
 export interface LeashedProcess {

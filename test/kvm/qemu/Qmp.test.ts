@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { requireProgram } from "../../src/core/Programs.ts"
-import { runLeashed } from "../../src/kvm/LeashedProcess.ts"
-import { connect } from "../../src/kvm/Qmp.ts"
+import { requireProgram } from "../../../src/core/Programs.ts"
+import { runLeashed } from "../../../src/kvm/qemu/ChildProcess.ts"
+import { connect } from "../../../src/kvm/qemu/Qmp.ts"
 
 const monitor = Effect.gen(function*() {
   const qemu = yield* requireProgram("qemu-system-x86_64", "it is what we test against", "qemu-system-x86")

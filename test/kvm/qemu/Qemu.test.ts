@@ -13,13 +13,13 @@ import { createHash } from "node:crypto"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
-import { makeInitramfs } from "../../src/kvm/guest/Initramfs.ts"
-import { probeKvm } from "../../src/kvm/native/KvmProbe.ts"
-import * as Qemu from "../../src/kvm/Qemu.ts"
-import { type FrozenVm, type Vm, VmEngine } from "../../src/kvm/VmEngine.ts"
-import { kernelImage } from "../support/kernels.ts"
-import { engine, held, isAlive, links } from "./support.ts"
+import * as NativeKoffi from "../../../src/core/NativeKoffi.ts"
+import { makeInitramfs } from "../../../src/kvm/guest/Initramfs.ts"
+import { probeKvm } from "../../../src/kvm/native/KvmProbe.ts"
+import * as Qemu from "../../../src/kvm/qemu/Qemu.ts"
+import { type FrozenVm, type Vm, VmEngine } from "../../../src/kvm/VmEngine.ts"
+import { kernelImage } from "../../support/kernels.ts"
+import { engine, held, isAlive, links } from "../support.ts"
 
 /** A guest that runs `script`, of the Debian kernel `series`. */
 const boot = (script: string, more: { series?: "6.1" | "6.12"; [setting: string]: unknown } = {}) =>
@@ -378,8 +378,8 @@ describe("a VM's process", () => {
 
 const bootAndTell = (kernel: string) => `
   import * as Effect from "effect/Effect"
-  import { VmEngine } from "./src/kvm/VmEngine.ts"
-  import { engine } from "./test/kvm/support.ts"
+  import { VmEngine } from "../src/kvm/VmEngine.ts"
+  import { engine } from "../test/kvm/support.ts"
   Effect.runPromise(Effect.scoped(Effect.gen(function*() {
     const vm = yield* (yield* VmEngine).boot({ kernel: ${JSON.stringify(kernel)}, initramfs: new Uint8Array(0) })
     process.stdout.write(String(vm.pid))

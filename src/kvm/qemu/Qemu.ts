@@ -7,20 +7,15 @@ import * as Scope from "effect/Scope"
 import { writeFileSync } from "node:fs"
 import type { Socket } from "node:net"
 import { resolve } from "node:path"
-import { Native } from "../core/Native.ts"
-import { requireProgram } from "../core/Programs.ts"
-import { openDisks } from "./Disks.ts"
-import { makeFreeze, makeMemory } from "./Freeze.ts"
-import { Console } from "./guest/Console.ts"
-import { firstLine, keepConsole, panic, reported } from "./guest/GuestConsole.ts"
-import { resizeLine } from "./guest/Init.ts"
-import { minimumMemoryMib } from "./guest/Initramfs.ts"
-import { commandLineFor } from "./KernelHeader.ts"
-import { runLeashed } from "./LeashedProcess.ts"
-import { type KvmVerdict, probeKvm } from "./native/KvmProbe.ts"
-import { backendOf, qemuShowsLlcs, qemuTopology } from "./QemuTopology.ts"
-import { connect } from "./Qmp.ts"
-import { resolveTopology } from "./Topology.ts"
+import { Native } from "../../core/Native.ts"
+import { requireProgram } from "../../core/Programs.ts"
+import { openDisks } from "../Disks.ts"
+import { Console } from "../guest/Console.ts"
+import { firstLine, keepConsole, panic, reported } from "../guest/GuestConsole.ts"
+import { resizeLine } from "../guest/Init.ts"
+import { minimumMemoryMib } from "../guest/Initramfs.ts"
+import { type KvmVerdict, probeKvm } from "../native/KvmProbe.ts"
+import { resolveTopology } from "../Topology.ts"
 import {
   type Acceleration,
   GuestExited,
@@ -30,7 +25,12 @@ import {
   VmBootError,
   VmEngine,
   type VmSpec
-} from "./VmEngine.ts"
+} from "../VmEngine.ts"
+import { runLeashed } from "./ChildProcess.ts"
+import { commandLineFor } from "./KernelHeader.ts"
+import { makeFreeze, makeMemory } from "./QemuFreeze.ts"
+import { backendOf, qemuShowsLlcs, qemuTopology } from "./QemuTopology.ts"
+import { connect } from "./Qmp.ts"
 
 export interface QemuOptions {
   /** Who executes the guest's instructions; `auto` is KVM where a probe guest shows that it works. */
