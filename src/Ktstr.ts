@@ -14,7 +14,7 @@ import { KernelResolver } from "./core/kernels/KernelResolver.ts"
 import { stage } from "./core/Progress.ts"
 import { lastWords } from "./kvm/guest/Init.ts"
 import { type InitramfsSpec, makeInitramfs } from "./kvm/guest/Initramfs.ts"
-import { type Vm, VmEngine, type VmSpec } from "./kvm/VmEngine.ts"
+import { type Vm, VmEngine, type VmSpec } from "./kvm/spec/VmEngine.ts"
 import { bootIdentity } from "./memory/BootIdentity.ts"
 import { GuestKernel } from "./memory/GuestKernel.ts"
 

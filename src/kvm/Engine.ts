@@ -4,7 +4,7 @@ import { HostLacks } from "../core/Errors.ts"
 import { Native } from "../core/Native.ts"
 import { probeKvm } from "./native/KvmProbe.ts"
 import { accelerationBy, bootQemu } from "./qemu/Qemu.ts"
-import { VmEngine, type VmSpec } from "./VmEngine.ts"
+import { VmEngine, type VmSpec } from "./spec/VmEngine.ts"
 
 /** Which engine is wished for: `kvm` is the native one, `auto` the best that works on this host. */
 export type EngineWish = "auto" | "kvm" | "qemu"

@@ -12,7 +12,7 @@ export {
   type Topology,
   TopologyError,
   type TopologySpec
-} from "./Topology.ts"
+} from "./spec/Topology.ts"
 export {
   type Acceleration,
   type ConsoleSize,
@@ -27,4 +27,4 @@ export {
   VmEngine,
   type VmExit,
   type VmSpec
-} from "./VmEngine.ts"
+} from "./spec/VmEngine.ts"

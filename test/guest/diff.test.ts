@@ -10,7 +10,7 @@ import { jsonDocument } from "../../src/bpf/report/DumpWriter.ts"
 import { diffSnapshots, sideOfDocument, sideOfReaders } from "../../src/bpf/report/SnapshotDiff.ts"
 import { KernelResolver } from "../../src/core/kernels/KernelResolver.ts"
 import { makeInitramfs } from "../../src/kvm/guest/Initramfs.ts"
-import { VmEngine } from "../../src/kvm/VmEngine.ts"
+import { VmEngine } from "../../src/kvm/spec/VmEngine.ts"
 import { GuestKernel } from "../../src/memory/GuestKernel.ts"
 import { compileBpf, HostLive, scratch } from "../support/guest.ts"
 

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { type MapAssignment, writeMaps } from "../../src/bpf/guest/write/MapWrite.ts"
 import { KernelResolver } from "../../src/core/kernels/KernelResolver.ts"
 import { makeInitramfs } from "../../src/kvm/guest/Initramfs.ts"
-import { type Vm, VmEngine } from "../../src/kvm/VmEngine.ts"
+import { type Vm, VmEngine } from "../../src/kvm/spec/VmEngine.ts"
 import { GuestKernel } from "../../src/memory/GuestKernel.ts"
 import { compileBpf, HostLive, scratch } from "../support/guest.ts"
 

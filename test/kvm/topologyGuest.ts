@@ -1,5 +1,5 @@
 import assert from "node:assert"
-import type { Topology } from "../../src/kvm/Topology.ts"
+import type { Topology } from "../../src/kvm/spec/Topology.ts"
 
 /** Has a guest print what its kernel knows of CPUs, caches and nodes: a line a file of /sys/devices/system. */
 export const script = `

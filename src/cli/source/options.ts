@@ -5,7 +5,7 @@ import * as Options from "@effect/cli/Options"
 import * as ValidationError from "@effect/cli/ValidationError"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { parseTopology } from "../../kvm/Topology.ts"
+import { parseTopology } from "../../kvm/spec/Topology.ts"
 
 const words = (name: string, value: string, about: string) =>
   Options.text(name).pipe(Options.withPseudoName(value), Options.withDescription(about))

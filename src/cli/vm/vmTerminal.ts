@@ -2,7 +2,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
-import type { ConsoleSize, Vm } from "../../kvm/VmEngine.ts"
+import type { ConsoleSize, Vm } from "../../kvm/spec/VmEngine.ts"
 
 const CTRL_A = 0x01
 const X = 0x78

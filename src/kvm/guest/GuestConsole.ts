@@ -2,7 +2,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { closeSync, openSync, writeFileSync } from "node:fs"
-import { GuestPanicked, VmBootError, type VmSpec } from "../VmEngine.ts"
+import { GuestPanicked, VmBootError, type VmSpec } from "../spec/VmEngine.ts"
 import type { Console } from "./Console.ts"
 import { exitReport, lastWords } from "./Init.ts"
 

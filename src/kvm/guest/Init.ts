@@ -1,4 +1,4 @@
-import type { ConsoleSize } from "../VmEngine.ts"
+import type { ConsoleSize } from "../spec/VmEngine.ts"
 
 /** Where the initramfs keeps the user's script and what `--include` named; relative to the guest's root. */
 export const SCRIPT = "ktstr/script"

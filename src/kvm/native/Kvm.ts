@@ -6,12 +6,13 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { HostLacks } from "../../core/Errors.ts"
-import { type Disk, openDisks } from "../Disks.ts"
 import { Console } from "../guest/Console.ts"
 import { firstLine, keepConsole, panic, reported } from "../guest/GuestConsole.ts"
 import { resizeLine } from "../guest/Init.ts"
 import { minimumMemoryMib } from "../guest/Initramfs.ts"
-import { apicIds, resolveTopology, showsLlcs, type Topology } from "../Topology.ts"
+import { type Disk, openDisks } from "../spec/Disks.ts"
+import { apicIds, resolveTopology, showsLlcs, type Topology } from "../spec/Topology.ts"
+import type { VmDied } from "../spec/VmDied.ts"
 import {
   type ConsoleSize,
   GuestExited,
@@ -21,7 +22,7 @@ import {
   VmBootError,
   VmEngine,
   type VmSpec
-} from "../VmEngine.ts"
+} from "../spec/VmEngine.ts"
 import { loadKvmNative } from "./abi/Koffi.ts"
 import { type KvmError, kvmSync } from "./abi/KvmError.ts"
 import type { KvmNative } from "./abi/KvmNative.ts"
@@ -37,7 +38,6 @@ import { readyVcpuThreads } from "./VcpuWorker.ts"
 import { makeVirtioBlock } from "./virtio/VirtioBlock.ts"
 import { makeVirtioConsole, terminalSize } from "./virtio/VirtioConsole.ts"
 import { MOST_DEVICES, type VirtioDevice, virtioWords } from "./virtio/VirtioDevice.ts"
-import type { VmDied } from "./VmDied.ts"
 
 export interface KvmOptions {
   /** How long the guest's CPUs may take to stop; 10 seconds. */

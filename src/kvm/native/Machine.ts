@@ -5,7 +5,8 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { readFileSync } from "node:fs"
-import { FreezeTimeout, type FrozenVcpu } from "../VmEngine.ts"
+import { VmDied } from "../spec/VmDied.ts"
+import { FreezeTimeout, type FrozenVcpu } from "../spec/VmEngine.ts"
 import { Constant, Exit, Request, Struct } from "./abi/KvmAbi.ts"
 import { KvmError, kvmSync, succeeded } from "./abi/KvmError.ts"
 import { checkExtension, type KvmVm } from "./abi/KvmVm.ts"
@@ -20,7 +21,6 @@ import { lockOver, type VcpuThreadData } from "./thread/VcpuThread.ts"
 import { QUEUE_SIZE, virtioMmioOver } from "./thread/VirtioMmio.ts"
 import { startVcpuThread, type VcpuThread } from "./VcpuWorker.ts"
 import { serveDevice, type VirtioDevice, virtioPlaces } from "./virtio/VirtioDevice.ts"
-import { VmDied } from "./VmDied.ts"
 
 /** An end that the guest wished for, and by which port it said so; or its scope has closed. */
 export interface MachineEnd {

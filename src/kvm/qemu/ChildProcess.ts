@@ -6,7 +6,7 @@ import { type ChildProcess, spawn } from "node:child_process"
 import { Socket } from "node:net"
 import type { HostLacks } from "../../core/Errors.ts"
 import { requireProgram } from "../../core/Programs.ts"
-import type { VmExit } from "../VmEngine.ts"
+import type { VmExit } from "../spec/VmEngine.ts"
 
 /** A child process that cannot outlive us. */
 export interface LeashedProcess {

@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
 import { closeSync, openSync, readSync } from "node:fs"
-import { VmBootError, type VmSpec } from "../VmEngine.ts"
+import { VmBootError, type VmSpec } from "../spec/VmEngine.ts"
 
 /**
  * Words before the user's on every command line. `panic=-1`: a panic ends the VM at once. `no_timer_check`: an emulated

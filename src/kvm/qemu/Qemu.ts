@@ -9,13 +9,13 @@ import type { Socket } from "node:net"
 import { resolve } from "node:path"
 import { Native } from "../../core/Native.ts"
 import { requireProgram } from "../../core/Programs.ts"
-import { openDisks } from "../Disks.ts"
 import { Console } from "../guest/Console.ts"
 import { firstLine, keepConsole, panic, reported } from "../guest/GuestConsole.ts"
 import { resizeLine } from "../guest/Init.ts"
 import { minimumMemoryMib } from "../guest/Initramfs.ts"
 import { type KvmVerdict, probeKvm } from "../native/KvmProbe.ts"
-import { resolveTopology } from "../Topology.ts"
+import { openDisks } from "../spec/Disks.ts"
+import { resolveTopology } from "../spec/Topology.ts"
 import {
   type Acceleration,
   GuestExited,
@@ -25,7 +25,7 @@ import {
   VmBootError,
   VmEngine,
   type VmSpec
-} from "../VmEngine.ts"
+} from "../spec/VmEngine.ts"
 import { runLeashed } from "./ChildProcess.ts"
 import { commandLineFor } from "./KernelHeader.ts"
 import { makeFreeze, makeMemory } from "./QemuFreeze.ts"

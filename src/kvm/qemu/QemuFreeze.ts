@@ -6,8 +6,8 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { FormatError } from "../../core/Errors.ts"
 import { GuestMemory } from "../../memory/GuestMemory.ts"
-import { ramRanges, regionsOf } from "../MemoryLayout.ts"
-import { FreezeTimeout, type FrozenVm } from "../VmEngine.ts"
+import { ramRanges, regionsOf } from "../spec/MemoryLayout.ts"
+import { FreezeTimeout, type FrozenVm } from "../spec/VmEngine.ts"
 import type { Qmp, QmpError } from "./Qmp.ts"
 
 /** Longest wait for QEMU to say that the guest moves again. */

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs"
-import { memoryAccess, packagesOf, type Processor, showsLlcs, type Topology } from "../Topology.ts"
+import { memoryAccess, packagesOf, type Processor, showsLlcs, type Topology } from "../spec/Topology.ts"
 
 /** The memory backend of a node. */
 export const backendOf = (node: number): string => `ram${node}`

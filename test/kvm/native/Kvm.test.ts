@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Kvm from "../../../src/kvm/native/Kvm.ts"
-import { VmEngine, type VmSpec } from "../../../src/kvm/VmEngine.ts"
+import { VmEngine, type VmSpec } from "../../../src/kvm/spec/VmEngine.ts"
 import { kernelImage } from "../../support/kernels.ts"
 
 const absent = !existsSync("/dev/kvm")

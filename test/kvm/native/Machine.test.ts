@@ -9,10 +9,10 @@ import { createHash } from "node:crypto"
 import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { openDisks } from "../../../src/kvm/Disks.ts"
 import { Request } from "../../../src/kvm/native/abi/KvmAbi.ts"
 import { Virtio } from "../../../src/kvm/native/abi/VirtioAbi.ts"
 import { makeVirtioBlock } from "../../../src/kvm/native/virtio/VirtioBlock.ts"
+import { openDisks } from "../../../src/kvm/spec/Disks.ts"
 import {
   assemble,
   type Bare,

@@ -17,7 +17,7 @@ import * as NativeKoffi from "../../../src/core/NativeKoffi.ts"
 import { makeInitramfs } from "../../../src/kvm/guest/Initramfs.ts"
 import { probeKvm } from "../../../src/kvm/native/KvmProbe.ts"
 import * as Qemu from "../../../src/kvm/qemu/Qemu.ts"
-import { type FrozenVm, type Vm, VmEngine } from "../../../src/kvm/VmEngine.ts"
+import { type FrozenVm, type Vm, VmEngine } from "../../../src/kvm/spec/VmEngine.ts"
 import { kernelImage } from "../../support/kernels.ts"
 import { engine, held, isAlive, links } from "../support.ts"
 
@@ -378,7 +378,7 @@ describe("a VM's process", () => {
 
 const bootAndTell = (kernel: string) => `
   import * as Effect from "effect/Effect"
-  import { VmEngine } from "../src/kvm/VmEngine.ts"
+  import { VmEngine } from "../src/kvm/spec/VmEngine.ts"
   import { engine } from "../test/kvm/support.ts"
   Effect.runPromise(Effect.scoped(Effect.gen(function*() {
     const vm = yield* (yield* VmEngine).boot({ kernel: ${JSON.stringify(kernel)}, initramfs: new Uint8Array(0) })

@@ -1,5 +1,5 @@
-import type { RamRange } from "../../MemoryLayout.ts"
-import { apicIds, type Topology } from "../../Topology.ts"
+import type { RamRange } from "../../spec/MemoryLayout.ts"
+import { apicIds, type Topology } from "../../spec/Topology.ts"
 import { acpiTable, checksum, u32 } from "./AcpiTable.ts"
 import { hmat } from "./Hmat.ts"
 import { slit, srat } from "./Srat.ts"

@@ -1,4 +1,4 @@
-import { memoryAccess, packagesOf, type Topology } from "../../Topology.ts"
+import { memoryAccess, packagesOf, type Topology } from "../../spec/Topology.ts"
 import { acpiTable, u16, u32, u64 } from "./AcpiTable.ts"
 
 const ACCESS_LATENCY = 0

@@ -1,5 +1,5 @@
-import type { RamRange } from "../../MemoryLayout.ts"
-import { apicIds, type Topology } from "../../Topology.ts"
+import type { RamRange } from "../../spec/MemoryLayout.ts"
+import { apicIds, type Topology } from "../../spec/Topology.ts"
 import { acpiTable, u16, u32, u64 } from "./AcpiTable.ts"
 
 const MIB = 2 ** 20

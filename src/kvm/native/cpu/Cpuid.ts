@@ -1,4 +1,4 @@
-import { apicIds, apicShifts, packagesOf, type Processor, type Topology } from "../../Topology.ts"
+import { apicIds, apicShifts, packagesOf, type Processor, type Topology } from "../../spec/Topology.ts"
 import { Constant, Request, Struct } from "../abi/KvmAbi.ts"
 import { succeeded } from "../abi/KvmError.ts"
 import type { KvmNative } from "../abi/KvmNative.ts"

@@ -1,5 +1,5 @@
 import { fdatasyncSync, readSync, writeSync } from "node:fs"
-import { type Disk, SECTOR } from "../../Disks.ts"
+import { type Disk, SECTOR } from "../../spec/Disks.ts"
 import { Virtio, VirtioStruct } from "../abi/VirtioAbi.ts"
 import { QUEUE_SIZE } from "../thread/VirtioMmio.ts"
 import type { VirtioDevice } from "./VirtioDevice.ts"

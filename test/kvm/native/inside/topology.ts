@@ -4,7 +4,7 @@ import assert from "node:assert"
 import { readFileSync, writeSync } from "node:fs"
 import { freezeAndAttach } from "../../../../src/Ktstr.ts"
 import { bootKvm } from "../../../../src/kvm/native/Kvm.ts"
-import type { TopologySpec } from "../../../../src/kvm/Topology.ts"
+import type { TopologySpec } from "../../../../src/kvm/spec/Topology.ts"
 import { assertSees, waysIn, waysOfThree } from "../../topologyGuest.ts"
 
 const [initramfs, newer, older] = process.argv.slice(2)

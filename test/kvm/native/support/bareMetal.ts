@@ -11,7 +11,7 @@ import { cpuidOf, setCpuid, supportedCpuid } from "../../../../src/kvm/native/cp
 import { enterLongMode, writeLongMode } from "../../../../src/kvm/native/cpu/LongMode.ts"
 import { startMachine } from "../../../../src/kvm/native/Machine.ts"
 import type { VirtioDevice } from "../../../../src/kvm/native/virtio/VirtioDevice.ts"
-import { apicIds, resolveTopology } from "../../../../src/kvm/Topology.ts"
+import { apicIds, resolveTopology } from "../../../../src/kvm/spec/Topology.ts"
 
 /** Where a bare-metal guest's code is, guest-physical. Its words to the test are from `DATA` on. */
 export const CODE = 0x10_0000

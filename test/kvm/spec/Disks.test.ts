@@ -4,11 +4,11 @@ import { createHash, randomBytes } from "node:crypto"
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { openDisks } from "../../src/kvm/Disks.ts"
-import { makeInitramfs } from "../../src/kvm/guest/Initramfs.ts"
-import { VmEngine } from "../../src/kvm/VmEngine.ts"
-import { needsScx, scx } from "../support/scx.ts"
-import { engine, links } from "./support.ts"
+import { makeInitramfs } from "../../../src/kvm/guest/Initramfs.ts"
+import { openDisks } from "../../../src/kvm/spec/Disks.ts"
+import { VmEngine } from "../../../src/kvm/spec/VmEngine.ts"
+import { needsScx, scx } from "../../support/scx.ts"
+import { engine, links } from "../support.ts"
 
 const temporary = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "ktstr-disks-"))),

@@ -1,6 +1,6 @@
 import type * as Either from "effect/Either"
-import { type Pa } from "../core/Address.ts"
-import { FormatError, parsing } from "../core/Errors.ts"
+import { type Pa } from "../../core/Address.ts"
+import { FormatError, parsing } from "../../core/Errors.ts"
 
 /** Guest-physical bytes `start` … `start + length` are the backend's bytes from `offset` on. */
 export interface RamRange {

@@ -3,10 +3,10 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { closeSync, ftruncateSync, openSync, unlinkSync, writeSync } from "node:fs"
-import { requireProgram } from "../../src/core/Programs.ts"
-import { ramRanges, regionsOf } from "../../src/kvm/MemoryLayout.ts"
-import { runLeashed } from "../../src/kvm/qemu/ChildProcess.ts"
-import { connect } from "../../src/kvm/qemu/Qmp.ts"
+import { requireProgram } from "../../../src/core/Programs.ts"
+import { runLeashed } from "../../../src/kvm/qemu/ChildProcess.ts"
+import { connect } from "../../../src/kvm/qemu/Qmp.ts"
+import { ramRanges, regionsOf } from "../../../src/kvm/spec/MemoryLayout.ts"
 
 /** A stopped QEMU whose memory is a sparse file that no directory holds. */
 const stopped = (machine: string, mib: number) =>

@@ -2,13 +2,13 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
-import { freezeAndAttach } from "../../src/Ktstr.ts"
-import { makeInitramfs } from "../../src/kvm/guest/Initramfs.ts"
-import { ramLayout } from "../../src/kvm/native/abi/KvmVm.ts"
-import { madt } from "../../src/kvm/native/boot/Acpi.ts"
-import { hmat } from "../../src/kvm/native/boot/Hmat.ts"
-import { slit, srat } from "../../src/kvm/native/boot/Srat.ts"
-import { qemuTopology } from "../../src/kvm/qemu/QemuTopology.ts"
+import { freezeAndAttach } from "../../../src/Ktstr.ts"
+import { makeInitramfs } from "../../../src/kvm/guest/Initramfs.ts"
+import { ramLayout } from "../../../src/kvm/native/abi/KvmVm.ts"
+import { madt } from "../../../src/kvm/native/boot/Acpi.ts"
+import { hmat } from "../../../src/kvm/native/boot/Hmat.ts"
+import { slit, srat } from "../../../src/kvm/native/boot/Srat.ts"
+import { qemuTopology } from "../../../src/kvm/qemu/QemuTopology.ts"
 import {
   apicIds,
   apicShifts,
@@ -17,11 +17,11 @@ import {
   resolveTopology,
   showsLlcs,
   type TopologySpec
-} from "../../src/kvm/Topology.ts"
-import { VmEngine } from "../../src/kvm/VmEngine.ts"
-import { kernelImage } from "../support/kernels.ts"
-import { engine } from "./support.ts"
-import { assertSees, script, tableIn, waysIn, waysOfThree } from "./topologyGuest.ts"
+} from "../../../src/kvm/spec/Topology.ts"
+import { VmEngine } from "../../../src/kvm/spec/VmEngine.ts"
+import { kernelImage } from "../../support/kernels.ts"
+import { engine } from "../support.ts"
+import { assertSees, script, tableIn, waysIn, waysOfThree } from "../topologyGuest.ts"
 
 const machine = (topology: TopologySpec, memoryMib?: number) =>
   Either.getOrThrow(resolveTopology({ topology, memoryMib }))

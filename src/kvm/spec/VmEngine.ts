@@ -4,11 +4,11 @@ import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import type { FormatError, HostLacks } from "../core/Errors.ts"
-import type { GuestMemory } from "../memory/GuestMemory.ts"
-import type { VcpuRegisters } from "./native/cpu/Registers.ts"
-import type { VmDied } from "./native/VmDied.ts"
+import type { FormatError, HostLacks } from "../../core/Errors.ts"
+import type { GuestMemory } from "../../memory/GuestMemory.ts"
+import type { VcpuRegisters } from "../native/cpu/Registers.ts"
 import type { Topology, TopologySpec } from "./Topology.ts"
+import type { VmDied } from "./VmDied.ts"
 
 /** What to boot. Left out, each setting is the default said beside it. */
 export interface VmSpec {
