@@ -8,7 +8,7 @@ import { FormatError, parsing, type SyscallError } from "../core/Errors.ts"
 import { Native } from "../core/Native.ts"
 import { NotAKernel } from "./Errors.ts"
 import { GuestMemory, type MemoryRegion } from "./GuestMemory.ts"
-import { anchorFromNote, isAnchor, type KernelAnchor, type NoAnchor } from "./KernelAnchor.ts"
+import { anchorFromNote, isAnchor, type KernelAnchor, type NoAnchor } from "./LocateKernel.ts"
 import { findDirectMap } from "./PageTable.ts"
 
 /** fcntl.h; without O_NONBLOCK opening a FIFO waits for its writer. */

@@ -7,7 +7,7 @@ import { type ElfFile, parseElf } from "../core/Elf.ts"
 import { FormatError, parsing, SyscallError } from "../core/Errors.ts"
 import { Native } from "../core/Native.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
-import { IMAGE_MAP, type KernelAnchor, type NoAnchor } from "./KernelAnchor.ts"
+import { IMAGE_MAP, type KernelAnchor, type NoAnchor } from "./LocateKernel.ts"
 import { PageTable } from "./PageTable.ts"
 import type { KernelSymbol, Symbols } from "./Symbols.ts"
 

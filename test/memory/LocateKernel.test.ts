@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { GuestMemory } from "../../src/memory/GuestMemory.ts"
-import { anchorFromNote, isAnchor } from "../../src/memory/KernelAnchor.ts"
+import { anchorFromNote, isAnchor } from "../../src/memory/LocateKernel.ts"
 import { findVmcoreinfo } from "../../src/memory/Vmcoreinfo.ts"
 import { LOADED, MadeKernel } from "./MadeKernel.ts"
 
