@@ -63,9 +63,9 @@ it.effect("a process that forbids code from strings goes on interpreting", () =>
       stdin: {
         contents: `
           import { readFileSync, writeSync } from "node:fs"
-          import { Btf } from "../src/btf/Btf.ts"
-          import { ByteSink } from "../src/btf/render/ByteSink.ts"
-          import { compile } from "../src/btf/render/Codec.ts"
+          import { Btf } from "./src/btf/Btf.ts"
+          import { ByteSink } from "./src/btf/render/ByteSink.ts"
+          import { compile } from "./src/btf/render/Codec.ts"
           const btf = Btf.parse(readFileSync("${HOST}"), { subject: "vmlinux" }).right
           const codec = compile(btf, btf.idsByName("list_head")[0])
           const view = new DataView(new ArrayBuffer(16))
