@@ -379,7 +379,7 @@ describe("a VM's process", () => {
 const bootAndTell = (kernel: string) => `
   import * as Effect from "effect/Effect"
   import { VmEngine } from "./src/kvm/spec/VmEngine.ts"
-  import { engine } from "../test/kvm/support.ts"
+  import { engine } from "./test/kvm/support.ts"
   Effect.runPromise(Effect.scoped(Effect.gen(function*() {
     const vm = yield* (yield* VmEngine).boot({ kernel: ${JSON.stringify(kernel)}, initramfs: new Uint8Array(0) })
     process.stdout.write(String(vm.pid))
