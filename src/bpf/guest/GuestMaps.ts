@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import { Btf } from "../../btf/Btf.ts"
 import { layout } from "../../btf/Layout.ts"
-import { layoutsOf } from "../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { bytesCodec, type Codec, compile } from "../../btf/render/Codec.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
 import type { GuestKernel } from "../../memory/GuestKernel.ts"
@@ -27,10 +27,10 @@ type ListedMap = Pick<GuestMap, "info" | "type" | "kernelTypeId" | "page" | "off
 /** `BPF_OBJ_NAME_LEN` (include/uapi/linux/bpf.h): the bytes of a map's or program's name, with its NUL. */
 const NAME_BYTES = 16
 
-const mapLayouts = layoutsOf(bpfLayouts)
-const listLayout = layoutsOf(idrLayout)
+const mapLayouts = memoizeByBtf(bpfLayouts)
+const listLayout = memoizeByBtf(idrLayout)
 /** include/linux/bpf.h `struct bpf_prog_aux`, v6.12 */
-const functionLayout = layoutsOf((btf) => layout(btf, "bpf_prog_aux", ["btf", "func_info", "func_info_cnt"]))
+const functionLayout = memoizeByBtf((btf) => layout(btf, "bpf_prog_aux", ["btf", "func_info", "func_info_cnt"]))
 
 /**
  * The BPF maps and programs in a guest's memory. Plain code; `GuestMapAccessor` gives it to Effect programs. Lists are

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import { layout } from "../../btf/Layout.ts"
-import { layoutsOf } from "../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { kvaFrom } from "../../core/Address.ts"
 import { isPerCpu, MapType } from "../MapType.ts"
 import type { GuestMap } from "./walks/MapReading.ts"
@@ -36,9 +36,9 @@ const DESCRIPTORS: ReadonlySet<number> = new Set([
 const VALUELESS: ReadonlySet<number> = new Set([MapType.RINGBUF, MapType.USER_RINGBUF, MapType.ARENA])
 
 /** include/linux/bpf.h `struct bpf_array`; kernel/bpf/hashtab.c `struct bpf_htab`, `struct htab_elem`; v6.1 to v6.18 */
-const arrayLayout = layoutsOf((btf) => layout(btf, "bpf_array", ["elem_size", "index_mask"]))
-const tableLayout = layoutsOf((btf) => layout(btf, "bpf_htab", ["elem_size", "n_buckets"]))
-const elementLayout = layoutsOf((btf) => layout(btf, "htab_elem", ["key"]))
+const arrayLayout = memoizeByBtf((btf) => layout(btf, "bpf_array", ["elem_size", "index_mask"]))
+const tableLayout = memoizeByBtf((btf) => layout(btf, "bpf_htab", ["elem_size", "n_buckets"]))
+const elementLayout = memoizeByBtf((btf) => layout(btf, "htab_elem", ["key"]))
 
 const roundUp8 = (n: number): number => Math.ceil(n / 8) * 8
 

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../../btf/Btf.ts"
 import { layout } from "../../btf/Layout.ts"
-import { layoutsOf } from "../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { hex } from "../../core/Address.ts"
 import { errnoName } from "../../core/Errors.ts"
 import { lazily } from "../../memory/structs/StructReader.ts"
@@ -22,7 +22,7 @@ const NAME_ROOM = 4096
 const MOST_PLACES = 65536
 
 /** Of the running kernel's own BTF; what a kernel has not, it does not tell of its links. */
-const infoLayout = layoutsOf((btf) =>
+const infoLayout = memoizeByBtf((btf) =>
   layout(btf, "bpf_link_info", [], [
     ["raw_tracepoint.tp_name", "raw_tracepoint.tp_name_len"],
     ["tracing.attach_type", "tracing.target_obj_id", "tracing.target_btf_id"],

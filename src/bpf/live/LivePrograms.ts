@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import { layout } from "../../btf/Layout.ts"
-import { layoutsOf } from "../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { errnoName } from "../../core/Errors.ts"
 import { targetNamed } from "../guest/programs/ProgramWalk.ts"
 import { typeNames } from "../MapType.ts"
@@ -14,7 +14,7 @@ import { type LiveBtf, textAt } from "./calls/LiveBtf.ts"
 const FUNCTION_BYTES = 8
 
 /** Of a running kernel's own BTF, so that a member which it has not is told from a zero; newer than v5.0's are optional. */
-const infoLayout = layoutsOf((btf) =>
+const infoLayout = memoizeByBtf((btf) =>
   layout(btf, "bpf_prog_info", [
     "tag",
     "jited_prog_len",

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../../btf/Btf.ts"
 import { layout } from "../../btf/Layout.ts"
-import { layoutsOf } from "../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { hex } from "../../core/Address.ts"
 import type { KernelSpace } from "../KernelSpace.ts"
 
@@ -15,8 +15,8 @@ export interface Head {
 /** A node's address, or as the last why there are no more. */
 export type Node = bigint | { readonly problem: string }
 
-const listLayout = layoutsOf((btf) => layout(btf, "list_head", ["next", "prev"]))
-const nodeLayout = layoutsOf((btf) => layout(btf, "rb_node", ["__rb_parent_color", "rb_left", "rb_right"]))
+const listLayout = memoizeByBtf((btf) => layout(btf, "list_head", ["next", "prev"]))
+const nodeLayout = memoizeByBtf((btf) => layout(btf, "rb_node", ["__rb_parent_color", "rb_left", "rb_right"]))
 
 /**
  * The nodes of a doubly linked list in order. Each must point back at the one before it, which leaves no room for cycles:

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../../../btf/Btf.ts"
 import { layout } from "../../../btf/Layout.ts"
-import { layoutsOf } from "../../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { bpfProgramOffsets } from "../../../btf/offsets/bpf/BpfProgram.ts"
 import { compile } from "../../../btf/render/Codec.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
@@ -25,15 +25,15 @@ const FAMILIES = new Map([[1, "AF_UNIX"], [2, "AF_INET"], [10, "AF_INET6"], [40,
 
 type Laid<A> = (btf: Btf) => Either.Either<A, { readonly message: string }>
 
-const programLayouts = layoutsOf((btf) => bpfProgramOffsets.resolve(btf))
+const programLayouts = memoizeByBtf((btf) => bpfProgramOffsets.resolve(btf))
 /** include/linux/cgroup-defs.h `struct cgroup`, v6.12 */
-export const cgroupLayout = layoutsOf((btf) => layout(btf, "cgroup", ["kn"]))
+export const cgroupLayout = memoizeByBtf((btf) => layout(btf, "cgroup", ["kn"]))
 /** include/linux/kernfs.h `struct kernfs_node`, v6.12; `parent` is `__parent` since v6.15 */
-const directoryLayout = layoutsOf((btf) =>
+const directoryLayout = memoizeByBtf((btf) =>
   layout(btf, "kernfs_node", ["id", "name", "parent"], [], { parent: "__parent" })
 )
 /** kernel/cgroup/cgroup-internal.h `struct cgroup_root`, fs/kernfs/kernfs-internal.h `struct kernfs_root`; v6.12 */
-const directoriesLayout = layoutsOf((btf) =>
+const directoriesLayout = memoizeByBtf((btf) =>
   Either.gen(function*() {
     return {
       root: yield* layout(btf, "cgroup_root", ["kf_root"]),
@@ -44,14 +44,14 @@ const directoriesLayout = layoutsOf((btf) =>
   })
 )
 /** include/linux/netdevice.h `struct net_device`, v6.12 */
-const netDeviceLayout = layoutsOf((btf) => layout(btf, "net_device", ["ifindex", "name"]))
+const netDeviceLayout = memoizeByBtf((btf) => layout(btf, "net_device", ["ifindex", "name"]))
 /** include/linux/sched.h `struct task_struct`, v6.12 */
-const taskLayout = layoutsOf((btf) => layout(btf, "task_struct", ["pid", "tgid", "comm"]))
+const taskLayout = memoizeByBtf((btf) => layout(btf, "task_struct", ["pid", "tgid", "comm"]))
 /** include/linux/fs.h `struct inode`, `struct super_block`, v6.12 */
-const inodeLayout = layoutsOf((btf) => layout(btf, "inode", ["i_ino", "i_sb"]))
-const superblockLayout = layoutsOf((btf) => layout(btf, "super_block", ["s_id"]))
+const inodeLayout = memoizeByBtf((btf) => layout(btf, "inode", ["i_ino", "i_sb"]))
+const superblockLayout = memoizeByBtf((btf) => layout(btf, "super_block", ["s_id"]))
 /** include/net/sock.h `struct sock`, `struct sock_common`, `struct socket_alloc`, v6.12; IPv6 by CONFIG_IPV6 */
-export const socketLayout = layoutsOf((btf) =>
+export const socketLayout = memoizeByBtf((btf) =>
   layout(btf, "sock", [
     "sk_socket",
     "sk_protocol",
@@ -64,9 +64,9 @@ export const socketLayout = layoutsOf((btf) =>
     "__sk_common.skc_daddr"
   ], [["__sk_common.skc_v6_rcv_saddr", "__sk_common.skc_v6_daddr"]])
 )
-const socketFileLayout = layoutsOf((btf) => layout(btf, "socket_alloc", ["socket", "vfs_inode.i_ino"]))
+const socketFileLayout = memoizeByBtf((btf) => layout(btf, "socket_alloc", ["socket", "vfs_inode.i_ino"]))
 /** include/linux/perf_event.h `struct perf_event`, v6.12 */
-export const perfEventLayout = layoutsOf((btf) => layout(btf, "perf_event", ["attr.type", "attr.config", "cpu"]))
+export const perfEventLayout = memoizeByBtf((btf) => layout(btf, "perf_event", ["attr.type", "attr.config", "cpu"]))
 
 /**
  * The kernel objects that maps point at, as short descriptions: who a task is, which path a cgroup has. A null pointer is

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
-import { layoutsOf } from "../../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { kvaOffset, kvaPage } from "../../../core/Address.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
@@ -34,7 +34,7 @@ export class ProgramSymbols {
   }
 }
 
-const symbolLayout = layoutsOf((btf) => layout(btf, "bpf_ksym", ["start", "end", "name", "lnode.next"]))
+const symbolLayout = memoizeByBtf((btf) => layout(btf, "bpf_ksym", ["start", "end", "name", "lnode.next"]))
 
 function* symbolsOf(kernel: typeof GuestKernel.Service, space: KernelSpace): Generator<CodeRange> {
   const head = kernel.symbol("bpf_kallsyms")

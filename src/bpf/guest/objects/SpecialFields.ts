@@ -2,7 +2,7 @@ import * as Either from "effect/Either"
 import type { Btf } from "../../../btf/Btf.ts"
 import { Kind, type ReferenceType } from "../../../btf/BtfType.ts"
 import { layout } from "../../../btf/Layout.ts"
-import { layoutsOf } from "../../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { type Codec, compilerWith } from "../../../btf/render/Codec.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { type Derived, derivedShape, shapesWith, type Use } from "../../../btf/render/Shape.ts"
@@ -37,7 +37,7 @@ export const SPECIAL_STRUCTS: ReadonlyMap<string, number> = new Map([
 const CLOCKS = new Map([[0, "CLOCK_REALTIME"], [1, "CLOCK_MONOTONIC"], [7, "CLOCK_BOOTTIME"], [11, "CLOCK_TAI"]])
 
 /** kernel/bpf/helpers.c `struct bpf_hrtimer`; its members from `prog` on are in `cb` since v6.10 */
-const timerLayout = layoutsOf((btf) =>
+const timerLayout = memoizeByBtf((btf) =>
   layout(
     btf,
     "bpf_hrtimer",
@@ -47,18 +47,18 @@ const timerLayout = layoutsOf((btf) =>
   )
 )
 /** include/linux/hrtimer_defs.h `struct hrtimer_clock_base`, v6.12 */
-const clockLayout = layoutsOf((btf) => layout(btf, "hrtimer_clock_base", ["clockid"]))
+const clockLayout = memoizeByBtf((btf) => layout(btf, "hrtimer_clock_base", ["clockid"]))
 /** `HRTIMER_STATE_ENQUEUED`; include/linux/hrtimer.h, v6.12 */
 const ENQUEUED = 1
 /** kernel/bpf/helpers.c `struct bpf_work`, v6.10 and newer */
-const workLayout = layoutsOf((btf) => layout(btf, "bpf_work", ["work.data", "cb.prog", "cb.callback_fn"]))
+const workLayout = memoizeByBtf((btf) => layout(btf, "bpf_work", ["work.data", "cb.prog", "cb.callback_fn"]))
 /** `WORK_STRUCT_PENDING`; include/linux/workqueue.h, v6.12 */
 const PENDING = 1
 /** include/linux/bpf.h `struct bpf_list_node_kern`, `struct bpf_rb_node_kern`; v6.6 and newer */
-const listNodeLayout = layoutsOf((btf) => layout(btf, "bpf_list_node_kern", ["owner"]))
-const treeNodeLayout = layoutsOf((btf) => layout(btf, "bpf_rb_node_kern", ["owner"]))
+const listNodeLayout = memoizeByBtf((btf) => layout(btf, "bpf_list_node_kern", ["owner"]))
+const treeNodeLayout = memoizeByBtf((btf) => layout(btf, "bpf_rb_node_kern", ["owner"]))
 /** kernel/bpf/cpumask.c `struct bpf_cpumask`, v6.3 and newer */
-const cpumaskLayout = layoutsOf((btf) => layout(btf, "bpf_cpumask", ["cpumask"]))
+const cpumaskLayout = memoizeByBtf((btf) => layout(btf, "bpf_cpumask", ["cpumask"]))
 
 /**
  * The parts of values that the kernel keeps for programs, shown as what they are: timers, work, pointers to objects, lists

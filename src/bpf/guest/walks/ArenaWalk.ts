@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
-import { layoutsOf } from "../../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { arenaOffsets } from "../../../btf/offsets/bpf/Arena.ts"
 import { bytesCodec } from "../../../btf/render/Codec.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../../core/Address.ts"
@@ -84,7 +84,7 @@ export class ArenaWalk implements EntryWalk {
 
 const addressCodec = derivedCodec((view, at) => pointerOf(view.getBigUint64(at, true)))
 
-const arenaLayouts = layoutsOf((btf) =>
+const arenaLayouts = memoizeByBtf((btf) =>
   Either.gen(function*() {
     return { ...(yield* arenaOffsets.resolve(btf)), extent: yield* layout(btf, "vm_struct", ["size"]) }
   })

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
-import { layoutsOf } from "../../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
 import { indexCodec } from "../../IndexCodec.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
@@ -29,7 +29,7 @@ const bitsIn = (word: number): number => {
   return count
 }
 
-const bloomLayout = layoutsOf((btf) =>
+const bloomLayout = memoizeByBtf((btf) =>
   layout(btf, "bpf_bloom_filter", ["bitset_mask", "hash_seed", "nr_hash_funcs", "bitset"])
 )
 

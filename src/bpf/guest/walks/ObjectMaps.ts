@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
-import { layoutsOf } from "../../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
 import { intOf, objectOf, recurringCodec } from "../../DerivedCodec.ts"
@@ -11,19 +11,19 @@ import { bucketsOf, hashTableOf, HashWalk } from "./HashWalk.ts"
 import { corrupted, type GuestMap, type MapOpener, type MapReading, OBJECT_LIMIT } from "./MapReading.ts"
 import { type Target, TargetWalk } from "./TargetWalk.ts"
 
-const eventEntryLayout = layoutsOf((btf) => layout(btf, "bpf_event_entry", ["event"]))
-const deviceTableLayout = layoutsOf((btf) => layout(btf, "bpf_dtab", ["netdev_map"]))
-const deviceHashLayout = layoutsOf((btf) => layout(btf, "bpf_dtab", ["dev_index_head", "n_buckets"]))
-const cpuTableLayout = layoutsOf((btf) => layout(btf, "bpf_cpu_map", ["cpu_map"]))
-const cpuLayout = layoutsOf((btf) => layout(btf, "bpf_cpu_map_entry", ["cpu", "value", "value.qsize", "prog"]))
-const xskTableLayout = layoutsOf((btf) => layout(btf, "xsk_map", ["xsk_map"]))
-const xskLayout = layoutsOf((btf) => layout(btf, "xdp_sock", ["sk", "dev", "queue_id"]))
-const socketTableLayout = layoutsOf((btf) => layout(btf, "bpf_stab", ["sks"]))
-const reuseportLayout = layoutsOf((btf) => layout(btf, "reuseport_array", ["ptrs"]))
-const socketHashLayout = layoutsOf((btf) => layout(btf, "bpf_shtab", ["buckets", "buckets_num"]))
-const socketBucketLayout = layoutsOf((btf) => layout(btf, "bpf_shtab_bucket", ["head.first"]))
-const socketElementLayout = layoutsOf((btf) => layout(btf, "bpf_shtab_elem", ["node.next", "key", "sk"]))
-const deviceLayout = layoutsOf((btf) =>
+const eventEntryLayout = memoizeByBtf((btf) => layout(btf, "bpf_event_entry", ["event"]))
+const deviceTableLayout = memoizeByBtf((btf) => layout(btf, "bpf_dtab", ["netdev_map"]))
+const deviceHashLayout = memoizeByBtf((btf) => layout(btf, "bpf_dtab", ["dev_index_head", "n_buckets"]))
+const cpuTableLayout = memoizeByBtf((btf) => layout(btf, "bpf_cpu_map", ["cpu_map"]))
+const cpuLayout = memoizeByBtf((btf) => layout(btf, "bpf_cpu_map_entry", ["cpu", "value", "value.qsize", "prog"]))
+const xskTableLayout = memoizeByBtf((btf) => layout(btf, "xsk_map", ["xsk_map"]))
+const xskLayout = memoizeByBtf((btf) => layout(btf, "xdp_sock", ["sk", "dev", "queue_id"]))
+const socketTableLayout = memoizeByBtf((btf) => layout(btf, "bpf_stab", ["sks"]))
+const reuseportLayout = memoizeByBtf((btf) => layout(btf, "reuseport_array", ["ptrs"]))
+const socketHashLayout = memoizeByBtf((btf) => layout(btf, "bpf_shtab", ["buckets", "buckets_num"]))
+const socketBucketLayout = memoizeByBtf((btf) => layout(btf, "bpf_shtab_bucket", ["head.first"]))
+const socketElementLayout = memoizeByBtf((btf) => layout(btf, "bpf_shtab_elem", ["node.next", "key", "sk"]))
+const deviceLayout = memoizeByBtf((btf) =>
   layout(btf, "bpf_dtab_netdev", ["dev", "idx", "val", "xdp_prog", "index_hlist.next"])
 )
 

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
-import { layoutsOf } from "../../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
 import { indexCodec } from "../../IndexCodec.ts"
@@ -55,7 +55,7 @@ export class QueueWalk implements EntryWalk {
   }
 }
 
-const queueLayout = layoutsOf((btf) => layout(btf, "bpf_queue_stack", ["head", "tail", "size", "elements"]))
+const queueLayout = memoizeByBtf((btf) => layout(btf, "bpf_queue_stack", ["head", "tail", "size", "elements"]))
 
 export const openQueue: MapOpener = ({ info, kernel, offset, page, space, type }) =>
   Either.gen(function*() {

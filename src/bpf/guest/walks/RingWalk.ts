@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
-import { layoutsOf } from "../../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { ringBufferOffsets } from "../../../btf/offsets/bpf/RingBuffer.ts"
 import { kvaOffset, kvaPage } from "../../../core/Address.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
@@ -89,7 +89,7 @@ const recordCodec = derivedCodec((view, at, length) => {
   return objectOf({ state: stringOf(state), length: intOf(length), data: hexOf(view, at, length) })
 })
 
-const ringLayouts = layoutsOf((btf) =>
+const ringLayouts = memoizeByBtf((btf) =>
   Either.gen(function*() {
     return { ...(yield* ringBufferOffsets.resolve(btf)), bytes: yield* layout(btf, "bpf_ringbuf", ["data"]) }
   })

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
-import { layoutsOf } from "../../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { stackMapOffsets } from "../../../btf/offsets/bpf/StackMap.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { derivedCodec, hexOf, intOf, objectOf } from "../../DerivedCodec.ts"
@@ -42,7 +42,7 @@ interface BuildIdPlaces {
   readonly offset: number
 }
 
-const stackLayouts = layoutsOf((btf) =>
+const stackLayouts = memoizeByBtf((btf) =>
   Either.gen(function*() {
     return {
       ...(yield* stackMapOffsets.resolve(btf)),

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
-import { layoutsOf } from "../../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { localStorageOffsets } from "../../../btf/offsets/bpf/LocalStorage.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../../core/Address.ts"
@@ -10,9 +10,9 @@ import { bucketsOf, HashWalk } from "./HashWalk.ts"
 import { corrupted, type GuestMap, type MapOpener, OBJECT_LIMIT } from "./MapReading.ts"
 import { TargetWalk } from "./TargetWalk.ts"
 
-const localStorageLayouts = layoutsOf((btf) => localStorageOffsets.resolve(btf))
+const localStorageLayouts = memoizeByBtf((btf) => localStorageOffsets.resolve(btf))
 
-const cgroupStorageLayouts = layoutsOf((btf) =>
+const cgroupStorageLayouts = memoizeByBtf((btf) =>
   Either.gen(function*() {
     return {
       table: yield* layout(btf, "bpf_cgroup_storage_map", ["list"]),

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../../../btf/Btf.ts"
 import { layout, layoutOf } from "../../../btf/Layout.ts"
-import { layoutsOf } from "../../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { type Codec, compile } from "../../../btf/render/Codec.ts"
 import { type RenderedValue, toJson } from "../../../btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../../core/Address.ts"
@@ -48,7 +48,7 @@ const structCodec = ({ aside, objects }: GuestMap, types: Btf, typeId: number, p
   })
 }
 
-const structOpsLayouts = layoutsOf((btf) =>
+const structOpsLayouts = memoizeByBtf((btf) =>
   Either.gen(function*() {
     const map = yield* layout(btf, "bpf_struct_ops_map", ["kvalue", "uvalue"], ["btf"])
     const common = yield* layoutOf(btf, map.typeOf.kvalue, ["common.state", "common.refcnt.refs.counter"], [], {

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
-import { layoutsOf } from "../../../btf/LayoutsOf.ts"
+import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
 import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
 import { corrupted, type GuestMap, type MapOpener } from "./MapReading.ts"
@@ -110,7 +110,7 @@ export class TrieWalk implements EntryWalk {
   }
 }
 
-const trieLayouts = layoutsOf((btf) =>
+const trieLayouts = memoizeByBtf((btf) =>
   Either.gen(function*() {
     return {
       trie: yield* layout(btf, "lpm_trie", ["root"]),

@@ -1,7 +1,7 @@
 import type { Btf } from "./Btf.ts"
 
-/** Found once for each kernel: to find a struct by its name means to search all names. */
-export const layoutsOf = <A>(find: (btf: Btf) => A): (btf: Btf) => A => {
+/** `find`, run once for each kernel's BTF: finding a struct by its name searches all names. */
+export const memoizeByBtf = <A>(find: (btf: Btf) => A): (btf: Btf) => A => {
   const known = new WeakMap<Btf, { readonly found: A }>()
   return (btf) => {
     const before = known.get(btf)
