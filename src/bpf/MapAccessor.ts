@@ -29,14 +29,14 @@ export class MapProblem extends Schema.TaggedError<MapProblem>("ktstr/MapProblem
   }
 }
 
-/** The kernel's BPF structures cannot be found at all: `what` was looked for, `why` it is not there, `mend` helps. */
+/** The kernel's BPF structures cannot be found at all: `what` was looked for, `why` it is not there, `hint` says what to do. */
 export class BpfUnreadable extends Schema.TaggedError<BpfUnreadable>("ktstr/BpfUnreadable")("BpfUnreadable", {
   what: Schema.String,
   why: Schema.String,
-  mend: Schema.String
+  hint: Schema.String
 }) {
   override get message() {
-    return `${this.what}: ${this.why}; ${this.mend}`
+    return `${this.what}: ${this.why}; ${this.hint}`
   }
 }
 

@@ -12,8 +12,8 @@ export class TypeNotFound extends Schema.TaggedError<TypeNotFound>("ktstr/TypeNo
 }) {
   override get message() {
     const { close, query, subject } = this
-    const mend = close.length === 0 ? "this kernel was built without it" : `there is ${close.join(", ")}`
-    return `${subject}: no type "${query}"; ${mend}`
+    const hint = close.length === 0 ? "this kernel was built without it" : `there is ${close.join(", ")}`
+    return `${subject}: no type "${query}"; ${hint}`
   }
 }
 

@@ -47,7 +47,7 @@ const doctor = Command.make(
   { json: output.json },
   (config) => Effect.flatMap(Effect.promise(() => import("./doctor.ts")), (module) => module.doctor(config))
 ).pipe(
-  Command.withDescription("Say what this host has and lacks, what that means, and how to mend it")
+  Command.withDescription("Say what this host has and lacks, what that means, and how to fix it")
 )
 
 /** The whole command line. */

@@ -17,7 +17,7 @@ export const Check = Schema.Struct({
   state: Schema.Literal("ok", "limited", "lacking"),
   found: Schema.String.annotations({ description: "what there is" }),
   means: Schema.NullOr(Schema.String).annotations({ description: "what that means; null: nothing to know" }),
-  mend: Schema.NullOr(Schema.String).annotations({ description: "what the user can do; null: nothing is to be done" })
+  hint: Schema.NullOr(Schema.String).annotations({ description: "what the user can do; null: nothing is to be done" })
 }).annotations({ identifier: "Check" })
 export type Check = typeof Check.Type
 
@@ -44,7 +44,7 @@ const program = (
   Effect.gen(function*() {
     const path = findProgram(name)
     if (path === undefined) {
-      return { name, ...without, found: "not on the PATH", mend: `apt-get install ${debianPackage}` }
+      return { name, ...without, found: "not on the PATH", hint: `apt-get install ${debianPackage}` }
     }
     const said = version === undefined ? "" : yield* Command.string(Command.make(path, version)).pipe(
       Effect.timeout("5 seconds"),
@@ -56,7 +56,7 @@ const program = (
       state: "ok",
       found: number === undefined ? path : `${path}, version ${number}`,
       means: null,
-      mend: null
+      hint: null
     } satisfies Check
   })
 
@@ -65,17 +65,17 @@ const kvmCheck = (verdict: KvmVerdict): Check => {
   const means = "guests run by QEMU's software emulation, several times slower"
   switch (verdict.kind) {
     case "hardware":
-      return { name, state: "ok", found: verdict.why, means: null, mend: null }
+      return { name, state: "ok", found: verdict.why, means: null, hint: null }
     case "emulated":
       return {
         name,
         state: "limited",
         found: verdict.why,
         means,
-        mend: "use a host that is no guest itself, or one with nested virtualization"
+        hint: "use a host that is no guest itself, or one with nested virtualization"
       }
     case "absent":
-      return { name, state: "limited", found: verdict.why, means, mend: verdict.mend }
+      return { name, state: "limited", found: verdict.why, means, hint: verdict.hint }
   }
 }
 
@@ -85,7 +85,7 @@ const cache = Effect.gen(function*() {
   const nearest = yield* existing(root)
   yield* files.access(nearest, { writable: true })
   const found = nearest === root ? root : `${root}, to be made when a kernel is fetched`
-  return { name: "kernel cache", state: "ok", found, means: null, mend: null } satisfies Check
+  return { name: "kernel cache", state: "ok", found, means: null, hint: null } satisfies Check
 }).pipe(Effect.catchAll((error) =>
   Effect.succeed(
     {
@@ -97,7 +97,7 @@ const cache = Effect.gen(function*() {
         ? error.description ?? error.message
         : error.message,
       means: NO_DEBIAN,
-      mend: "set KTSTR_CACHE_DIR to a directory that you can write"
+      hint: "set KTSTR_CACHE_DIR to a directory that you can write"
     } satisfies Check
   )
 ))
@@ -118,12 +118,12 @@ const memory = Effect.sync((): Check => {
   const mib = Math.floor(process.availableMemory() / 2 ** 20)
   const base = { name: "memory", found: `${mib} MiB available` }
   return mib >= COMFORTABLE_MIB
-    ? { ...base, state: "ok", means: null, mend: null }
+    ? { ...base, state: "ok", means: null, hint: null }
     : {
       ...base,
       state: "limited",
       means: "a guest of 512 MiB may not fit",
-      mend: "free some, or give a smaller --memory-mib"
+      hint: "free some, or give a smaller --memory-mib"
     }
 })
 
@@ -151,11 +151,11 @@ const marks = { ok: green("ok     "), limited: yellow("limited"), lacking: red("
 const text = (checks: ReadonlyArray<Check>): string => {
   const width = Math.max(...checks.map(({ name }) => name.length))
   const indent = " ".repeat("limited".length + 2 + width + 2)
-  return checks.map(({ found, means, mend, name, state }) =>
+  return checks.map(({ found, means, hint, name, state }) =>
     [
       `${marks[state]}  ${bold(name.padEnd(width))}  ${visibleLine(found)}`,
       ...(means === null ? [] : [`${indent}${visibleLine(means)}`]),
-      ...(mend === null ? [] : [`${indent}to mend it: ${visibleLine(mend)}`])
+      ...(hint === null ? [] : [`${indent}fix: ${visibleLine(hint)}`])
     ].join("\n") + "\n"
   ).join("")
 }
@@ -178,7 +178,7 @@ export const doctor = ({ json }: { readonly json: boolean }) =>
       return yield* new HostLacks({
         what: lacking.map(({ name }) => name).join(", "),
         why: `missing, so ${NO_BOOT}`,
-        mend: lacking.flatMap(({ mend }) => mend ?? []).join(" && ")
+        hint: lacking.flatMap(({ hint }) => hint ?? []).join(" && ")
       })
     }
   })

@@ -47,15 +47,15 @@ export class FormatError extends Schema.TaggedError<FormatError>("ktstr/FormatEr
 }
 
 /**
- * The host lacks a program, a device or a right that the work needs; exit code 3. `mend` is what the user can do.
+ * The host lacks a program, a device or a right that the work needs; exit code 3. `hint` is what the user can do.
  */
 export class HostLacks extends Schema.TaggedError<HostLacks>("ktstr/HostLacks")("HostLacks", {
   what: Schema.String,
   why: Schema.String,
-  mend: Schema.String
+  hint: Schema.String
 }) {
   override get message() {
-    return `${this.what}: ${this.why}; ${this.mend}`
+    return `${this.what}: ${this.why}; ${this.hint}`
   }
 }
 

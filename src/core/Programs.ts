@@ -15,7 +15,7 @@ export const requireProgram = (name: string, why: string, debianPackage: string)
     const path = findProgram(name)
     return path !== undefined
       ? Effect.succeed(path)
-      : new HostLacks({ what: name, why: `not on PATH; ${why}`, mend: `apt-get install ${debianPackage}` })
+      : new HostLacks({ what: name, why: `not on PATH; ${why}`, hint: `apt-get install ${debianPackage}` })
   })
 
 const isExecutable = (path: string): boolean => {

@@ -13,12 +13,12 @@ export interface Ended {
 
 /**
  * Run a program to its end in the C locale, in `directory` if given. Interruption kills its process group first.
- * @param mend what the user can do when the program is missing
+ * @param hint what the user can do when the program is missing
  */
 export const runToEnd = (
   program: string,
   args: ReadonlyArray<string>,
-  mend: string,
+  hint: string,
   directory?: string
 ): Effect.Effect<Ended, HostLacks, CommandExecutor.CommandExecutor> =>
   Effect.gen(function*() {
@@ -41,7 +41,7 @@ export const runToEnd = (
         why: error._tag === "SystemError" && error.reason === "NotFound"
           ? "the program is not on the PATH"
           : `it cannot be run (${error.message})`,
-        mend
+        hint
       })
     )
   )

@@ -52,7 +52,7 @@ const makeLiveHost = Effect.gen(function*() {
     new HostLacks({
       what: `types (BTF) of the running kernel ${name}`,
       why,
-      mend: "run a kernel with CONFIG_DEBUG_INFO_BTF=y, or install the debug package of this one"
+      hint: "run a kernel with CONFIG_DEBUG_INFO_BTF=y, or install the debug package of this one"
     })
   if (there.length === 0) return yield* lacksBtf(`neither ${btfPaths(name).join(" nor ")} is there`)
   const [btfPath] = there
@@ -63,7 +63,7 @@ const makeLiveHost = Effect.gen(function*() {
       new HostLacks({
         what: "the kernel's log",
         why: error instanceof Error ? error.message : String(error),
-        mend: "run this as root, or set kernel.dmesg_restrict=0"
+        hint: "run this as root, or set kernel.dmesg_restrict=0"
       })
   })
   return {
@@ -76,7 +76,7 @@ const makeLiveHost = Effect.gen(function*() {
         new HostLacks({
           what: `types of the module ${module}`,
           why: error.message,
-          mend: "load the module, on a kernel with CONFIG_DEBUG_INFO_BTF_MODULES=y"
+          hint: "load the module, on a kernel with CONFIG_DEBUG_INFO_BTF_MODULES=y"
         })),
     symbols: Effect.sync(HostSymbols.read),
     log,

@@ -27,7 +27,7 @@ export const layerOf = (wish: EngineWish): Layer.Layer<VmEngine, never, Native> 
             return yield* new HostLacks({
               what: "the kvm engine",
               why: verdict.why,
-              mend: "leave --engine out, or give --engine qemu: QEMU emulates a CPU on any host"
+              hint: "leave --engine out, or give --engine qemu: QEMU emulates a CPU on any host"
             })
           }
           yield* Effect.logDebug(`asked for engine ${wish}; ${verdict.why}`)

@@ -1,15 +1,15 @@
 import * as Schema from "effect/Schema"
 import { hex } from "../core/Address.ts"
 
-/** No running kernel was found in `subject`. `looked` says for what and how far, `mend` what the user can do. */
+/** No running kernel was found in `subject`. `looked` says for what and how far, `hint` what the user can do. */
 export class NotAKernel extends Schema.TaggedError<NotAKernel>("ktstr/NotAKernel")("NotAKernel", {
   subject: Schema.String,
   why: Schema.String,
   looked: Schema.String,
-  mend: Schema.String
+  hint: Schema.String
 }) {
   override get message() {
-    return `${this.subject}: ${this.why}; ${this.looked}; ${this.mend}`
+    return `${this.subject}: ${this.why}; ${this.looked}; ${this.hint}`
   }
 }
 
@@ -17,10 +17,10 @@ export class NotAKernel extends Schema.TaggedError<NotAKernel>("ktstr/NotAKernel
 export class NoBtf extends Schema.TaggedError<NoBtf>("ktstr/NoBtf")("NoBtf", {
   release: Schema.String,
   why: Schema.String,
-  mend: Schema.String
+  hint: Schema.String
 }) {
   override get message() {
-    return `no BTF of kernel ${this.release}: ${this.why}; ${this.mend}`
+    return `no BTF of kernel ${this.release}: ${this.why}; ${this.hint}`
   }
 }
 

@@ -176,8 +176,8 @@ const kernelAddress = (address: bigint | undefined): Kva | undefined =>
 
 /** `.BTF` of the image, which lies between two symbols; include/asm-generic/vmlinux.lds.h `BTF`, v5.4 and newer. */
 const readBtf = (space: KernelSpace, release: string, symbols: Symbols): Either.Either<Btf, NoBtf | FormatError> => {
-  const none = (why: string, mend = "build it with CONFIG_DEBUG_INFO_BTF=y and CONFIG_KALLSYMS_ALL=y") =>
-    Either.left(new NoBtf({ release, why, mend }))
+  const none = (why: string, hint = "build it with CONFIG_DEBUG_INFO_BTF=y and CONFIG_KALLSYMS_ALL=y") =>
+    Either.left(new NoBtf({ release, why, hint }))
   const start = symbols.address("__start_BTF")
   const stop = symbols.address("__stop_BTF")
   if (start === undefined || stop === undefined) return none("its symbols lack __start_BTF")

@@ -54,21 +54,21 @@ export const openImage = (
     return yield* rawMemory(path, windows, stat.size, options.findAnchor ?? anchorFromNote)
   }).pipe(Effect.withSpan("MemoryImage.openImage", { attributes: { path } }))
 
-const MEND = "give a raw memory file or an ELF core of a VM (QEMU: memory-backend-file, dump-guest-memory)"
+const HINT = "give a raw memory file or an ELF core of a VM (QEMU: memory-backend-file, dump-guest-memory)"
 
-const FOREIGN: ReadonlyArray<readonly [start: string, what: string, mend: string]> = [
+const FOREIGN: ReadonlyArray<readonly [start: string, what: string, hint: string]> = [
   ["KDUMP   ", "compressed kdump", "convert it to ELF: makedumpfile -E, or dump-guest-memory without -z"],
   ["makedumpfile", "flattened makedumpfile stream", "make it whole with makedumpfile -R"],
   ["EMiL", "LiME dump", "dump with format=raw or format=padded"],
-  ["QFI\xfb", "QEMU disk image or VM snapshot", MEND],
-  ["QEVM", "QEMU migration stream", MEND],
+  ["QFI\xfb", "QEMU disk image or VM snapshot", HINT],
+  ["QEVM", "QEMU migration stream", HINT],
   ["\x1f\x8b", "gzip file", "decompress it first"],
   ["\x28\xb5\x2f\xfd", "zstd file", "decompress it first"],
   ["\xfd7zXZ", "xz file", "decompress it first"]
 ]
 
-const notAnImage = (subject: string, why: string, looked: string, mend = MEND): NotAKernel =>
-  new NotAKernel({ subject, why, looked, mend })
+const notAnImage = (subject: string, why: string, looked: string, hint = HINT): NotAKernel =>
+  new NotAKernel({ subject, why, looked, hint })
 
 /** The file's bytes `from` up to `to` as regions from physical address `start` on, cut where the windows meet. */
 const regionsOf = (
@@ -107,7 +107,7 @@ const coreMemory = (
           subject,
           "an ELF file, but no core",
           `its type is ${elf.type}`,
-          "a kernel's vmlinux goes with --vmlinux; " + MEND
+          "a kernel's vmlinux goes with --vmlinux; " + HINT
         )
       )
     }
@@ -228,5 +228,5 @@ export const notAKernel = (subject: string, bytes: number, candidates: number, w
     why: "no running x86-64 Linux kernel in it",
     looked: `looked for a VMCOREINFO page in ${Math.ceil(bytes / 2 ** 20)} MiB, found ${candidates}` +
       (candidates === 0 ? "" : `, the last one wrong: ${why}`),
-    mend: `${MEND}, taken after the kernel started; for a kernel without CONFIG_VMCORE_INFO give its vmlinux too`
+    hint: `${HINT}, taken after the kernel started; for a kernel without CONFIG_VMCORE_INFO give its vmlinux too`
   })

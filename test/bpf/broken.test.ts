@@ -38,7 +38,7 @@ interface Tools {
   readonly write: (address: bigint, value: bigint, bytes?: 4 | 8) => void
 }
 
-/** Damage the map of that name, read it, and mend it: its problem, its details and its entries as JSON. */
+/** Damage the map of that name, read it, and restore it: its problem, its details and its entries as JSON. */
 const reading = (name: string, damage: (tools: Tools) => void) =>
   Effect.gen(function*() {
     const { kernel, view } = yield* Guest

@@ -59,7 +59,7 @@ describe.each([
         assert(type !== undefined)
         if (type.kind === "STRUCT") structs++
         const ours = JSON.stringify(asBpftool(type))
-        const theirs = JSON.stringify(mended(expected))
+        const theirs = JSON.stringify(normalized(expected))
         if (ours !== theirs) assert.strictEqual(ours, theirs)
       }
       assert.isAbove(structs, 5000)
@@ -136,7 +136,7 @@ interface Dumped {
 }
 
 /** bpftool 7.1 prints the unsigned values of a 32-bit enum from 2^31 on as 64-bit sign extensions. */
-const mended = (type: Dumped): Dumped => {
+const normalized = (type: Dumped): Dumped => {
   if (type.values === undefined) return type
   const values = type.values.map(({ name, val }) => {
     const exact = type.kind === "ENUM" && typeof val === "string" ? BigInt.asUintN(32, BigInt(val)) : BigInt(val)

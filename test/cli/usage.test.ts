@@ -159,7 +159,7 @@ describe("ktstr doctor", () => {
       assert.match(report.checks[0].found, /^\/.*qemu-system-x86_64, version \d+\.\d+/)
     }))
 
-  it.scoped("finds what is lacking, and how to mend it; exit code 3", () =>
+  it.scoped("finds what is lacking, and how to fix it; exit code 3", () =>
     Effect.gen(function*() {
       const { cwd, env } = yield* place
       const PATH = join(cwd, "bin")
@@ -174,10 +174,10 @@ describe("ktstr doctor", () => {
       assert.match(ran.stdout, qemu)
       assert.match(ran.stdout, /^limited  apt-get +not on the PATH\n/m)
       const lacking = hardware ? "busybox" : "qemu-system-x86_64, busybox"
-      const mend = hardware ? "" : "apt-get install qemu-system-x86 && "
+      const hint = hardware ? "" : "apt-get install qemu-system-x86 && "
       assert.strictEqual(
         ran.stderr,
-        `ktstr: ${lacking}: missing, so no guest can be booted; --image still works; ${mend}apt-get install busybox-static\n`
+        `ktstr: ${lacking}: missing, so no guest can be booted; --image still works; ${hint}apt-get install busybox-static\n`
       )
       assert.strictEqual(ran.code, 3)
     }))
@@ -213,7 +213,7 @@ describe("a kernel that is none", () => {
 })
 
 describe("a cache that cannot be", () => {
-  it.scoped("names the variable that mends it", () =>
+  it.scoped("names the variable that fixes it", () =>
     Effect.gen(function*() {
       const { cwd, env } = yield* place
       writeFileSync(join(cwd, "file"), "")

@@ -48,9 +48,9 @@ describe("cacheRoot", () => {
     Effect.gen(function*() {
       const message = (variables: Record<string, string>) =>
         Effect.map(Effect.flip(environment(variables)(cacheRoot)), (error) => error.message)
-      const mend = "so there is no place for it; set KTSTR_CACHE_DIR to a directory that you can write"
-      assert.strictEqual(yield* message({}), `kernel cache: HOME is not set, ${mend}`)
-      assert.strictEqual(yield* message({ HOME: "" }), `kernel cache: HOME is set but empty, ${mend}`)
+      const hint = "so there is no place for it; set KTSTR_CACHE_DIR to a directory that you can write"
+      assert.strictEqual(yield* message({}), `kernel cache: HOME is not set, ${hint}`)
+      assert.strictEqual(yield* message({ HOME: "" }), `kernel cache: HOME is set but empty, ${hint}`)
     }))
 })
 

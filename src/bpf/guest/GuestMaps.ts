@@ -51,7 +51,7 @@ export class GuestMaps {
         new BpfUnreadable({
           what: `BPF structures of kernel ${kernel.release}`,
           why: error.message,
-          mend: "its BTF must describe them: is this a Linux 5.4 or newer with CONFIG_BPF_SYSCALL?"
+          hint: "its BTF must describe them: is this a Linux 5.4 or newer with CONFIG_BPF_SYSCALL?"
         })
       const layouts = yield* Either.mapLeft(mapLayouts(kernel.btf), needsBtf)
       const idr = yield* Either.mapLeft(listLayout(kernel.btf), needsBtf)
@@ -60,7 +60,7 @@ export class GuestMaps {
           new BpfUnreadable({
             what: symbol,
             why: `the symbols of kernel ${kernel.release} lack it`,
-            mend: "build the kernel with CONFIG_BPF_SYSCALL=y and CONFIG_KALLSYMS_ALL=y, or give its vmlinux"
+            hint: "build the kernel with CONFIG_BPF_SYSCALL=y and CONFIG_KALLSYMS_ALL=y, or give its vmlinux"
           }))
       return new GuestMaps(kernel, layouts, idr, yield* at("map_idr"), yield* at("prog_idr"))
     })

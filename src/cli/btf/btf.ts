@@ -59,7 +59,7 @@ const readSource = (source: BtfSource) =>
     return yield* new HostLacks({
       what: HOST,
       why: "the kernel that runs here has no BTF",
-      mend: "give --kernel ID or --btf FILE"
+      hint: "give --kernel ID or --btf FILE"
     })
   })
 

@@ -273,7 +273,7 @@ const extraKconfigOf = ({ extraKconfig }: BuildConfig) =>
       new FileUnreadable({
         what: `the kconfig ${extraKconfig.value}`,
         why: error.message,
-        mend: "give --extra-kconfig a file that you can read"
+        hint: "give --extra-kconfig a file that you can read"
       }))
   })
 

@@ -38,7 +38,7 @@ const openSide = (path: string) =>
       new FileUnreadable({
         what: path,
         why: (error._tag === "SystemError" ? error.description?.replace(/, .*$/, "") : undefined) ?? error.message,
-        mend: "give a dump or a memory image"
+        hint: "give a dump or a memory image"
       })
     const start = yield* Effect.mapError(
       Effect.scoped(Effect.flatMap(files.open(path), (file) => file.readAlloc(64))),

@@ -127,7 +127,7 @@ const scriptOf = (target: Script) =>
       new FileUnreadable({
         what: `the script ${path}`,
         why: (error._tag === "SystemError" ? error.description?.replace(/, .*$/, "") : undefined) ?? error.message,
-        mend: "give --exec-file a file that you can read"
+        hint: "give --exec-file a file that you can read"
       }))
     return { script }
   })

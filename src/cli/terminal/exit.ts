@@ -23,10 +23,10 @@ export class UsageError extends Schema.TaggedError<UsageError>("ktstr/UsageError
 export class FileUnreadable extends Schema.TaggedError<FileUnreadable>("ktstr/FileUnreadable")("FileUnreadable", {
   what: Schema.String,
   why: Schema.String,
-  mend: Schema.String
+  hint: Schema.String
 }) {
   override get message() {
-    return `cannot read ${this.what}: ${this.why}; ${this.mend}`
+    return `cannot read ${this.what}: ${this.why}; ${this.hint}`
   }
 }
 

@@ -48,7 +48,7 @@ const commands = Effect.tryPromise({
     new FileUnreadable({
       what: "the commands on stdin",
       why: error instanceof Error ? error.message : String(error),
-      mend: "give a terminal, or a pipe or file with shell commands"
+      hint: "give a terminal, or a pipe or file with shell commands"
     })
 })
 

@@ -8,14 +8,14 @@ import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
 import type { KernelId } from "./KernelId.ts"
 import { compareKernelVersions, covers, inRange, type KernelVersion, parseKernelVersion } from "./KernelVersion.ts"
 
-/** An id of a kernel that the cache does not hold. `mend` is the command that gets it. */
+/** An id of a kernel that the cache does not hold. `hint` is the command that gets it. */
 export class KernelNotCached extends Schema.TaggedError<KernelNotCached>("ktstr/KernelNotCached")("KernelNotCached", {
   id: Schema.String,
   why: Schema.String,
-  mend: Schema.String
+  hint: Schema.String
 }) {
   override get message() {
-    return `kernel ${this.id}: ${this.why}; ${this.mend}`
+    return `kernel ${this.id}: ${this.why}; ${this.hint}`
   }
 }
 
@@ -83,7 +83,7 @@ interface Match {
 
 interface LookUp {
   /** What `KernelNotCached` says. */
-  readonly asked: { readonly id: string; readonly why: string; readonly mend: string }
+  readonly asked: { readonly id: string; readonly why: string; readonly hint: string }
   /** The best one first. */
   readonly matches: ReadonlyArray<Match>
 }
@@ -94,7 +94,7 @@ const lookUp = (id: CachedKernelId, entries: ReadonlyArray<CacheEntry>): LookUp 
   switch (id._tag) {
     case "Version":
       return {
-        asked: { id: id.version.text, why: NOT_THERE, mend: `run \`ktstr kernel build ${id.version.text}\`` },
+        asked: { id: id.version.text, why: NOT_THERE, hint: `run \`ktstr kernel build ${id.version.text}\`` },
         matches: tarballs(entries, (release) => covers(id.version, release))
       }
     case "Range": {
@@ -103,7 +103,7 @@ const lookUp = (id: CachedKernelId, entries: ReadonlyArray<CacheEntry>): LookUp 
         asked: {
           id: `${start.text}..${end.text}`,
           why: "no release of that range is in the cache",
-          mend: `run \`ktstr kernel build ${end.text}\``
+          hint: `run \`ktstr kernel build ${end.text}\``
         },
         matches: tarballs(entries, (release) => inRange(start, end, release))
       }
@@ -113,7 +113,7 @@ const lookUp = (id: CachedKernelId, entries: ReadonlyArray<CacheEntry>): LookUp 
         asked: {
           id: `git+${id.url}#${id.ref}`,
           why: NOT_THERE,
-          mend: `run \`ktstr kernel build --git ${quoted(id.url)} --ref ${quoted(id.ref)}\``
+          hint: `run \`ktstr kernel build --git ${quoted(id.url)} --ref ${quoted(id.ref)}\``
         },
         matches: entries.filter((entry) => entry._tag === "Valid").flatMap((entry) => gitMatch(id, entry))
       }
@@ -122,7 +122,7 @@ const lookUp = (id: CachedKernelId, entries: ReadonlyArray<CacheEntry>): LookUp 
         asked: {
           id: id.key,
           why: "the cache has no entry of that name",
-          mend: `run \`ktstr kernel list\` for those that there are, or write ./${id.key} for a file`
+          hint: `run \`ktstr kernel list\` for those that there are, or write ./${id.key} for a file`
         },
         matches: entries.filter(({ key }) => key === id.key).map((entry) => ({ entry, current: true }))
       }

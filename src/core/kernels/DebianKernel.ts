@@ -39,10 +39,10 @@ export class KernelFetchFailed
   })
 {
   override get message() {
-    const mend = this.step === "download"
+    const hint = this.step === "download"
       ? "check the network, and run `apt-get update` if the package is gone"
       : "check the free space of the cache's file system, and try again"
-    return `cannot ${this.step} ${this.package}: ${this.why}; ${mend}`
+    return `cannot ${this.step} ${this.package}: ${this.why}; ${hint}`
   }
 }
 

@@ -44,7 +44,7 @@ export class KernelIdInvalid extends Schema.TaggedError<KernelIdInvalid>("ktstr/
 interface Form {
   readonly example: string
   readonly recognises: (id: string) => boolean
-  /** The id, or what is wrong with it and how to mend it. */
+  /** The id, or what is wrong with it and how to fix it. */
   readonly parse: (id: string) => KernelId | string
 }
 

@@ -59,7 +59,7 @@ export const keepConsole = (
             why: `its console cannot be kept in ${path}: ${
               error instanceof Error && "code" in error ? error.code : error
             }`,
-            mend: "give --console a file that can be written"
+            hint: "give --console a file that can be written"
           })
       }),
       (file) =>

@@ -8,10 +8,10 @@ import { basename, join, resolve } from "node:path"
 export class IncludeError extends Schema.TaggedError<IncludeError>("ktstr/IncludeError")("IncludeError", {
   path: Schema.String,
   why: Schema.String,
-  mend: Schema.String
+  hint: Schema.String
 }) {
   override get message() {
-    return `cannot include ${this.path}: ${this.why}; ${this.mend}`
+    return `cannot include ${this.path}: ${this.why}; ${this.hint}`
   }
 }
 
@@ -36,7 +36,7 @@ export const readHostFile = (path: string): Effect.Effect<HostFile, IncludeError
   Effect.gen(function*() {
     const info = yield* statOf(path)
     if (!info.isFile()) {
-      return yield* new IncludeError({ path, why: `it is ${kindOf(info)}`, mend: "give a regular file" })
+      return yield* new IncludeError({ path, why: `it is ${kindOf(info)}`, hint: "give a regular file" })
     }
     if (info.size > INITRAMFS_LIMIT) {
       return yield* tooLarge(path)
@@ -58,7 +58,7 @@ export const readInclude = (path: string): Effect.Effect<ReadonlyArray<Included>
         const info = yield* statOf(at)
         if (found.length >= ENTRY_LIMIT || within.length > DEPTH_LIMIT) {
           const why = `it holds more than ${ENTRY_LIMIT} entries or ${DEPTH_LIMIT} levels`
-          return yield* new IncludeError({ path, why, mend: "include only what the guest needs" })
+          return yield* new IncludeError({ path, why, hint: "include only what the guest needs" })
         }
         if (!info.isDirectory()) {
           const file = yield* readHostFile(at)
@@ -71,7 +71,7 @@ export const readInclude = (path: string): Effect.Effect<ReadonlyArray<Included>
           return yield* new IncludeError({
             path: at,
             why: "it links to a directory that holds it",
-            mend: "remove the link"
+            hint: "remove the link"
           })
         }
         found.push({ name, mode: info.mode & 0o777, file: undefined })
@@ -85,7 +85,7 @@ export const readInclude = (path: string): Effect.Effect<ReadonlyArray<Included>
   })
 
 const tooLarge = (path: string) =>
-  new IncludeError({ path, why: "it is larger than 1 GiB", mend: "include only what the guest needs" })
+  new IncludeError({ path, why: "it is larger than 1 GiB", hint: "include only what the guest needs" })
 
 const statOf = (path: string) => tried(path, () => stat(path))
 
@@ -94,12 +94,12 @@ const tried = <A>(path: string, run: (signal: AbortSignal) => Promise<A>): Effec
     try: run,
     catch: (error) => {
       const code = error instanceof Error && "code" in error ? String(error.code) : String(error)
-      const [why, mend] = reasons[code] ?? [code, "give a file that can be read"]
-      return new IncludeError({ path, why, mend })
+      const [why, hint] = reasons[code] ?? [code, "give a file that can be read"]
+      return new IncludeError({ path, why, hint })
     }
   })
 
-const reasons: Readonly<Record<string, readonly [why: string, mend: string]>> = {
+const reasons: Readonly<Record<string, readonly [why: string, hint: string]>> = {
   ENOENT: ["there is no such file", "check the path"],
   ENOTDIR: ["there is no such file", "check the path"],
   EACCES: ["permission denied", "make it readable"],

@@ -49,7 +49,7 @@ export const makeInitramfs = Effect.fn("Initramfs.make")(function*(spec: Initram
         return yield* new IncludeError({
           path: spec.includes?.[index] ?? name,
           why: `another include is called ${name} too`,
-          mend: "rename one of them"
+          hint: "rename one of them"
         })
       }
       add(file === undefined ? { kind: "directory", path, mode } : { kind: "file", path, mode, bytes: file.bytes })
@@ -58,7 +58,7 @@ export const makeInitramfs = Effect.fn("Initramfs.make")(function*(spec: Initram
   const total = [...tree.values()].reduce((sum, entry) => sum + (entry.kind === "file" ? entry.bytes.length : 0), 0)
   if (total > INITRAMFS_LIMIT) {
     const why = `all files together are ${Math.ceil(total / 2 ** 20)} MiB, 1024 is the most`
-    return yield* new IncludeError({ path: "that much", why, mend: "include only what the guest needs" })
+    return yield* new IncludeError({ path: "that much", why, hint: "include only what the guest needs" })
   }
   return cpioArchive([...tree.values()])
 }) satisfies (spec: InitramfsSpec) => Effect.Effect<Uint8Array, HostLacks | IncludeError>

@@ -83,7 +83,7 @@ const firstLibrary = (
   })
 
 const missing = (program: HostFile, why: string): IncludeError =>
-  new IncludeError({ path: program.path, why, mend: "install the package that has it" })
+  new IncludeError({ path: program.path, why, hint: "install the package that has it" })
 
 const elfOf = (file: HostFile): ElfFile | undefined => {
   const elf = Either.getOrUndefined(parsing(() => parseElf(file.bytes, file.path)))

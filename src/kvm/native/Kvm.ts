@@ -78,8 +78,8 @@ export const layer: Layer.Layer<VmEngine> = layerWith({})
 
 /** Boot a kernel; fails with `HostLacks` where /dev/kvm is missing or too old. */
 export const bootKvm = Effect.fn("Kvm.boot")(function*(spec: VmSpec, options: KvmOptions) {
-  const broken = (why: string, mend: string) => new VmBootError({ subject: spec.kernel, why, mend })
-  const topology = yield* Either.mapLeft(resolveTopology(spec), ({ mend, why }) => broken(why, mend))
+  const broken = (why: string, hint: string) => new VmBootError({ subject: spec.kernel, why, hint })
+  const topology = yield* Either.mapLeft(resolveTopology(spec), ({ hint, why }) => broken(why, hint))
   const { memoryMib } = topology
   const image = yield* readImage(spec)
   const disks = yield* openDisks(spec)
@@ -208,7 +208,7 @@ const block = (disk: Disk, index: number): Effect.Effect<VirtioDevice, never, Sc
 const readImage = (spec: VmSpec): Effect.Effect<LinuxImage, VmBootError> =>
   Effect.suspend(() => {
     const broken = (why: string) =>
-      new VmBootError({ subject: spec.kernel, why, mend: "give the path of a kernel image (bzImage or vmlinux)" })
+      new VmBootError({ subject: spec.kernel, why, hint: "give the path of a kernel image (bzImage or vmlinux)" })
     try {
       return Effect.mapError(readLinuxImage(spec.kernel), (error) => broken(error.message))
     } catch (error) {
@@ -218,7 +218,7 @@ const readImage = (spec: VmSpec): Effect.Effect<LinuxImage, VmBootError> =>
 
 const commandLine = (spec: VmSpec, image: LinuxImage, devices: number): Effect.Effect<string, VmBootError> => {
   const cmdline = [words, ...virtioWords(devices), spec.cmdline?.trim() ?? ""].filter((part) => part !== "").join(" ")
-  const broken = (why: string, mend: string) => new VmBootError({ subject: spec.kernel, why, mend })
+  const broken = (why: string, hint: string) => new VmBootError({ subject: spec.kernel, why, hint })
   const length = Buffer.byteLength(cmdline)
   return length > image.cmdlineLimit
     ? broken(`its command line takes ${image.cmdlineLimit} bytes, not ${length}`, "shorten --cmdline")
@@ -246,7 +246,7 @@ const prepare = (
       return yield* new VmBootError({
         subject: spec.kernel,
         why: "Linux takes 8 threads for an LLC on this host's CPU",
-        mend: "give LLCs of 8 threads, or one LLC, or use the QEMU engine (--engine qemu)"
+        hint: "give LLCs of 8 threads, or one LLC, or use the QEMU engine (--engine qemu)"
       })
     }
     const { initramfs, kernel } = spec

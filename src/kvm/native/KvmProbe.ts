@@ -14,7 +14,7 @@ import { enterLongMode, writeLongMode } from "./cpu/LongMode.ts"
 export type KvmVerdict =
   | { readonly kind: "hardware"; readonly why: string; readonly mips: number }
   | { readonly kind: "emulated"; readonly why: string; readonly mips: number }
-  | { readonly kind: "absent"; readonly why: string; readonly mend: string }
+  | { readonly kind: "absent"; readonly why: string; readonly hint: string }
 
 const MEMORY = 2 ** 21
 /** Guest-physical addresses of the probe guest's two pieces of code, above its tables. */
@@ -54,9 +54,9 @@ export const probeKvmBy = (native: KvmNative): Effect.Effect<KvmVerdict> =>
     Effect.flatMap((vm) => kvmSync(() => judge(native, vm))),
     Effect.scoped,
     Effect.catchTags({
-      HostLacks: ({ mend, what, why }) => Effect.succeed<KvmVerdict>({ kind: "absent", why: `${what}: ${why}`, mend }),
+      HostLacks: ({ hint, what, why }) => Effect.succeed<KvmVerdict>({ kind: "absent", why: `${what}: ${why}`, hint }),
       KvmError: ({ message }) =>
-        Effect.succeed<KvmVerdict>({ kind: "absent", why: `/dev/kvm: ${message}`, mend: "see the kernel's log" })
+        Effect.succeed<KvmVerdict>({ kind: "absent", why: `/dev/kvm: ${message}`, hint: "see the kernel's log" })
     })
   )
 

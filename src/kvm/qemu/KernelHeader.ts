@@ -18,7 +18,7 @@ const HEADER = 0x260
  */
 export const commandLineFor = (spec: VmSpec): Effect.Effect<string, VmBootError> =>
   Effect.suspend(() => {
-    const broken = (why: string, mend: string) => new VmBootError({ subject: spec.kernel, why, mend })
+    const broken = (why: string, hint: string) => new VmBootError({ subject: spec.kernel, why, hint })
     const cmdline = [words, spec.cmdline?.trim() ?? ""].filter((part) => part !== "").join(" ")
     const header = readHeader(spec.kernel)
     if (typeof header === "string") return broken(header, "give the path of a kernel image (bzImage)")

@@ -97,8 +97,8 @@ export const bootQemu = Effect.fn("Qemu.boot")(function*(
   options: Pick<QemuOptions, "freezeTimeout"> = {}
 ) {
   const freezeTimeout = Duration.decode(options.freezeTimeout ?? "10 seconds")
-  const unbootable = (why: string, mend: string) => new VmBootError({ subject: spec.kernel, why, mend })
-  const topology = yield* Either.mapLeft(resolveTopology(spec), ({ mend, why }) => unbootable(why, mend))
+  const unbootable = (why: string, hint: string) => new VmBootError({ subject: spec.kernel, why, hint })
+  const topology = yield* Either.mapLeft(resolveTopology(spec), ({ hint, why }) => unbootable(why, hint))
   const { memoryMib } = topology
   const cmdline = yield* commandLineFor(spec)
   const needed = minimumMemoryMib(spec.initramfs.length)

@@ -19,8 +19,8 @@ export const SECTOR = 512
 export const openDisks = (spec: VmSpec): Effect.Effect<ReadonlyArray<Disk>, VmBootError, Scope.Scope> =>
   Effect.forEach(spec.disks ?? [], ({ path, readOnly = false }) =>
     Effect.gen(function*() {
-      const broken = (why: string, mend: string) =>
-        new VmBootError({ subject: spec.kernel, why: `its disk ${path} ${why}`, mend })
+      const broken = (why: string, hint: string) =>
+        new VmBootError({ subject: spec.kernel, why: `its disk ${path} ${why}`, hint })
       const fd = yield* Effect.acquireRelease(
         Effect.try({
           try: () => openSync(path, readOnly ? "r" : "r+"),

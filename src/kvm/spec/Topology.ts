@@ -57,10 +57,10 @@ export interface Topology {
 /** There is no such machine. */
 export class TopologyError extends Schema.TaggedError<TopologyError>("ktstr/TopologyError")("TopologyError", {
   why: Schema.String,
-  mend: Schema.String
+  hint: Schema.String
 }) {
   override get message() {
-    return `${this.why}; ${this.mend}`
+    return `${this.why}; ${this.hint}`
   }
 }
 
@@ -132,7 +132,7 @@ export const resolveTopology = (spec: {
     }
     for (const [node, each] of memory.entries()) {
       const wrong = memoryProblem(each, all > 1)
-      if (wrong !== undefined) return yield* refuse(`node ${node}: ${wrong.why}`, wrong.mend)
+      if (wrong !== undefined) return yield* refuse(`node ${node}: ${wrong.why}`, wrong.hint)
     }
     const memoryMib = sum(memory.map(({ mib }) => mib))
     if (memoryMib !== asked) {
@@ -144,7 +144,7 @@ export const resolveTopology = (spec: {
     const distances = shape.distances ??
       memory.map((_, from) => memory.map((_, to) => from === to ? LOCAL_DISTANCE : REMOTE_DISTANCE))
     const wrong = distanceProblem(distances, all)
-    if (wrong !== undefined) return yield* refuse(wrong.why, wrong.mend)
+    if (wrong !== undefined) return yield* refuse(wrong.why, wrong.hint)
     const perNode = cpus / nodes
     return {
       cpus,
@@ -216,7 +216,7 @@ export const memoryAccess = (topology: Topology) => {
 
 interface Problem {
   readonly why: string
-  readonly mend: string
+  readonly hint: string
 }
 
 const memoryProblem = (
@@ -226,19 +226,19 @@ const memoryProblem = (
   if (!isCount(mib) || (several && mib % NODE_MIB !== 0)) {
     return {
       why: `${mib} MiB are no node's memory`,
-      mend: several ? `give each node a multiple of ${NODE_MIB} MiB` : "give whole MiB"
+      hint: several ? `give each node a multiple of ${NODE_MIB} MiB` : "give whole MiB"
     }
   }
   if (latencyNs !== undefined && !isCount(latencyNs, MOST_ENTRY)) {
-    return { why: `a latency of ${latencyNs} ns`, mend: `give a whole number, 1 to ${MOST_ENTRY}` }
+    return { why: `a latency of ${latencyNs} ns`, hint: `give a whole number, 1 to ${MOST_ENTRY}` }
   }
   if (bandwidthMibs !== undefined && !isCount(bandwidthMibs, 2 ** 32 - 1)) {
-    return { why: `a bandwidth of ${bandwidthMibs} MiB a second`, mend: "give a whole number, 1 to 4294967295" }
+    return { why: `a bandwidth of ${bandwidthMibs} MiB a second`, hint: "give a whole number, 1 to 4294967295" }
   }
   if (cache !== undefined && !(isCount(cache.bytes) && isCount(cache.lineBytes, 0xffff))) {
     return {
       why: `a cache of ${cache.bytes} bytes with lines of ${cache.lineBytes}`,
-      mend: "give whole numbers, and lines of at most 65535 bytes"
+      hint: "give whole numbers, and lines of at most 65535 bytes"
     }
   }
   return undefined
@@ -246,21 +246,21 @@ const memoryProblem = (
 
 const distanceProblem = (distances: ReadonlyArray<ReadonlyArray<number>>, nodes: number): Problem | undefined => {
   if (distances.length !== nodes || distances.some((row) => row.length !== nodes)) {
-    return { why: `the distances are no table of ${nodes} by ${nodes}`, mend: "give each node a row with every node" }
+    return { why: `the distances are no table of ${nodes} by ${nodes}`, hint: "give each node a row with every node" }
   }
   for (const [from, row] of distances.entries()) {
     for (const [to, distance] of row.entries()) {
       if (from === to && distance !== LOCAL_DISTANCE) {
-        return { why: `node ${from} is ${distance} from itself`, mend: `give ${LOCAL_DISTANCE}` }
+        return { why: `node ${from} is ${distance} from itself`, hint: `give ${LOCAL_DISTANCE}` }
       }
       if (from !== to && !(isCount(distance, MOST_DISTANCE) && distance > LOCAL_DISTANCE)) {
-        const mend = `give whole numbers, ${LOCAL_DISTANCE + 1} to ${MOST_DISTANCE}`
-        return { why: `node ${from} is ${distance} from node ${to}`, mend }
+        const hint = `give whole numbers, ${LOCAL_DISTANCE + 1} to ${MOST_DISTANCE}`
+        return { why: `node ${from} is ${distance} from node ${to}`, hint }
       }
       if (distance !== distances[to][from]) {
         return {
           why: `node ${from} is ${distance} from node ${to}, and ${distances[to][from]} the other way`,
-          mend: "give the same distance both ways"
+          hint: "give the same distance both ways"
         }
       }
     }
@@ -308,4 +308,4 @@ const bitsFor = (count: number): number => Math.ceil(Math.log2(count))
 const isCount = (value: number, most = Number.MAX_SAFE_INTEGER): boolean =>
   Number.isInteger(value) && value >= 1 && value <= most
 const sum = (numbers: ReadonlyArray<number>): number => numbers.reduce((total, each) => total + each, 0)
-const refuse = (why: string, mend: string) => Either.left(new TopologyError({ why, mend }))
+const refuse = (why: string, hint: string) => Either.left(new TopologyError({ why, hint }))

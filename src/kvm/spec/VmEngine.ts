@@ -117,10 +117,10 @@ export interface FrozenVcpu {
 export class VmBootError extends Schema.TaggedError<VmBootError>("ktstr/VmBootError")("VmBootError", {
   subject: Schema.String,
   why: Schema.String,
-  mend: Schema.String
+  hint: Schema.String
 }) {
   override get message() {
-    return `cannot boot ${this.subject}: ${this.why}; ${this.mend}`
+    return `cannot boot ${this.subject}: ${this.why}; ${this.hint}`
   }
 }
 

@@ -218,7 +218,7 @@ const looksAt = (space: KernelSpace, address: bigint, len: number): ReadonlyArra
   return looks
 }
 
-/** Damages one image in one of many ways after the other, each a case of a number, and mends it again. */
+/** Damages one image in one of many ways after the other, each a case of a number, and undoes it again. */
 export class Cases {
   readonly names: ReadonlyArray<string>
   private readonly damage: Damage
@@ -303,7 +303,7 @@ export class Cases {
   }
 
   /** Tasks that no longer say what they said of the memory before any damage. */
-  unmended(): ReadonlyArray<string> {
+  notUndone(): ReadonlyArray<string> {
     return Array.from(this.whole).flatMap(([task, whole]) => task.run() === whole ? [] : [task.name])
   }
 }

@@ -11,8 +11,8 @@ export interface Report {
   /** The process's resident memory at its highest, and how far above what reading undamaged memory took. */
   readonly peakMib: number
   readonly grownMib: number
-  /** Tasks that said something else in the end, when all damage was mended. */
-  readonly unmended: ReadonlyArray<string>
+  /** Tasks that said something else in the end, when all damage was undone. */
+  readonly notUndone: ReadonlyArray<string>
 }
 
 /** A line of a worker's output. */

@@ -31,6 +31,6 @@ const report: Report = {
   slowest,
   grownMib: Math.round((peak() - before) / 1024),
   peakMib: Math.round(peak() / 1024),
-  unmended: cases.unmended()
+  notUndone: cases.notUndone()
 }
 say(report)

@@ -148,7 +148,7 @@ describe("parseScxExits", () => {
 })
 
 describe("bpfRefused", () => {
-  it("names the mend", () => {
+  it("names the fix", () => {
     const root = "CapEff:\t000001ffffffffff\n"
     assert.match(bpfRefused(1, "CapEff:\t0000000000000000\nSeccomp:\t0\n").message, /CAP_SYS_ADMIN.*run this as root/)
     assert.match(bpfRefused(1, `${root}Seccomp:\t2\n`).message, /seccomp=unconfined/)

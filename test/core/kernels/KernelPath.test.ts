@@ -64,27 +64,27 @@ layer(Host)("a path", (it) => {
   it.scoped("to anything else is one clear line", () =>
     Effect.gen(function*() {
       const directory = yield* temporary
-      const mend = "give a bzImage, a vmlinux, or a directory that holds one"
+      const hint = "give a bzImage, a vmlinux, or a directory that holds one"
       assert.strictEqual(
         yield* messageOf("/no/such"),
-        `no kernel at /no/such: there is no such file or directory; ${mend}`
+        `no kernel at /no/such: there is no such file or directory; ${hint}`
       )
       mkdirSync(join(directory, "bzImage"))
       assert.strictEqual(
         yield* messageOf(directory),
-        `no kernel at ${directory}: the directory holds none of arch/x86/boot/bzImage, bzImage, vmlinuz, vmlinux; ${mend}`
+        `no kernel at ${directory}: the directory holds none of arch/x86/boot/bzImage, bzImage, vmlinuz, vmlinux; ${hint}`
       )
       assert.strictEqual(
         yield* messageOf("/etc/passwd"),
-        `no kernel at /etc/passwd: the file is neither a bzImage nor an ELF vmlinux; ${mend}`
+        `no kernel at /etc/passwd: the file is neither a bzImage nor an ELF vmlinux; ${hint}`
       )
       assert.strictEqual(
         yield* messageOf("/bin/busybox"),
-        `no kernel at /bin/busybox: the ELF file holds no "Linux version" banner, so it is no kernel; ${mend}`
+        `no kernel at /bin/busybox: the ELF file holds no "Linux version" banner, so it is no kernel; ${hint}`
       )
       assert.strictEqual(
         yield* withVariables({})(messageOf("~/x")),
-        `no kernel at ~/x: HOME is not set, so ~ means nothing; ${mend}`
+        `no kernel at ~/x: HOME is not set, so ~ means nothing; ${hint}`
       )
       assert.include(yield* messageOf(put(join(directory, "empty"), "")), "neither a bzImage nor an ELF vmlinux")
       assert.include(yield* messageOf("/dev/null"), "neither a file nor a directory")

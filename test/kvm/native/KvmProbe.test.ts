@@ -30,13 +30,13 @@ describe("probeKvm without KVM", () => {
     return probeKvmBy({ ...native, open: () => native.open(path) })
   }
 
-  it.effect("says what is missing and how to mend it", () =>
+  it.effect("says what is missing and how to fix it", () =>
     Effect.gen(function*() {
       const verdict = yield* placed("/dev/no-such-device")
       assert.strictEqual(verdict.kind, "absent")
       assert.strictEqual(verdict.why, "/dev/kvm: it cannot be opened: ENOENT")
       assert.match(
-        verdict.kind === "absent" ? verdict.mend : "",
+        verdict.kind === "absent" ? verdict.hint : "",
         /^switch virtualization on in the firmware and load kvm/
       )
     }))

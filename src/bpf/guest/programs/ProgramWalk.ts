@@ -63,7 +63,7 @@ export const noBpf = (what: string, why: string): BpfUnreadable =>
   new BpfUnreadable({
     what,
     why,
-    mend: "is this a Linux 6.1 or newer with CONFIG_BPF_SYSCALL and CONFIG_KALLSYMS_ALL?"
+    hint: "is this a Linux 6.1 or newer with CONFIG_BPF_SYSCALL and CONFIG_KALLSYMS_ALL?"
   })
 
 /** Reads programs, those of `prog_idr` and those that others point at. Not for hot loops. */

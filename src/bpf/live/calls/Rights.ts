@@ -15,22 +15,22 @@ export const bpfRefused = (errno: number, status: string = ownStatus()): HostLac
     return new HostLacks({
       what,
       why: `${why}: reading the maps of others needs CAP_SYS_ADMIN`,
-      mend: "run this as root (sudo), in a container with --cap-add=SYS_ADMIN"
+      hint: "run this as root (sudo), in a container with --cap-add=SYS_ADMIN"
     })
   }
   if (filtered) {
     return new HostLacks({
       what,
       why: `${why}: a seccomp filter forbids it`,
-      mend: "run this outside the container, or the container with --security-opt seccomp=unconfined"
+      hint: "run this outside the container, or the container with --security-opt seccomp=unconfined"
     })
   }
   return errno === Errno.ENOSYS
-    ? new HostLacks({ what, why: `${why}: this kernel has no such call`, mend: "use one with CONFIG_BPF_SYSCALL=y" })
+    ? new HostLacks({ what, why: `${why}: this kernel has no such call`, hint: "use one with CONFIG_BPF_SYSCALL=y" })
     : new HostLacks({
       what,
       why: `${why}: a security module or the kernel's lockdown forbids it`,
-      mend:
+      hint:
         "see /sys/kernel/security/lockdown and the rules of the security module; run this in the first user namespace"
     })
 }

@@ -22,17 +22,17 @@ const PACKAGES: ReadonlyMap<string, string> = new Map([
 /** Of libelf, which objtool and resolve_btfids are built with. */
 const HEADER = "gelf.h"
 const HEADER_PACKAGE = "libelf-dev"
-const MEND = "run `apt-get install gcc make`"
+const HINT = "run `apt-get install gcc make`"
 
 /** Fail, naming all that is missing, where this host cannot build a kernel. */
 export const requireBuildTools: Effect.Effect<void, HostLacks, CommandExecutor.CommandExecutor> = Effect.gen(
   function*() {
     const look = "for name; do command -v \"$name\" >/dev/null || echo \"$name\"; done"
-    const { stdout } = yield* runToEnd("sh", ["-c", look, "sh", ...PACKAGES.keys()], MEND)
+    const { stdout } = yield* runToEnd("sh", ["-c", look, "sh", ...PACKAGES.keys()], HINT)
     const missing = stdout.split("\n").filter((name) => name !== "")
     const packages = missing.flatMap((name) => PACKAGES.get(name) ?? [])
     const hasHeader = !missing.includes("gcc") &&
-      (yield* runToEnd("gcc", ["-E", "-x", "c", "-include", HEADER, "/dev/null"], MEND)).code === 0
+      (yield* runToEnd("gcc", ["-E", "-x", "c", "-include", HEADER, "/dev/null"], HINT)).code === 0
     if (!hasHeader) {
       missing.push(HEADER)
       packages.push(HEADER_PACKAGE)
@@ -41,7 +41,7 @@ export const requireBuildTools: Effect.Effect<void, HostLacks, CommandExecutor.C
     return yield* new HostLacks({
       what: missing.join(", "),
       why: "a kernel cannot be built without",
-      mend: `run \`apt-get install ${[...new Set(packages)].join(" ")}\``
+      hint: `run \`apt-get install ${[...new Set(packages)].join(" ")}\``
     })
   }
 )

@@ -17,18 +17,18 @@ import { stage } from "../../Progress.ts"
 export class DownloadFailed extends Schema.TaggedError<DownloadFailed>("ktstr/DownloadFailed")("DownloadFailed", {
   url: Schema.String,
   why: Schema.String,
-  mend: Schema.String,
+  hint: Schema.String,
   status: Schema.optional(Schema.Int)
 }) {
   override get message() {
-    return `cannot download ${this.url}: ${this.why}; ${this.mend}`
+    return `cannot download ${this.url}: ${this.why}; ${this.hint}`
   }
 }
 
 /** Why one attempt failed, and whether another one may do better. */
 class AttemptFailed extends Schema.TaggedError<AttemptFailed>()("AttemptFailed", {
   why: Schema.String,
-  mend: Schema.String,
+  hint: Schema.String,
   again: Schema.Boolean,
   status: Schema.optional(Schema.Int)
 }) {}
@@ -41,9 +41,9 @@ const ATTEMPTS = 6
 const STALL = "60 seconds"
 const PAUSE = Schedule.union(Schedule.exponential("200 millis"), Schedule.spaced("10 seconds"))
 
-const MEND_NETWORK = "check the network and the address, and try again: what has come so far is kept"
-const MEND_ADDRESS = "check the address"
-const MEND_SERVER = "try again later, or take another server"
+const HINT_NETWORK = "check the network and the address, and try again: what has come so far is kept"
+const HINT_ADDRESS = "check the address"
+const HINT_SERVER = "try again later, or take another server"
 
 /**
  * Get `url` (http or https) into `file`, whole or not at all. What arrives goes to `file.part`, which a cut connection, a
@@ -69,7 +69,7 @@ export const download = Effect.fn("Download.download")(
           error.again && attempts > 1
             ? new AttemptFailed({
               why: `${error.why} (the last of ${attempts} attempts)`,
-              mend: error.mend,
+              hint: error.hint,
               again: true,
               status: error.status
             })
@@ -81,8 +81,8 @@ export const download = Effect.fn("Download.download")(
       yield* fs.remove(state, { force: true })
     })
     yield* Effect.mapError(work, (error) => {
-      const { mend, status, why } = error._tag === "AttemptFailed" ? error : unwritable(error)
-      return new DownloadFailed({ url, why, mend, ...(status === undefined ? {} : { status }) })
+      const { hint, status, why } = error._tag === "AttemptFailed" ? error : unwritable(error)
+      return new DownloadFailed({ url, why, hint, ...(status === undefined ? {} : { status }) })
     })
   }
 )
@@ -120,7 +120,7 @@ const receive = (
     if (encoding !== "identity") {
       return yield* fatal(
         `the server answered with content-encoding ${encoding} although none was asked for`,
-        MEND_SERVER
+        HINT_SERVER
       )
     }
     if (/^text\/html\b/i.test(headers["content-type"] ?? "")) return yield* webPage()
@@ -169,7 +169,7 @@ const receive = (
     Effect.mapError((error) => {
       if (error._tag === "AttemptFailed") return error
       if (error._tag === "RequestError" || error._tag === "ResponseError") {
-        return error.reason === "InvalidUrl" ? fatal("this is no address", MEND_ADDRESS) : transport(causeOf(error))
+        return error.reason === "InvalidUrl" ? fatal("this is no address", HINT_ADDRESS) : transport(causeOf(error))
       }
       return unwritable(error)
     })
@@ -230,15 +230,15 @@ const BUSY = new Set([408, 425, 429, 500, 502, 503, 504])
 const refusal = (status: number): AttemptFailed =>
   new AttemptFailed({
     why: `the server answered ${status}`,
-    mend: BUSY.has(status) ? MEND_SERVER : MEND_ADDRESS,
+    hint: BUSY.has(status) ? HINT_SERVER : HINT_ADDRESS,
     again: BUSY.has(status),
     status
   })
 
-const webPage = (): AttemptFailed => fatal("the server answered with a web page, not with a file", MEND_ADDRESS)
+const webPage = (): AttemptFailed => fatal("the server answered with a web page, not with a file", HINT_ADDRESS)
 
-const transport = (why: string): AttemptFailed => new AttemptFailed({ why, mend: MEND_NETWORK, again: true })
-const fatal = (why: string, mend: string): AttemptFailed => new AttemptFailed({ why, mend, again: false })
+const transport = (why: string): AttemptFailed => new AttemptFailed({ why, hint: HINT_NETWORK, again: true })
+const fatal = (why: string, hint: string): AttemptFailed => new AttemptFailed({ why, hint, again: false })
 
 const unwritable = (error: PlatformError): AttemptFailed =>
   fatal(

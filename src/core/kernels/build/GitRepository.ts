@@ -9,10 +9,10 @@ import { runToEnd } from "../../Subprocess.ts"
 export class GitFailed extends Schema.TaggedError<GitFailed>("ktstr/GitFailed")("GitFailed", {
   repository: Schema.String,
   why: Schema.String,
-  mend: Schema.String
+  hint: Schema.String
 }) {
   override get message() {
-    return `git repository ${this.repository}: ${this.why}; ${this.mend}`
+    return `git repository ${this.repository}: ${this.why}; ${this.hint}`
   }
 }
 
@@ -70,10 +70,10 @@ export const remoteCommit = Effect.fn("GitRepository.remoteCommit")(
     url: string,
     ref: string
   ): Effect.fn.Return<RemoteCommit, GitFailed | HostLacks, CommandExecutor.CommandExecutor> {
-    const failed = (why: string, mend: string) => new GitFailed({ repository: url, why, mend })
-    const mend = "give a branch, a tag, or a commit id with all of its 40 digits"
+    const failed = (why: string, hint: string) => new GitFailed({ repository: url, why, hint })
+    const hint = "give a branch, a tag, or a commit id with all of its 40 digits"
     // git check-ref-format(1): what is left out here has a meaning in a refspec or a pattern
-    if (!/^[^-\s:^~*?[\\][^\s:^~*?[\\]*$/.test(ref)) return yield* failed(`${JSON.stringify(ref)} is no ref`, mend)
+    if (!/^[^-\s:^~*?[\\][^\s:^~*?[\\]*$/.test(ref)) return yield* failed(`${JSON.stringify(ref)} is no ref`, hint)
     const listed = yield* stage(`ask ${url}`)(git("ls-remote", "--", url, ref, `${ref}^{}`))
     if (listed.code !== 0) return yield* failed(firstLine(listed.stderr), "check the address")
     const commits = new Map(
@@ -88,7 +88,7 @@ export const remoteCommit = Effect.fn("GitRepository.remoteCommit")(
       if (commit !== undefined) return { name, commit }
     }
     if (/^[0-9a-f]{40}$/.test(ref)) return { name: ref, commit: ref }
-    return yield* failed(`it has no branch or tag ${ref}`, mend)
+    return yield* failed(`it has no branch or tag ${ref}`, hint)
   }
 )
 
@@ -111,7 +111,7 @@ export const checkOut = Effect.fn("GitRepository.checkOut")(
           new GitFailed({
             repository: url,
             why: firstLine(stderr),
-            mend: "check the address, the network and the disk"
+            hint: "check the address, the network and the disk"
           })
       )
     // no templates: a user's hooks have no business here

@@ -13,7 +13,7 @@ import { runToEnd } from "../../Subprocess.ts"
 import { download, type DownloadFailed } from "./Download.ts"
 import { parseMakefile, SourceInvalid } from "./KernelTree.ts"
 
-export const MEND_ARCHIVE = "give the archive of a kernel tree, as kernel.org and linux-source packages have it"
+export const HINT_ARCHIVE = "give the archive of a kernel tree, as kernel.org and linux-source packages have it"
 
 /** Longer than a download over a slow line takes: another process may be busy with the same one. */
 const DOWNLOAD_WAIT = "1 hour"
@@ -94,7 +94,7 @@ export const unpack = (
         TAR_MEND
       )
     )
-    const invalid = (why: string) => new SourceInvalid({ source: subject, why, mend: MEND_ARCHIVE })
+    const invalid = (why: string) => new SourceInvalid({ source: subject, why, hint: HINT_ARCHIVE })
     if (done.code !== 0) return yield* invalid(`it cannot be unpacked (${done.stderr.split("\n", 1)[0]})`)
     const names = yield* Effect.mapError(fs.readDirectory(directory), refused(directory))
     const top = join(directory, names[0] ?? "")

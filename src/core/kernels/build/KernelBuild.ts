@@ -62,21 +62,21 @@ export class KernelBuildFailed
   extends Schema.TaggedError<KernelBuildFailed>("ktstr/KernelBuildFailed")("KernelBuildFailed", {
     step: Schema.Literal("configure", "compile", "strip", "store"),
     why: Schema.String,
-    mend: Schema.String
+    hint: Schema.String
   })
 {
   override get message() {
-    return `cannot ${this.step} the kernel: ${this.why}; ${this.mend}`
+    return `cannot ${this.step} the kernel: ${this.why}; ${this.hint}`
   }
 }
 
 /** Options that kconfig did not take over. */
 export class KconfigUnmet extends Schema.TaggedError<KconfigUnmet>("ktstr/KconfigUnmet")("KconfigUnmet", {
   options: Schema.Array(Schema.Struct({ option: Schema.String, wanted: Schema.String, got: Schema.String })),
-  mend: Schema.String
+  hint: Schema.String
 }) {
   override get message() {
-    return `this kernel's configuration did not take ${describe(this.options)}; ${this.mend}`
+    return `this kernel's configuration did not take ${describe(this.options)}; ${this.hint}`
   }
 }
 
@@ -142,7 +142,7 @@ const lockedTree = <A, E, R>(path: string, work: Effect.Effect<A, E, R>) =>
   )
 
 const unlockable = (source: string, error: Error): SourceInvalid =>
-  new SourceInvalid({ source, why: error.message, mend: "give a directory that you can read" })
+  new SourceInvalid({ source, why: error.message, hint: "give a directory that you can read" })
 
 const cachedBuild = (
   root: string,
@@ -223,7 +223,7 @@ const make = (
     const code = yield* Effect.orElseSucceed(runGroup(command), () => -1)
     if (code === 0) return
     const output = yield* Effect.orElseSucceed(fs.readFileString(log), () => "")
-    return yield* new KernelBuildFailed({ step, why: firstError(output), mend: `all that make printed is in ${log}` })
+    return yield* new KernelBuildFailed({ step, why: firstError(output), hint: `all that make printed is in ${log}` })
   })
 
 /** Run a program; when this ends, in whatever way, so have all processes that it started. */
@@ -291,14 +291,14 @@ const configure = (
     if (theirs.length > 0) {
       return yield* new KconfigUnmet({
         options: theirs,
-        mend: "ask for what they depend on too, or leave them out: this kernel may not have them"
+        hint: "ask for what they depend on too, or leave them out: this kernel may not have them"
       })
     }
     const essential = missing.filter(({ option }) => ESSENTIAL_OPTIONS.has(option))
     if (essential.length > 0) {
       return yield* new KconfigUnmet({
         options: essential,
-        mend: "it could not be read without: build a newer kernel, or update pahole"
+        hint: "it could not be read without: build a newer kernel, or update pahole"
       })
     }
     if (missing.length > 0) yield* Effect.logWarning(`this kernel's configuration did not take ${describe(missing)}`)
@@ -321,7 +321,7 @@ const deliver = (root: string, job: Job, identity: SourceIdentity, request: Buil
             fs.copyFile(image, join(directory, IMAGE)),
             fs.copyFile(join(job.out, ".config"), join(directory, config))
           ),
-          (error) => new KernelBuildFailed({ step: "store", why: error.message, mend: "make room for it" })
+          (error) => new KernelBuildFailed({ step: "store", why: error.message, hint: "make room for it" })
         )
       )
     if (identity._tag === "Storable") {
@@ -344,7 +344,7 @@ const deliver = (root: string, job: Job, identity: SourceIdentity, request: Buil
     }
     const directory = resolve(request.output ?? `ktstr-build-${release}`)
     const unusable = (why: string) =>
-      new KernelBuildFailed({ step: "store", why, mend: "name another directory for it" })
+      new KernelBuildFailed({ step: "store", why, hint: "name another directory for it" })
     const { type } = yield* Effect.mapError(
       Effect.zipRight(makeDirectories(directory), fs.stat(directory)),
       (error) => unusable(error.message)
@@ -362,7 +362,7 @@ const strip = (vmlinux: string, target: string) =>
   stage("strip")(Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const failed = (why: string) =>
-      new KernelBuildFailed({ step: "strip", why, mend: "build it with the binutils and pahole of one distribution" })
+      new KernelBuildFailed({ step: "strip", why, hint: "build it with the binutils and pahole of one distribution" })
     const done = yield* runToEnd("strip", ["--strip-debug", "-o", target, vmlinux], "run `apt-get install binutils`")
     if (done.code !== 0) return yield* failed(lastLine(done.stderr))
     const bytes = yield* Effect.mapError(fs.readFile(target), (error) => failed(error.message))

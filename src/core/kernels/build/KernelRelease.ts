@@ -17,8 +17,8 @@ export class KernelReleaseMissing
   })
 {
   override get message() {
-    const mend = this.close.length === 0 ? "check the version" : `the closest are ${this.close.join(", ")}`
-    return `${this.mirror} has no kernel ${this.version}; ${mend}`
+    const hint = this.close.length === 0 ? "check the version" : `the closest are ${this.close.join(", ")}`
+    return `${this.mirror} has no kernel ${this.version}; ${hint}`
   }
 }
 
@@ -87,7 +87,7 @@ const ownMirror: Effect.Effect<string | undefined, DownloadFailed> = Effect.gen(
   return yield* new DownloadFailed({
     url: mirror,
     why: "KTSTR_KERNEL_MIRROR is no http or https address",
-    mend: `set it to one with the layout of ${MIRROR}, or unset it`
+    hint: `set it to one with the layout of ${MIRROR}, or unset it`
   })
 })
 
@@ -95,7 +95,7 @@ const checksums = (url: string, asked: KernelVersion, mirror: string) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const unwritable = (error: Error) =>
-      new DownloadFailed({ url, why: error.message, mend: "set TMPDIR to a directory that you can write" })
+      new DownloadFailed({ url, why: error.message, hint: "set TMPDIR to a directory that you can write" })
     const directory = yield* Effect.mapError(fs.makeTempDirectoryScoped(), unwritable)
     const file = join(directory, "sha256sums.asc")
     yield* Effect.catchIf(

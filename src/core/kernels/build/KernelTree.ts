@@ -7,10 +7,10 @@ import { join } from "node:path"
 export class SourceInvalid extends Schema.TaggedError<SourceInvalid>("ktstr/SourceInvalid")("SourceInvalid", {
   source: Schema.String,
   why: Schema.String,
-  mend: Schema.String
+  hint: Schema.String
 }) {
   override get message() {
-    return `kernel source ${this.source}: ${this.why}; ${this.mend}`
+    return `kernel source ${this.source}: ${this.why}; ${this.hint}`
   }
 }
 
@@ -26,7 +26,7 @@ export const parseMakefile = (makefile: string): string | undefined => {
 /** The version of a kernel tree; a directory that is none is refused. */
 export const versionOf = (
   directory: string,
-  mend: string
+  hint: string
 ): Effect.Effect<string, SourceInvalid, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
@@ -37,7 +37,7 @@ export const versionOf = (
     return yield* new SourceInvalid({
       source: directory,
       why: version === undefined ? "it has no Makefile of a kernel" : "it has no Kconfig",
-      mend
+      hint
     })
   })
 

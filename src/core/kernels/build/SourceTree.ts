@@ -17,7 +17,7 @@ import type { KernelSource } from "../cache/KernelMetadata.ts"
 import type { KernelVersion } from "../KernelVersion.ts"
 import type { DownloadFailed } from "./Download.ts"
 import { checkOut, cleanCommit, copyTree, type GitFailed, remoteCommit } from "./GitRepository.ts"
-import { fetchArchive, MEND_ARCHIVE, peekVersion, unpack } from "./KernelArchive.ts"
+import { fetchArchive, HINT_ARCHIVE, peekVersion, unpack } from "./KernelArchive.ts"
 import { exactVersion, kernelRelease, type KernelReleaseMissing, tarballName } from "./KernelRelease.ts"
 import { leftByBuild, SourceInvalid, versionOf } from "./KernelTree.ts"
 
@@ -146,7 +146,7 @@ const openDirectory = (path: string, temporary: string) =>
       why === undefined ? Effect.void : new SourceInvalid({
         source: path,
         why: `it has been built in (${left}), so git is asked for its own files, and says: ${why}`,
-        mend: "run `make mrproper` there, which also removes its .config"
+        hint: "run `make mrproper` there, which also removes its .config"
       }))
     yield* stage(`copy ${path}, which has been built in`)(copied)
     yield* versionOf(directory, "add its files to git")
@@ -219,7 +219,7 @@ const planVersion = (asked: KernelVersion, root: string, extra: string | undefin
           return yield* new SourceInvalid({
             source: release.url,
             why: `it holds the sources of ${found}`,
-            mend: "take another mirror"
+            hint: "take another mirror"
           })
         }),
       shared: undefined
@@ -232,10 +232,10 @@ const planArchive = (path: string, extra: string | undefined) =>
     const fs = yield* FileSystem.FileSystem
     const info = yield* Effect.mapError(
       fs.stat(path),
-      (error) => new SourceInvalid({ source: path, why: error.message, mend: "check the path" })
+      (error) => new SourceInvalid({ source: path, why: error.message, hint: "check the path" })
     )
     if (info.type !== "File") {
-      return yield* new SourceInvalid({ source: path, why: "it is no file", mend: "--source takes a directory" })
+      return yield* new SourceInvalid({ source: path, why: "it is no file", hint: "--source takes a directory" })
     }
     const peeked = yield* stage(`look into ${basename(path)}`)(peekVersion(path))
     const plan: SourcePlan = {
@@ -249,7 +249,7 @@ const planArchive = (path: string, extra: string | undefined) =>
       open: (temporary) =>
         Effect.gen(function*() {
           const directory = yield* unpack(path, path, temporary)
-          return { directory, identity: yield* tarballIdentity(yield* versionOf(directory, MEND_ARCHIVE), path, extra) }
+          return { directory, identity: yield* tarballIdentity(yield* versionOf(directory, HINT_ARCHIVE), path, extra) }
         }),
       shared: undefined
     }
@@ -259,7 +259,7 @@ const planArchive = (path: string, extra: string | undefined) =>
 const planAddress = (url: string, root: string, extra: string | undefined) =>
   Effect.gen(function*() {
     if (!/^https?:\/\//i.test(url)) {
-      return yield* new SourceInvalid({ source: url, why: "it is no http or https address", mend: "or give a path" })
+      return yield* new SourceInvalid({ source: url, why: "it is no http or https address", hint: "or give a path" })
     }
     // what is at an address is known only from when it was built
     const entries = yield* listEntries(root)
@@ -275,7 +275,7 @@ const planAddress = (url: string, root: string, extra: string | undefined) =>
       open: (temporary) =>
         Effect.gen(function*() {
           const directory = yield* fetchArchive(url, root, temporary)
-          return { directory, identity: yield* tarballIdentity(yield* versionOf(directory, MEND_ARCHIVE), url, extra) }
+          return { directory, identity: yield* tarballIdentity(yield* versionOf(directory, HINT_ARCHIVE), url, extra) }
         }),
       shared: undefined
     }

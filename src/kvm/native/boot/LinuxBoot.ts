@@ -59,7 +59,7 @@ export interface LinuxEntry {
 export const loadLinux = (memory: GuestMemory, spec: LinuxBootSpec): Effect.Effect<LinuxEntry, VmBootError> =>
   Effect.gen(function*() {
     const { image, initramfs } = spec
-    const broken = (why: string, mend: string) => new VmBootError({ subject: spec.kernel, why, mend })
+    const broken = (why: string, hint: string) => new VmBootError({ subject: spec.kernel, why, hint })
     const cmdline = new TextEncoder().encode(spec.cmdline)
     const lowRam = memory.regions.reduce((end, { bytes, start }) => start === end ? start + bytes.length : end, 0)
     const initrdAt = Math.floor((Math.min(lowRam, image.initrdMax + 1) - initramfs.length) / PAGE) * PAGE

@@ -126,12 +126,12 @@ describe("a directory", () => {
     Effect.gen(function*() {
       const path = yield* temporary
       const message = () => Effect.map(open({ _tag: "Directory", path }), ({ message }) => message)
-      const mend = "give the top directory of a kernel tree"
-      assert.strictEqual(yield* message(), `kernel source ${path}: it has no Makefile of a kernel; ${mend}`)
+      const hint = "give the top directory of a kernel tree"
+      assert.strictEqual(yield* message(), `kernel source ${path}: it has no Makefile of a kernel; ${hint}`)
       put(join(path, "Makefile"), "all:\n\ttrue\n")
-      assert.strictEqual(yield* message(), `kernel source ${path}: it has no Makefile of a kernel; ${mend}`)
+      assert.strictEqual(yield* message(), `kernel source ${path}: it has no Makefile of a kernel; ${hint}`)
       put(join(path, "Makefile"), "VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 0\n")
-      assert.strictEqual(yield* message(), `kernel source ${path}: it has no Kconfig; ${mend}`)
+      assert.strictEqual(yield* message(), `kernel source ${path}: it has no Kconfig; ${hint}`)
       writeTree(path)
       assert.isUndefined(yield* message())
       put(join(path, ".gitignore"), ".config\n")
@@ -222,10 +222,10 @@ describe("a git repository", () => {
       commitAll(url)
       const message = (ref: string, repository = url) =>
         Effect.map(open({ _tag: "Git", url: repository, ref }), ({ message }) => message)
-      const mend = "give a branch, a tag, or a commit id with all of its 40 digits"
-      assert.strictEqual(yield* message("v9"), `git repository ${url}: it has no branch or tag v9; ${mend}`)
+      const hint = "give a branch, a tag, or a commit id with all of its 40 digits"
+      assert.strictEqual(yield* message("v9"), `git repository ${url}: it has no branch or tag v9; ${hint}`)
       for (const ref of ["", "--upload-pack=touch x", "main:refs/heads/x", "ma*", "a b", "HEAD~1", "a\nb"]) {
-        assert.strictEqual(yield* message(ref), `git repository ${url}: ${JSON.stringify(ref)} is no ref; ${mend}`)
+        assert.strictEqual(yield* message(ref), `git repository ${url}: ${JSON.stringify(ref)} is no ref; ${hint}`)
       }
       assert.match(
         (yield* message("0".repeat(40))) ?? "",
@@ -260,7 +260,7 @@ describe("a tarball", () => {
       const scratch = yield* temporary
       const message = (from: string) =>
         Effect.map(open({ _tag: "Tarball", from }), ({ message }) => message?.replaceAll(scratch, "S") ?? "")
-      const mend = "give the archive of a kernel tree, as kernel.org and linux-source packages have it"
+      const hint = "give the archive of a kernel tree, as kernel.org and linux-source packages have it"
       assert.match(
         yield* message(put(join(scratch, "text"), "text")),
         /text: it cannot be unpacked \(tar: .*\); give the arch/
@@ -280,7 +280,7 @@ describe("a tarball", () => {
       writeTree(join(scratch, "two"))
       assert.strictEqual(
         yield* message(pack("both.tar", "one", "two")),
-        `kernel source S/both.tar: it holds 2 things at its top, not one directory; ${mend}`
+        `kernel source S/both.tar: it holds 2 things at its top, not one directory; ${hint}`
       )
       assert.include(yield* message(pack("empty.tar", "--files-from=/dev/null")), "it holds 0 things at its top")
       symlinkSync("one", join(scratch, "link"))
