@@ -1,4 +1,5 @@
 import type { Btf } from "../btf/Btf.ts"
+import { enumNames } from "../btf/EnumNames.ts"
 
 /**
  * The map types that are read, by number.
@@ -69,22 +70,8 @@ const INDEXED: ReadonlySet<number> = new Set([
 /** Is a key an unsigned 32-bit index, whether the map has a type for it or not? */
 export const isIndexed = (type: number): boolean => INDEXED.has(type)
 
-/**
- * What bpftool calls the numbers of a uapi enum such as `bpf_map_type`, taken from the kernel's own BTF, so that types
- * newer than this code have their names too. A number without one is called `type N`.
- */
+/** The name that bpftool prints for a type's number, by the kernel's own BTF; `type N` for a number without one. */
 export const typeNames = (btf: Btf, enumName: "bpf_map_type" | "bpf_prog_type"): (type: number) => string => {
-  const names = new Map<number, string>()
-  const prefix = `${enumName.toUpperCase()}_`
-  for (const id of btf.idsByName(enumName)) {
-    const type = btf.type(id)
-    if (type?.kind !== "ENUM") continue
-    for (const { name, value } of type.values) {
-      // A renamed type's old name ends in _DEPRECATED and stands before the new one, with the same number.
-      if (name.startsWith(prefix)) {
-        names.set(Number(value), name.slice(prefix.length).toLowerCase().replace(/_deprecated$/, ""))
-      }
-    }
-  }
+  const names = enumNames(btf, enumName, `${enumName.toUpperCase()}_`)
   return (type) => names.get(type) ?? `type ${type}`
 }

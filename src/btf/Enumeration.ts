@@ -1,7 +1,6 @@
 import * as Either from "effect/Either"
 import type { Btf } from "./Btf.ts"
-import type { OtherNames } from "./Layout.ts"
-import type { Lack } from "./OffsetGroup.ts"
+import type { MissingMember, OtherNames } from "./Layout.ts"
 
 /** The numbers that an enum of the kernel gives to some of its names; they index the arrays of a group. */
 export interface Enumeration<Name extends string> {
@@ -15,7 +14,7 @@ export const enumeration = <const Name extends string>(
   name: string,
   names: ReadonlyArray<Name>,
   otherNames: OtherNames<NoInfer<Name>> = {}
-): Either.Either<Enumeration<Name>, Lack> => {
+): Either.Either<Enumeration<Name>, MissingMember> => {
   let member: string | undefined
   for (const id of btf.idsByName(name)) {
     const type = btf.type(id)

@@ -25,6 +25,9 @@ export class LayoutError extends Schema.TaggedError<LayoutError>("ktstr/LayoutEr
   }
 }
 
+/** A struct, enum or member that a reader needs and this kernel does not have. A `LayoutError` is one. */
+export type MissingMember = Pick<LayoutError, "struct" | "member" | "reason">
+
 /**
  * Where a struct keeps some of its members. `at` has byte offsets from the start of the struct, `sizeOf` bytes,
  * `typeOf` type ids, each by the name that was asked for; those of optional members may be undefined.

@@ -2,10 +2,10 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import type { Btf } from "./Btf.ts"
 import type { Enumeration } from "./Enumeration.ts"
-import type { Layout, LayoutError } from "./Layout.ts"
+import type { Layout, MissingMember } from "./Layout.ts"
 
 /** A kernel whose BTF does not describe what a group needs: it was built without it, or keeps it elsewhere. */
-export class GroupAbsent extends Schema.TaggedError<GroupAbsent>("ktstr/GroupAbsent")("GroupAbsent", {
+export class GroupMissing extends Schema.TaggedError<GroupMissing>("ktstr/GroupMissing")("GroupMissing", {
   subject: Schema.String,
   group: Schema.String,
   /** The struct (or enum) that is missing, or that lacks `member`. */
@@ -18,9 +18,6 @@ export class GroupAbsent extends Schema.TaggedError<GroupAbsent>("ktstr/GroupAbs
   }
 }
 
-/** What a group needs and a kernel lacks. A `LayoutError` is one. */
-export type Lack = Pick<LayoutError, "struct" | "member" | "reason">
-
 /** Layouts of structs, and numbers of enums, by the names that readers use. One that is undefined is optional. */
 export interface GroupParts {
   readonly [part: string]: Layout<never, string> | Enumeration<string> | undefined
@@ -32,20 +29,20 @@ export interface OffsetGroup<Parts extends GroupParts> {
   /** What can be read with it, for people. */
   readonly about: string
   /** Asks for structs and members; never for the kernel's version. */
-  readonly resolve: (btf: Btf) => Either.Either<Parts, GroupAbsent>
+  readonly resolve: (btf: Btf) => Either.Either<Parts, GroupMissing>
 }
 
 export const offsetGroup = <Parts extends GroupParts>(
   name: string,
   about: string,
-  resolve: (btf: Btf) => Either.Either<Parts, Lack>
+  resolve: (btf: Btf) => Either.Either<Parts, MissingMember>
 ): OffsetGroup<Parts> => ({
   name,
   about,
   resolve: (btf) =>
     Either.mapLeft(
       resolve(btf),
-      ({ member, reason, struct }) => new GroupAbsent({ subject: btf.subject, group: name, struct, member, reason })
+      ({ member, reason, struct }) => new GroupMissing({ subject: btf.subject, group: name, struct, member, reason })
     )
 })
 
@@ -55,7 +52,7 @@ export const checkArrays = <Required extends string, Optional extends string>(
   fields: ReadonlyArray<NoInfer<Required | Optional>>,
   least: number,
   size: number
-): Either.Either<void, Lack> => {
+): Either.Either<void, MissingMember> => {
   for (const member of fields) {
     const array = arrays[member]
     if (at[member] === undefined || (array !== undefined && array.count >= least && array.size === size)) continue

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../../btf/Btf.ts"
-import type { GroupAbsent } from "../../btf/OffsetGroup.ts"
+import type { GroupMissing } from "../../btf/OffsetGroup.ts"
 import { idrOffsets, xarrayOffsets } from "../../btf/offsets/Idr.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../KernelSpace.ts"
@@ -26,7 +26,7 @@ const MAX_NODES = 2 ** 18
 const MAX_PROBLEMS = 64
 
 /** What `walkXarray` needs of a kernel. */
-export const xarrayLayout = (btf: Btf): Either.Either<XarrayLayout, GroupAbsent> =>
+export const xarrayLayout = (btf: Btf): Either.Either<XarrayLayout, GroupMissing> =>
   Either.map(xarrayOffsets.resolve(btf), ({ node, xarray }) => ({
     head: xarray.at.xa_head,
     shift: node.at.shift,
@@ -35,7 +35,7 @@ export const xarrayLayout = (btf: Btf): Either.Either<XarrayLayout, GroupAbsent>
   }))
 
 /** What `walkIdr` needs of a kernel. */
-export const idrLayout = (btf: Btf): Either.Either<IdrLayout, GroupAbsent> =>
+export const idrLayout = (btf: Btf): Either.Either<IdrLayout, GroupMissing> =>
   Either.gen(function*() {
     const array = yield* xarrayLayout(btf)
     const { idr } = yield* idrOffsets.resolve(btf)

@@ -7,7 +7,7 @@ import { existsSync, readFileSync } from "node:fs"
 import { Btf } from "../../../src/btf/Btf.ts"
 import type { Enumeration } from "../../../src/btf/Enumeration.ts"
 import type { Layout } from "../../../src/btf/Layout.ts"
-import type { GroupAbsent } from "../../../src/btf/OffsetGroup.ts"
+import type { GroupMissing } from "../../../src/btf/OffsetGroup.ts"
 import { offsetGroups } from "../../../src/btf/offsets/offsetGroups.ts"
 import { fromBuilt, fromImage, HOST, NOT_BUILT, SCX_6_12, WITHOUT_SCX } from "./kernels.ts"
 import { paholeEnum, paholeMember, type PaholeStruct, paholeStructs } from "./pahole.ts"
@@ -91,7 +91,7 @@ const sameNumbers = (path: string, { enum: name, valueOf }: Enumeration<string>)
 
 const lacks = (
   structs: ReadonlyMap<string, ReadonlyArray<PaholeStruct>>,
-  { member, reason, struct }: GroupAbsent
+  { member, reason, struct }: GroupMissing
 ): void => {
   const seen = structs.get(struct) ?? []
   if (member === undefined) assert.strictEqual(seen.length, 0, reason)

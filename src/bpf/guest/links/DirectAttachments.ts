@@ -1,10 +1,10 @@
 import * as Either from "effect/Either"
+import { enumNames } from "../../../btf/EnumNames.ts"
 import { layout } from "../../../btf/Layout.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { listNodes } from "../../../memory/structs/StructReader.ts"
 import type { Link } from "../../Link.ts"
 import type { Listing } from "../../MapAccessor.ts"
-import { enumNames } from "../programs/ProgramWalk.ts"
 import type { Attached, Found, LinkWalk } from "./LinkWalk.ts"
 
 /**

@@ -1,11 +1,11 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../../../btf/Btf.ts"
+import { enumNames } from "../../../btf/EnumNames.ts"
 import { layout } from "../../../btf/Layout.ts"
 import { hex } from "../../../core/Address.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { lazily, stringBehind, structAt } from "../../../memory/structs/StructReader.ts"
 import type { Attachment } from "../../Link.ts"
-import { enumNames } from "../programs/ProgramWalk.ts"
 
 type Found<A> = Either.Either<A, string>
 

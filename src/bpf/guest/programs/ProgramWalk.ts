@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type { Btf } from "../../../btf/Btf.ts"
+import { enumNames } from "../../../btf/EnumNames.ts"
 import { layout } from "../../../btf/Layout.ts"
 import { bpfMapOffsets } from "../../../btf/offsets/bpf/BpfMap.ts"
 import { bpfProgramStatsOffsets } from "../../../btf/offsets/bpf/BpfProgram.ts"
@@ -44,19 +45,6 @@ const programLayouts = (btf: Btf) =>
   })
 
 type ProgramLayouts = Either.Either.Right<ReturnType<typeof programLayouts>>
-
-/** What a kernel calls the values of an enum, without a prefix, in lower case. */
-export const enumNames = (btf: Btf, enumName: string, prefix: string): ReadonlyMap<number, string> => {
-  const names = new Map<number, string>()
-  for (const id of btf.idsByName(enumName)) {
-    const type = btf.type(id)
-    if (type?.kind !== "ENUM") continue
-    for (const { name, value } of type.values) {
-      if (name.startsWith(prefix)) names.set(Number(value), name.slice(prefix.length).toLowerCase())
-    }
-  }
-  return names
-}
 
 /** Why the programs or links of a kernel cannot be found. */
 export const noBpf = (what: string, why: string): BpfUnreadable =>
