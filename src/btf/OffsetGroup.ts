@@ -1,5 +1,6 @@
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
+import type { YieldWrap } from "effect/Utils"
 import type { Btf } from "./Btf.ts"
 import type { Enumeration } from "./Enumeration.ts"
 import type { Layout, MissingMember } from "./Layout.ts"
@@ -32,17 +33,19 @@ export interface OffsetGroup<Parts extends GroupParts> {
   readonly resolve: (btf: Btf) => Either.Either<Parts, GroupMissing>
 }
 
+/** A group by the generator that finds its parts: what `yield*` meets missing first is the reason that it has none. */
 export const offsetGroup = <Parts extends GroupParts>(
   name: string,
   about: string,
-  resolve: (btf: Btf) => Either.Either<Parts, MissingMember>
+  resolve: (btf: Btf) => Generator<YieldWrap<Either.Either<unknown, MissingMember>>, Parts, never>
 ): OffsetGroup<Parts> => ({
   name,
   about,
   resolve: (btf) =>
-    Either.mapLeft(
-      resolve(btf),
-      ({ member, reason, struct }) => new GroupMissing({ subject: btf.subject, group: name, struct, member, reason })
+    Either.gen(() => resolve(btf)).pipe(
+      Either.mapLeft(({ member, reason, struct }) =>
+        new GroupMissing({ subject: btf.subject, group: name, struct, member, reason })
+      )
     )
 })
 

@@ -1,4 +1,3 @@
-import * as Either from "effect/Either"
 import { layout } from "../Layout.ts"
 import { offsetGroup } from "../OffsetGroup.ts"
 
@@ -6,13 +5,12 @@ import { offsetGroup } from "../OffsetGroup.ts"
  * Sparse arrays. `slots` is an array of 64 entries, of 16 with CONFIG_BASE_SMALL; `shift` is a u8.
  * @see include/linux/xarray.h `struct xarray`, `struct xa_node`, v4.20 to v6.18
  */
-export const xarrayOffsets = offsetGroup("xarray", "sparse arrays", (btf) =>
-  Either.gen(function*() {
-    return {
-      xarray: yield* layout(btf, "xarray", ["xa_head"]),
-      node: yield* layout(btf, "xa_node", ["shift", "slots"])
-    }
-  }))
+export const xarrayOffsets = offsetGroup("xarray", "sparse arrays", function*(btf) {
+  return {
+    xarray: yield* layout(btf, "xarray", ["xa_head"]),
+    node: yield* layout(btf, "xa_node", ["shift", "slots"])
+  }
+})
 
 /**
  * Objects by number, such as all maps and all programs; a sparse array whose indices count from `idr_base`. `idr_next`
@@ -20,11 +18,6 @@ export const xarrayOffsets = offsetGroup("xarray", "sparse arrays", (btf) =>
  * `IdrOffsets`.
  * @see include/linux/idr.h `struct idr`, v4.20 to v6.18
  */
-export const idrOffsets = offsetGroup(
-  "idr",
-  "objects by number: all maps, all programs",
-  (btf) =>
-    Either.gen(function*() {
-      return { idr: yield* layout(btf, "idr", ["idr_rt", "idr_rt.xa_head", "idr_base", "idr_next"]) }
-    })
-)
+export const idrOffsets = offsetGroup("idr", "objects by number: all maps, all programs", function*(btf) {
+  return { idr: yield* layout(btf, "idr", ["idr_rt", "idr_rt.xa_head", "idr_base", "idr_next"]) }
+})

@@ -1,4 +1,3 @@
-import * as Either from "effect/Either"
 import { layout } from "../../Layout.ts"
 import { offsetGroup } from "../../OffsetGroup.ts"
 
@@ -7,10 +6,9 @@ import { offsetGroup } from "../../OffsetGroup.ts"
  * it; `user_vm_start` is its address for user space (the ktstr crate's `BpfArenaOffsets`).
  * @see kernel/bpf/arena.c `struct bpf_arena`; include/linux/vmalloc.h `struct vm_struct`; v6.9 to v6.18
  */
-export const arenaOffsets = offsetGroup("bpf-arena", "BPF arenas", (btf) =>
-  Either.gen(function*() {
-    return {
-      arena: yield* layout(btf, "bpf_arena", ["kern_vm", "user_vm_start"]),
-      area: yield* layout(btf, "vm_struct", ["addr"])
-    }
-  }))
+export const arenaOffsets = offsetGroup("bpf-arena", "BPF arenas", function*(btf) {
+  return {
+    arena: yield* layout(btf, "bpf_arena", ["kern_vm", "user_vm_start"]),
+    area: yield* layout(btf, "vm_struct", ["addr"])
+  }
+})

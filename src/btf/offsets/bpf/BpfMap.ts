@@ -1,4 +1,3 @@
-import * as Either from "effect/Either"
 import { layout, layoutOf } from "../../Layout.ts"
 import { offsetGroup } from "../../OffsetGroup.ts"
 
@@ -8,29 +7,24 @@ import { offsetGroup } from "../../OffsetGroup.ts"
  * types of one object; `base_btf` points at what split BTF continues.
  * @see include/linux/bpf.h `struct bpf_map`, `struct bpf_array`; kernel/bpf/btf.c `struct btf`; v6.1 to v6.18
  */
-export const bpfMapOffsets = offsetGroup(
-  "bpf-map",
-  "BPF maps: the list of them, and arrays",
-  (btf) =>
-    Either.gen(function*() {
-      return {
-        map: yield* layout(btf, "bpf_map", [
-          "id",
-          "name",
-          "map_type",
-          "map_flags",
-          "key_size",
-          "value_size",
-          "max_entries",
-          "btf",
-          "btf_key_type_id",
-          "btf_value_type_id"
-        ], ["btf_vmlinux_value_type_id"]),
-        array: yield* layout(btf, "bpf_array", ["value"]),
-        btf: yield* layout(btf, "btf", ["data", "data_size", "id", "base_btf"])
-      }
-    })
-)
+export const bpfMapOffsets = offsetGroup("bpf-map", "BPF maps: the list of them, and arrays", function*(btf) {
+  return {
+    map: yield* layout(btf, "bpf_map", [
+      "id",
+      "name",
+      "map_type",
+      "map_flags",
+      "key_size",
+      "value_size",
+      "max_entries",
+      "btf",
+      "btf_key_type_id",
+      "btf_value_type_id"
+    ], ["btf_vmlinux_value_type_id"]),
+    array: yield* layout(btf, "bpf_array", ["value"]),
+    btf: yield* layout(btf, "btf", ["data", "data_size", "id", "base_btf"])
+  }
+})
 
 /**
  * Hash maps: `table.buckets` points at `n_buckets` buckets, each the head of a chain of elements that ends with an odd
@@ -38,14 +32,13 @@ export const bpfMapOffsets = offsetGroup(
  * has a head and a lock. `element.at.key` is not `element.size`, which may have padding.
  * @see kernel/bpf/hashtab.c `struct bpf_htab`, `struct bucket`, `struct htab_elem`; v6.1 to v6.18
  */
-export const bpfHashOffsets = offsetGroup("bpf-hash", "BPF hash maps", (btf) =>
-  Either.gen(function*() {
-    return {
-      table: yield* layout(btf, "bpf_htab", ["buckets", "n_buckets"]),
-      bucket: yield* layout(btf, "bucket", ["head.first", "raw_lock"]),
-      element: yield* layout(btf, "htab_elem", ["hash_node.next", "key"])
-    }
-  }))
+export const bpfHashOffsets = offsetGroup("bpf-hash", "BPF hash maps", function*(btf) {
+  return {
+    table: yield* layout(btf, "bpf_htab", ["buckets", "n_buckets"]),
+    bucket: yield* layout(btf, "bucket", ["head.first", "raw_lock"]),
+    element: yield* layout(btf, "htab_elem", ["hash_node.next", "key"])
+  }
+})
 
 /**
  * The kernel's own copy of a registered struct: `map.at.kvalue` plus `value.at.data`, a cache line's alignment behind a
@@ -53,12 +46,7 @@ export const bpfHashOffsets = offsetGroup("bpf-hash", "BPF hash maps", (btf) =>
  * @see kernel/bpf/bpf_struct_ops.c `struct bpf_struct_ops_map`; include/linux/bpf.h `struct bpf_struct_ops_value`; v6.1
  * to v6.18
  */
-export const bpfStructOpsOffsets = offsetGroup(
-  "bpf-struct-ops",
-  "BPF struct_ops maps",
-  (btf) =>
-    Either.gen(function*() {
-      const map = yield* layout(btf, "bpf_struct_ops_map", ["kvalue"])
-      return { map, value: yield* layoutOf(btf, map.typeOf.kvalue, ["data"]) }
-    })
-)
+export const bpfStructOpsOffsets = offsetGroup("bpf-struct-ops", "BPF struct_ops maps", function*(btf) {
+  const map = yield* layout(btf, "bpf_struct_ops_map", ["kvalue"])
+  return { map, value: yield* layoutOf(btf, map.typeOf.kvalue, ["data"]) }
+})

@@ -1,4 +1,3 @@
-import * as Either from "effect/Either"
 import { layout } from "../../Layout.ts"
 import { offsetGroup } from "../../OffsetGroup.ts"
 
@@ -7,17 +6,12 @@ import { offsetGroup } from "../../OffsetGroup.ts"
  * came with v5.16. With `bpfProgramStatsOffsets` the ktstr crate's `BpfProgOffsets`.
  * @see include/linux/bpf.h `struct bpf_prog`, `struct bpf_prog_aux`, v6.1 to v6.18
  */
-export const bpfProgramOffsets = offsetGroup(
-  "bpf-program",
-  "BPF programs: the list of them",
-  (btf) =>
-    Either.gen(function*() {
-      return {
-        program: yield* layout(btf, "bpf_prog", ["type", "aux"]),
-        aux: yield* layout(btf, "bpf_prog_aux", ["id", "name"], ["verified_insns", "used_maps", "used_map_cnt"])
-      }
-    })
-)
+export const bpfProgramOffsets = offsetGroup("bpf-program", "BPF programs: the list of them", function*(btf) {
+  return {
+    program: yield* layout(btf, "bpf_prog", ["type", "aux"]),
+    aux: yield* layout(btf, "bpf_prog_aux", ["id", "name"], ["verified_insns", "used_maps", "used_map_cnt"])
+  }
+})
 
 /**
  * How often a program ran and for how long, u64s that count while `kernel.bpf_stats_enabled` is set; `program.stats` is
@@ -27,11 +21,10 @@ export const bpfProgramOffsets = offsetGroup(
 export const bpfProgramStatsOffsets = offsetGroup(
   "bpf-program-stats",
   "BPF programs: runs and their time",
-  (btf) =>
-    Either.gen(function*() {
-      return {
-        program: yield* layout(btf, "bpf_prog", ["stats"]),
-        stats: yield* layout(btf, "bpf_prog_stats", ["cnt", "nsecs"], ["misses"])
-      }
-    })
+  function*(btf) {
+    return {
+      program: yield* layout(btf, "bpf_prog", ["stats"]),
+      stats: yield* layout(btf, "bpf_prog_stats", ["cnt", "nsecs"], ["misses"])
+    }
+  }
 )

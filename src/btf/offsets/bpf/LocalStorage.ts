@@ -1,4 +1,3 @@
-import * as Either from "effect/Either"
 import { layout } from "../../Layout.ts"
 import { offsetGroup } from "../../OffsetGroup.ts"
 
@@ -12,19 +11,18 @@ import { offsetGroup } from "../../OffsetGroup.ts"
 export const localStorageOffsets = offsetGroup(
   "local-storage",
   "BPF maps of task, inode, socket, cgroup storage",
-  (btf) =>
-    Either.gen(function*() {
-      return {
-        map: yield* layout(btf, "bpf_local_storage_map", ["buckets", "bucket_log"]),
-        bucket: yield* layout(btf, "bpf_local_storage_map_bucket", ["list", "list.first"]),
-        element: yield* layout(btf, "bpf_local_storage_elem", [
-          "map_node",
-          "map_node.next",
-          "local_storage",
-          "sdata",
-          "sdata.data"
-        ]),
-        storage: yield* layout(btf, "bpf_local_storage", ["owner"])
-      }
-    })
+  function*(btf) {
+    return {
+      map: yield* layout(btf, "bpf_local_storage_map", ["buckets", "bucket_log"]),
+      bucket: yield* layout(btf, "bpf_local_storage_map_bucket", ["list", "list.first"]),
+      element: yield* layout(btf, "bpf_local_storage_elem", [
+        "map_node",
+        "map_node.next",
+        "local_storage",
+        "sdata",
+        "sdata.data"
+      ]),
+      storage: yield* layout(btf, "bpf_local_storage", ["owner"])
+    }
+  }
 )

@@ -1,4 +1,3 @@
-import * as Either from "effect/Either"
 import { layout } from "../../Layout.ts"
 import { offsetGroup } from "../../OffsetGroup.ts"
 
@@ -7,14 +6,9 @@ import { offsetGroup } from "../../OffsetGroup.ts"
  * v6.10 and went back into stable kernels.
  * @see kernel/bpf/ringbuf.c `struct bpf_ringbuf_map`, `struct bpf_ringbuf`, v6.1 to v6.18
  */
-export const ringBufferOffsets = offsetGroup(
-  "bpf-ringbuf",
-  "BPF ring buffers: their positions",
-  (btf) =>
-    Either.gen(function*() {
-      return {
-        map: yield* layout(btf, "bpf_ringbuf_map", ["rb"]),
-        ring: yield* layout(btf, "bpf_ringbuf", ["mask", "consumer_pos", "producer_pos"], ["pending_pos"])
-      }
-    })
-)
+export const ringBufferOffsets = offsetGroup("bpf-ringbuf", "BPF ring buffers: their positions", function*(btf) {
+  return {
+    map: yield* layout(btf, "bpf_ringbuf_map", ["rb"]),
+    ring: yield* layout(btf, "bpf_ringbuf", ["mask", "consumer_pos", "producer_pos"], ["pending_pos"])
+  }
+})

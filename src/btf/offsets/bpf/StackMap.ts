@@ -1,4 +1,3 @@
-import * as Either from "effect/Either"
 import { layout } from "../../Layout.ts"
 import { offsetGroup } from "../../OffsetGroup.ts"
 
@@ -7,14 +6,9 @@ import { offsetGroup } from "../../OffsetGroup.ts"
  * `n_buckets` is `max_entries` rounded up to a power of two.
  * @see kernel/bpf/stackmap.c `struct bpf_stack_map`, `struct stack_map_bucket`, v6.1 to v6.18
  */
-export const stackMapOffsets = offsetGroup(
-  "bpf-stack-trace",
-  "BPF maps of stack traces",
-  (btf) =>
-    Either.gen(function*() {
-      return {
-        map: yield* layout(btf, "bpf_stack_map", ["n_buckets", "buckets"]),
-        bucket: yield* layout(btf, "stack_map_bucket", ["nr", "data"])
-      }
-    })
-)
+export const stackMapOffsets = offsetGroup("bpf-stack-trace", "BPF maps of stack traces", function*(btf) {
+  return {
+    map: yield* layout(btf, "bpf_stack_map", ["n_buckets", "buckets"]),
+    bucket: yield* layout(btf, "stack_map_bucket", ["nr", "data"])
+  }
+})

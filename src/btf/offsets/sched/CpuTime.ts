@@ -14,27 +14,22 @@ const SOFTIRQS = 10
  * the idle time that waited for I/O on kernels that stop their tick (CONFIG_NO_HZ_COMMON): nanoseconds, s64.
  * @see include/linux/kernel_stat.h; kernel/time/tick-sched.h `struct tick_sched`; v6.1 to v6.18
  */
-export const cpuTimeOffsets = offsetGroup(
-  "cpu-time",
-  "each CPU's time and interrupts",
-  (btf) =>
-    Either.gen(function*() {
-      const times = yield* enumeration(btf, "cpu_usage_stat", [
-        "CPUTIME_USER",
-        "CPUTIME_NICE",
-        "CPUTIME_SYSTEM",
-        "CPUTIME_SOFTIRQ",
-        "CPUTIME_IRQ",
-        "CPUTIME_IDLE",
-        "CPUTIME_IOWAIT",
-        "CPUTIME_STEAL",
-        "NR_STATS"
-      ])
-      const cpustat = yield* layout(btf, "kernel_cpustat", ["cpustat"])
-      yield* checkArrays(cpustat, ["cpustat"], times.valueOf.NR_STATS, 8)
-      const kernelStat = yield* layout(btf, "kernel_stat", ["irqs_sum", "softirqs"])
-      yield* checkArrays(kernelStat, ["softirqs"], SOFTIRQS, 4)
-      const tick = Either.getOrUndefined(layout(btf, "tick_sched", [], ["iowait_sleeptime"]))
-      return { cpustat, kernelStat, tick, times }
-    })
-)
+export const cpuTimeOffsets = offsetGroup("cpu-time", "each CPU's time and interrupts", function*(btf) {
+  const times = yield* enumeration(btf, "cpu_usage_stat", [
+    "CPUTIME_USER",
+    "CPUTIME_NICE",
+    "CPUTIME_SYSTEM",
+    "CPUTIME_SOFTIRQ",
+    "CPUTIME_IRQ",
+    "CPUTIME_IDLE",
+    "CPUTIME_IOWAIT",
+    "CPUTIME_STEAL",
+    "NR_STATS"
+  ])
+  const cpustat = yield* layout(btf, "kernel_cpustat", ["cpustat"])
+  yield* checkArrays(cpustat, ["cpustat"], times.valueOf.NR_STATS, 8)
+  const kernelStat = yield* layout(btf, "kernel_stat", ["irqs_sum", "softirqs"])
+  yield* checkArrays(kernelStat, ["softirqs"], SOFTIRQS, 4)
+  const tick = Either.getOrUndefined(layout(btf, "tick_sched", [], ["iowait_sleeptime"]))
+  return { cpustat, kernelStat, tick, times }
+})

@@ -1,4 +1,3 @@
-import * as Either from "effect/Either"
 import { enumeration } from "../../Enumeration.ts"
 import { layout } from "../../Layout.ts"
 import { checkArrays, offsetGroup } from "../../OffsetGroup.ts"
@@ -11,26 +10,21 @@ import { checkArrays, offsetGroup } from "../../OffsetGroup.ts"
  * @see include/linux/mmzone.h `struct pglist_data`, `struct zone`, `struct per_cpu_zonestat`; v5.14 to v6.18,
  * CONFIG_NUMA
  */
-export const numaOffsets = offsetGroup(
-  "numa",
-  "each node's allocation counters (CONFIG_NUMA)",
-  (btf) =>
-    Either.gen(function*() {
-      const counters = yield* enumeration(btf, "numa_stat_item", [
-        "NUMA_HIT",
-        "NUMA_MISS",
-        "NUMA_FOREIGN",
-        "NUMA_INTERLEAVE_HIT",
-        "NUMA_LOCAL",
-        "NUMA_OTHER"
-      ])
-      const count = Math.max(...Object.values(counters.valueOf)) + 1
-      const zone = yield* layout(btf, "zone", ["per_cpu_zonestats", "vm_numa_event"])
-      yield* checkArrays(zone, ["vm_numa_event"], count, 8)
-      const perCpu = yield* layout(btf, "per_cpu_zonestat", ["vm_numa_event"])
-      yield* checkArrays(perCpu, ["vm_numa_event"], count, 8)
-      const node = yield* layout(btf, "pglist_data", ["node_id", "nr_zones", "node_zones"])
-      yield* checkArrays(node, ["node_zones"], 1, zone.size)
-      return { node, zone, perCpu, counters }
-    })
-)
+export const numaOffsets = offsetGroup("numa", "each node's allocation counters (CONFIG_NUMA)", function*(btf) {
+  const counters = yield* enumeration(btf, "numa_stat_item", [
+    "NUMA_HIT",
+    "NUMA_MISS",
+    "NUMA_FOREIGN",
+    "NUMA_INTERLEAVE_HIT",
+    "NUMA_LOCAL",
+    "NUMA_OTHER"
+  ])
+  const count = Math.max(...Object.values(counters.valueOf)) + 1
+  const zone = yield* layout(btf, "zone", ["per_cpu_zonestats", "vm_numa_event"])
+  yield* checkArrays(zone, ["vm_numa_event"], count, 8)
+  const perCpu = yield* layout(btf, "per_cpu_zonestat", ["vm_numa_event"])
+  yield* checkArrays(perCpu, ["vm_numa_event"], count, 8)
+  const node = yield* layout(btf, "pglist_data", ["node_id", "nr_zones", "node_zones"])
+  yield* checkArrays(node, ["node_zones"], 1, zone.size)
+  return { node, zone, perCpu, counters }
+})

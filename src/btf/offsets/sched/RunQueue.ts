@@ -20,14 +20,9 @@ export const rqLayout = <const Field extends string>(
  * `KernelOffsets`.
  * @see kernel/sched/sched.h `struct rq`, v6.1 to v6.18
  */
-export const runQueueOffsets = offsetGroup(
-  "run-queue",
-  "run queues: how many tasks, and the clock",
-  (btf) =>
-    Either.gen(function*() {
-      return { rq: yield* layout(btf, "rq", OWN) }
-    })
-)
+export const runQueueOffsets = offsetGroup("run-queue", "run queues: how many tasks, and the clock", function*(btf) {
+  return { rq: yield* layout(btf, "rq", OWN) }
+})
 
 /**
  * What sched_ext keeps in a CPU's run queue. `scxRq` and `dispatchQ` are the types of `rq.scx` and of its `local_dsq`,
@@ -38,11 +33,10 @@ export const runQueueOffsets = offsetGroup(
 export const scxRunQueueOffsets = offsetGroup(
   "scx-run-queue",
   "sched_ext's part of run queues, local queues",
-  (btf) =>
-    Either.gen(function*() {
-      const rq = yield* rqLayout(btf, ["scx"])
-      const scxRq = yield* layoutOf(btf, rq.typeOf.scx, ["nr_running", "local_dsq", "flags"])
-      const dispatchQ = yield* layoutOf(btf, scxRq.typeOf.local_dsq, ["nr"])
-      return { rq, scxRq, dispatchQ }
-    })
+  function*(btf) {
+    const rq = yield* rqLayout(btf, ["scx"])
+    const scxRq = yield* layoutOf(btf, rq.typeOf.scx, ["nr_running", "local_dsq", "flags"])
+    const dispatchQ = yield* layoutOf(btf, scxRq.typeOf.local_dsq, ["nr"])
+    return { rq, scxRq, dispatchQ }
+  }
 )

@@ -1,4 +1,3 @@
-import * as Either from "effect/Either"
 import { enumeration } from "../../Enumeration.ts"
 import { layout } from "../../Layout.ts"
 import { checkArrays, offsetGroup } from "../../OffsetGroup.ts"
@@ -13,26 +12,21 @@ import { rqLayout } from "./RunQueue.ts"
  * @see kernel/sched/sched.h `struct rq`; include/linux/sched/topology.h `struct sched_domain`; v6.1 to v6.19,
  * CONFIG_SMP
  */
-export const schedDomainOffsets = offsetGroup(
-  "sched-domain",
-  "the tree of scheduling domains",
-  (btf) =>
-    Either.gen(function*() {
-      return {
-        rq: yield* rqLayout(btf, ["sd"]),
-        domain: yield* layout(btf, "sched_domain", [
-          "parent",
-          "level",
-          "name",
-          "flags",
-          "span_weight",
-          "balance_interval",
-          "nr_balance_failed",
-          "max_newidle_lb_cost"
-        ], [["newidle_call", "newidle_success", "newidle_ratio"]])
-      }
-    })
-)
+export const schedDomainOffsets = offsetGroup("sched-domain", "the tree of scheduling domains", function*(btf) {
+  return {
+    rq: yield* rqLayout(btf, ["sd"]),
+    domain: yield* layout(btf, "sched_domain", [
+      "parent",
+      "level",
+      "name",
+      "flags",
+      "span_weight",
+      "balance_interval",
+      "nr_balance_failed",
+      "max_newidle_lb_cost"
+    ], [["newidle_call", "newidle_success", "newidle_ratio"]])
+  }
+})
 
 /** One counter a kind of idleness. */
 const BY_IDLENESS = [
@@ -58,32 +52,31 @@ const BY_CAUSE = ["lb_imbalance_load", "lb_imbalance_util", "lb_imbalance_task",
 export const schedDomainStatsOffsets = offsetGroup(
   "sched-domain-stats",
   "counters of scheduling domains (CONFIG_SCHEDSTATS)",
-  (btf) =>
-    Either.gen(function*() {
-      const domain = yield* layout(btf, "sched_domain", [
-        ...BY_IDLENESS,
-        "alb_count",
-        "alb_failed",
-        "alb_pushed",
-        "sbe_count",
-        "sbe_balanced",
-        "sbe_pushed",
-        "sbf_count",
-        "sbf_balanced",
-        "sbf_pushed",
-        "ttwu_wake_remote",
-        "ttwu_move_affine",
-        "ttwu_move_balance"
-      ], [BY_CAUSE, "lb_imbalance"])
-      if (domain.at.lb_imbalance === undefined) yield* layout(btf, "sched_domain", [...BY_IDLENESS, ...BY_CAUSE])
-      const idleTypes = yield* enumeration(
-        btf,
-        "cpu_idle_type",
-        ["__CPU_NOT_IDLE", "CPU_IDLE", "CPU_NEWLY_IDLE", "CPU_MAX_IDLE_TYPES"],
-        { __CPU_NOT_IDLE: "CPU_NOT_IDLE" }
-      )
-      const counts = idleTypes.valueOf.CPU_MAX_IDLE_TYPES
-      yield* checkArrays(domain, [...BY_IDLENESS, ...BY_CAUSE, "lb_imbalance"], counts, 4)
-      return { domain, idleTypes }
-    })
+  function*(btf) {
+    const domain = yield* layout(btf, "sched_domain", [
+      ...BY_IDLENESS,
+      "alb_count",
+      "alb_failed",
+      "alb_pushed",
+      "sbe_count",
+      "sbe_balanced",
+      "sbe_pushed",
+      "sbf_count",
+      "sbf_balanced",
+      "sbf_pushed",
+      "ttwu_wake_remote",
+      "ttwu_move_affine",
+      "ttwu_move_balance"
+    ], [BY_CAUSE, "lb_imbalance"])
+    if (domain.at.lb_imbalance === undefined) yield* layout(btf, "sched_domain", [...BY_IDLENESS, ...BY_CAUSE])
+    const idleTypes = yield* enumeration(
+      btf,
+      "cpu_idle_type",
+      ["__CPU_NOT_IDLE", "CPU_IDLE", "CPU_NEWLY_IDLE", "CPU_MAX_IDLE_TYPES"],
+      { __CPU_NOT_IDLE: "CPU_NOT_IDLE" }
+    )
+    const counts = idleTypes.valueOf.CPU_MAX_IDLE_TYPES
+    yield* checkArrays(domain, [...BY_IDLENESS, ...BY_CAUSE, "lb_imbalance"], counts, 4)
+    return { domain, idleTypes }
+  }
 )

@@ -1,4 +1,3 @@
-import * as Either from "effect/Either"
 import { layoutOf } from "../../Layout.ts"
 import { offsetGroup } from "../../OffsetGroup.ts"
 import { rqLayout } from "./RunQueue.ts"
@@ -8,19 +7,14 @@ import { rqLayout } from "./RunQueue.ts"
  * @see kernel/sched/sched.h `struct rq`; include/linux/sched.h `struct sched_info`; v6.1 to v6.18, with
  * CONFIG_SCHEDSTATS
  */
-export const schedstatOffsets = offsetGroup(
-  "schedstat",
-  "counters of run queues (CONFIG_SCHEDSTATS)",
-  (btf) =>
-    Either.gen(function*() {
-      const rq = yield* rqLayout(btf, [
-        "rq_sched_info",
-        "yld_count",
-        "sched_count",
-        "sched_goidle",
-        "ttwu_count",
-        "ttwu_local"
-      ])
-      return { rq, schedInfo: yield* layoutOf(btf, rq.typeOf.rq_sched_info, ["run_delay", "pcount"]) }
-    })
-)
+export const schedstatOffsets = offsetGroup("schedstat", "counters of run queues (CONFIG_SCHEDSTATS)", function*(btf) {
+  const rq = yield* rqLayout(btf, [
+    "rq_sched_info",
+    "yld_count",
+    "sched_count",
+    "sched_goidle",
+    "ttwu_count",
+    "ttwu_local"
+  ])
+  return { rq, schedInfo: yield* layoutOf(btf, rq.typeOf.rq_sched_info, ["run_delay", "pcount"]) }
+})

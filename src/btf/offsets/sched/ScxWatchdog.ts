@@ -1,4 +1,3 @@
-import * as Either from "effect/Either"
 import { layout } from "../../Layout.ts"
 import { offsetGroup } from "../../OffsetGroup.ts"
 
@@ -7,11 +6,6 @@ import { offsetGroup } from "../../OffsetGroup.ts"
  * crate's `ScxWatchdogOffsets`). Before v7.1 it is a variable of its own: the symbol `scx_watchdog_timeout`.
  * @see kernel/sched/ext_internal.h `struct scx_sched`, v7.1
  */
-export const scxWatchdogOffsets = offsetGroup(
-  "scx-watchdog",
-  "sched_ext's watchdog timeout",
-  (btf) =>
-    Either.gen(function*() {
-      return { sched: yield* layout(btf, "scx_sched", ["watchdog_timeout"]) }
-    })
-)
+export const scxWatchdogOffsets = offsetGroup("scx-watchdog", "sched_ext's watchdog timeout", function*(btf) {
+  return { sched: yield* layout(btf, "scx_sched", ["watchdog_timeout"]) }
+})
