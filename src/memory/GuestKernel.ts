@@ -9,7 +9,7 @@ import { type FormatError, parsing, type SyscallError } from "../core/Errors.ts"
 import type { Native } from "../core/Native.ts"
 import { NoBtf, type NotAKernel, Unmapped, WrongKernel } from "./Errors.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
-import { Kallsyms } from "./Kallsyms.ts"
+import { Kallsyms } from "./kallsyms/Kallsyms.ts"
 import { KernelSpace } from "./KernelSpace.ts"
 import { anchorFromNote, isAnchor, type KernelAnchor } from "./LocateKernel.ts"
 import { notAKernel, openImage } from "./MemoryImage.ts"
@@ -59,6 +59,7 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
       const { info } = anchor
       const space = spaceOf(anchor)
       const symbols = yield* parsing(() => new Kallsyms(space, info!))
+      yield* Effect.logDebug(`${subject}: kallsyms: ${symbols.evidence}`)
       return yield* assemble(memory, space, anchor, symbols)
     }).pipe(Effect.withSpan("GuestKernel.fromMemory"))
 

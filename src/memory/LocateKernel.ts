@@ -9,6 +9,8 @@ export const IMAGE_MAP = 0xffff_ffff_8000_0000n
 /** `struct new_utsname`: `release` is the third field of 65 bytes; include/uapi/linux/utsname.h, v6.12. */
 const RELEASE_AT = 130
 const FIELD = 65
+/** Where `uts_namespace.name` is on kernels before v5.11, whose VMCOREINFO does not say: behind a kref, or first. */
+const NAME_AT = [4, 0, 8, 16]
 
 /** A kernel found in memory: what is needed to read its virtual addresses. */
 export interface KernelAnchor {
@@ -55,7 +57,7 @@ const judge = (memory: GuestMemory, info: Vmcoreinfo): PageTable | string => {
   const name = info.offset("uts_namespace.name")
   const physBase = info.number("phys_base")
   const five = info.number("pgtable_l5_enabled")
-  if (root === undefined || uts === undefined || stext === undefined || name === undefined || physBase === undefined) {
+  if (root === undefined || uts === undefined || stext === undefined || physBase === undefined) {
     return "it lacks an entry that every x86-64 kernel writes"
   }
   const physical = (address: bigint): number => Number(address - IMAGE_MAP + physBase)
@@ -70,7 +72,11 @@ const judge = (memory: GuestMemory, info: Vmcoreinfo): PageTable | string => {
       return `its page tables do not map ${hex(address)} as it says`
     }
   }
-  const bytes = memory.bytes(physical(uts) + name + RELEASE_AT, FIELD)
-  const release = bytes === undefined ? "" : Buffer.from(bytes.subarray(0, bytes.indexOf(0))).toString("latin1")
-  return release === info.release ? table : `the kernel there does not call itself ${info.release}`
+  const named = (name: number): boolean => {
+    const bytes = memory.bytes(physical(uts) + name + RELEASE_AT, FIELD)
+    return bytes !== undefined && Buffer.from(bytes.subarray(0, bytes.indexOf(0))).toString("latin1") === info.release
+  }
+  return (name === undefined ? NAME_AT : [name]).some(named)
+    ? table
+    : `the kernel there does not call itself ${info.release}`
 }

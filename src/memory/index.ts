@@ -1,7 +1,7 @@
 export { NoBtf, NotAKernel, Unmapped, WrongKernel } from "./Errors.ts"
 export { GuestKernel } from "./GuestKernel.ts"
 export { GuestMemory, type MemoryRegion } from "./GuestMemory.ts"
-export { Kallsyms } from "./Kallsyms.ts"
+export { Kallsyms } from "./kallsyms/Kallsyms.ts"
 export { type Fault, KernelSpace, pointerOffset, pointerPage, READ_LIMIT, WINDOW_LIMIT } from "./KernelSpace.ts"
 export { anchorFromNote, isAnchor, type KernelAnchor, type NoAnchor } from "./LocateKernel.ts"
 export { type FindAnchor, openImage } from "./MemoryImage.ts"

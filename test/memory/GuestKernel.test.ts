@@ -175,7 +175,7 @@ describe("GuestKernel.fromVmlinux", () => {
 })
 
 describe("hostile memory", () => {
-  const kernels = [new MadeKernel({ levels: 4 }), new MadeKernel({ levels: 5, absolutePerCpu: false })]
+  const kernels = [new MadeKernel({ levels: 4 }), new MadeKernel({ levels: 5, encoding: "relative to its place" })]
   const originals = kernels.map((kernel) => kernel.bytes.slice())
   const vmlinuxes = kernels.map((kernel) => Either.getOrThrow(vmlinuxOf(kernel)))
   // Where a change matters: the image and the tables and notes behind it; the rest is empty.

@@ -2,7 +2,7 @@ import { Buffer } from "node:buffer"
 import { GuestMemory } from "../../src/memory/GuestMemory.ts"
 
 /**
- * A kernel of 256 KiB that describes itself as a real one does: page tables, VMCOREINFO, kallsyms, BTF, per-CPU offsets.
+ * A kernel of 512 KiB that describes itself as a real one does: page tables, VMCOREINFO, kallsyms, BTF, per-CPU offsets.
  * Made from the kernel's documents, not with the code under test.
  */
 export interface MadeKernelOptions {
@@ -11,8 +11,12 @@ export interface MadeKernelOptions {
   readonly shift?: bigint
   readonly directBase?: bigint
   readonly release?: string
-  /** The encoding before v6.13: negative offsets are relative, others absolute. */
-  readonly absolutePerCpu?: boolean
+  /** How kallsyms has addresses: before v6.15, to v6.19, and since. */
+  readonly encoding?: "absolute per-CPU" | "relative to the base" | "relative to its place"
+  /** Whether the offsets are behind the tokens (v6.4 and newer) or before the names. */
+  readonly offsetsLast?: boolean
+  /** More symbols than those of what is in the image: `filler_0` … */
+  readonly fillers?: number
   readonly btf?: Uint8Array | "none"
   readonly cpuOffsets?: ReadonlyArray<bigint>
   readonly possibleCpus?: number
@@ -23,10 +27,11 @@ export interface MadeKernelOptions {
 export const LINKED = 0xffff_ffff_8100_0000n
 const IMAGE_MAP = 0xffff_ffff_8000_0000n
 const PAGE = 4096
-const PAGES = 64
+/** Of its memory. */
+export const PAGES = 128
 /** Physical address of the image: a multiple of 2 MiB plus nothing, as the boot code loads it. */
 export const LOADED = 0x20_0000
-const IMAGE_PAGES = 24
+const IMAGE_PAGES = 80
 export const LONG_NAME = `long_${"x".repeat(295)}`
 export const BANNER = "Linux version 6.12.0-made (someone@somewhere) (gcc 12) #1 SMP made for tests\n"
 
@@ -47,7 +52,9 @@ export class MadeKernel {
       shift: 0x0a20_0000n,
       directBase: options.levels === 5 ? 0xff11_0003_c000_0000n : 0xffff_8882_4000_0000n,
       release: "6.12.0-made",
-      absolutePerCpu: true,
+      encoding: "absolute per-CPU",
+      offsetsLast: true,
+      fillers: 0,
       btf: madeBtf(),
       cpuOffsets: [0x1000_0000n, 0x1000_8000n],
       possibleCpus: 0b11,
@@ -77,6 +84,7 @@ export class MadeKernel {
       this.symbols.set("__stop_BTF", this.symbols.get("__start_BTF")! + BigInt(btf.length))
     }
     this.place(LONG_NAME, new Uint8Array(16))
+    for (let i = 0; i < this.options.fillers; i++) this.place(`filler_${i}`, Uint8Array.of(0xc3), 1)
     this.#placeKallsyms()
     this.#placeNotes()
   }
@@ -141,7 +149,7 @@ export class MadeKernel {
   expectedSymbols(): ReadonlyArray<{ readonly name: string; readonly address: bigint }> {
     const image = [...this.symbols].filter(([name]) => !name.startsWith("kallsyms_"))
       .map(([name, address]) => ({ name, address })).sort((a, b) => Number(a.address - b.address))
-    return this.options.absolutePerCpu
+    return this.options.encoding === "absolute per-CPU"
       ? [{ name: "fixed_percpu_data", address: 0n }, { name: "runqueues", address: 0x3_6400n }, ...image]
       : image
   }
@@ -158,31 +166,48 @@ export class MadeKernel {
         "latin1"
       )
     const symbols = this.expectedSymbols()
-    const base = LINKED + this.options.shift
     const names = symbols.map(({ name }) => {
       const text = encode(`D${name}`)
       const length = text.length < 128 ? [text.length] : [(text.length & 0x7f) | 0x80, text.length >> 7]
       return Buffer.concat([Buffer.from(length), text])
     })
-    const offsets = symbols.map(({ address }) =>
-      !this.options.absolutePerCpu
-        ? Number(address - base)
-        : address < IMAGE_MAP
-        ? Number(address)
-        : Number(BigInt.asUintN(32, -1n - (address - base)))
-    )
+    let end = 0
+    const markers = names.flatMap((name, i) => {
+      const start = end
+      end += name.length
+      return i % 256 === 0 ? [start] : []
+    })
     let at = 0
     const index = tokens.map((token) => {
       const start = at
       at += token.length + 1
       return start
     })
+    if (!this.options.offsetsLast) this.#placeOffsets(symbols)
     this.place("kallsyms_num_syms", words32(symbols.length))
-    this.place("kallsyms_names", Buffer.concat(names))
+    this.place("kallsyms_names", Buffer.concat(names), this.options.encoding === "relative to its place" ? 4 : 8)
+    this.place("kallsyms_markers", words32(...markers))
     this.place("kallsyms_token_table", Buffer.from(tokens.map((token) => `${token}\0`).join(""), "latin1"))
     this.place("kallsyms_token_index", new Uint8Array(Uint16Array.from(index).buffer))
-    this.place("kallsyms_offsets", words32(...offsets))
-    this.place("kallsyms_relative_base", words64(base))
+    if (this.options.offsetsLast) this.#placeOffsets(symbols)
+  }
+
+  #placeOffsets(symbols: ReadonlyArray<{ readonly address: bigint }>): void {
+    const { encoding } = this.options
+    const base = LINKED + this.options.shift
+    const at = this.place("kallsyms_offsets", new Uint8Array(symbols.length * 4), 4) - LOADED
+    const place = this.symbols.get("kallsyms_offsets")!
+    symbols.forEach(({ address }, i) => {
+      const offset = encoding === "relative to its place"
+        ? address - (place + BigInt(i * 4))
+        : encoding === "relative to the base"
+        ? address - base
+        : address < IMAGE_MAP
+        ? address
+        : -1n - (address - base)
+      this.view.setUint32(at + i * 4, Number(BigInt.asUintN(32, offset)), true)
+    })
+    if (encoding !== "relative to its place") this.place("kallsyms_relative_base", words64(base))
   }
 
   /** The text that `crash_save_vmcoreinfo_init` writes, as far as it matters, with `replace` done to it. */

@@ -1,11 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
-import { parsing } from "../../src/core/Errors.ts"
-import { Kallsyms } from "../../src/memory/Kallsyms.ts"
-import { KernelSpace } from "../../src/memory/KernelSpace.ts"
-import { anchorFromNote, isAnchor } from "../../src/memory/LocateKernel.ts"
-import { Vmcoreinfo } from "../../src/memory/Vmcoreinfo.ts"
-import { LOADED, LONG_NAME, MadeKernel } from "./MadeKernel.ts"
+import { parsing } from "../../../src/core/Errors.ts"
+import { Kallsyms } from "../../../src/memory/kallsyms/Kallsyms.ts"
+import { KernelSpace } from "../../../src/memory/KernelSpace.ts"
+import { anchorFromNote, isAnchor } from "../../../src/memory/LocateKernel.ts"
+import { Vmcoreinfo } from "../../../src/memory/Vmcoreinfo.ts"
+import { LOADED, LONG_NAME, MadeKernel } from "../MadeKernel.ts"
 
 const read = (made: MadeKernel, replace?: (text: string) => string) => {
   const anchor = anchorFromNote(made.memory())
@@ -17,8 +17,34 @@ const kallsyms = (made: MadeKernel) => Either.getOrThrow(read(made))
 const refusal = (made: MadeKernel, replace?: (text: string) => string) =>
   Either.match(read(made, replace), { onLeft: (error) => error.message, onRight: () => "read" })
 
-describe.each([true, false])("Kallsyms, absolute per-CPU symbols %s", (absolutePerCpu) => {
-  const made = new MadeKernel({ absolutePerCpu })
+const ENCODINGS = ["absolute per-CPU", "relative to the base", "relative to its place"] as const
+
+describe.each(ENCODINGS)("Kallsyms, offsets %s", (encoding) => {
+  const made = new MadeKernel({ encoding })
+
+  it("tells the encoding by what VMCOREINFO says of a few symbols", () => {
+    const symbols = kallsyms(made)
+    assert.strictEqual(symbols.encoding, encoding)
+    assert.match(
+      symbols.evidence,
+      /^\d+ symbols, found by VMCOREINFO, offsets .*: the address of _stext, init_uts_ns is /
+    )
+  })
+
+  // no kernel has offsets that are relative to their place before its names
+  it.each(encoding === "relative to its place" ? [true] : [true, false])(
+    "is found by its structure alone, offsets behind the tokens %s",
+    (offsetsLast) => {
+      const made = new MadeKernel({ encoding, offsetsLast, fillers: 3000 })
+      const symbols = Either.getOrThrow(read(made, (text) => text.replaceAll(/SYMBOL\(kallsyms_.*\n/g, "")))
+      assert.include(symbols.evidence, "found by structure")
+      assert.strictEqual(symbols.encoding, encoding)
+      assert.deepStrictEqual(
+        [...symbols.entries()],
+        made.expectedSymbols().map((symbol) => ({ ...symbol, type: "D" }))
+      )
+    }
+  )
 
   it("lists the symbols that were put in, in order", () => {
     assert.deepStrictEqual(
@@ -65,7 +91,10 @@ describe("Kallsyms", () => {
     assert.include(broken(set32("kallsyms_num_syms", 2 ** 21)), "kallsyms_offsets to be readable")
     assert.include(broken(set32("kallsyms_num_syms", 1000)), "1000 names inside their table")
     assert.include(broken(set32("kallsyms_names", 0)), "names inside their table")
-    assert.include(broken(set32("kallsyms_relative_base", 0)), "_stext that agrees with VMCOREINFO")
+    assert.match(
+      broken(set32("kallsyms_relative_base", 0)),
+      /give _stext at 0x[0-9a-f]+, as VMCOREINFO does: absolute per-CPU it is at 0x[0-9a-f]+; relative to the base it is at 0x/
+    )
     assert.include(
       broken((made) => made.view.setUint16(made.physical("kallsyms_token_index") - LOADED, 0xffff, true)),
       "token 0 inside"
@@ -75,8 +104,12 @@ describe("Kallsyms", () => {
   it("says what VMCOREINFO lacks, and when that is normal", () => {
     const made = new MadeKernel()
     assert.include(
-      refusal(made, (text) => text.replace(/SYMBOL\(kallsyms_names\).*\n/, "")),
-      "kernels before 6.0 have none"
+      refusal(made, (text) => text.replace(/SYMBOL\(kallsyms_offsets\).*\n/, "")),
+      "SYMBOL(kallsyms_offsets) in VMCOREINFO beside SYMBOL(kallsyms_names)"
+    )
+    assert.include( // too few symbols for markers
+      refusal(made, (text) => text.replaceAll(/SYMBOL\(kallsyms_.*\n/g, "")),
+      "kallsyms tables, in VMCOREINFO (v6.0 and newer) or by their structure"
     )
     const far = (name: string) => (text: string) => text.replace(new RegExp(`(${name}\\)=).*`), "$1ffffffffff000000")
     assert.include(refusal(made, far("kallsyms_num_syms")), "is not mapped")
