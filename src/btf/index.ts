@@ -25,8 +25,8 @@ export {
 } from "./BtfType.ts"
 export { diffAll, diffTypes, type MemberChange, type Placed, type TypeChange } from "./c/BtfDiff.ts"
 export { type Declaration, declarationOf, oneLine } from "./c/CDeclaration.ts"
-export { cText } from "./c/CText.ts"
-export { type Anatomy, anatomyOf, type Gap, type Part, sumsOf } from "./c/StructLayout.ts"
+export { type Hole, type MemberLayout, type StructLayout, structLayout, structTotals } from "./c/StructLayout.ts"
+export { typeText } from "./c/TypeText.ts"
 export { findTypes, TypeNotFound } from "./FindTypes.ts"
 export { type Layout, layout, LayoutError, layoutOf } from "./Layout.ts"
 export { GroupMissing, type GroupParts, type OffsetGroup } from "./OffsetGroup.ts"
@@ -42,4 +42,4 @@ export {
   type StructValue,
   toJson
 } from "./render/RenderedValue.ts"
-export { textOf, type TextOptions } from "./render/Text.ts"
+export { valueText, type ValueTextOptions } from "./render/ValueText.ts"

@@ -6,7 +6,7 @@ import { Kind } from "../../src/btf/BtfType.ts"
 import { ByteSink } from "../../src/btf/render/ByteSink.ts"
 import { compile } from "../../src/btf/render/Codec.ts"
 import { toJson } from "../../src/btf/render/RenderedValue.ts"
-import { textOf } from "../../src/btf/render/Text.ts"
+import { valueText } from "../../src/btf/render/ValueText.ts"
 import { BlobWriter } from "./BlobWriter.ts"
 
 const parse = (bytes: Uint8Array): Btf => Either.getOrThrow(Btf.parse(bytes, { subject: "test" }))
@@ -131,7 +131,7 @@ describe("any type over any bytes", () => {
     const tree = codec.tree(view, 0)
     const json: unknown = JSON.parse(Buffer.from(sink.take()).toString())
     assert.deepStrictEqual(json, toJson(tree))
-    assert.isAbove(textOf(tree, { width: 60 }).length, 0)
+    assert.isAbove(valueText(tree, { width: 60 }).length, 0)
     assert.strictEqual(JSON.stringify(json).includes("{\"$"), bytes.length < size)
   }, { fastCheck: { numRuns: 2000 } })
 })

@@ -6,7 +6,7 @@ import { layout } from "../../src/btf/Layout.ts"
 import { ByteSink } from "../../src/btf/render/ByteSink.ts"
 import { compile } from "../../src/btf/render/Codec.ts"
 import { toJson } from "../../src/btf/render/RenderedValue.ts"
-import { textOf } from "../../src/btf/render/Text.ts"
+import { valueText } from "../../src/btf/render/ValueText.ts"
 import { FormatError } from "../../src/core/Errors.ts"
 import { compileC } from "./compileC.ts"
 
@@ -62,7 +62,7 @@ const renderAll = (btf: Btf, view: DataView): void => {
     assert.isBelow(json.length, 2 ** 27)
     const tree = codec.tree(view, 0)
     assert.deepStrictEqual(JSON.parse(json), toJson(tree))
-    if (json.length < 10_000) assert.isAbove(textOf(tree).length, 0)
+    if (json.length < 10_000) assert.isAbove(valueText(tree).length, 0)
     for (const name of ["node", "tree", btf.nameOf(id)]) {
       const found = layout(btf, name, ["next"], ["kind", "nodes.id", "text", ""])
       if (Either.isRight(found)) assert.isAtLeast(found.right.at.next, 0)

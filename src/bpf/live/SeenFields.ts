@@ -1,6 +1,6 @@
 import type { Btf } from "../../btf/Btf.ts"
 import { type Codec, compilerWith } from "../../btf/render/Codec.ts"
-import { derivedShape } from "../../btf/render/Shape.ts"
+import { derivedPlan } from "../../btf/render/RenderPlan.ts"
 import { keptPointer, SPECIAL_STRUCTS } from "../guest/objects/SpecialFields.ts"
 
 const compilers = new WeakMap<Btf, (typeId: number) => Codec>()
@@ -16,7 +16,7 @@ export const compileSeen = (btf: Btf, typeId: number): Codec => {
     const isUnseen = type?.kind === "PTR"
       ? keptPointer(btf, type.type) !== undefined
       : type?.kind === "STRUCT" && SPECIAL_STRUCTS.has(type.name)
-    return isUnseen ? derivedShape(btf.sizeOf(id) ?? 0, 64, () => UNSEEN) : undefined
+    return isUnseen ? derivedPlan(btf.sizeOf(id) ?? 0, 64, () => UNSEEN) : undefined
   })
   compilers.set(btf, compiler)
   return compiler(typeId)

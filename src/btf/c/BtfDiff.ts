@@ -1,7 +1,7 @@
 import type { Btf } from "../Btf.ts"
 import type { StructType } from "../BtfType.ts"
 import { Budget, oneLine } from "./CDeclaration.ts"
-import { type Anatomy, anatomyOf, type Part } from "./StructLayout.ts"
+import { type MemberLayout, type StructLayout, structLayout } from "./StructLayout.ts"
 
 /** Where a member is, of how many bytes (a bit-field: bits), and what C calls its type. */
 export interface Placed {
@@ -88,19 +88,25 @@ interface Form {
 const formsOf = (btf: Btf, types: ReadonlyArray<StructType>): Array<Form> =>
   types.map((type): Form => {
     const members = new Map<string, Placed>()
-    collect(btf, anatomyOf(btf, type), "", members, new Budget())
+    collect(btf, structLayout(btf, type), "", members, new Budget())
     const title = titleOf(type)
     return { title, size: type.size, members, text: JSON.stringify([title, type.size, [...members]]) }
   }).sort((a, b) => b.size - a.size)
 
 /** Members of a struct without a name, called or not, are told of one by one; those behind a pointer or in an array as a type. */
-const collect = (btf: Btf, { parts }: Anatomy, prefix: string, into: Map<string, Placed>, budget: Budget): void => {
-  for (const part of parts) {
-    const { body, declaration, name } = part
-    if (body !== undefined && "parts" in body && declaration.declarator === name) {
+const collect = (
+  btf: Btf,
+  { members }: StructLayout,
+  prefix: string,
+  into: Map<string, Placed>,
+  budget: Budget
+): void => {
+  for (const member of members) {
+    const { body, declaration, name } = member
+    if (body !== undefined && "members" in body && declaration.declarator === name) {
       collect(btf, body, name === "" ? prefix : `${prefix}${name}.`, into, budget)
     } else {
-      into.set(freeName(into, prefix + name), placedOf(btf, part, budget))
+      into.set(freeName(into, prefix + name), placedOf(btf, member, budget))
     }
   }
 }
@@ -113,7 +119,7 @@ const freeName = (taken: ReadonlyMap<string, Placed>, name: string): string => {
   return `${name}#${copy}`
 }
 
-const placedOf = (btf: Btf, { bits, offset, size, typeId }: Part, budget: Budget): Placed => ({
+const placedOf = (btf: Btf, { bits, offset, size, typeId }: MemberLayout, budget: Budget): Placed => ({
   bit: offset * 8 + (bits?.offset ?? 0),
   size,
   bits: bits?.size ?? null,

@@ -6,7 +6,7 @@ import { Budget, type Declaration, declarationOf } from "./CDeclaration.ts"
 const DEPTH_LIMIT = 32
 
 /** One member, and the unused space before it. */
-export interface Part {
+export interface MemberLayout {
   readonly name: string
   readonly typeId: number
   readonly declaration: Declaration
@@ -16,36 +16,36 @@ export interface Part {
   readonly size: number
   /** Of a bit-field: where it begins in its integer, and how wide it is. */
   readonly bits: { readonly offset: number; readonly size: number } | undefined
-  readonly hole: Gap
+  readonly hole: Hole
   /** Bytes at the end of the struct that this member is, which nothing uses. */
   readonly padding: number
   /** Of a member whose struct, union or enum has no name. Behind a pointer, its offsets count from 0. */
-  readonly body: Anatomy | EnumType | undefined
+  readonly body: StructLayout | EnumType | undefined
 }
 
 /** Space that no member uses: what is left of a bit-field's integer, then whole bytes. */
-export interface Gap {
+export interface Hole {
   readonly bits: number
   readonly bytes: number
 }
 
 /** How a struct or union is made up. */
-export interface Anatomy {
+export interface StructLayout {
   readonly type: StructType
-  readonly parts: ReadonlyArray<Part>
+  readonly members: ReadonlyArray<MemberLayout>
   /** Unused space at the end. */
-  readonly padding: Gap
+  readonly padding: Hole
   /** Whether members were left out: only of blobs that make no sense. */
   readonly cut: boolean
 }
 
-/** Take a struct or union apart. Never fails: what is beyond any sense is cut. */
-export const anatomyOf = (btf: Btf, type: StructType): Anatomy => new Dissection(btf).struct(type, 0, 0)
+/** Take a struct or union amember. Never fails: what is beyond any sense is cut. */
+export const structLayout = (btf: Btf, type: StructType): StructLayout => new LayoutBuilder(btf).struct(type, 0, 0)
 
-/** The bytes and bits of a struct, counted up as `pahole` does. In a union, and where members overlap, there are no holes. */
-export const sumsOf = ({ padding, parts }: Anatomy) => {
+/** Totals of a struct's members, holes and padding, as `pahole` counts them. In a union, and where members overlap, there are no holes. */
+export const structTotals = ({ padding, members }: StructLayout) => {
   const sums = {
-    members: parts.length,
+    members: members.length,
     memberBytes: 0,
     bitFieldBits: 0,
     holes: 0,
@@ -57,38 +57,38 @@ export const sumsOf = ({ padding, parts }: Anatomy) => {
     paddings: 0,
     paddingBytes: 0
   }
-  for (const part of parts) {
-    if (part.bits === undefined) sums.memberBytes += part.size
-    else sums.bitFieldBits += part.bits.size
-    if (part.hole.bytes > 0) sums.holes++
-    if (part.hole.bits > 0) sums.bitHoles++
-    if (part.padding > 0) sums.paddings++
-    sums.holeBytes += part.hole.bytes
-    sums.bitHoleBits += part.hole.bits
-    sums.paddingBytes += part.padding
+  for (const member of members) {
+    if (member.bits === undefined) sums.memberBytes += member.size
+    else sums.bitFieldBits += member.bits.size
+    if (member.hole.bytes > 0) sums.holes++
+    if (member.hole.bits > 0) sums.bitHoles++
+    if (member.padding > 0) sums.paddings++
+    sums.holeBytes += member.hole.bytes
+    sums.bitHoleBits += member.hole.bits
+    sums.paddingBytes += member.padding
   }
   return sums
 }
 
-const NOTHING: Gap = { bits: 0, bytes: 0 }
+const NOTHING: Hole = { bits: 0, bytes: 0 }
 
-class Dissection {
+class LayoutBuilder {
   private readonly budget = new Budget()
   private readonly paddings = new Map<number, number>()
 
   constructor(private readonly btf: Btf) {}
 
-  struct(type: StructType, base: number, depth: number): Anatomy {
-    const parts: Array<Part> = []
-    const gaps = new Gaps()
+  struct(type: StructType, base: number, depth: number): StructLayout {
+    const members: Array<MemberLayout> = []
+    const holes = new HoleFinder()
     for (const member of type.members) {
       if (!this.budget.spend(128 + member.name.length)) break
       const place = this.place(member)
-      const hole = type.kind === "UNION" ? NOTHING : gaps.before(place)
-      const declaration = this.declaration(member, type.kind === "STRUCT" && parts.length === type.members.length - 1)
+      const hole = type.kind === "UNION" ? NOTHING : holes.before(place)
+      const declaration = this.declaration(member, type.kind === "STRUCT" && members.length === type.members.length - 1)
       const pointed = declaration.declarator.includes("*")
       const target = this.btf.type(this.btf.peel(member.type))
-      parts.push({
+      members.push({
         name: member.name,
         typeId: member.type,
         declaration,
@@ -102,8 +102,8 @@ class Dissection {
           : this.body(declaration.body, pointed ? 0 : base + place.offset, depth + 1)
       })
     }
-    const padding = type.kind === "UNION" ? NOTHING : gaps.atEnd(type.size)
-    return { type, parts, padding, cut: parts.length < type.members.length }
+    const padding = type.kind === "UNION" ? NOTHING : holes.atEnd(type.size)
+    return { type, members, padding, cut: members.length < type.members.length }
   }
 
   /** An array without elements that ends a struct is one of any length. */
@@ -114,23 +114,23 @@ class Dissection {
       : declarationOf(this.btf, typeId, name, this.budget)
   }
 
-  private body(typeId: number, base: number, depth: number): Part["body"] {
+  private body(typeId: number, base: number, depth: number): MemberLayout["body"] {
     const type = this.btf.type(typeId)
     if (type?.kind === "ENUM" || type?.kind === "ENUM64") {
       return this.budget.spend(type.values.length * 64) ? type : undefined
     }
     if (type?.kind !== "STRUCT" && type?.kind !== "UNION") return undefined
     return depth > DEPTH_LIMIT
-      ? { type, parts: [], padding: NOTHING, cut: true }
+      ? { type, members: [], padding: NOTHING, cut: true }
       : this.struct(type, base, depth)
   }
 
   private paddingOf(type: StructType): number {
     let padding = this.paddings.get(type.id)
     if (padding === undefined) {
-      const gaps = new Gaps()
-      for (const member of type.members) gaps.before(this.place(member))
-      padding = gaps.atEnd(type.size).bytes
+      const holes = new HoleFinder()
+      for (const member of type.members) holes.before(this.place(member))
+      padding = holes.atEnd(type.size).bytes
       this.paddings.set(type.id, padding)
     }
     return padding
@@ -158,28 +158,28 @@ interface Place {
   readonly width: number
   readonly offset: number
   readonly size: number
-  readonly bits: Part["bits"]
+  readonly bits: MemberLayout["bits"]
 }
 
 /** Finds the space between members that are given in their order. */
-class Gaps {
+class HoleFinder {
   /** The first bit that no member has used so far, and where the integer of the last bit-field ends. */
   private end = 0
   private unitEnd = 0
 
-  before({ at, bits, offset, size, width }: Place): Gap {
-    const gap = this.upTo(at, bits === undefined ? at : offset * 8)
+  before({ at, bits, offset, size, width }: Place): Hole {
+    const hole = this.upTo(at, bits === undefined ? at : offset * 8)
     this.end = Math.max(this.end, at + width)
     this.unitEnd = bits === undefined ? this.end : Math.max(this.end, this.unitEnd, (offset + size) * 8)
-    return gap
+    return hole
   }
 
-  atEnd(size: number): Gap {
+  atEnd(size: number): Hole {
     return this.upTo(size * 8, size * 8)
   }
 
   /** Bits are what is left of the last bit-field's integer, and what the next one's, from `unit`, has before `at`. */
-  private upTo(at: number, unit: number): Gap {
+  private upTo(at: number, unit: number): Hole {
     const space = Math.max(0, at - this.end)
     const before = Math.min(space, this.unitEnd - this.end)
     const after = Math.min(space - before, Math.max(0, at - Math.max(unit, this.unitEnd)))

@@ -1,9 +1,9 @@
 import type { Btf } from "../Btf.ts"
 import type { ByteSink } from "./ByteSink.ts"
 import { run } from "./JsonCodec.ts"
-import { type Program, programOf } from "./JsonProgram.ts"
+import { type JsonPlan, jsonPlan } from "./JsonPlan.ts"
 import { type RenderedValue, toJson } from "./RenderedValue.ts"
-import { bytesShape, type Shape, shapeOf, shapesWith, type Special } from "./Shape.ts"
+import { bytesPlan, type RenderPlan, renderPlan, renderPlansWith, type Special } from "./RenderPlan.ts"
 import { treeOf } from "./TreeCodec.ts"
 
 export interface TreeOptions {
@@ -42,36 +42,36 @@ export const compile = (btf: Btf, typeId: number): Codec => {
   const id = btf.peel(typeId)
   const done = known.get(id)
   if (done !== undefined) return done
-  const codec = codecOf(shapeOf(btf, id), btf.sizeOf(id) ?? 0)
+  const codec = codecOf(renderPlan(btf, id), btf.sizeOf(id) ?? 0)
   known.set(id, codec)
   return codec
 }
 
 /** As `compile`, where `special` has a say in how the parts of a value are shown. Keeps what it made. */
 export const compilerWith = (btf: Btf, special: Special): (typeId: number) => Codec => {
-  const shapes = shapesWith(btf, special)
+  const plans = renderPlansWith(btf, special)
   const known = new Map<number, Codec>()
   return (typeId) => {
     const id = btf.peel(typeId)
-    const codec = known.get(id) ?? codecOf(shapes(id), btf.sizeOf(id) ?? 0)
+    const codec = known.get(id) ?? codecOf(plans(id), btf.sizeOf(id) ?? 0)
     known.set(id, codec)
     return codec
   }
 }
 
 /** For `size` bytes without a type: one lower-case hex string, bytes in the order of memory. */
-export const bytesCodec = (size: number): Codec => codecOf(bytesShape(size), size)
+export const bytesCodec = (size: number): Codec => codecOf(bytesPlan(size), size)
 
-const codecOf = (shape: Shape, size: number): Codec => {
+const codecOf = (plan: RenderPlan, size: number): Codec => {
   const tree: Codec["tree"] = (view, at, { elements = Infinity, length = size } = {}) =>
-    treeOf(shape, view, at, Math.min(at + length, view.byteLength), elements)
-  const { extent } = shape
-  let program: Program | undefined
+    treeOf(plan, view, at, Math.min(at + length, view.byteLength), elements)
+  const { extent } = plan
+  let fast: JsonPlan | undefined
   return {
     size,
     tree,
     json: (view, at, out, length = size) => {
-      if (extent <= length && at + extent <= view.byteLength) run(program ??= programOf(shape), view, at, out)
+      if (extent <= length && at + extent <= view.byteLength) run(fast ??= jsonPlan(plan), view, at, out)
       else out.text(JSON.stringify(toJson(tree(view, at, { length }))))
     }
   }

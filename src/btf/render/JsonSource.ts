@@ -1,25 +1,26 @@
 import type { ByteSink } from "./ByteSink.ts"
-import type { Writers } from "./JsonCodec.ts"
-import { Code, type Op, type Program } from "./JsonProgram.ts"
+import { type JsonOp, JsonOpCode, type JsonPlan, type JsonWriter } from "./JsonPlan.ts"
+import { writers } from "./JsonWriters.ts"
 
-/** Writes the JSON of the value at `base`, as `run` does. */
-export type JsonWriter = (view: DataView, base: number, sink: ByteSink) => void
-
-/** Longer programs stay interpreted: V8 would not optimize their functions well. */
+/** Longer plans stay interpreted: V8 would not optimize their functions well. */
 const MOST_OPS = 256
 
 /**
- * A program as a function of JavaScript, without the interpreter's loop: 1.7 times as fast. Null where there can be none: the
- * program is long, or this process forbids code from strings (`--disallow-code-generation-from-strings`).
+ * A plan as a JavaScript function, without the interpreter's loop: 1.7 times as fast. Null where that is impossible: the
+ * plan is long, or this process forbids code from strings (`--disallow-code-generation-from-strings`).
  *
- * Nothing of the guest gets into the source but numbers: names and literals are words of `literals`.
+ * Of the guest's data only numbers get into the source: names and literals are words of `literals`.
+ * @param repeat writes an array, or one value, by a plan of its own
  */
-export const compileSource = (program: Program, writers: Writers): JsonWriter | null => {
-  const { literals, ops } = program
+export const compileSource = (
+  plan: JsonPlan,
+  repeat: (op: JsonOp, view: DataView, at: number, sink: ByteSink) => void
+): JsonWriter | null => {
+  const { literals, ops } = plan
   if (ops.length > MOST_OPS) return null
   const lines: Array<string> = ["let out = sink.view, pos = sink.at"]
   for (const [index, op] of ops.entries()) {
-    // What a call of another program writes makes room for itself: room is made anew behind it.
+    // Another plan makes room for what it writes: room is made anew behind it.
     if (index === 0 || callsOut(ops[index - 1])) {
       const end = ops.findIndex((later, place) => place >= index && callsOut(later))
       const room = ops.slice(index, end < 0 ? undefined : end + 1).reduce((sum, each) => sum + each.room, 0)
@@ -37,7 +38,8 @@ export const compileSource = (program: Program, writers: Writers): JsonWriter | 
     lines.push(statement(op, index))
   }
   lines.push("sink.at = pos")
-  const names = Object.keys(writers).join(", ")
+  const called = { ...writers, repeat }
+  const names = Object.keys(called).join(", ")
   try {
     const make = new Function(
       "ops",
@@ -48,7 +50,7 @@ export const compileSource = (program: Program, writers: Writers): JsonWriter | 
         `return (view, base, sink) => { ${lines.join("\n")} }`
       ].join("\n")
     )
-    return make(ops, literals, writers)
+    return make(ops, literals, called)
   } catch (error) {
     if (error instanceof EvalError) return null
     throw error
@@ -58,52 +60,54 @@ export const compileSource = (program: Program, writers: Writers): JsonWriter | 
 /** The number whose eight bytes are these words: text is none but itself, but for NaN, whose bytes nobody keeps. */
 const eightBytes = (low: number, high: number): number => new Float64Array(Int32Array.of(low, high).buffer)[0]
 
-const callsOut = ({ code }: Op): boolean => code === Code.REPEAT || code === Code.SLOW
+const callsOut = ({ code }: JsonOp): boolean => code === JsonOpCode.REPEAT || code === JsonOpCode.SLOW
 
-/** The source of one step, at `index` of the program. */
-const statement = (op: Op, index: number): string => {
+/** The source of one step, at `index` of the plan. */
+const statement = (op: JsonOp, index: number): string => {
   const at = `base + ${op.at}`
   const named = (value: string): string => `pos = writeNamed(out, pos, ${value}, ops[${index}].names, literals)`
   const whole = (writer: string): string =>
     `pos = ${writer}(out, pos, view.getUint32(${at} + 4, true), view.getUint32(${at}, true))`
   switch (op.code) {
-    case Code.NOTHING:
+    case JsonOpCode.NOTHING:
       return ""
-    case Code.U8:
+    case JsonOpCode.U8:
       return `pos = writeU32(out, pos, view.getUint8(${at}))`
-    case Code.I8:
+    case JsonOpCode.I8:
       return `pos = writeI32(out, pos, view.getInt8(${at}))`
-    case Code.U16:
+    case JsonOpCode.U16:
       return `pos = writeU32(out, pos, view.getUint16(${at}, true))`
-    case Code.I16:
+    case JsonOpCode.I16:
       return `pos = writeI32(out, pos, view.getInt16(${at}, true))`
-    case Code.U32:
+    case JsonOpCode.U32:
       return `pos = writeU32(out, pos, view.getUint32(${at}, true))`
-    case Code.I32:
+    case JsonOpCode.I32:
       return `pos = writeI32(out, pos, view.getInt32(${at}, true))`
-    case Code.U64:
+    case JsonOpCode.U64:
       return whole("writeU64")
-    case Code.I64:
+    case JsonOpCode.I64:
       return whole("writeI64")
-    case Code.BOOL8:
+    case JsonOpCode.BOOL8:
       return `pos = writeBool(out, pos, view.getUint8(${at}) !== 0)`
-    case Code.ENUM32:
+    case JsonOpCode.ENUM32:
       return named(`view.${op.signed ? "getInt32" : "getUint32"}(${at}, true)`)
-    case Code.BITS: {
+    case JsonOpCode.BITS: {
       const bytes = Array.from({ length: op.count }, (_, byte) => `view.getUint8(${at} + ${byte}) << ${byte * 8}`)
       const value = `((${bytes.join(" | ")}) << ${op.left} ${op.signed ? ">>" : ">>>"} ${op.right})`
       return op.bool ? `pos = writeBool(out, pos, ${value} !== 0)` : named(value)
     }
-    case Code.POINTER:
+    case JsonOpCode.POINTER:
       return `out.setInt32(pos, 0x783022, true); pos += 3; ${whole("writeHex")}; out.setUint8(pos++, 34)`
-    case Code.TEXT:
+    case JsonOpCode.TEXT:
       return `pos = writeText(out, pos, view, ${at}, ${op.count}, ${op.signed})`
-    case Code.BYTES:
+    case JsonOpCode.BYTES:
       return `out.setUint8(pos++, 34); for (let byte = 0; byte < ${op.count}; byte++) `
         + `pos = writeHexByte(out, pos, view.getUint8(${at} + byte)); out.setUint8(pos++, 34)`
-    case Code.REPEAT:
-    case Code.SLOW:
-      return `sink.at = pos; ${op.code === Code.SLOW ? "writeSlow" : "repeat"}(ops[${index}], view, ${at}, sink); `
+    case JsonOpCode.REPEAT:
+    case JsonOpCode.SLOW:
+      return `sink.at = pos; ${
+        op.code === JsonOpCode.SLOW ? "writeSlow" : "repeat"
+      }(ops[${index}], view, ${at}, sink); `
         + "out = sink.view; pos = sink.at"
     default:
       throw new Error(`no operation ${op.code}`)

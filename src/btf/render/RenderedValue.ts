@@ -1,6 +1,6 @@
 /**
  * A value decoded by its BTF type, for programs and people: every case tells by `_tag` what it is.
- * `toJson` gives the plain JSON of it, `textOf` (Text.ts) C-like text.
+ * `toJson` gives the plain JSON of it, `valueText` C-like text.
  */
 export type RenderedValue =
   | IntValue

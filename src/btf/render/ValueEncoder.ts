@@ -2,7 +2,15 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import type { Btf } from "../Btf.ts"
 import { type Json, toJson } from "./RenderedValue.ts"
-import { bytesShape, type Leaf, type List, type Scalar, type Shape, shapeOf, type Struct } from "./Shape.ts"
+import {
+  type ArrayPlan,
+  bytesPlan,
+  type LeafPlan,
+  type RenderPlan,
+  renderPlan,
+  type ScalarPlan,
+  type StructPlan
+} from "./RenderPlan.ts"
 import { treeOf } from "./TreeCodec.ts"
 
 /** JSON that is no value of the type at `path`: a member's name it does not have, a number that does not fit. */
@@ -39,11 +47,11 @@ export const encodeValue = (
   typeId: number,
   json: Json,
   into: Uint8Array
-): Either.Either<ReadonlyArray<ByteRun>, EncodeError> => encode(shapeOf(btf, typeId), 0, "", json, into)
+): Either.Either<ReadonlyArray<ByteRun>, EncodeError> => encode(renderPlan(btf, typeId), 0, "", json, into)
 
 /** As `encodeValue`, of bytes without a type: the JSON is a string of hex digits, two for each byte. */
 export const encodeBytes = (json: Json, into: Uint8Array): Either.Either<ReadonlyArray<ByteRun>, EncodeError> =>
-  encode(bytesShape(into.length), 0, "", json, into)
+  encode(bytesPlan(into.length), 0, "", json, into)
 
 /**
  * As `encodeValue`, of the part of the value that `path` names: `in.cpus[3].a`. Members of anonymous members count as
@@ -56,18 +64,18 @@ export const encodeAt = (
   json: Json,
   into: Uint8Array
 ): Either.Either<ReadonlyArray<ByteRun>, EncodeError> =>
-  Either.flatMap(placeOf(shapeOf(btf, typeId), path), ({ at, shape }) => encode(shape, at, path, json, into))
+  Either.flatMap(placeOf(renderPlan(btf, typeId), path), ({ at, plan }) => encode(plan, at, path, json, into))
 
 /** The plain JSON of the part of a value that `path` names, as `encodeAt` takes it. */
 export const valueAt = (btf: Btf, typeId: number, path: string, bytes: Uint8Array): Either.Either<Json, EncodeError> =>
   Either.map(
-    placeOf(shapeOf(btf, typeId), path),
-    ({ at, shape }) =>
-      toJson(treeOf(shape, new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), at, bytes.length, Infinity))
+    placeOf(renderPlan(btf, typeId), path),
+    ({ at, plan }) =>
+      toJson(treeOf(plan, new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), at, bytes.length, Infinity))
   )
 
 const encode = (
-  shape: Shape,
+  plan: RenderPlan,
   at: number,
   path: string,
   json: Json,
@@ -75,11 +83,11 @@ const encode = (
 ): Either.Either<ReadonlyArray<ByteRun>, EncodeError> =>
   Either.try({
     try: () => {
-      if (at + shape.extent > into.length) {
-        throw new EncodeError({ path, expected: `room for ${at + shape.extent} bytes`, given: `${into.length}` })
+      if (at + plan.extent > into.length) {
+        throw new EncodeError({ path, expected: `room for ${at + plan.extent} bytes`, given: `${into.length}` })
       }
       const draft = new Draft(into.slice())
-      draft.add(shape, at, path, json)
+      draft.add(plan, at, path, json)
       draft.settle()
       into.set(draft.bytes)
       return draft.runs()
@@ -129,17 +137,17 @@ class Draft {
     this.said = new Uint8Array(bytes.length)
   }
 
-  add(shape: Shape, at: number, path: string, json: Json): void {
-    switch (shape.kind) {
+  add(plan: RenderPlan, at: number, path: string, json: Json): void {
+    switch (plan.kind) {
       case "scalar":
-        return this.scalar(shape, at, path, json)
+        return this.scalar(plan, at, path, json)
       case "pointer":
         return this.whole(at, 64, path, json, integerOf(json, 64, false, path, "an address as \"0x…\""))
       case "float":
-        return this.float(shape.extent, at, path, json)
+        return this.float(plan.extent, at, path, json)
       case "bytes": {
-        if (typeof json !== "string" || json.length !== shape.extent * 2 || !/^[0-9a-f]*$/i.test(json)) {
-          throw fails(path, `${shape.extent * 2} hex digits`, json)
+        if (typeof json !== "string" || json.length !== plan.extent * 2 || !/^[0-9a-f]*$/i.test(json)) {
+          throw fails(path, `${plan.extent * 2} hex digits`, json)
         }
         for (const [index, byte] of Buffer.from(json, "hex").entries()) {
           this.whole(at + index, 8, path, json, BigInt(byte))
@@ -147,14 +155,14 @@ class Draft {
         return
       }
       case "text":
-        return this.text(shape.extent, shape.signed, at, path, json)
+        return this.text(plan.extent, plan.signed, at, path, json)
       case "struct":
       case "union":
-        return this.members(shape, at, path, json)
+        return this.members(plan, at, path, json)
       case "array":
-        return this.elements(shape, at, path, json)
+        return this.elements(plan, at, path, json)
       case "unsupported":
-        if (!isMark(json, "$unsupported")) throw fails(path, `nothing: it cannot be set (${shape.reason})`, json)
+        if (!isMark(json, "$unsupported")) throw fails(path, `nothing: it cannot be set (${plan.reason})`, json)
     }
   }
 
@@ -162,8 +170,8 @@ class Draft {
     this.exact.push({ path, json, at, bit: 0, bits, value: BigInt.asUintN(bits, value) })
   }
 
-  private scalar(shape: Scalar, at: number, path: string, json: Json): void {
-    const { bit, bits, form, names, signed } = shape
+  private scalar(plan: ScalarPlan, at: number, path: string, json: Json): void {
+    const { bit, bits, form, names, signed } = plan
     const put = (value: bigint): Put => ({ path, json, at, bit, bits, value: BigInt.asUintN(bits, value) })
     if (form === "bool") {
       if (typeof json !== "boolean") throw fails(path, "true or false", json)
@@ -222,24 +230,24 @@ class Draft {
     })
   }
 
-  private members(shape: Struct, at: number, path: string, json: Json): void {
+  private members(plan: StructPlan, at: number, path: string, json: Json): void {
     if (!isObject(json)) throw fails(path, "an object", json)
     for (const [name, value] of Object.entries(json)) {
-      const field = shape.members.find((member) => member.name === name)
+      const field = plan.members.find((member) => member.name === name)
       if (field === undefined) {
-        const names = listOf(shape.members.map((member) => member.name))
+        const names = listOf(plan.members.map((member) => member.name))
         throw fails(path, `only members that its type has: ${names}`, name)
       }
-      this.add(field.shape, at + field.at, path === "" ? name : `${path}.${name}`, value)
+      this.add(field.plan, at + field.at, path === "" ? name : `${path}.${name}`, value)
     }
   }
 
-  private elements(shape: List, at: number, path: string, json: Json): void {
+  private elements(plan: ArrayPlan, at: number, path: string, json: Json): void {
     const last: Json | undefined = Array.isArray(json) ? json.at(-1) : undefined
     const length = Array.isArray(json) ? json.length - (isMark(last, "$omitted") ? 1 : 0) : -1
-    if (!Array.isArray(json) || length !== shape.count) throw fails(path, `an array of ${shape.count}`, json)
+    if (!Array.isArray(json) || length !== plan.count) throw fails(path, `an array of ${plan.count}`, json)
     for (let index = 0; index < length; index++) {
-      this.add(shape.element, at + index * shape.stride, `${path}[${index}]`, json[index])
+      this.add(plan.element, at + index * plan.stride, `${path}[${index}]`, json[index])
     }
   }
 
@@ -327,7 +335,7 @@ const listOf = (names: ReadonlyArray<string>): string =>
   names.length === 0 ? "(none)" : names.length > 12 ? `${names.slice(0, 12).join(", ")}, ...` : names.join(", ")
 
 /** One character of a char array. */
-const characterOf = ({ signed }: Leaf): Scalar => ({
+const characterOf = ({ signed }: LeafPlan): ScalarPlan => ({
   kind: "scalar",
   form: "char",
   bit: 0,
@@ -340,12 +348,12 @@ const characterOf = ({ signed }: Leaf): Scalar => ({
   height: 0
 })
 
-/** Follow a path from a shape: the part's shape, and where it is. */
+/** Follow a path from a plan: the part's plan, and where it is. */
 const placeOf = (
-  root: Shape,
+  root: RenderPlan,
   path: string
-): Either.Either<{ readonly shape: Shape; readonly at: number }, EncodeError> => {
-  let shape = root
+): Either.Either<{ readonly plan: RenderPlan; readonly at: number }, EncodeError> => {
+  let plan = root
   let at = 0
   let rest = path
   const wrong = (expected: string) =>
@@ -354,23 +362,23 @@ const placeOf = (
     const index = /^\[(\d+)\](?:\.(?=[^.[]))?/.exec(rest)
     if (index !== null) {
       const number = Number(index[1])
-      if (shape.kind !== "text" && shape.kind !== "array") return wrong("no index: it is no array")
-      const count: number = shape.kind === "array" ? shape.count + shape.omitted : shape.extent
+      if (plan.kind !== "text" && plan.kind !== "array") return wrong("no index: it is no array")
+      const count: number = plan.kind === "array" ? plan.count + plan.omitted : plan.extent
       if (number >= count) return wrong(`an index below ${count}`)
-      at += number * (shape.kind === "array" ? shape.stride : 1)
-      shape = shape.kind === "array" ? shape.element : characterOf(shape)
+      at += number * (plan.kind === "array" ? plan.stride : 1)
+      plan = plan.kind === "array" ? plan.element : characterOf(plan)
       rest = rest.slice(index[0].length)
       continue
     }
-    if (shape.kind !== "struct" && shape.kind !== "union") return wrong("no member: it is no struct")
+    if (plan.kind !== "struct" && plan.kind !== "union") return wrong("no member: it is no struct")
     // Names of a data section's variables may hold dots: the longest that fits.
     const follows = (name: string): boolean => rest.startsWith(name) && /^([.[]|$)/.test(rest.slice(name.length))
-    const fitting = shape.members.filter((member) => follows(member.name))
-    if (fitting.length === 0) return wrong(`one of ${listOf(shape.members.map((member) => member.name))}`)
+    const fitting = plan.members.filter((member) => follows(member.name))
+    if (fitting.length === 0) return wrong(`one of ${listOf(plan.members.map((member) => member.name))}`)
     const field = fitting.reduce((best, member) => member.name.length > best.name.length ? member : best)
     at += field.at
-    shape = field.shape
+    plan = field.plan
     rest = rest.slice(field.name.length).replace(/^\.(?=[^.[])/, "")
   }
-  return Either.right({ shape, at })
+  return Either.right({ plan, at })
 }

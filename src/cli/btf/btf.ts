@@ -8,7 +8,7 @@ import { headerOf, kindCounts } from "../../btf/BtfHeader.ts"
 import { BtfLoader } from "../../btf/BtfLoader.ts"
 import type { StructType } from "../../btf/BtfType.ts"
 import { diffAll, diffTypes } from "../../btf/c/BtfDiff.ts"
-import { cText } from "../../btf/c/CText.ts"
+import { typeText } from "../../btf/c/TypeText.ts"
 import { findTypes } from "../../btf/FindTypes.ts"
 import { HostLacks } from "../../core/Errors.ts"
 import * as Resolver from "../../core/kernels/KernelResolver.ts"
@@ -90,7 +90,7 @@ export const show = (config: BtfSource & { readonly types: ReadonlyArray<string>
       const types = [...ids].flatMap((id) => shownType(btf, id) ?? [])
       return yield* writeText(`${JSON.stringify(yield* Schema.encode(BtfTypes)({ subject: btf.subject, types }))}\n`)
     }
-    yield* writeText([...ids].map((id) => printable(cText(btf, id))).join("\n"))
+    yield* writeText([...ids].map((id) => printable(typeText(btf, id))).join("\n"))
   }).pipe(Effect.provide(Live))
 
 /** Tabs are ours: a name that holds one is no name in C. */

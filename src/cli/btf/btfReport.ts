@@ -2,8 +2,8 @@ import * as Schema from "effect/Schema"
 import type { Btf } from "../../btf/Btf.ts"
 import { type EnumType, Kind, type KindName } from "../../btf/BtfType.ts"
 import { oneLine } from "../../btf/c/CDeclaration.ts"
-import { cText } from "../../btf/c/CText.ts"
-import { type Anatomy, anatomyOf, sumsOf } from "../../btf/c/StructLayout.ts"
+import { type StructLayout, structLayout, structTotals } from "../../btf/c/StructLayout.ts"
+import { typeText } from "../../btf/c/TypeText.ts"
 
 /** A name of an enum; its value in decimal digits where JSON numbers are too small. */
 const Value = Schema.Struct({ name: Schema.String, value: Schema.Union(Schema.Int, Schema.String) })
@@ -102,28 +102,28 @@ export const shownType = (btf: Btf, id: number): typeof ShownType.Type | undefin
   // A typedef of a struct, union or enum without a name shows what is in it, as its C text does.
   const target = type.kind === "TYPEDEF" ? btf.type(type.type) : type
   const body = target === type || target !== undefined && "name" in target && target.name === "" ? target : undefined
-  const anatomy = body?.kind === "STRUCT" || body?.kind === "UNION" ? anatomyOf(btf, body) : undefined
+  const structure = body?.kind === "STRUCT" || body?.kind === "UNION" ? structLayout(btf, body) : undefined
   return {
     id,
     kind: type.kind,
     name: "name" in type ? type.name : "",
     size: btf.sizeOf(id) ?? null,
-    members: anatomy === undefined ? null : membersOf(btf, anatomy),
+    members: structure === undefined ? null : membersOf(btf, structure),
     values: body?.kind === "ENUM" || body?.kind === "ENUM64" ? valuesOf(body) : null,
-    sums: anatomy === undefined ? null : sumsOf(anatomy),
-    c: cText(btf, id)
+    sums: structure === undefined ? null : structTotals(structure),
+    c: typeText(btf, id)
   }
 }
 
-const membersOf = (btf: Btf, { parts }: Anatomy): ReadonlyArray<Member> =>
-  parts.map(({ bits, body, hole, name, offset, size, typeId }) => ({
+const membersOf = (btf: Btf, { members }: StructLayout): ReadonlyArray<Member> =>
+  members.map(({ bits, body, hole, name, offset, size, typeId }) => ({
     name,
     type: oneLine(btf, typeId),
     offset,
     size,
     bits: bits ?? null,
     hole,
-    members: body !== undefined && "parts" in body ? membersOf(btf, body) : null,
+    members: body !== undefined && "members" in body ? membersOf(btf, body) : null,
     values: body !== undefined && "values" in body ? valuesOf(body) : null
   }))
 

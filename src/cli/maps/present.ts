@@ -4,7 +4,7 @@ import type { MapInfo } from "../../bpf/MapInfo.ts"
 import { type MapReader, problemOf } from "../../bpf/MapReader.ts"
 import type { Header } from "../../bpf/Report.ts"
 import type { Dump } from "../../bpf/report/DumpWriter.ts"
-import { textOf } from "../../btf/render/Text.ts"
+import { valueText } from "../../btf/render/ValueText.ts"
 import { bold, dim, yellow } from "../terminal/Colour.ts"
 import { visibleLine } from "../terminal/escapeControls.ts"
 import { duration } from "../terminal/Stages.ts"
@@ -100,7 +100,7 @@ function* entriesText(
       truncated = true
       break
     }
-    const key = textOf(reader.key.tree(walk.keyView, walk.keyAt, { length: walk.keyLength }), {
+    const key = valueText(reader.key.tree(walk.keyView, walk.keyAt, { length: walk.keyLength }), {
       indent,
       column: indent
     })
@@ -110,13 +110,13 @@ function* entriesText(
     else if (cpus === null) {
       walk.value(0)
       const value = reader.value.tree(walk.valueView, walk.valueAt, { length: walk.valueLength })
-      yield ` ${textOf(value, { indent, column })}\n`
+      yield ` ${valueText(value, { indent, column })}\n`
     } else {
       yield "\n"
       for (let cpu = 0; cpu < cpus; cpu++) {
         const label = `CPU ${cpu}:`
         const value = walk.value(cpu)
-          ? textOf(reader.value.tree(walk.valueView, walk.valueAt), {
+          ? valueText(reader.value.tree(walk.valueView, walk.valueAt), {
             indent: indent + 2,
             column: indent + 3 + label.length
           })

@@ -8,12 +8,12 @@ import { Btf } from "../../../src/btf/Btf.ts"
 import { ByteSink } from "../../../src/btf/render/ByteSink.ts"
 import { compile } from "../../../src/btf/render/Codec.ts"
 import { run } from "../../../src/btf/render/JsonCodec.ts"
-import { type Program, programOf } from "../../../src/btf/render/JsonProgram.ts"
+import { type JsonPlan, jsonPlan } from "../../../src/btf/render/JsonPlan.ts"
 import { toJson } from "../../../src/btf/render/RenderedValue.ts"
-import { shapeOf } from "../../../src/btf/render/Shape.ts"
+import { renderPlan } from "../../../src/btf/render/RenderPlan.ts"
 
 const HOST = "/sys/kernel/btf/vmlinux"
-/** Values that a program is interpreted for, before it gets a function. */
+/** Values for which a plan is interpreted, before it gets a function. */
 const COLD = 2047
 
 /** Bytes that a generator of Park and Miller's makes of a seed; a third of them 0, so that texts end and numbers vary. */
@@ -25,33 +25,33 @@ const bytesOf = (seed: number, length: number): Uint8Array => {
   })
 }
 
-/** Write a value through a program, as UTF-8 text. */
-const text = (program: Program, bytes: Uint8Array): string => {
+/** Write a value through a plan, as UTF-8 text. */
+const text = (plan: JsonPlan, bytes: Uint8Array): string => {
   const sink = new ByteSink(8)
-  run(program, new DataView(bytes.buffer), 0, sink)
+  run(plan, new DataView(bytes.buffer), 0, sink)
   return Buffer.from(sink.take()).toString()
 }
 
-it("the functions that are made of programs write what the programs write, for structs of a real kernel", () => {
+it("the functions that are made of plans write what the plans write, for structs of a real kernel", () => {
   const btf = Either.getOrThrow(Btf.parse(readFileSync(HOST), { subject: "vmlinux" }))
   let made = 0
   let interpreted = 0
   for (let id = 1; made < 400 && btf.type(id) !== undefined; id += 7) {
     const size = btf.sizeOf(id) ?? 0
     if (btf.type(id)?.kind !== "STRUCT" || size === 0 || size > 512) continue
-    const program = programOf(shapeOf(btf, id))
+    const plan = jsonPlan(renderPlan(btf, id))
     const values = Array.from({ length: 20 }, (_, seed) => bytesOf(id * 20 + seed, size))
-    const before = values.map((value) => text(program, value))
-    assert.isNull(program.writer)
+    const before = values.map((value) => text(plan, value))
+    assert.isNull(plan.writer)
     const tree = compile(btf, id).tree
     for (const [index, value] of values.entries()) {
       assert.strictEqual(before[index], JSON.stringify(toJson(tree(new DataView(value.buffer), 0))))
     }
-    program.runs = COLD
-    text(program, values[0])
-    if (program.writer === null) interpreted++
+    plan.runs = COLD
+    text(plan, values[0])
+    if (plan.writer === null) interpreted++
     else made++
-    assert.deepStrictEqual(values.map((value) => text(program, value)), before, btf.nameOf(id))
+    assert.deepStrictEqual(values.map((value) => text(plan, value)), before, btf.nameOf(id))
   }
   assert.strictEqual(made, 400)
   assert.isBelow(interpreted, 10)

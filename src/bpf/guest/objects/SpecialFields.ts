@@ -5,7 +5,7 @@ import { layout } from "../../../btf/Layout.ts"
 import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { type Codec, compilerWith } from "../../../btf/render/Codec.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
-import { type Derived, derivedShape, shapesWith, type Use } from "../../../btf/render/Shape.ts"
+import { type DerivedPlan, derivedPlan, renderPlansWith, type Use } from "../../../btf/render/RenderPlan.ts"
 import { treeOf } from "../../../btf/render/TreeCodec.ts"
 import { kvaOffset, kvaPage } from "../../../core/Address.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
@@ -80,12 +80,12 @@ export class SpecialFields {
   compile(btf: Btf, typeId: number): Codec {
     let compiler = this.compilers.get(btf)
     if (compiler === undefined) {
-      const inObjects = shapesWith(btf, (id, use) => this.special(btf, id, use, undefined))
+      const inObjects = renderPlansWith(btf, (id, use) => this.special(btf, id, use, undefined))
       const followed = (id: number): Followed | undefined => {
         const size = btf.sizeOf(id)
         if (size === undefined || size > OBJECT_LIMIT) return undefined
-        const shape = inObjects(id)
-        return { size, cost: shape.cost, tree: (view, at, most) => treeOf(shape, view, at, at + size, most) }
+        const plan = inObjects(id)
+        return { size, cost: plan.cost, tree: (view, at, most) => treeOf(plan, view, at, at + size, most) }
       }
       compiler = compilerWith(btf, (id, use) => this.special(btf, id, use, followed))
       this.compilers.set(btf, compiler)
@@ -94,7 +94,7 @@ export class SpecialFields {
   }
 
   /** `followed`: undefined within objects, which are not followed further. */
-  private special(btf: Btf, id: number, use: Use | undefined, followed: Follow): Derived | undefined {
+  private special(btf: Btf, id: number, use: Use | undefined, followed: Follow): DerivedPlan | undefined {
     const type = btf.type(id)
     if (type?.kind === "PTR") return this.pointer(btf, type.type, followed)
     if (type?.kind !== "STRUCT") return undefined
@@ -103,21 +103,21 @@ export class SpecialFields {
     if (needed === undefined || size < needed) return undefined
     switch (name) {
       case "bpf_timer":
-        return derivedShape(size, 512, (view, at) => this.timer(view.getBigUint64(at, true)))
+        return derivedPlan(size, 512, (view, at) => this.timer(view.getBigUint64(at, true)))
       case "bpf_wq":
-        return derivedShape(size, 512, (view, at) => this.work(view.getBigUint64(at, true)))
+        return derivedPlan(size, 512, (view, at) => this.work(view.getBigUint64(at, true)))
       case "bpf_refcount":
-        return derivedShape(size, 16, (view, at) => intOf(view.getUint32(at, true)))
+        return derivedPlan(size, 16, (view, at) => intOf(view.getUint32(at, true)))
       case "bpf_list_node":
-        return ownedShape(size, listNodeLayout(this.kernel.btf))
+        return ownedPlan(size, listNodeLayout(this.kernel.btf))
       case "bpf_rb_node":
-        return ownedShape(size, treeNodeLayout(this.kernel.btf))
+        return ownedPlan(size, treeNodeLayout(this.kernel.btf))
       default: {
         const node = nodeType(btf, use)
         if (node === undefined) return undefined
         const walk = name === "bpf_list_head" ? listedNodes : treeNodes
         const object = followed?.(node.typeId)
-        return derivedShape(size, object === undefined ? 64 : COST_LIMIT, (view, at, most) => {
+        return derivedPlan(size, object === undefined ? 64 : COST_LIMIT, (view, at, most) => {
           const head = { first: view.getBigUint64(at, true), second: view.getBigUint64(at + 8, true) }
           return this.elements(walk(this.space, this.kernel.btf, head), BigInt(node.at), object, most)
         })
@@ -129,7 +129,7 @@ export class SpecialFields {
    * A pointer that the map owns: `{ address, type, value }`, or `cpus` in place of the value where each CPU has one. Of the
    * kernel's own objects those have a value that have a short one.
    */
-  private pointer(btf: Btf, pointee: number, followed: Follow): Derived | undefined {
+  private pointer(btf: Btf, pointee: number, followed: Follow): DerivedPlan | undefined {
     const tag = keptPointer(btf, pointee)
     if (tag === undefined) return undefined
     const target = btf.peel(tag.type)
@@ -150,7 +150,7 @@ export class SpecialFields {
         ? { cpus: this.perCpu(address, object, most) }
         : { value: this.object(object, address, most) }
     }
-    return derivedShape(
+    return derivedPlan(
       8,
       cost * (tag.name === "percpu_kptr" ? Math.max(1, this.copies.cpus) : 1),
       (view, at, most) => {
@@ -294,13 +294,13 @@ type Follow = ((typeId: number) => Followed | undefined) | undefined
 type Parts = Parameters<typeof objectOf>[0]
 
 /** A node: `{ owner }`, the address of the head of the list or tree that it is in. */
-const ownedShape = (
+const ownedPlan = (
   size: number,
   found: Either.Either<{ readonly at: { readonly owner: number } }, unknown>
-): Derived | undefined => {
+): DerivedPlan | undefined => {
   if (Either.isLeft(found) || found.right.at.owner + 8 > size) return undefined
   const { owner } = found.right.at
-  return derivedShape(size, 40, (view, at) => objectOf({ owner: pointerOf(view.getBigUint64(at + owner, true)) }))
+  return derivedPlan(size, 40, (view, at) => objectOf({ owner: pointerOf(view.getBigUint64(at + owner, true)) }))
 }
 
 /**

@@ -8,22 +8,22 @@ const HEIGHT_LIMIT = 32
 const COST_LIMIT = 1 << 26
 /** Of an array whose elements have no bytes, so many are shown. */
 const EMPTY_LIMIT = 64
-/** All shapes of one BTF, in bytes of memory or so: 1 Mi members. All types of a 6.18 kernel take a twelfth. */
+/** All plans of one BTF, in bytes of memory or so: 1 Mi members. All types of a 6.18 kernel take a twelfth. */
 const MEMORY_LIMIT = 1 << 26
 
-/** What every shape knows. */
-interface Common {
+/** What every plan knows. */
+interface PlanCommon {
   /** Bytes it reads, from its own start. */
   readonly extent: number
   /** Work to render it: at least the bytes of its JSON, and 8 for each part. */
   readonly cost: number
-  /** Shapes below it that hold no others. */
+  /** Plans below it that hold no others. */
   readonly leaves: number
   /** Levels of structs and arrays. */
   readonly height: number
 }
 /** An integer of up to 128 bits. */
-export interface Scalar extends Common {
+export interface ScalarPlan extends PlanCommon {
   readonly kind: "scalar"
   readonly form: "int" | "char" | "bool" | "enum"
   /** Where its lowest bit is, from its start. */
@@ -34,35 +34,35 @@ export interface Scalar extends Common {
   readonly names: ReadonlyMap<number | bigint, string>
 }
 /** A pointer, a float of 4 or 8 bytes, untyped bytes, a char array. */
-export interface Leaf extends Common {
+export interface LeafPlan extends PlanCommon {
   readonly kind: "pointer" | "float" | "bytes" | "text"
   readonly signed: boolean
 }
-export interface Struct extends Common {
+export interface StructPlan extends PlanCommon {
   readonly kind: "struct" | "union"
-  readonly members: ReadonlyArray<Field>
+  readonly members: ReadonlyArray<FieldPlan>
 }
-export interface Field {
+export interface FieldPlan {
   readonly name: string
   /** In bytes, from the start of the struct. */
   readonly at: number
-  readonly shape: Shape
+  readonly plan: RenderPlan
 }
-export interface List extends Common {
+export interface ArrayPlan extends PlanCommon {
   readonly kind: "array"
-  readonly element: Shape
+  readonly element: RenderPlan
   /** Bytes from an element to the next. */
   readonly stride: number
   readonly count: number
   /** Elements after `count` that exceed the limits. */
   readonly omitted: number
 }
-export interface Unsupported extends Common {
+export interface UnsupportedPlan extends PlanCommon {
   readonly kind: "unsupported"
   readonly reason: string
 }
 /** `extent` bytes that stand for something else: `render` gets where they are, and the most elements of an array. */
-export interface Derived extends Common {
+export interface DerivedPlan extends PlanCommon {
   readonly kind: "derived"
   readonly render: (view: DataView, at: number, most: number) => RenderedValue
 }
@@ -73,16 +73,16 @@ export interface Use {
   readonly index: number
 }
 /** What stands for a value of this (peeled) type; undefined: what its type says. */
-export type Special = (typeId: number, use: Use | undefined) => Derived | undefined
+export type Special = (typeId: number, use: Use | undefined) => DerivedPlan | undefined
 
 /**
  * A type resolved for rendering: modifiers peeled, anonymous members flattened, offsets summed, names at hand; and
  * bounded, whatever the BTF says: at most 32 levels high, at most 64 Mi of work.
  */
-export type Shape = Scalar | Leaf | Struct | List | Unsupported | Derived
+export type RenderPlan = ScalarPlan | LeafPlan | StructPlan | ArrayPlan | UnsupportedPlan | DerivedPlan
 
-/** The shape of a type. Built once for each type of a `Btf`; never fails. */
-export const shapeOf = (btf: Btf, typeId: number): Shape => {
+/** The plan of a type. Built once for each type of a `Btf`; never fails. */
+export const renderPlan = (btf: Btf, typeId: number): RenderPlan => {
   let builder = builders.get(btf)
   if (builder === undefined) {
     builder = new Builder(btf)
@@ -91,14 +91,14 @@ export const shapeOf = (btf: Btf, typeId: number): Shape => {
   return builder.build(typeId, 0)
 }
 
-/** As `shapeOf`, where `special` has a say. Each call gives a builder of its own, which keeps what it built. */
-export const shapesWith = (btf: Btf, special: Special): (typeId: number) => Shape => {
+/** As `renderPlan`, where `special` has a say. Each call gives a builder of its own, which keeps what it built. */
+export const renderPlansWith = (btf: Btf, special: Special): (typeId: number) => RenderPlan => {
   const builder = new Builder(btf, special)
   return (typeId) => builder.build(typeId, 0)
 }
 
 /** `size` bytes that `render` describes in at most `cost` bytes of JSON. */
-export const derivedShape = (size: number, cost: number, render: Derived["render"]): Derived => ({
+export const derivedPlan = (size: number, cost: number, render: DerivedPlan["render"]): DerivedPlan => ({
   kind: "derived",
   render,
   extent: size,
@@ -108,9 +108,9 @@ export const derivedShape = (size: number, cost: number, render: Derived["render
 })
 
 /** `size` bytes that have no type. */
-export const bytesShape = (size: number): Leaf => leaf("bytes", size)
+export const bytesPlan = (size: number): LeafPlan => leaf("bytes", size)
 
-const leaf = (kind: Leaf["kind"], size: number, signed = false): Leaf => ({
+const leaf = (kind: LeafPlan["kind"], size: number, signed = false): LeafPlan => ({
   kind,
   signed,
   extent: size,
@@ -120,7 +120,7 @@ const leaf = (kind: Leaf["kind"], size: number, signed = false): Leaf => ({
   height: 0
 })
 
-const unsupported = (reason: string): Unsupported => ({
+const unsupported = (reason: string): UnsupportedPlan => ({
   kind: "unsupported",
   reason,
   extent: 0,
@@ -135,12 +135,12 @@ const TOO_BIG = unsupported("the BTF describes more than this reader keeps")
 const NO_NAMES: ReadonlyMap<number | bigint, string> = new Map()
 
 class Builder {
-  private readonly known = new Map<number, Shape>()
+  private readonly known = new Map<number, RenderPlan>()
   private memory = 0
 
   constructor(private readonly btf: Btf, private readonly special?: Special) {}
 
-  build(typeId: number, depth: number, use?: Use): Shape {
+  build(typeId: number, depth: number, use?: Use): RenderPlan {
     const id = this.btf.peel(typeId)
     const special = this.special?.(id, use)
     if (special !== undefined) return special
@@ -152,12 +152,12 @@ class Builder {
     // Not remembered: from another root this type may be fine.
     if (depth > HEIGHT_LIMIT) return TOO_DEEP
     this.known.set(id, unsupported("a type that contains itself"))
-    const shape = this.construct(id, depth)
-    this.known.set(id, shape)
-    return shape
+    const plan = this.construct(id, depth)
+    this.known.set(id, plan)
+    return plan
   }
 
-  private construct(id: number, depth: number): Shape {
+  private construct(id: number, depth: number): RenderPlan {
     const type = this.btf.type(id)
     switch (type?.kind) {
       case undefined:
@@ -214,7 +214,7 @@ class Builder {
     return type.char || type.name === "char"
   }
 
-  private list(typeId: number, count: number, depth: number, use?: Use): Shape {
+  private list(typeId: number, count: number, depth: number, use?: Use): RenderPlan {
     const stride = this.btf.sizeOf(typeId)
     const element = this.build(typeId, depth + 1, use)
     if (element.kind === "unsupported") return element
@@ -238,16 +238,16 @@ class Builder {
     }
   }
 
-  private struct(type: StructType, depth: number): Shape {
+  private struct(type: StructType, depth: number): RenderPlan {
     const members = new Members()
     for (const [index, member] of type.members.entries()) {
       const at = Math.floor(member.bitOffset / 8)
       const built = this.build(member.type, depth + 1, { owner: type.id, index })
-      const shape = this.member(built, member.bitOffset % 8, member.bitSize)
-      if (member.name !== "") members.add(member.name, at, shape)
-      else if (shape.kind === "struct" || shape.kind === "union") {
-        for (const inner of shape.members) members.add(inner.name, at + inner.at, inner.shape)
-      } else if (shape.kind === "unsupported") members.add("(anonymous)", at, shape)
+      const plan = this.member(built, member.bitOffset % 8, member.bitSize)
+      if (member.name !== "") members.add(member.name, at, plan)
+      else if (plan.kind === "struct" || plan.kind === "union") {
+        for (const inner of plan.members) members.add(inner.name, at + inner.at, inner.plan)
+      } else if (plan.kind === "unsupported") members.add("(anonymous)", at, plan)
       // Other nameless members are padding.
       if (this.memory + members.memory > MEMORY_LIMIT) return TOO_BIG
     }
@@ -256,13 +256,13 @@ class Builder {
   }
 
   /** A member `bit` bits into its first byte, of `width` bits if it is a bit-field. */
-  private member(shape: Shape, bit: number, width: number): Shape {
-    if (bit === 0 && width === 0) return shape
-    if (shape.kind === "scalar") return scalar({ ...shape, bit: shape.bit + bit, bits: width || shape.bits })
-    return shape.kind === "unsupported" ? shape : unsupported("a bit-field that is no integer")
+  private member(plan: RenderPlan, bit: number, width: number): RenderPlan {
+    if (bit === 0 && width === 0) return plan
+    if (plan.kind === "scalar") return scalar({ ...plan, bit: plan.bit + bit, bits: width || plan.bits })
+    return plan.kind === "unsupported" ? plan : unsupported("a bit-field that is no integer")
   }
 
-  private section(type: DataSectionType, depth: number): Shape {
+  private section(type: DataSectionType, depth: number): RenderPlan {
     const members = new Members()
     for (const { offset, type: id } of type.variables) {
       members.add(this.btf.nameOf(id), offset, this.build(id, depth + 1))
@@ -275,7 +275,7 @@ class Builder {
 
 const builders = new WeakMap<Btf, Builder>()
 
-const scalar = (of: Pick<Scalar, "form" | "bit" | "bits" | "signed" | "names">): Shape => {
+const scalar = (of: Pick<ScalarPlan, "form" | "bit" | "bits" | "signed" | "names">): RenderPlan => {
   if (of.bits < 1 || of.bits > 128) return unsupported(`an integer of ${of.bits} bits`)
   let longest = 0
   for (const name of of.names.values()) longest = Math.max(longest, name.length)
@@ -302,7 +302,7 @@ const namesOf = (values: ReadonlyArray<Enumerator>): ReadonlyMap<number | bigint
 /** The members of one struct, with the sums that bound it. */
 class Members {
   memory = 0
-  private readonly fields: Array<Field> = []
+  private readonly fields: Array<FieldPlan> = []
   private readonly names = new Set<string>()
   private extent = 0
   private cost = 8
@@ -310,13 +310,13 @@ class Members {
   private height = 0
 
   /** Static variables of two linked files may have one name: the second is called `name@offset`. */
-  add(name: string, at: number, shape: Shape): void {
+  add(name: string, at: number, plan: RenderPlan): void {
     const key = this.names.has(name) ? `${name}@${at}` : name
     this.names.add(key)
     const labelled = key.length * 6 + 4
     const room = COST_LIMIT - this.cost - labelled
-    const kept = shape.height >= HEIGHT_LIMIT ? TOO_DEEP : shape.cost > room ? TOO_MUCH : shape
-    this.fields.push({ name: key, at, shape: kept })
+    const kept = plan.height >= HEIGHT_LIMIT ? TOO_DEEP : plan.cost > room ? TOO_MUCH : plan
+    this.fields.push({ name: key, at, plan: kept })
     this.memory += 64 + key.length
     this.extent = Math.max(this.extent, at + kept.extent)
     this.cost += labelled + kept.cost
@@ -325,7 +325,7 @@ class Members {
   }
 
   /** With the padding that its size includes. */
-  struct(kind: Struct["kind"], size: number): Struct {
+  struct(kind: StructPlan["kind"], size: number): StructPlan {
     const { cost, extent, fields, height, leaves } = this
     return { kind, members: fields, extent: Math.max(extent, size), cost, leaves: leaves + 1, height: height + 1 }
   }

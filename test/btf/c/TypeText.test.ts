@@ -10,8 +10,8 @@ import { join } from "node:path"
 import { Btf } from "../../../src/btf/Btf.ts"
 import { openBtfFile } from "../../../src/btf/BtfFile.ts"
 import { Kind, type StructType } from "../../../src/btf/BtfType.ts"
-import { cText } from "../../../src/btf/c/CText.ts"
-import { anatomyOf, sumsOf } from "../../../src/btf/c/StructLayout.ts"
+import { structLayout, structTotals } from "../../../src/btf/c/StructLayout.ts"
+import { typeText } from "../../../src/btf/c/TypeText.ts"
 import { kernelImage } from "../../support/kernels.ts"
 import { BlobWriter } from "../BlobWriter.ts"
 import { compileC } from "../compileC.ts"
@@ -117,7 +117,7 @@ describe.each([
         for (const { id, name } of some) {
           const theirs = printed.get(`struct ${name}`)
           if (theirs === undefined) continue // it prints no struct without members
-          const ours = cText(btf, id)
+          const ours = typeText(btf, id)
           const expected = comparable(theirs)
           const loose = theirs.includes("Bitfield combined") ? `${ours}/* Bitfield combined */` : ours
           assert.deepStrictEqual(comparable(loose), expected)
@@ -141,7 +141,7 @@ describe.each([
         for (const { id, kind, name } of unique(btf)) {
           const theirs = printed.get(`${kind.toLowerCase()} ${name}`)
           if (theirs === undefined) continue // one that bpftool numbers, as a typedef has its name
-          assert.deepStrictEqual(asPlainC(cText(btf, id)), asPlainC(theirs))
+          assert.deepStrictEqual(asPlainC(typeText(btf, id)), asPlainC(theirs))
           compared++
           if (kind === "UNION") unions++
         }
@@ -157,7 +157,7 @@ describe.each([
       let checked = 0
       for (const type of unique(btf)) {
         if (type.kind === "UNION") continue
-        const sums = sumsOf(anatomyOf(btf, type))
+        const sums = structTotals(structLayout(btf, type))
         const bytes = sums.memberBytes + sums.holeBytes + sums.padding
         const bits = sums.bitFieldBits + sums.bitHoleBits + sums.bitPadding
         assert.strictEqual(bytes * 8 + bits, type.size * 8, type.name)
@@ -185,7 +185,7 @@ describe("the C text of other types", () => {
     int user(void) { struct part p = {}; return function(&p, 0); }
   `)
   const btf = Either.getOrThrow(Btf.parse(bytes, { subject: "a.o" }))
-  const text = (name: string) => btf.idsByName(name).map((id) => cText(btf, id)).join("")
+  const text = (name: string) => btf.idsByName(name).map((id) => typeText(btf, id)).join("")
 
   it("is C", () => {
     assert.strictEqual(text("callback"), "typedef int (*callback)(int, void *); /* size: 8 */\n")
@@ -222,18 +222,18 @@ describe("the C text of other types", () => {
 
   it("compiles, but for its comments", () => {
     const source = ["without_name", "choice", "callback", "part", "all"].map((name) =>
-      btf.idsByName(name).filter((id) => btf.kindOf(id) !== Kind.VAR).map((id) => cText(btf, id)).join("")
+      btf.idsByName(name).filter((id) => btf.kindOf(id) !== Kind.VAR).map((id) => typeText(btf, id)).join("")
     ).join("")
     const again = Either.getOrThrow(Btf.parse(compileC(`${source}struct all all;`).btf, { subject: "again" }))
     const [id] = again.idsByName("all")
-    assert.strictEqual(cText(again, id), cText(btf, btf.idsByName("all")[0]))
+    assert.strictEqual(typeText(again, id), typeText(btf, btf.idsByName("all")[0]))
   })
 })
 
 describe("hostile BTF", () => {
   const print = (writer: BlobWriter) => {
     const btf = Either.getOrThrow(Btf.parse(writer.bytes(), { subject: "hostile" }))
-    return Array.from({ length: btf.endId + 1 }, (_, id) => cText(btf, id))
+    return Array.from({ length: btf.endId + 1 }, (_, id) => typeText(btf, id))
   }
 
   it("is cut where it leads in circles or is beyond all measure", () => {

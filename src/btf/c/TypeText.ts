@@ -1,7 +1,7 @@
 import type { Btf } from "../Btf.ts"
 import type { BtfType, EnumType, StructType } from "../BtfType.ts"
 import { Budget, declarationOf, oneLine, prototypeLine } from "./CDeclaration.ts"
-import { type Anatomy, anatomyOf, type Gap, type Part, sumsOf } from "./StructLayout.ts"
+import { type Hole, type MemberLayout, type StructLayout, structLayout, structTotals } from "./StructLayout.ts"
 
 /** Where names and comments begin, as pahole has it. */
 const NAME_COLUMN = 35
@@ -12,7 +12,7 @@ const COMMENT_COLUMN = 57
  * bit-field `offset: bit size` of the integer that holds it. Structs, unions and enums without a name are written out
  * where they are used. Holes and padding are named. Ends with a newline.
  */
-export const cText = (btf: Btf, typeId: number): string => {
+export const typeText = (btf: Btf, typeId: number): string => {
   const type = btf.type(typeId)
   return type === undefined ? `/* type ${typeId} does not exist */\n` : lines(btf, type).join("\n") + "\n"
 }
@@ -78,8 +78,8 @@ const definition = (
   if ("values" in type) {
     return [`${before} {`, ...enumerators(type, 1), `}${after}; /* size: ${type.size} */`]
   }
-  const anatomy = anatomyOf(btf, type)
-  return [`${before} {`, ...members(anatomy, 1), "", ...summary(anatomy), `}${after};`]
+  const structure = structLayout(btf, type)
+  return [`${before} {`, ...members(structure, 1), "", ...summary(structure), `}${after};`]
 }
 
 const tabs = (depth: number): string => "\t".repeat(depth)
@@ -89,51 +89,59 @@ const enumerators = (type: EnumType, depth: number): ReadonlyArray<string> => {
   return type.values.map(({ name, value }) => `${tabs(depth)}${name.padEnd(width)} = ${value},`)
 }
 
-const members = (anatomy: Anatomy, depth: number): ReadonlyArray<string> => {
+const members = (structure: StructLayout, depth: number): ReadonlyArray<string> => {
   const text: Array<string> = []
   const note = (...notes: ReadonlyArray<string>) => {
     if (notes.length > 0) text.push("", ...notes.map((line) => `${tabs(depth)}/* XXX ${line} */`), "")
   }
-  for (const part of anatomy.parts) {
-    note(...gapNotes(part.hole, "hole"))
-    const [left, right] = columns(part)
-    const where = part.bits === undefined
-      ? place(part.offset, part.size)
-      : `${String(part.offset).padStart(5)}:${String(part.bits.offset).padStart(2)} ${String(part.size).padStart(2)}`
-    if (part.body === undefined) {
+  for (const member of structure.members) {
+    note(...holeNotes(member.hole, "hole"))
+    const [left, right] = columns(member)
+    const where = member.bits === undefined
+      ? place(member.offset, member.size)
+      : `${String(member.offset).padStart(5)}:${String(member.bits.offset).padStart(2)} ${
+        String(member.size).padStart(2)
+      }`
+    if (member.body === undefined) {
       const declaration = right === ""
         ? left
         : `${left.padEnd(NAME_COLUMN - 1 - depth * 8)} ${right}`
       text.push(commented(`${tabs(depth)}${declaration};`, depth * 7, where))
     } else {
-      text.push(`${tabs(depth)}${part.declaration.base} {`)
+      text.push(`${tabs(depth)}${member.declaration.base} {`)
       // One after the other, so that no depth of them fills the stack.
-      for (const line of "parts" in part.body ? members(part.body, depth + 1) : enumerators(part.body, depth + 1)) {
+      for (
+        const line of "members" in member.body
+          ? members(member.body, depth + 1)
+          : enumerators(member.body, depth + 1)
+      ) {
         text.push(line)
       }
-      const declarator = `${part.declaration.declarator}${width(part)}`
+      const declarator = `${member.declaration.declarator}${width(member)}`
       text.push(commented(`${tabs(depth)}}${declarator === "" ? "" : ` ${declarator}`};`, depth * 7, where))
     }
-    if (part.padding > 0) note(`last struct has ${plural(part.padding, "byte")} of padding`)
+    if (member.padding > 0) note(`last struct has ${plural(member.padding, "byte")} of padding`)
   }
-  if (anatomy.cut) note(`${plural(anatomy.type.members.length - anatomy.parts.length, "more member")}, left out`)
+  if (structure.cut) {
+    note(`${plural(structure.type.members.length - structure.members.length, "more member")}, left out`)
+  }
   return text
 }
 
-const gapNotes = ({ bits, bytes }: Gap, what: string): ReadonlyArray<string> => [
+const holeNotes = ({ bits, bytes }: Hole, what: string): ReadonlyArray<string> => [
   ...(bits > 0 ? [`${plural(bits, "bit")} ${what}`] : []),
   ...(bytes > 0 ? [`${plural(bytes, "byte")} ${what}`] : [])
 ]
 
 /** The stars go with the type, so that names stand below one another. */
-const columns = (part: Part): readonly [left: string, right: string] => {
-  const { base, declarator } = part.declaration
+const columns = (member: MemberLayout): readonly [left: string, right: string] => {
+  const { base, declarator } = member.declaration
   const stars = /^(?: ?\*(?: ?(?:const|volatile|restrict)\b)*)+/.exec(declarator)?.[0] ?? ""
-  const right = `${declarator.slice(stars.length).trimStart()}${width(part)}`
+  const right = `${declarator.slice(stars.length).trimStart()}${width(member)}`
   return [stars === "" ? base : `${base} ${stars}`, right]
 }
 
-const width = ({ bits }: Part): string => bits === undefined ? "" : `:${bits.size}`
+const width = ({ bits }: MemberLayout): string => bits === undefined ? "" : `:${bits.size}`
 
 const place = (offset: number, size: number): string => `${String(offset).padStart(5)} ${String(size).padStart(5)}`
 
@@ -141,11 +149,11 @@ const place = (offset: number, size: number): string => `${String(offset).padSta
 const commented = (text: string, wider: number, comment: string): string =>
   `${text.padEnd(COMMENT_COLUMN - 1 - wider)} /* ${comment} */`
 
-const summary = (anatomy: Anatomy): ReadonlyArray<string> => {
-  const sums = sumsOf(anatomy)
+const summary = (structure: StructLayout): ReadonlyArray<string> => {
+  const sums = structTotals(structure)
   const holes = sums.holes + sums.bitHoles > 0
   const facts = [
-    `size: ${anatomy.type.size}, members: ${sums.members}`,
+    `size: ${structure.type.size}, members: ${sums.members}`,
     ...(holes && sums.memberBytes > 0
       ? [
         `sum members: ${sums.memberBytes}`

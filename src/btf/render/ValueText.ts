@@ -1,6 +1,6 @@
 import type { ArrayValue, RenderedValue, StructValue } from "./RenderedValue.ts"
 
-export interface TextOptions {
+export interface ValueTextOptions {
   /** Columns; a longer line only where one piece is longer. 100 if not given. */
   readonly width?: number
   /** How far the first line is already filled, in columns. */
@@ -18,8 +18,10 @@ const STEP = 2
  * enum's bits are `A | B`, a null pointer `NULL`; what is not there is in angle brackets. Control characters of names
  * are replaced, so that a guest cannot write to the terminal.
  */
-export const textOf = (value: RenderedValue, { column = 0, indent = 0, width = 100 }: TextOptions = {}): string =>
-  new Printer(width).print(value, indent, column)
+export const valueText = (
+  value: RenderedValue,
+  { column = 0, indent = 0, width = 100 }: ValueTextOptions = {}
+): string => new Printer(width).print(value, indent, column)
 
 class Printer {
   constructor(private readonly width: number) {}

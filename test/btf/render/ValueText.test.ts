@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { RenderedValue } from "../../../src/btf/render/RenderedValue.ts"
-import { textOf } from "../../../src/btf/render/Text.ts"
+import { valueText } from "../../../src/btf/render/ValueText.ts"
 
 const int = (value: number | bigint): RenderedValue => ({ _tag: "int", value })
 const array = (...elements: ReadonlyArray<RenderedValue>): RenderedValue => ({ _tag: "array", elements, omitted: 0 })
@@ -30,7 +30,7 @@ describe("text", () => {
       [struct({}), "{}"],
       [array(), "{}"]
     ]
-    for (const [value, text] of cases) assert.strictEqual(textOf(value), text)
+    for (const [value, text] of cases) assert.strictEqual(valueText(value), text)
   })
 
   it("puts on one line what fits, and breaks only what does not", () => {
@@ -40,7 +40,7 @@ describe("text", () => {
       matrix: array(array(int(1), int(2)), array(int(3), int(4)))
     })
     const line = "{ .pid = 7, .in = { .a = 1, .name = \"init\" }, .matrix = { { 1, 2 }, { 3, 4 } } }"
-    assert.strictEqual(textOf(value, { width: line.length }), line)
+    assert.strictEqual(valueText(value, { width: line.length }), line)
     const lines = [
       "{",
       "  .pid = 7,",
@@ -48,7 +48,7 @@ describe("text", () => {
       "  .matrix = { { 1, 2 }, { 3, 4 } }",
       "}"
     ]
-    assert.strictEqual(textOf(value, { width: line.length - 1 }), lines.join("\n"))
+    assert.strictEqual(valueText(value, { width: line.length - 1 }), lines.join("\n"))
     const narrow = [
       "{",
       "  .pid = 7,",
@@ -62,34 +62,34 @@ describe("text", () => {
       "  }",
       "}"
     ]
-    assert.strictEqual(textOf(value, { width: 20 }), narrow.join("\n"))
-    assert.strictEqual(textOf(struct({ a: int(1) }), { width: 10, column: 5, indent: 4 }), "{\n      .a = 1\n    }")
+    assert.strictEqual(valueText(value, { width: 20 }), narrow.join("\n"))
+    assert.strictEqual(valueText(struct({ a: int(1) }), { width: 10, column: 5, indent: 4 }), "{\n      .a = 1\n    }")
   })
 
   it("fills lines with elements, and says how many are left out", () => {
     const elements = Array.from({ length: 12 }, (_, n) => int(n * 1000))
-    const text = textOf({ _tag: "array", elements, omitted: 88 }, { width: 30 })
+    const text = valueText({ _tag: "array", elements, omitted: 88 }, { width: 30 })
     assert.strictEqual(
       text,
       "{\n  0, 1000, 2000, 3000, 4000,\n  5000, 6000, 7000, 8000,\n  9000, 10000, 11000,\n  <88 more>\n}"
     )
     assert.strictEqual(
-      textOf({ _tag: "bytes", hex: "00".repeat(12) }, { width: 20 }),
+      valueText({ _tag: "bytes", hex: "00".repeat(12) }, { width: 20 }),
       "{\n  00 00 00 00 00 00\n  00 00 00 00 00 00\n}"
     )
   })
 
   it("writes long runs of one value once", () => {
     const zeros = Array.from({ length: 60 }, () => int(0))
-    assert.strictEqual(textOf(array(int(1), int(2), ...zeros)), "{ 1, 2, [2 ... 61] = 0 }")
+    assert.strictEqual(valueText(array(int(1), int(2), ...zeros)), "{ 1, 2, [2 ... 61] = 0 }")
     const pairs = Array.from({ length: 8 }, () => struct({ a: int(0) }))
-    assert.strictEqual(textOf(array(...pairs, int(5))), "{ [0 ... 7] = { .a = 0 }, 5 }")
-    assert.strictEqual(textOf(array(...zeros.slice(0, 3))), "{ 0, 0, 0 }")
+    assert.strictEqual(valueText(array(...pairs, int(5))), "{ [0 ... 7] = { .a = 0 }, 5 }")
+    assert.strictEqual(valueText(array(...zeros.slice(0, 3))), "{ 0, 0, 0 }")
   })
 
   it("is quick for many elements, also of arrays in arrays", () => {
     const row = array(...Array.from({ length: 300 }, () => int(0)))
-    const text = textOf(array(...Array.from({ length: 300 }, () => row)))
+    const text = valueText(array(...Array.from({ length: 300 }, () => row)))
     assert.strictEqual(text, "{ [0 ... 299] = { [0 ... 299] = 0 } }")
   })
 
@@ -98,6 +98,6 @@ describe("text", () => {
       _tag: "struct",
       members: [{ name: "a\u001b[2J", value: { _tag: "enum", value: 1, name: "E\u0007\u009b", flags: [] } }]
     }
-    assert.strictEqual(textOf(value), "{ .a\ufffd[2J = E\ufffd\ufffd }")
+    assert.strictEqual(valueText(value), "{ .a\ufffd[2J = E\ufffd\ufffd }")
   })
 })

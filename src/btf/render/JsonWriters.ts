@@ -1,0 +1,100 @@
+import type { ByteSink } from "./ByteSink.ts"
+import { writeHex, writeHexByte, writeI32, writeI64, writeU32, writeU64 } from "./Digits.ts"
+import type { JsonOp, LiteralRange } from "./JsonPlan.ts"
+import { toJson } from "./RenderedValue.ts"
+import { treeOf } from "./TreeCodec.ts"
+
+export const QUOTE = 0x22
+export const COMMA = 0x2c
+const OPEN = 0x5b
+const BACKSLASH = 0x5c
+const CLOSE = 0x5d
+const TRUE = 0x6575_7274 // "true"
+const FALSE = 0x736c_6166 // "fals"
+
+/** Write a value by way of its tree. */
+export const writeSlow = (op: JsonOp, view: DataView, at: number, sink: ByteSink): void => {
+  if (op.slow !== null) sink.text(JSON.stringify(toJson(treeOf(op.slow, view, at, view.byteLength, Infinity))))
+}
+
+/** `true` or `false`. */
+export const writeBool = (out: DataView, pos: number, value: boolean): number => {
+  if (value) {
+    out.setInt32(pos, TRUE, true)
+    return pos + 4
+  }
+  out.setInt32(pos, FALSE, true)
+  out.setUint8(pos + 4, 0x65)
+  return pos + 5
+}
+
+/** An enum's name, or the number. */
+export const writeNamed = (
+  out: DataView,
+  pos: number,
+  value: number,
+  names: ReadonlyMap<number | bigint, LiteralRange> | null,
+  literals: Int32Array
+): number => {
+  const name = names?.get(value)
+  if (name === undefined) return value < 0 ? writeI32(out, pos, value) : writeU32(out, pos, value)
+  let at = pos
+  for (let word = name.from; word < name.to; word++, at += 4) out.setInt32(at, literals[word], true)
+  return pos + name.length
+}
+
+/** Whether four bytes all are printable ASCII that needs no backslash. */
+const isPlain = (word: number): boolean =>
+  ((word | (word - 0x2020_2020) | (word + 0x0101_0101) | zeroByte(word ^ 0x2222_2222) | zeroByte(word ^ 0x5c5c_5c5c))
+    & 0x8080_8080) === 0
+
+/** The highest bit of a byte is set where there is a byte that is zero; of other bytes maybe too, but only then. */
+const zeroByte = (word: number): number => (word - 0x0101_0101) & ~word
+
+/** A char array as a string if it is one (`textLength` in TreeCodec.ts), else as numbers. */
+export const writeText = (
+  out: DataView,
+  pos: number,
+  view: DataView,
+  at: number,
+  count: number,
+  signed: boolean
+): number => {
+  let end = pos
+  out.setUint8(end++, QUOTE)
+  let index = 0
+  for (let word = 0; index + 4 <= count && isPlain(word = view.getInt32(at + index, true)); index += 4, end += 4) {
+    out.setInt32(end, word, true)
+  }
+  for (; index < count; index++) {
+    const byte = view.getUint8(at + index)
+    if (byte === 0) {
+      out.setUint8(end, QUOTE)
+      return end + 1
+    }
+    if (byte < 0x20 || byte > 0x7e) break
+    if (byte === QUOTE || byte === BACKSLASH) out.setUint8(end++, BACKSLASH)
+    out.setUint8(end++, byte)
+  }
+  out.setUint8(pos++, OPEN)
+  for (let index = 0; index < count; index++) {
+    if (index > 0) out.setUint8(pos++, COMMA)
+    pos = signed ? writeI32(out, pos, view.getInt8(at + index)) : writeU32(out, pos, view.getUint8(at + index))
+  }
+  out.setUint8(pos, CLOSE)
+  return pos + 1
+}
+
+/** What the functions that JsonSource.ts makes call by name. */
+export const writers = {
+  writeU32,
+  writeI32,
+  writeU64,
+  writeI64,
+  writeHex,
+  writeHexByte,
+  writeBool,
+  writeNamed,
+  writeText,
+  writeSlow
+}
