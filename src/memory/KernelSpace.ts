@@ -38,21 +38,34 @@ export class KernelSpace {
   readonly #directBase: number
   readonly #directPages: number
   /** Of each slot the page and its physical address, side by side: one line of the CPU's cache. */
-  readonly #known = new Float64Array(SLOTS * 2).fill(-1)
+  readonly #known: Float64Array
   #scratch = new Uint8Array(4096)
   #scratchView = new DataView(this.#scratch.buffer)
   #faultPage = 0
   #faultReason = NOT_PRESENT
 
-  /** `directBase`: the page number at which physical address 0 is mapped, if known (`findDirectMap`). */
-  constructor(readonly table: PageTable, readonly directBase: number | undefined) {
+  /**
+   * @param directBase the page number at which physical address 0 is mapped, if known (`findDirectMap`)
+   * @param known translations that are shared with a fork
+   */
+  constructor(
+    readonly table: PageTable,
+    readonly directBase: number | undefined,
+    known: Float64Array = new Float64Array(SLOTS * 2).fill(-1)
+  ) {
+    this.#known = known
     this.memory = table.memory
     this.view = table.memory.view
     this.#directBase = directBase ?? END
     this.#directPages = directBase === undefined ? 0 : Math.ceil(table.memory.end / 4096)
   }
 
-  /** Forget all translations. */
+  /** Another cursor over the same memory: what it reads leaves this one's `view` and `at` valid. */
+  fork(): KernelSpace {
+    return new KernelSpace(this.table, this.directBase, this.#known)
+  }
+
+  /** Forget all translations, those of its forks too. */
   flush(): void {
     this.#known.fill(-1)
   }

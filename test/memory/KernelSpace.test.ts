@@ -38,6 +38,20 @@ describe("KernelSpace", () => {
     assert.strictEqual(space.view.buffer, kernel.bytes.buffer)
   })
 
+  it("leaves its window as it is while a fork reads, and forgets translations together with it", () => {
+    const { kernel, space } = made()
+    const fork = space.fork()
+    assert.isTrue(space.window(kvaPage(VMALLOC), 0, 4))
+    const { at, view } = space
+    assert.isTrue(fork.window(kvaPage(VMALLOC) + 1, 0, 4))
+    assert.deepStrictEqual([space.view === view, space.at, fork.at], [true, at, 42 * 4096])
+    assert.strictEqual(fork.translatePage(kvaPage(VMALLOC)), LOADED + 40 * 4096)
+    kernel.map(VMALLOC, LOADED + 43 * 4096)
+    assert.strictEqual(fork.translatePage(kvaPage(VMALLOC)), LOADED + 40 * 4096)
+    space.flush()
+    assert.strictEqual(fork.translatePage(kvaPage(VMALLOC)), LOADED + 43 * 4096)
+  })
+
   it("takes offsets beyond a page", () => {
     const { space } = made()
     assert.isTrue(space.window(kvaPage(VMALLOC), 2 * 4096 + 4095, 1))

@@ -1,5 +1,8 @@
 import { Buffer } from "node:buffer"
+import { kvaPage } from "../../src/core/Address.ts"
 import { GuestMemory } from "../../src/memory/GuestMemory.ts"
+import { KernelSpace } from "../../src/memory/KernelSpace.ts"
+import { PageTable } from "../../src/memory/PageTable.ts"
 
 /**
  * A kernel of 512 KiB that describes itself as a real one does: page tables, VMCOREINFO, kallsyms, BTF, per-CPU offsets.
@@ -94,6 +97,14 @@ export class MadeKernel {
 
   memory(): GuestMemory {
     return new GuestMemory([{ start: LOADED, bytes: this.bytes }], { writable: true })
+  }
+
+  /** Its virtual memory, with the direct map. */
+  space(): KernelSpace {
+    return new KernelSpace(
+      new PageTable(this.memory(), this.root, this.options.levels),
+      kvaPage(this.options.directBase)
+    )
   }
 
   /** The physical address of a symbol. */

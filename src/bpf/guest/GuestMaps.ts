@@ -5,8 +5,9 @@ import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { bytesCodec, type Codec, compile } from "../../btf/render/Codec.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
 import type { GuestKernel } from "../../memory/GuestKernel.ts"
-import { KernelSpace, pointerOffset, pointerPage } from "../../memory/KernelSpace.ts"
+import { type KernelSpace, pointerOffset, pointerPage } from "../../memory/KernelSpace.ts"
 import { PerCpuCopies } from "../../memory/structs/PerCpuCopies.ts"
+import { OBJECT_LIMIT, textIn } from "../../memory/structs/StructReader.ts"
 import { type IdrLayout, idrLayout, walkIdr } from "../../memory/structs/Xarray.ts"
 import { indexCodec } from "../IndexCodec.ts"
 import { BpfUnreadable, type Listing } from "../MapAccessor.ts"
@@ -19,7 +20,7 @@ import { sizeProblem } from "./MapSizes.ts"
 import { KernelObjects } from "./objects/KernelObjects.ts"
 import { SpecialFields } from "./objects/SpecialFields.ts"
 import { type BpfLayouts, bpfLayouts } from "./walks/BpfLayouts.ts"
-import { type GuestMap, type MapReading, OBJECT_LIMIT } from "./walks/MapReading.ts"
+import type { GuestMap, MapReading } from "./walks/MapReading.ts"
 
 /** A map of the list: what its `struct bpf_map` says, and where that is. */
 type ListedMap = Pick<GuestMap, "info" | "type" | "kernelTypeId" | "page" | "offset">
@@ -75,7 +76,7 @@ export class GuestMaps {
     this.copies = new PerCpuCopies(kernel.space, kernel.perCpuOffsets)
     this.maps = this.listMaps(idr, mapIdr)
     this.programs = this.listPrograms(idr, progIdr)
-    this.aside = new KernelSpace(kernel.space.table, kernel.space.directBase)
+    this.aside = kernel.space.fork()
     this.objects = new KernelObjects(kernel, this.programs.items, this.maps.items.map(({ info }) => info))
     this.special = new SpecialFields(kernel, this.objects)
   }
@@ -101,7 +102,7 @@ export class GuestMaps {
       const kernelTypeId = at.btf_vmlinux_value_type_id === undefined ? 0 : u32(at.btf_vmlinux_value_type_id)
       const fields = {
         id,
-        name: nameAt(view, start + at.name),
+        name: textIn(view, start + at.name, NAME_BYTES),
         type: typeName(type),
         flags: u32(at.map_flags),
         keySize: u32(at.key_size),
@@ -134,7 +135,7 @@ export class GuestMaps {
       if (!space.window(auxPage, auxOffset, Math.min(aux.size, OBJECT_LIMIT))) return unreadable()
       const found = space.view.getUint32(space.at + aux.at.id, true)
       if (found !== id) return void broken.push(`program ${id}: the structure there says it is program ${found}`)
-      const name = nameAt(space.view, space.at + aux.at.name)
+      const name = textIn(space.view, space.at + aux.at.name, NAME_BYTES)
       items.push({ id, name: name.length < NAME_BYTES - 1 ? name : this.wholeName(name, auxPage, auxOffset), type })
     })
     return { items, problems: [...problems.map((problem) => `prog_idr: ${problem}`), ...broken] }
@@ -256,11 +257,4 @@ export class GuestMaps {
     const { space } = this.kernel
     return page !== 0 && space.window(page, offset + field, 4) ? space.view.getUint32(space.at, true) : null
   }
-}
-
-/** A NUL-terminated name, as UTF-8 with replacement characters for what is none. */
-const nameAt = (view: DataView, at: number): string => {
-  const bytes = new Uint8Array(view.buffer, view.byteOffset + at, NAME_BYTES)
-  const end = bytes.indexOf(0)
-  return new TextDecoder().decode(end < 0 ? bytes : bytes.slice(0, end))
 }

@@ -1,91 +1,53 @@
-import * as Either from "effect/Either"
-import type { Btf } from "../../btf/Btf.ts"
-import { layout } from "../../btf/Layout.ts"
-import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { hex } from "../../core/Address.ts"
 import type { KernelSpace } from "../KernelSpace.ts"
 
-/** The two pointers that a list's head or a tree's root holds. */
-export interface Head {
-  /** `list_head.next`; `rb_root_cached.rb_root.rb_node` */
-  readonly first: bigint
-  /** `list_head.prev`; `rb_root_cached.rb_leftmost` */
-  readonly second: bigint
-}
-/** A node's address, or as the last why there are no more. */
-export type Node = bigint | { readonly problem: string }
+/** Nodes of one list, tree or table that are believed. */
+export const NODE_LIMIT = 2 ** 20
 
-const listLayout = memoizeByBtf((btf) => layout(btf, "list_head", ["next", "prev"]))
-const nodeLayout = memoizeByBtf((btf) => layout(btf, "rb_node", ["__rb_parent_color", "rb_left", "rb_right"]))
+/** The addresses of a container's nodes, in its order, and why there are no more if it breaks off. */
+export interface Nodes {
+  readonly nodes: ReadonlyArray<bigint>
+  readonly problem: string | undefined
+}
 
 /**
- * The nodes of a doubly linked list in order. Each must point back at the one before it, which leaves no room for cycles:
- * every node is in one list, in one place of it.
- * @see include/linux/list.h, v6.12
+ * The nodes of the list whose head is at an address. A node starts with the pointer to the next one; the word behind
+ * points back at the node before it, or at the head: `list_head.prev`, `hlist_node.pprev`. A node that points elsewhere
+ * ends the list with a problem, unless it is just being added or removed.
+ * @param end what follows the last node: the head's own address in a `list_head`, 0 in a `hlist_head`
+ * @see include/linux/types.h `struct list_head`, `struct hlist_node`; include/linux/list.h `__list_add`, `__list_del`,
+ * `hlist_add_head`, `__hlist_del`; v6.12
  */
-export function* listedNodes(space: KernelSpace, btf: Btf, { first, second }: Head): Generator<Node> {
-  const found = listLayout(btf)
-  if (Either.isLeft(found)) return yield { problem: found.left.message }
-  const { next, prev } = found.right.at
-  if (first === 0n && second === 0n) return // never used
-  const back = (node: bigint): bigint | undefined => space.u64(node + BigInt(prev))
-  // The head's address is not given: the first node has it, or is it.
-  const head = back(first)
-  if (head === undefined) return yield { problem: space.faultText }
-  if (space.u64(head + BigInt(next)) !== first || back(head) !== second) {
-    return yield { problem: `corrupted: ${hex(first)} is not the first of the list at ${hex(head)}` }
-  }
-  for (let node = first, before = head; node !== head;) {
-    const behind = back(node)
-    if (behind === undefined) return yield { problem: space.faultText }
-    if (behind !== before) {
-      return yield { problem: `corrupted: ${hex(node)} points back at ${hex(behind)}, not at ${hex(before)}` }
+export const listNodes = (space: KernelSpace, head: bigint, end: bigint = head): Nodes => {
+  const nodes = new Set<bigint>()
+  const ended = (problem: string | undefined): Nodes => ({ nodes: [...nodes], problem })
+  const next = (node: bigint): bigint | undefined => space.u64(node)
+  const previous = (node: bigint): bigint | undefined => space.u64(node + 8n)
+  // All zeros: a `bpf_list_head`, or a head in BSS, before its first use.
+  if (end !== 0n && next(head) === 0n && previous(head) === 0n) return ended(undefined)
+  for (let before = head;;) {
+    const node = next(before)
+    if (node === 0n && end === 0n) return ended(undefined)
+    const back = node === undefined ? undefined : previous(node)
+    if (node === undefined || back === undefined) return ended(space.faultText)
+    if (nodes.has(node)) return ended(`corrupted: ${hex(node)} is in the list twice`)
+    // The kernel may stand still in the middle: a node between the two is not linked yet, or not linked any more.
+    if (back !== before && back !== previous(before) && !(next(back) === node && previous(back) === before)) {
+      return ended(`corrupted: ${hex(node)} points back at ${hex(back)}, not at ${hex(before)}`)
     }
-    yield node
-    const after = space.u64(node + BigInt(next))
-    if (after === undefined) return yield { problem: space.faultText }
+    if (node === end) return ended(undefined)
+    if (nodes.size === NODE_LIMIT) return ended(`truncated: more than ${NODE_LIMIT} nodes in the list at ${hex(head)}`)
+    nodes.add(node)
     before = node
-    node = after
   }
 }
 
-/**
- * The nodes of a red-black tree in order. Each must point up at the one above it, which leaves no room for cycles.
- * @see include/linux/rbtree_types.h, include/linux/rbtree.h `rb_parent`, v6.12
- */
-export function* treeNodes(space: KernelSpace, btf: Btf, { first }: Head): Generator<Node> {
-  const found = nodeLayout(btf)
-  if (Either.isLeft(found)) return yield { problem: found.left.message }
-  const { __rb_parent_color, rb_left, rb_right } = found.right.at
-  const above: Array<bigint> = []
-  let problem: string | undefined
-  /** Go down on the left; false at a problem. */
-  const descend = (from: bigint, parent: bigint): boolean => {
-    for (let node = from, up = parent; node !== 0n;) {
-      const colored = space.u64(node + BigInt(__rb_parent_color))
-      const left = space.u64(node + BigInt(rb_left))
-      if (colored === undefined || left === undefined) problem = space.faultText
-      else if ((colored & ~3n) !== up) {
-        problem = `corrupted: ${hex(node)} points up at ${hex(colored & ~3n)}, not at ${hex(up)}`
-      }
-      if (problem !== undefined || left === undefined) return false
-      above.push(node)
-      up = node
-      node = left
-    }
-    return true
-  }
-  let going = descend(first, 0n)
-  while (going) {
-    const node = above.pop()
-    if (node === undefined) return
-    yield node
-    const right = space.u64(node + BigInt(rb_right))
-    if (right === undefined) return yield { problem: space.faultText }
-    if (right !== 0n && right === space.u64(node + BigInt(rb_left))) {
-      return yield { problem: `corrupted: both children of ${hex(node)} are ${hex(right)}` }
-    }
-    going = descend(right, node)
-  }
-  if (problem !== undefined) yield { problem }
+/** The nodes of the `list_head` with these two words, at an address that is not known: its first node points back at it. */
+export const listNodesBehind = (space: KernelSpace, next: bigint, prev: bigint): Nodes => {
+  if (next === 0n && prev === 0n) return { nodes: [], problem: undefined } // before its first use
+  const head = space.u64(next + 8n)
+  if (head === undefined) return { nodes: [], problem: space.faultText }
+  return space.u64(head) === next && space.u64(head + 8n) === prev
+    ? listNodes(space, head)
+    : { nodes: [], problem: `corrupted: ${hex(next)} is not the first node of the list at ${hex(head)}` }
 }

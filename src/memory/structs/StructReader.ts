@@ -1,11 +1,125 @@
-import { hex } from "../../core/Address.ts"
+import * as Either from "effect/Either"
+import type { Layout } from "../../btf/Layout.ts"
 import type { KernelSpace } from "../KernelSpace.ts"
 
-/** Bytes of a name that are looked at: `KSYM_NAME_LEN`, the kernel's longest (include/linux/kallsyms.h, v6.1 and newer). */
-const NAME_LIMIT = 512
+/** No kernel object that is read here is longer, in bytes; what claims to be is corrupted. */
+export const OBJECT_LIMIT = 2 ** 16
 
 /** Elements of an array of pointers that are believed; the kernel's own limits (64 used maps, 256 functions) are lower. */
 export const ARRAY_LIMIT = 65536
+
+/** Bytes of a string that are read: `KSYM_NAME_LEN`, the kernel's longest name (include/linux/kallsyms.h, v6.1 and newer). */
+const TEXT_LIMIT = 512
+
+/** What was read, or why it could not be. */
+export type Read<A> = Either.Either<A, string>
+
+/**
+ * A copy of a kernel struct. Fields go by their names in its layout and are read in the width that the kernel's BTF gives
+ * them, bit-fields too; an optional field that this kernel's struct does not have is undefined.
+ */
+export class KernelStruct<Required extends string, Optional extends string = never> {
+  constructor(private readonly layout: Layout<Required, Optional>, private readonly view: DataView) {}
+
+  /** An unsigned integer of at most 8 bytes, rounded above 2^53. */
+  uint(field: Required): number
+  uint(field: Required | Optional): number | undefined
+  uint(field: Required | Optional): number | undefined {
+    const { at, bits, sizeOf } = this.layout
+    const start: number | undefined = at[field]
+    if (start === undefined) return undefined
+    let value = 0
+    for (let byte = Math.min(sizeOf[field] ?? 0, 8) - 1; byte >= 0; byte--) {
+      value = value * 256 + this.view.getUint8(start + byte)
+    }
+    const field_ = bits[field]
+    return field_ === undefined ? value : Math.floor(value / 2 ** (field_.offset % 8)) % 2 ** field_.size
+  }
+
+  /** A signed integer of at most 8 bytes, rounded outside ±2^53. */
+  int(field: Required): number
+  int(field: Required | Optional): number | undefined
+  int(field: Required | Optional): number | undefined {
+    const value = this.u64(field)
+    const width = this.layout.bits[field]?.size ?? Math.min(this.layout.sizeOf[field] ?? 0, 8) * 8
+    return value === undefined ? undefined : Number(BigInt.asIntN(width, value))
+  }
+
+  /** A pointer, or an unsigned integer without rounding. */
+  u64(field: Required): bigint
+  u64(field: Required | Optional): bigint | undefined
+  u64(field: Required | Optional): bigint | undefined {
+    const start: number | undefined = this.layout.at[field]
+    if (start === undefined) return undefined
+    return (this.layout.sizeOf[field] ?? 0) < 8 || this.layout.bits[field] !== undefined
+      ? BigInt(this.uint(field) ?? 0)
+      : this.view.getBigUint64(start, true)
+  }
+
+  /** The NUL-terminated text in an array of characters. */
+  text(field: Required): string
+  text(field: Required | Optional): string | undefined
+  text(field: Required | Optional): string | undefined {
+    const start: number | undefined = this.layout.at[field]
+    return start === undefined ? undefined : textIn(this.view, start, this.layout.sizeOf[field] ?? 0)
+  }
+
+  /** The bytes of a field, which may be a struct or an array. */
+  bytes(field: Required): DataView
+  bytes(field: Required | Optional): DataView | undefined
+  bytes(field: Required | Optional): DataView | undefined {
+    const start: number | undefined = this.layout.at[field]
+    if (start === undefined) return undefined
+    return new DataView(this.view.buffer, this.view.byteOffset + start, this.layout.sizeOf[field] ?? 0)
+  }
+}
+
+/**
+ * Reads single structs, numbers and strings of a kernel, each with its reason where it cannot be read. Not for loops over
+ * a map's elements: those use `KernelSpace.window`.
+ */
+export class StructReader {
+  constructor(readonly space: KernelSpace) {}
+
+  /** A copy of the struct of that layout at an address. */
+  struct<Required extends string, Optional extends string = never>(
+    layout: Layout<Required, Optional>,
+    address: bigint
+  ): Read<KernelStruct<Required, Optional>> {
+    const { size, struct } = layout
+    if (size > OBJECT_LIMIT) return Either.left(`corrupted: a struct ${struct} of ${size} bytes`)
+    const bytes = this.space.read(address, size)
+    return bytes === undefined ? this.fault() : Either.right(new KernelStruct(layout, new DataView(bytes.buffer)))
+  }
+
+  u64(address: bigint): Read<bigint> {
+    const value = this.space.u64(address)
+    return value === undefined ? this.fault() : Either.right(value)
+  }
+
+  u32(address: bigint): Read<number> {
+    const value = this.space.u32(address)
+    return value < 0 ? this.fault() : Either.right(value)
+  }
+
+  /** The NUL-terminated text at an address, cut after `limit` bytes; it may end just before what is not mapped. */
+  text(address: bigint, limit = TEXT_LIMIT): Read<string> {
+    let text = Buffer.alloc(0)
+    while (text.length < limit) {
+      const at = address + BigInt(text.length)
+      const piece = this.space.read(at, Math.min(limit - text.length, 4096 - Number(at & 4095n)))
+      if (piece === undefined) return this.fault()
+      const end = piece.indexOf(0)
+      text = Buffer.concat([text, end < 0 ? piece : piece.subarray(0, end)])
+      if (end >= 0) break
+    }
+    return Either.right(text.toString())
+  }
+
+  private fault(): Read<never> {
+    return Either.left(this.space.faultText)
+  }
+}
 
 /** A copy of a struct at an address. Undefined where it cannot be read (`space.faultText`), or the pointer is null. */
 export const structAt = (
@@ -17,56 +131,9 @@ export const structAt = (
   return bytes === undefined ? undefined : new DataView(bytes.buffer)
 }
 
-/** The NUL-terminated text in a field of `size` bytes, as UTF-8 with replacement characters for what is none. */
-export const stringAt = (view: DataView, at: number, size: number): string => {
+/** The NUL-terminated text in a field of `size` bytes, as UTF-8 with replacement characters for what is not. */
+export const textIn = (view: DataView, at: number, size: number): string => {
   const bytes = Buffer.from(view.buffer, view.byteOffset + at, size)
   const end = bytes.indexOf(0)
   return bytes.toString("utf8", 0, end < 0 ? size : end)
-}
-
-/** The string that a pointer leads to; it may end just before what is not mapped. Cut after 512 bytes. */
-export const stringBehind = (space: KernelSpace, address: bigint): string | undefined => {
-  let text = Buffer.alloc(0)
-  while (text.length < NAME_LIMIT) {
-    const at = address + BigInt(text.length)
-    const piece = space.read(at, Math.min(NAME_LIMIT - text.length, 4096 - Number(at & 4095n)))
-    if (piece === undefined) return undefined
-    const end = piece.indexOf(0)
-    text = Buffer.concat([text, end < 0 ? piece : piece.subarray(0, end)])
-    if (end >= 0) break
-  }
-  return text.toString()
-}
-
-/** Nodes of one list that are believed. */
-const LIST_LIMIT = 2 ** 18
-
-/**
- * The nodes of a list from `first` on, each the address of its `next` pointer, up to `end`: the head's own address of a
- * `list_head`, 0 of a `hlist_head`. One that cannot be read, or comes twice, ends the list with a problem.
- * @see include/linux/types.h `struct list_head`, `struct hlist_node`, v6.12
- */
-export const listNodes = (
-  space: KernelSpace,
-  first: bigint,
-  end: bigint
-): { readonly nodes: ReadonlyArray<bigint>; readonly problem: string | undefined } => {
-  const nodes = new Set<bigint>()
-  for (let node = first; node !== end;) {
-    if (nodes.has(node)) return { nodes: [...nodes], problem: `${hex(node)} is in the list twice` }
-    if (nodes.size === LIST_LIMIT) {
-      return { nodes: [...nodes], problem: `more than ${LIST_LIMIT} nodes: the walk ended` }
-    }
-    const next = space.u64(node)
-    if (next === undefined) return { nodes: [...nodes], problem: space.faultText }
-    nodes.add(node)
-    node = next
-  }
-  return { nodes: [...nodes], problem: undefined }
-}
-
-/** The first call makes it. */
-export const lazily = <A>(make: () => A): () => A => {
-  let made: { readonly value: A } | undefined
-  return () => (made ??= { value: make() }).value
 }

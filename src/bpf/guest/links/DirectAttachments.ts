@@ -2,7 +2,7 @@ import * as Either from "effect/Either"
 import { enumNames } from "../../../btf/EnumNames.ts"
 import { layout } from "../../../btf/Layout.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
-import { listNodes } from "../../../memory/structs/StructReader.ts"
+import { listNodes } from "../../../memory/structs/ListHead.ts"
 import type { Link } from "../../Link.ts"
 import type { Listing } from "../../MapAccessor.ts"
 import type { Attached, Found, LinkWalk } from "./LinkWalk.ts"
@@ -28,21 +28,15 @@ class LinklessWalk {
     this.items.push(this.links.link(null, type, program, attached))
   }
 
-  /** The entries of the `list_head` at an address: each the address of its own `list_head`. */
-  private list(what: string, head: bigint): ReadonlyArray<bigint> {
-    const first = this.kernel.space.u64(head)
-    return first === undefined ? this.unread(what) : this.nodes(what, first, head)
-  }
-
-  private nodes(what: string, first: bigint, end: bigint): ReadonlyArray<bigint> {
-    const { nodes, problem } = listNodes(this.kernel.space, first, end)
+  /** As `listNodes`. */
+  private list(what: string, head: bigint, end = head): ReadonlyArray<bigint> {
+    const { nodes, problem } = listNodes(this.kernel.space, head, end)
     if (problem !== undefined) this.problems.push(`${what}: ${problem}`)
     return nodes
   }
 
-  private unread(what: string): ReadonlyArray<never> {
+  private unread(what: string): void {
     this.problems.push(`${what}: ${this.kernel.space.faultText}`)
-    return []
   }
 
   /**
@@ -75,12 +69,7 @@ class LinklessWalk {
         seen.add(child)
       }
       for (let slot = 0; slot < slots; slot++) {
-        const first = space.u64(cgroup + BigInt(at["bpf.progs"] + slot * 8))
-        if (first === undefined) {
-          this.unread("a cgroup's programs")
-          break
-        }
-        for (const node of this.nodes("a cgroup's programs", first, 0n)) {
+        for (const node of this.list("a cgroup's programs", cgroup + BigInt(at["bpf.progs"] + slot * 8), 0n)) {
           const start = node - BigInt(entry.at.node)
           const program = space.u64(start + BigInt(entry.at.prog))
           const link = space.u64(start + BigInt(entry.at.link))
@@ -135,14 +124,14 @@ class LinklessWalk {
     const entry = layout(btf, "bpf_mprog_entry", ["fp_items", "parent"])
     const bundle = layout(btf, "bpf_mprog_bundle", ["cp_items"])
     const programs = space.u64(device + BigInt(field))
-    if (programs === undefined) return void this.unread("a device's tcx programs")
+    if (programs === undefined) return this.unread("a device's tcx programs")
     if (programs === 0n || Either.isLeft(entry) || Either.isLeft(bundle)) return
     const parent = space.u64(programs + BigInt(entry.right.at.parent))
-    if (parent === undefined) return void this.unread("a device's tcx programs")
+    if (parent === undefined) return this.unread("a device's tcx programs")
     for (let index = 0; index < (entry.right.arrays.fp_items?.count ?? 0); index++) {
       const program = space.u64(programs + BigInt(entry.right.at.fp_items + index * 8))
       const link = space.u64(parent + BigInt(bundle.right.at.cp_items + index * 8))
-      if (program === undefined || link === undefined) return void this.unread("a device's tcx programs")
+      if (program === undefined || link === undefined) return this.unread("a device's tcx programs")
       if (program === 0n) return
       if (link !== 0n) continue
       this.add("tcx", program, Either.map(this.links.deviceAt(device), (target) => ({ target, attachType })))

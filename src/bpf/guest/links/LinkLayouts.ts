@@ -2,7 +2,7 @@ import * as Either from "effect/Either"
 import type { Btf } from "../../../btf/Btf.ts"
 import { layout } from "../../../btf/Layout.ts"
 import { bpfMapOffsets } from "../../../btf/offsets/bpf/BpfMap.ts"
-import { lazily } from "../../../memory/structs/StructReader.ts"
+import { lazily } from "../../../core/Lazily.ts"
 
 /** Where each type of link keeps what it is attached to. Types that the kernel lacks are no matter until one is met. */
 export const linkLayouts = (btf: Btf) => ({

@@ -3,8 +3,9 @@ import type { Btf } from "../../../btf/Btf.ts"
 import { enumNames } from "../../../btf/EnumNames.ts"
 import { layout } from "../../../btf/Layout.ts"
 import { hex } from "../../../core/Address.ts"
+import { lazily } from "../../../core/Lazily.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
-import { lazily, stringBehind, structAt } from "../../../memory/structs/StructReader.ts"
+import { structAt, StructReader } from "../../../memory/structs/StructReader.ts"
 import type { Attachment } from "../../Link.ts"
 
 type Found<A> = Either.Either<A, string>
@@ -50,14 +51,18 @@ export class LinkPerfEvents {
     layout(this.kernel.btf, "trace_uprobe", ["consumer.ret_handler", "filename", "offset", "tp.list"])
   )
 
-  constructor(private readonly kernel: typeof GuestKernel.Service) {}
+  private readonly reader: StructReader
+
+  constructor(private readonly kernel: typeof GuestKernel.Service) {
+    this.reader = new StructReader(kernel.space)
+  }
 
   /** What the `struct bpf_link` at an address, of type `perf_event`, is attached to. */
   ofLink(link: bigint): Found<Attachment> {
     return Either.gen(this, function*() {
       const { event, file, link: { at } } = yield* Either.mapLeft(this.layouts(), ({ message }) => message)
-      const opened = yield* this.u64(link + BigInt(at.perf_file - at.link))
-      const address = yield* this.u64(opened + BigInt(file.at.private_data))
+      const opened = yield* this.reader.u64(link + BigInt(at.perf_file - at.link))
+      const address = yield* this.reader.u64(opened + BigInt(file.at.private_data))
       const view = structAt(this.kernel.space, event, address)
       if (view === undefined) return yield* Either.left(this.kernel.space.faultText)
       const call = view.getBigUint64(event.at.tp_event, true)
@@ -87,9 +92,9 @@ export class LinkPerfEvents {
       if (has("KPROBE")) return yield* this.kprobeOf(call)
       if (has("UPROBE")) return yield* this.uprobeOf(call)
       const name = view.getBigUint64(at.name, true)
-      const text = has("TRACEPOINT") ? yield* this.u64(name + BigInt(tracepoint.at.name)) : name
-      const system = yield* this.u64(view.getBigUint64(at.class, true) + BigInt(classAt.system))
-      return named("tracepoint", `${yield* this.string(system)}:${yield* this.string(text)}`)
+      const text = has("TRACEPOINT") ? yield* this.reader.u64(name + BigInt(tracepoint.at.name)) : name
+      const system = yield* this.reader.u64(view.getBigUint64(at.class, true) + BigInt(classAt.system))
+      return named("tracepoint", `${yield* this.reader.text(system)}:${yield* this.reader.text(text)}`)
     })
   }
 
@@ -97,7 +102,7 @@ export class LinkPerfEvents {
   private firstProbe(call: bigint): Found<bigint> {
     return Either.flatMap(
       Either.mapLeft(this.probe(), ({ message }) => message),
-      ({ at }) => this.u64(call + BigInt(at.probes - at.call))
+      ({ at }) => this.reader.u64(call + BigInt(at.probes - at.call))
     )
   }
 
@@ -109,7 +114,7 @@ export class LinkPerfEvents {
       const symbol = view.getBigUint64(at.symbol, true)
       const where = symbol === 0n
         ? hex(view.getBigUint64(at["rp.kp.addr"], true)) // given as an address
-        : `${yield* this.string(symbol)}+${hex(view.getUint32(at["rp.kp.offset"], true))}`
+        : `${yield* this.reader.text(symbol)}+${hex(view.getUint32(at["rp.kp.offset"], true))}`
       return named(view.getBigUint64(at["rp.handler"], true) === 0n ? "kprobe" : "kretprobe", where)
     })
   }
@@ -119,20 +124,10 @@ export class LinkPerfEvents {
       const { at, size } = yield* Either.mapLeft(this.uprobe(), ({ message }) => message)
       const view = structAt(this.kernel.space, { size }, (yield* this.firstProbe(call)) - BigInt(at["tp.list"]))
       if (view === undefined) return yield* Either.left(this.kernel.space.faultText)
-      const file = yield* this.string(view.getBigUint64(at.filename, true))
+      const file = yield* this.reader.text(view.getBigUint64(at.filename, true))
       const isReturn = view.getBigUint64(at["consumer.ret_handler"], true) !== 0n
       return named(isReturn ? "uretprobe" : "uprobe", `${file}+${hex(view.getBigUint64(at.offset, true))}`)
     })
-  }
-
-  private u64(address: bigint): Found<bigint> {
-    const value = this.kernel.space.u64(address)
-    return value === undefined ? Either.left(this.kernel.space.faultText) : Either.right(value)
-  }
-
-  private string(address: bigint): Found<string> {
-    const text = stringBehind(this.kernel.space, address)
-    return text === undefined ? Either.left(this.kernel.space.faultText) : Either.right(text)
   }
 }
 

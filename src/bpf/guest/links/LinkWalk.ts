@@ -5,7 +5,7 @@ import { layout } from "../../../btf/Layout.ts"
 import { type Json, toJson } from "../../../btf/render/RenderedValue.ts"
 import { hex, kvaFrom } from "../../../core/Address.ts"
 import { GuestKernel } from "../../../memory/GuestKernel.ts"
-import { ARRAY_LIMIT, stringAt, stringBehind, structAt } from "../../../memory/structs/StructReader.ts"
+import { ARRAY_LIMIT, structAt, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
 import { type Attachment, Link } from "../../Link.ts"
 import type { BpfUnreadable, Listing } from "../../MapAccessor.ts"
@@ -43,6 +43,7 @@ export class LinkWalk {
   private readonly layouts: ReturnType<typeof linkLayouts>
   private readonly perfEvents: LinkPerfEvents
   private readonly names = new Map<number, string>()
+  private readonly reader: StructReader
 
   static readonly make = (kernel: typeof GuestKernel.Service): Either.Either<LinkWalk, BpfUnreadable> =>
     Either.map(ProgramWalk.make(kernel), (programs) => new LinkWalk(kernel, programs))
@@ -52,6 +53,7 @@ export class LinkWalk {
     this.objects = new KernelObjects(kernel, [], [])
     this.layouts = linkLayouts(kernel.btf)
     this.perfEvents = new LinkPerfEvents(kernel)
+    this.reader = new StructReader(kernel.space)
   }
 
   list(): Listing<Link> {
@@ -152,19 +154,13 @@ export class LinkWalk {
   }
 
   /** A field of the struct that a pointer leads to. */
-  private u64<L>(
+  private field<L>(
     address: bigint,
     found: Either.Either<L, { readonly message: string }>,
     field: (layout: L) => number
   ): Found<bigint> {
     if (Either.isLeft(found)) return Either.left(found.left.message)
-    const value = this.kernel.space.u64(address + BigInt(field(found.right)))
-    return value === undefined ? this.fault() : Either.right(value)
-  }
-
-  private string(address: bigint): Found<string> {
-    const text = stringBehind(this.kernel.space, address)
-    return text === undefined ? this.fault() : Either.right(text)
+    return this.reader.u64(address + BigInt(field(found.right)))
   }
 
   private fault(): Either.Either<never, string> {
@@ -179,10 +175,10 @@ export class LinkWalk {
     const { layouts } = this
     return this.around(link, layouts.rawTracepoint(), ({ at }) => at.link).pipe(
       Either.flatMap(({ layout, view }) =>
-        this.u64(view.getBigUint64(layout.at.btp, true), layouts.rawEvent(), ({ at }) => at.tp)
+        this.field(view.getBigUint64(layout.at.btp, true), layouts.rawEvent(), ({ at }) => at.tp)
       ),
-      Either.flatMap((tracepoint) => this.u64(tracepoint, layouts.tracepoint(), ({ at }) => at.name)),
-      Either.flatMap((name) => this.string(name)),
+      Either.flatMap((tracepoint) => this.field(tracepoint, layouts.tracepoint(), ({ at }) => at.name)),
+      Either.flatMap((name) => this.reader.text(name)),
       Either.map((name) => ({ target: attachment("tracepoint", name) }))
     )
   }
@@ -201,7 +197,7 @@ export class LinkWalk {
       if (id === undefined) return this.fault()
       return Either.gen(this, function*() {
         const trampoline = view.getBigUint64(layout.at.trampoline, true)
-        const key = yield* this.u64(trampoline, layouts.trampoline(), ({ at }) => at.key)
+        const key = yield* this.field(trampoline, layouts.trampoline(), ({ at }) => at.key)
         const { btf } = yield* programs.typesOf(program)
         return { ...typed, target: attachment("function", btf.nameOf(Number(key & 0x7fff_ffffn)), id) }
       })
@@ -210,7 +206,7 @@ export class LinkWalk {
 
   /** What the link's own program is made for. */
   private ownTarget(link: bigint): Found<Attachment> {
-    return this.u64(link, layout(this.kernel.btf, "bpf_link", ["prog"]), ({ at }) => at.prog).pipe(
+    return this.field(link, layout(this.kernel.btf, "bpf_link", ["prog"]), ({ at }) => at.prog).pipe(
       Either.flatMap((program) => this.programs.read(program)),
       Either.flatMap(({ id, target }) =>
         target === null
@@ -248,13 +244,13 @@ export class LinkWalk {
     const { layouts } = this
     return Either.gen(this, function*() {
       const { layout, view } = yield* this.around(link, layouts.iterator(), ({ at }) => at.link)
-      const kind = yield* this.u64(
+      const kind = yield* this.field(
         view.getBigUint64(layout.at.tinfo, true),
         layouts.iteratorTarget(),
         ({ at }) => at.reg_info
       )
-      const text = yield* this.u64(kind, layouts.iteratorKind(), ({ at }) => at.target)
-      const name = yield* this.string(text)
+      const text = yield* this.field(kind, layouts.iteratorKind(), ({ at }) => at.target)
+      const name = yield* this.reader.text(text)
       const map = layout.at["aux.map"] === undefined ? 0n : view.getBigUint64(layout.at["aux.map"], true)
       return { target: attachment("iterator", name, map === 0n ? null : (yield* this.mapAt(map)).id) }
     })
@@ -303,7 +299,7 @@ export class LinkWalk {
     const view = structAt(this.kernel.space, found.right, device)
     if (view === undefined) return this.fault()
     return Either.map(this.inodeOf(view.getBigUint64(at["nd_net.net"], true)), (netns) => ({
-      ...attachment("netdev", stringAt(view, at.name, sizeOf.name), view.getInt32(at.ifindex, true)),
+      ...attachment("netdev", textIn(view, at.name, sizeOf.name), view.getInt32(at.ifindex, true)),
       netns
     }))
   }
@@ -353,10 +349,10 @@ export class LinkWalk {
           return yield* Either.left(`corrupted: directories without end at ${hex(at)}`)
         }
         seen.add(at)
-        const parent = yield* this.u64(at, this.layouts.dentry(), (layout) => layout.at.d_parent)
+        const parent = yield* this.field(at, this.layouts.dentry(), (layout) => layout.at.d_parent)
         if (parent === at) return `/${names.reverse().join("/")}`
-        const name = yield* this.u64(at, this.layouts.dentry(), (layout) => layout.at["d_name.name"])
-        names.push(yield* this.string(name))
+        const name = yield* this.field(at, this.layouts.dentry(), (layout) => layout.at["d_name.name"])
+        names.push(yield* this.reader.text(name))
         at = parent
       }
     })
@@ -390,7 +386,7 @@ export class LinkWalk {
     const view = structAt(this.kernel.space, found.right, address)
     return view === undefined
       ? this.fault()
-      : Either.right({ id: view.getUint32(at.id, true), name: stringAt(view, at.name, sizeOf.name) })
+      : Either.right({ id: view.getUint32(at.id, true), name: textIn(view, at.name, sizeOf.name) })
   }
 
   private netfilter(link: bigint): Found<Attached> {

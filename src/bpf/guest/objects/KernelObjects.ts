@@ -7,12 +7,12 @@ import { compile } from "../../../btf/render/Codec.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../../core/Address.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
-import { KernelSpace } from "../../../memory/KernelSpace.ts"
+import type { KernelSpace } from "../../../memory/KernelSpace.ts"
+import { OBJECT_LIMIT, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
 import { intOf, objectOf, pointerOf, stringOf, unreadable } from "../../DerivedCodec.ts"
 import type { MapInfo } from "../../MapInfo.ts"
 import type { ProgramInfo } from "../../Report.ts"
-import { OBJECT_LIMIT } from "../walks/MapReading.ts"
 import { ProgramSymbols } from "./ProgramSymbols.ts"
 
 /** `NAME_MAX` (include/uapi/linux/limits.h), with the NUL: the bytes of a directory's name. */
@@ -84,7 +84,7 @@ export class KernelObjects {
     programs: ReadonlyArray<ProgramInfo>,
     maps: ReadonlyArray<MapInfo>
   ) {
-    this.space = new KernelSpace(kernel.space.table, kernel.space.directBase)
+    this.space = kernel.space.fork()
     this.programsById = new Map(programs.map((program) => [program.id, program]))
     this.mapsById = new Map(maps.map((map) => [map.id, map]))
   }
@@ -266,31 +266,19 @@ export class KernelObjects {
     if (Either.isLeft(found)) return { _tag: "unsupported", reason: found.left.message }
     const { at } = found.right
     const names: Array<string> = []
+    const reader = new StructReader(this.space)
     for (let node = address, depth = 0;; depth++) {
       if (depth > DEEPEST) return unreadable(`more than ${DEEPEST} directories above one another`)
       const parent = this.space.u64(node + BigInt(at.parent))
       if (parent === undefined) return unreadable(this.space.faultText)
       if (parent === 0n) return stringOf(`/${names.reverse().join("/")}`)
       const text = this.space.u64(node + BigInt(at.name))
-      const name = text === undefined ? undefined : this.string(text)
-      if (name === undefined) return unreadable(this.space.faultText)
-      names.push(name)
+      if (text === undefined) return unreadable(this.space.faultText)
+      const name = reader.text(text, NAME_BYTES)
+      if (Either.isLeft(name)) return unreadable(name.left)
+      names.push(name.right)
       node = parent
     }
-  }
-
-  /** A NUL-terminated string, cut at `NAME_BYTES`; it may end just before what is not mapped. */
-  private string(address: bigint): string | undefined {
-    const bytes: Array<number> = []
-    while (bytes.length < NAME_BYTES) {
-      const at = address + BigInt(bytes.length)
-      const piece = this.space.read(at, Math.min(NAME_BYTES - bytes.length, 4096 - Number(at & 4095n)))
-      if (piece === undefined) return undefined
-      const end = piece.indexOf(0)
-      bytes.push(...(end < 0 ? piece : piece.subarray(0, end)))
-      if (end >= 0) break
-    }
-    return Buffer.from(bytes).toString()
   }
 
   /** Copy a struct and describe it. */
@@ -314,11 +302,7 @@ const named = (id: number, known: { readonly name: string; readonly type: string
     type: known === undefined ? undefined : stringOf(known.type)
   })
 
-const nameIn = (view: DataView, at: number, size: number): RenderedValue => {
-  const bytes = Buffer.from(view.buffer, view.byteOffset + at, size)
-  const end = bytes.indexOf(0)
-  return stringOf(bytes.toString("utf8", 0, end < 0 ? size : end))
-}
+const nameIn = (view: DataView, at: number, size: number): RenderedValue => stringOf(textIn(view, at, size))
 
 const ip4Text = (view: DataView, at: number): string =>
   Array.from({ length: 4 }, (_, byte) => view.getUint8(at + byte)).join(".")

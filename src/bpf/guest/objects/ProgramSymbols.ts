@@ -4,7 +4,8 @@ import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { kvaOffset, kvaPage } from "../../../core/Address.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
-import { listNodes } from "../../../memory/structs/StructReader.ts"
+import { listNodes } from "../../../memory/structs/ListHead.ts"
+import { textIn } from "../../../memory/structs/StructReader.ts"
 
 /** Bytes `start` up to `end` are the code of `name`. */
 interface CodeRange {
@@ -41,15 +42,13 @@ function* symbolsOf(kernel: typeof GuestKernel.Service, space: KernelSpace): Gen
   const found = symbolLayout(kernel.btf)
   if (head === undefined || Either.isLeft(found)) return
   const { at, size, sizeOf } = found.right
-  for (const node of listNodes(space, space.u64(head) ?? head, head).nodes) {
+  for (const node of listNodes(space, head).nodes) {
     const symbol = node - BigInt(at["lnode.next"])
     if (!space.window(kvaPage(symbol), kvaOffset(symbol), size)) return
-    const bytes = Buffer.from(space.view.buffer, space.view.byteOffset + space.at + at.name, sizeOf.name)
-    const end = bytes.indexOf(0)
     yield {
       start: space.view.getBigUint64(space.at + at.start, true),
       end: space.view.getBigUint64(space.at + at.end, true),
-      name: bytes.toString("latin1", 0, end < 0 ? bytes.length : end)
+      name: textIn(space.view, space.at + at.name, sizeOf.name)
     }
   }
 }

@@ -9,9 +9,10 @@ import { type DerivedPlan, derivedPlan, renderPlansWith, type Use } from "../../
 import { treeOf } from "../../../btf/render/TreeCodec.ts"
 import { kvaOffset, kvaPage } from "../../../core/Address.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
-import { KernelSpace } from "../../../memory/KernelSpace.ts"
-import { listedNodes, type Node, treeNodes } from "../../../memory/structs/ListHead.ts"
+import type { KernelSpace } from "../../../memory/KernelSpace.ts"
+import { listNodesBehind, type Nodes } from "../../../memory/structs/ListHead.ts"
 import { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
+import { treeNodes } from "../../../memory/structs/RbTree.ts"
 import { intOf, objectOf, pointerOf, stringOf, unreadable } from "../../DerivedCodec.ts"
 import type { KernelObjects } from "./KernelObjects.ts"
 
@@ -72,7 +73,7 @@ export class SpecialFields {
   private readonly compilers = new WeakMap<Btf, (typeId: number) => Codec>()
 
   constructor(private readonly kernel: typeof GuestKernel.Service, private readonly objects: KernelObjects) {
-    this.space = new KernelSpace(kernel.space.table, kernel.space.directBase)
+    this.space = kernel.space.fork()
     this.copies = new PerCpuCopies(this.space, kernel.perCpuOffsets)
   }
 
@@ -115,11 +116,13 @@ export class SpecialFields {
       default: {
         const node = nodeType(btf, use)
         if (node === undefined) return undefined
-        const walk = name === "bpf_list_head" ? listedNodes : treeNodes
         const object = followed?.(node.typeId)
         return derivedPlan(size, object === undefined ? 64 : COST_LIMIT, (view, at, most) => {
-          const head = { first: view.getBigUint64(at, true), second: view.getBigUint64(at + 8, true) }
-          return this.elements(walk(this.space, this.kernel.btf, head), BigInt(node.at), object, most)
+          const first = view.getBigUint64(at, true)
+          const nodes = name === "bpf_list_head"
+            ? listNodesBehind(this.space, first, view.getBigUint64(at + 8, true))
+            : treeNodes(this.space, this.kernel.btf, first)
+          return this.elements(nodes, BigInt(node.at), object, most)
         })
       }
     }
@@ -258,21 +261,17 @@ export class SpecialFields {
 
   /** The objects that nodes are part of, `at` bytes before each node; all are counted. */
   private elements(
-    nodes: Iterable<Node>,
+    { nodes, problem }: Nodes,
     at: bigint,
     object: Followed | undefined,
     most: number
   ): RenderedValue {
     const limit = object === undefined ? 0 : Math.min(most, Math.floor(COST_LIMIT / (object.cost + 1)))
-    const elements: Array<RenderedValue> = []
-    let omitted = 0
-    let broken: RenderedValue | undefined
-    for (const node of nodes) {
-      if (typeof node !== "bigint") broken = unreadable(node.problem)
-      else if (object === undefined || elements.length >= limit) omitted++
-      else elements.push(this.object(object, node - at, most))
-    }
-    return { _tag: "array", elements: broken === undefined ? elements : [...elements, broken], omitted }
+    const elements = object === undefined
+      ? []
+      : nodes.slice(0, limit).map((node) => this.object(object, node - at, most))
+    if (problem !== undefined) elements.push(unreadable(problem))
+    return { _tag: "array", elements, omitted: nodes.length - Math.min(nodes.length, limit) }
   }
 }
 

@@ -7,7 +7,7 @@ import { bpfMapOffsets } from "../../../btf/offsets/bpf/BpfMap.ts"
 import { bpfProgramStatsOffsets } from "../../../btf/offsets/bpf/BpfProgram.ts"
 import { hex, kvaFrom } from "../../../core/Address.ts"
 import { GuestKernel } from "../../../memory/GuestKernel.ts"
-import { ARRAY_LIMIT, stringAt, stringBehind, structAt } from "../../../memory/structs/StructReader.ts"
+import { ARRAY_LIMIT, structAt, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
 import { BpfUnreadable, type Listing } from "../../MapAccessor.ts"
 import { Count, countOf, Program, type ProgramTarget } from "../../Program.ts"
@@ -143,7 +143,7 @@ export class ProgramWalk {
       new Program({
         id: aux.getUint32(at.id, true),
         name: this.nameOf(
-          stringAt(aux, at.name, auxLayout.sizeOf.name),
+          textIn(aux, at.name, auxLayout.sizeOf.name),
           types,
           word(at.func_info),
           half(at.func_info_cnt)
@@ -201,7 +201,8 @@ export class ProgramWalk {
       const name = of.program === 0n
         ? undefined
         : Either.getOrUndefined(Either.map(this.typesOf(of.program), ({ btf }) => btf.nameOf(of.typeId)))
-      const function_ = name ?? (of.name === 0n ? undefined : stringBehind(space, of.name))
+      const function_ = name ??
+        (of.name === 0n ? undefined : Either.getOrUndefined(new StructReader(space).text(of.name)))
       return program === undefined || function_ === undefined
         ? Either.left(space.faultText)
         : Either.right({ kind: "function", name: function_, module: null, program })

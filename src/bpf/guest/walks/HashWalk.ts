@@ -1,10 +1,11 @@
 import * as Either from "effect/Either"
 import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
 import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
+import { OBJECT_LIMIT } from "../../../memory/structs/StructReader.ts"
 import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
 import { isPerCpu } from "../../MapType.ts"
 import { ElementsAhead } from "./HashPrefetch.ts"
-import { corrupted, type GuestMap, type MapOpener, OBJECT_LIMIT } from "./MapReading.ts"
+import { corrupted, type GuestMap, type MapOpener } from "./MapReading.ts"
 
 /** Where the parts of chained elements lie, in bytes, from the kernel's BTF. */
 export interface HashShape {

@@ -10,9 +10,6 @@ import type { Details } from "../../Report.ts"
 import type { KernelObjects } from "../objects/KernelObjects.ts"
 import type { BpfLayouts } from "./BpfLayouts.ts"
 
-/** No kernel object that is read here is longer, in bytes; what claims to be is corrupted. */
-export const OBJECT_LIMIT = 2 ** 16
-
 /** A map of a guest, and what its reader may need. */
 export interface GuestMap {
   readonly info: MapInfo

@@ -4,10 +4,11 @@ import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { localStorageOffsets } from "../../../btf/offsets/bpf/LocalStorage.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../../core/Address.ts"
+import { OBJECT_LIMIT } from "../../../memory/structs/StructReader.ts"
 import { derivedCodec, intOf, objectOf, unreadable } from "../../DerivedCodec.ts"
 import { isPerCpu, MapType } from "../../MapType.ts"
 import { bucketsOf, HashWalk } from "./HashWalk.ts"
-import { corrupted, type GuestMap, type MapOpener, OBJECT_LIMIT } from "./MapReading.ts"
+import { corrupted, type GuestMap, type MapOpener } from "./MapReading.ts"
 import { TargetWalk } from "./TargetWalk.ts"
 
 const localStorageLayouts = memoizeByBtf((btf) => localStorageOffsets.resolve(btf))

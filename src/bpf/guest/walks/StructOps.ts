@@ -6,10 +6,11 @@ import { type Codec, compile } from "../../../btf/render/Codec.ts"
 import { type RenderedValue, toJson } from "../../../btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../../core/Address.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
+import { OBJECT_LIMIT } from "../../../memory/structs/StructReader.ts"
 import { derivedCodec } from "../../DerivedCodec.ts"
 import { indexCodec } from "../../IndexCodec.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
-import { type GuestMap, type MapOpener, OBJECT_LIMIT } from "./MapReading.ts"
+import { type GuestMap, type MapOpener } from "./MapReading.ts"
 
 /** Where the struct's pointers to functions are, by member. */
 const functionsOf = (types: Btf, typeId: number): ReadonlyMap<string, number> => {

@@ -6,8 +6,9 @@ import { layout } from "../../../btf/Layout.ts"
 import type { Json } from "../../../btf/render/RenderedValue.ts"
 import { type ByteRun, encodeAt, encodeBytes, encodeValue, valueAt } from "../../../btf/render/ValueEncoder.ts"
 import { kvaFrom } from "../../../core/Address.ts"
+import { lazily } from "../../../core/Lazily.ts"
 import { GuestKernel } from "../../../memory/GuestKernel.ts"
-import { lazily, stringAt, structAt } from "../../../memory/structs/StructReader.ts"
+import { structAt, textIn } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
 import { isIndexed, isPerCpu } from "../../MapType.ts"
 import { ProgramTypes } from "../programs/ProgramTypes.ts"
@@ -159,7 +160,7 @@ const listCandidates = (kernel: typeof GuestKernel.Service): Either.Either<Reado
       maps.push({
         address: kvaFrom(page, offset),
         id,
-        name: stringAt(view, map.at.name, map.sizeOf.name),
+        name: textIn(view, map.at.name, map.sizeOf.name),
         type: u32(map.at.map_type),
         keySize: u32(map.at.key_size),
         valueSize: u32(map.at.value_size),
