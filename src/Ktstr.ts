@@ -8,7 +8,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { makeGuestMapAccessor } from "./bpf/guest/GuestMapAccessor.ts"
 import { MapAccessor } from "./bpf/MapAccessor.ts"
-import type { Header } from "./bpf/Report.ts"
+import { DUMP_VERSION, type Header } from "./bpf/Report.ts"
 import { hex } from "./core/Address.ts"
 import { KernelResolver } from "./core/kernels/KernelResolver.ts"
 import { stage } from "./core/Progress.ts"
@@ -105,7 +105,7 @@ const snapshot = (kernel: typeof GuestKernel.Service, from: Pick<Header, "source
     const maps = yield* Effect.provideService(makeGuestMapAccessor, GuestKernel, kernel)
     const header: Header = {
       schema: "single",
-      version: 1,
+      version: DUMP_VERSION,
       ...from,
       kernel: {
         release: kernel.release,

@@ -2,6 +2,7 @@ import { type Literal, literal } from "../btf/render/ByteSink.ts"
 import type { Codec } from "../btf/render/Codec.ts"
 import type { RenderedValue } from "../btf/render/RenderedValue.ts"
 import { toJson } from "../btf/render/RenderedValue.ts"
+import type { Reason } from "../core/Reason.ts"
 
 /**
  * A codec for what no C type describes: a pointer shown as what it points at, a record of any length. It allocates, so
@@ -77,5 +78,5 @@ export const hexOf = (view: DataView, at: number, length: number): RenderedValue
   hex: Buffer.from(view.buffer, view.byteOffset + at, length).toString("hex")
 })
 
-/** Something that should be there: `{"$unreadable":"0xffff… is not mapped"}`. */
-export const unreadable = (why: string): RenderedValue => objectOf({ $unreadable: stringOf(why) })
+/** Something that should be there, under its reason's kind: `{"$unreadable":"0xffff… is not mapped"}`. */
+export const missing = ({ kind, text }: Reason): RenderedValue => objectOf({ [`$${kind}`]: stringOf(text) })

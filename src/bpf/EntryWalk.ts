@@ -1,3 +1,5 @@
+import type { WalkProblems } from "../core/WalkProblems.ts"
+
 /**
  * A walk over one map's entries, one step at a time, without allocating: the walk itself is the cursor. The bytes at
  * `key…` and `value…` are borrowed: a key is valid until `value` or `next` is called, a value until the next of either.
@@ -5,7 +7,7 @@
  * event no value) the walk's maker says what stands for them.
  */
 export interface EntryWalk {
-  /** Step to the next entry; false at the end, or when the map is too broken to go on (see `trouble`). */
+  /** Step to the next entry; false at the end, or when the map is too broken to go on (see `problems`). */
   next(): boolean
   readonly keyView: DataView
   readonly keyAt: number
@@ -13,7 +15,7 @@ export interface EntryWalk {
   readonly keyLength: number
   /**
    * Point at the entry's value: `copy` is the CPU's number in per-CPU maps, else 0. False: this CPU cannot exist
-   * (`cpus` says so), or its bytes cannot be read (counted in `trouble`).
+   * (`cpus` says so), or its bytes cannot be read (counted in `problems`).
    */
   value(copy: number): boolean
   readonly valueView: DataView
@@ -21,22 +23,5 @@ export interface EntryWalk {
   /** Bytes of this entry's value. The view has more of what lies around it, where the value's codec needs that. */
   readonly valueLength: number
   /** What went wrong so far. */
-  readonly trouble: Trouble
-}
-
-/** The problems of one walk: the first in words, the others counted, so that a broken map costs one line. */
-export class Trouble {
-  private first: string | undefined
-  private count = 0
-
-  add(problem: string): void {
-    this.first ??= problem
-    this.count++
-  }
-
-  /** One line, or null when all went well. */
-  get text(): string | null {
-    if (this.first === undefined) return null
-    return this.count === 1 ? this.first : `${this.first} (and ${this.count - 1} more problems)`
-  }
+  readonly problems: WalkProblems
 }

@@ -1,4 +1,5 @@
 import * as Effect from "effect/Effect"
+import { absent, corrupted, type Reason } from "../core/Reason.ts"
 import type { EntryWalk } from "./EntryWalk.ts"
 import type { BpfUnreadable, MapAccessor } from "./MapAccessor.ts"
 import type { MapInfo } from "./MapInfo.ts"
@@ -41,12 +42,12 @@ export const openInnerMaps = (
 export const innerMapAt = (
   walk: EntryWalk,
   inner: InnerMaps
-): { readonly id: number; readonly reader: MapReader | null; readonly problem: string | null } => {
+): { readonly id: number; readonly reader: MapReader | null; readonly problem: Reason | null } => {
   const id = innerId(walk)
   const reader = inner.get(id) ?? null
-  if (reader === null) return { id, reader, problem: "no map in the list has this id: it is gone" }
+  if (reader === null) return { id, reader, problem: absent("no map in the list has this id: it is gone") }
   // kernel/bpf/map_in_map.c `bpf_map_meta_alloc` refuses them, v6.1 to v6.18
   return holdsMaps(reader.info)
-    ? { id, reader: null, problem: "corrupted: a map of maps inside a map of maps" }
+    ? { id, reader: null, problem: corrupted("a map of maps inside a map of maps") }
     : { id, reader, problem: null }
 }

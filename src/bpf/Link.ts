@@ -1,4 +1,5 @@
 import * as Schema from "effect/Schema"
+import { Reason } from "../core/Reason.ts"
 import { Count } from "./Program.ts"
 
 /**
@@ -51,5 +52,5 @@ export class Link extends Schema.Class<Link>("ktstr/Link")({
     description: "enum bpf_attach_type; null: the type says it all"
   }),
   target: Schema.NullOr(Attachment).annotations({ description: "null: it was detached, or `problem` says why not" }),
-  problem: Schema.NullOr(Schema.String)
+  problem: Schema.NullOr(Reason)
 }) {}

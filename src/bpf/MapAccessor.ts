@@ -2,6 +2,7 @@ import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
+import { formatReason, Reason } from "../core/Reason.ts"
 import type { MapInfo } from "./MapInfo.ts"
 import type { MapEntry, MapReader } from "./MapReader.ts"
 import type { ProgramInfo } from "./Report.ts"
@@ -22,10 +23,10 @@ export class MapNotFound extends Schema.TaggedError<MapNotFound>("ktstr/MapNotFo
 export class MapProblem extends Schema.TaggedError<MapProblem>("ktstr/MapProblem")("MapProblem", {
   id: Schema.Int,
   name: Schema.String,
-  problem: Schema.String
+  problem: Reason
 }) {
   override get message() {
-    return `map ${this.id} (${this.name}): ${this.problem}`
+    return `map ${this.id} (${this.name}): ${formatReason(this.problem)}`
   }
 }
 
@@ -40,10 +41,10 @@ export class BpfUnreadable extends Schema.TaggedError<BpfUnreadable>("ktstr/BpfU
   }
 }
 
-/** What a source lists: the items it could read, and a line for each that it could not. */
+/** What a source lists: the items it could read, and a reason for each that it could not. */
 export interface Listing<A> {
   readonly items: ReadonlyArray<A>
-  readonly problems: ReadonlyArray<string>
+  readonly problems: ReadonlyArray<Reason>
 }
 
 /** The BPF maps and programs of one kernel at one instant. Every source gives the same shapes. */

@@ -1,5 +1,6 @@
 import type { Codec } from "../btf/render/Codec.ts"
 import type { RenderedValue } from "../btf/render/RenderedValue.ts"
+import { combine, type Reason } from "../core/Reason.ts"
 import type { EntryWalk } from "./EntryWalk.ts"
 import type { MapInfo } from "./MapInfo.ts"
 import type { Consistency, Details } from "./Report.ts"
@@ -20,7 +21,7 @@ export interface MapReader {
   /** What the map says of itself beyond its entries, by type; null: nothing. */
   readonly details: Details | null
   /** What is known to be wrong before the walk: types that do not fit, a type that is not read yet; else null. */
-  readonly problem: string | null
+  readonly problem: Reason | null
 }
 
 /** One entry, decoded and with its bytes (what these are: `EntryWalk`). In per-CPU maps `cpus[n]` is CPU n's copy, undefined when it has none. */
@@ -63,7 +64,5 @@ export const decodeEntry = (reader: MapReader, walk: EntryWalk): MapEntry => {
 }
 
 /** A walk's problem after its end, together with what was known before it. */
-export const problemOf = (reader: MapReader, walk: EntryWalk | null): string | null => {
-  const found = [reader.problem, walk?.trouble.text ?? null].filter((text) => text !== null)
-  return found.length === 0 ? null : found.join("; ")
-}
+export const problemOf = (reader: MapReader, walk: EntryWalk | null): Reason | null =>
+  combine([reader.problem, walk?.problems.reason ?? null].filter((reason) => reason !== null))

@@ -1,4 +1,5 @@
 import * as Schema from "effect/Schema"
+import { Reason } from "../core/Reason.ts"
 
 /** A u64: a number when it is exact, else decimal digits. */
 export const Count = Schema.Union(Schema.Int, Schema.String).annotations({ identifier: "Count" })
@@ -47,5 +48,5 @@ export class Program extends Schema.Class<Program>("ktstr/Program")({
   misses: Schema.NullOr(Count).annotations({ description: "runs that recursion forbade" }),
   mapIds: Schema.NullOr(Schema.Array(Schema.Int)),
   btfId: Schema.NullOr(Schema.Int).annotations({ description: "the kernel's id of the program's BTF; null: none" }),
-  problem: Schema.NullOr(Schema.String)
+  problem: Schema.NullOr(Reason)
 }) {}

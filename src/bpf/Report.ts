@@ -1,4 +1,5 @@
 import * as Schema from "effect/Schema"
+import { Reason } from "../core/Reason.ts"
 import { MapInfo } from "./MapInfo.ts"
 
 /**
@@ -48,7 +49,7 @@ export const MapDump = Schema.Struct({
   consistency: Consistency,
   entries: Schema.Array(Entry),
   truncated: Schema.Boolean.annotations({ description: "a limit cut the entries off" }),
-  problem: Schema.NullOr(Schema.String).annotations({ description: "why entries are missing; null: none is" })
+  problem: Schema.NullOr(Reason).annotations({ description: "why entries are missing; null: none is" })
 }).annotations({ identifier: "MapDump" })
 
 /** A BPF program: what `prog_idr` says of it. */
@@ -90,16 +91,19 @@ export const Freeze = Schema.Struct({
 }).annotations({ identifier: "Freeze" })
 export type Freeze = typeof Freeze.Type
 
+/** The version of the dump document and of all JSON that begins with its header. 2: problems are `Reason`s, not text. */
+export const DUMP_VERSION = 2
+
 /** What `ktstr dump --json` prints. Adding a field is compatible; renaming one or changing a unit raises `version`. */
 export const DumpDocument = Schema.Struct({
   schema: Schema.Literal("single", "dual", "degraded"),
-  version: Schema.Literal(1),
+  version: Schema.Literal(DUMP_VERSION),
   source: Source,
   kernel: Kernel,
   freeze: Schema.NullOr(Freeze),
   maps: Schema.Array(MapDump),
   programs: Schema.Array(ProgramInfo),
-  problems: Schema.Array(Schema.String)
+  problems: Schema.Array(Reason)
 }).annotations({ identifier: "DumpDocument" })
 export type DumpDocument = typeof DumpDocument.Type
 
@@ -136,8 +140,8 @@ export const DumpRecord = Schema.Union(
     name: Schema.String,
     entries: Schema.Int.annotations({ description: "how many were printed" }),
     truncated: Schema.Boolean,
-    problem: Schema.NullOr(Schema.String)
+    problem: Schema.NullOr(Reason)
   }),
   Schema.Struct({ record: Schema.Literal("program"), ...ProgramInfo.fields }),
-  Schema.Struct({ record: Schema.Literal("problem"), problem: Schema.String })
+  Schema.Struct({ record: Schema.Literal("problem"), problem: Reason })
 ).annotations({ identifier: "DumpRecord" })

@@ -1,5 +1,5 @@
 export { encodeAt, EncodeError, encodeValue } from "../btf/render/ValueEncoder.ts"
-export { type EntryWalk, Trouble } from "./EntryWalk.ts"
+export type { EntryWalk } from "./EntryWalk.ts"
 export { layerGuestMaps, makeGuestMapAccessor } from "./guest/GuestMapAccessor.ts"
 export { listLinks } from "./guest/links/LinkWalk.ts"
 export { listPrograms } from "./guest/programs/ProgramWalk.ts"

@@ -7,6 +7,7 @@ import { Btf } from "../btf/Btf.ts"
 import { Kva, Pa } from "../core/Address.ts"
 import { type FormatError, parsing, type SyscallError } from "../core/Errors.ts"
 import type { Native } from "../core/Native.ts"
+import type { Reason } from "../core/Reason.ts"
 import { NoBtf, type NotAKernel, Unmapped, WrongKernel } from "./Errors.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
 import { Kallsyms } from "./kallsyms/Kallsyms.ts"
@@ -41,7 +42,7 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
   /** By CPU number; undefined for a CPU that is not possible. */
   readonly perCpuOffsets: ReadonlyArray<bigint | undefined>
   /** Why `perCpuOffsets` is not complete, if so. */
-  readonly perCpuProblem: string | undefined
+  readonly perCpuProblem: Reason | undefined
   /** Where CPU `cpu` has its copy of what a per-CPU pointer or symbol stands for; undefined for no possible CPU. */
   readonly perCpu: (pointer: bigint, cpu: number) => Kva | undefined
   readonly translate: (address: Kva) => Effect.Effect<Pa, Unmapped>

@@ -1,4 +1,5 @@
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../core/Address.ts"
+import { type Reason, unreadable } from "../core/Reason.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
 import { NOT_PRESENT, OUT_OF_MEMORY, type PageTable } from "./PageTable.ts"
 
@@ -164,6 +165,11 @@ export class KernelSpace {
   }
 
   /** The last failure for a message: `0xffffc90000000000 is not mapped`. */
+  /** `faultText`, as data. */
+  get faultReason(): Reason {
+    return unreadable(this.faultText)
+  }
+
   get faultText(): string {
     const { address, reason } = this.fault
     const why = {

@@ -1,3 +1,4 @@
+import { absent, corrupted, type Reason, unreadable, within } from "../core/Reason.ts"
 import type { KernelSpace } from "./KernelSpace.ts"
 import type { Symbols } from "./Symbols.ts"
 
@@ -8,7 +9,7 @@ const MAX_CPUS = 8192
 export interface PerCpuOffsets {
   readonly offsets: ReadonlyArray<bigint | undefined>
   /** Why `offsets` lacks CPUs that it should have, or is empty. */
-  readonly problem: string | undefined
+  readonly problem: Reason | undefined
 }
 
 /**
@@ -22,7 +23,7 @@ export const perCpuOffsets = (space: KernelSpace, symbols: Symbols, maskBits: nu
   const mask = symbols.address("__cpu_possible_mask")
   const table = symbols.address("__per_cpu_offset")
   if (mask === undefined) {
-    return { offsets: [], problem: "the kernel's symbols lack __cpu_possible_mask (CONFIG_KALLSYMS_ALL)" }
+    return { offsets: [], problem: absent("the kernel's symbols lack __cpu_possible_mask (CONFIG_KALLSYMS_ALL)") }
   }
   if (table === undefined) return { offsets: [0n], problem: undefined }
   const ids = symbols.address("nr_cpu_ids")
@@ -31,13 +32,15 @@ export const perCpuOffsets = (space: KernelSpace, symbols: Symbols, maskBits: nu
   const missing: Array<number> = []
   for (let cpu = 0; cpu < limit; cpu++) {
     const word = space.u32(mask + BigInt(cpu >>> 5) * 4n)
-    if (word < 0) return { offsets, problem: `__cpu_possible_mask: ${space.faultText}` }
+    if (word < 0) return { offsets, problem: within("__cpu_possible_mask", space.faultReason) }
     if ((word >>> (cpu & 31) & 1) === 0) continue
     const offset = space.u64(table + BigInt(cpu) * 8n)
     if (offset === undefined || offset === 0n) missing.push(cpu)
     else offsets[cpu] = offset
   }
   const cpus = Array.from(offsets) // no holes: undefined is a value
-  if (missing.length > 0) return { offsets: cpus, problem: `no per-CPU area for CPU ${missing.slice(0, 8).join(", ")}` }
-  return { offsets: cpus, problem: cpus.length === 0 ? "__cpu_possible_mask names no CPU" : undefined }
+  if (missing.length > 0) {
+    return { offsets: cpus, problem: unreadable(`no per-CPU area for CPU ${missing.slice(0, 8).join(", ")}`) }
+  }
+  return { offsets: cpus, problem: cpus.length === 0 ? corrupted("__cpu_possible_mask names no CPU") : undefined }
 }

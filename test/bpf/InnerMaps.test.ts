@@ -8,7 +8,7 @@ import { readFileSync } from "node:fs"
 import { makeGuestMapAccessor } from "../../src/bpf/guest/GuestMapAccessor.ts"
 import { GuestMaps } from "../../src/bpf/guest/GuestMaps.ts"
 import { openInnerMaps } from "../../src/bpf/InnerMaps.ts"
-import { DumpDocument, DumpRecord, type Header } from "../../src/bpf/Report.ts"
+import { DUMP_VERSION, DumpDocument, DumpRecord, type Header } from "../../src/bpf/Report.ts"
 import { jsonDocument, ndjsonRecords } from "../../src/bpf/report/DumpWriter.ts"
 import { layout } from "../../src/btf/Layout.ts"
 import { kvaFrom } from "../../src/core/Address.ts"
@@ -33,7 +33,7 @@ class Guest extends Context.Tag("test/Guest")<Guest, {
 
 const header: Header = {
   schema: "single",
-  version: 1,
+  version: DUMP_VERSION,
   source: { kind: "image", path: "guest.mem" },
   kernel: { release: "6.12", pageTableLevels: 4, kaslrOffset: "0x0", possibleCpus: 2 },
   freeze: null
@@ -122,7 +122,7 @@ layer(Guest.layer, { excludeTestServices: true, timeout: "3 minutes" })("the map
       const [{ info }] = items.filter(({ info }) => info.name === "array_of_maps")
       for (const name of OUTER) {
         const { id } = items.find((map) => map.info.name === name)!.info
-        const corrupted = "corrupted: a map of maps inside a map of maps"
+        const corrupted = { kind: "corrupted", text: "a map of maps inside a map of maps" }
         assert.deepStrictEqual(yield* into(addressOf(name)), {
           value: { id, entries: [], truncated: false, problem: corrupted },
           problem: null
@@ -140,11 +140,12 @@ layer(Guest.layer, { excludeTestServices: true, timeout: "3 minutes" })("the map
         id: 0,
         entries: [],
         truncated: false,
-        problem: "no map in the list has this id: it is gone"
+        problem: { kind: "absent", text: "no map in the list has this id: it is gone" }
       })
 
       const unmapped = yield* into(0xffff_8000_0000_0000n)
       assert.isUndefined(unmapped.value)
-      assert.match(unmapped.problem ?? "", /^entry 0: 0xffff800000000000 is not mapped/)
+      assert.strictEqual(unmapped.problem?.kind, "unreadable")
+      assert.match(unmapped.problem?.text ?? "", /^entry 0: 0xffff800000000000 is not mapped/)
     }))
 })

@@ -9,6 +9,7 @@ import { decodeEntry, problemOf } from "../../src/bpf/MapReader.ts"
 import { layout } from "../../src/btf/Layout.ts"
 import { toJson } from "../../src/btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../src/core/Address.ts"
+import { formatReason } from "../../src/core/Reason.ts"
 import { GuestKernel } from "../../src/memory/GuestKernel.ts"
 import { GuestMemory } from "../../src/memory/GuestMemory.ts"
 import { guestImage } from "../support/image.ts"
@@ -69,7 +70,8 @@ const reading = (name: string, damage: (tools: Tools) => void) =>
       entries.push([toJson(entry.key), "value" in entry ? toJson(entry.value) : entry.cpus.length] as const)
     }
     for (const [at, value] of before.toReversed()) view.setBigUint64(at, value, true)
-    return { problem: problemOf(reader, walk), consistency: reader.consistency, entries }
+    const problem = problemOf(reader, walk)
+    return { problem: problem && formatReason(problem), consistency: reader.consistency, entries }
   })
 
 const NOWHERE = 0xffff_dead_beef_0000n
@@ -83,7 +85,7 @@ layer(Guest.layer, { timeout: "3 minutes" })("a broken map says what is wrong, a
         write(root + at("lpm_trie_node", "child"), root)
       })
       assert.strictEqual(whole.problem, null)
-      assert.match(problem!, /^a node of prefix length 0 where 1 to 32 can be; left$/)
+      assert.match(problem!, /^corrupted: a node of prefix length 0 where 1 to 32 can be; left$/)
       assert.isAbove(entries.length, 100)
       assert.isBelow(entries.length, whole.entries.length)
     }))
@@ -103,7 +105,7 @@ layer(Guest.layer, { timeout: "3 minutes" })("a broken map says what is wrong, a
       const { entries, problem } = yield* reading("user_ringbuf", ({ at, map, read, write }) => {
         write(read(map + at("bpf_ringbuf_map", "rb")) + at("bpf_ringbuf", "data") + 16n, 0x3fff_ffffn, 4)
       })
-      assert.strictEqual(problem, "record at 16: has 1073741823 bytes, 32 are left; walk ended")
+      assert.strictEqual(problem, "corrupted: record at 16: has 1073741823 bytes, 32 are left; walk ended")
       assert.deepStrictEqual(entries, [[0, { state: "committed", length: 5, data: "a0a0a0a0a0" }]])
     }))
   it.effect("a ring whose consumer is ahead", () =>
@@ -128,7 +130,7 @@ layer(Guest.layer, { timeout: "3 minutes" })("a broken map says what is wrong, a
         const bucket = Array.from({ length: 32 }, (_, index) => read(buckets + BigInt(index * 8))).find((b) => b !== 0n)
         write(bucket! + at("stack_map_bucket", "nr"), 1000n, 4)
       })
-      assert.match(problem!, /^entry \d+: truncated: has 8000 bytes, room for 80$/)
+      assert.match(problem!, /^corrupted: entry \d+: has 8000 bytes, room for 80$/)
       assert.strictEqual(Array(entries[0][1]).flat().length, 10)
     }))
   it.effect("a slot that points nowhere", () =>
@@ -136,7 +138,7 @@ layer(Guest.layer, { timeout: "3 minutes" })("a broken map says what is wrong, a
       const { entries, problem } = yield* reading("prog_array", ({ at, map, write }) => {
         write(map + at("bpf_array", "value") + 8n, NOWHERE)
       })
-      assert.strictEqual(problem, "entry 1: 0xffffdeadbeef0000 is not mapped")
+      assert.strictEqual(problem, "unreadable: entry 1: 0xffffdeadbeef0000 is not mapped")
       assert.deepStrictEqual(entries.map(([key]) => key), [3])
     }))
   it.effect("an object whose name cannot be read", () =>
@@ -161,7 +163,7 @@ layer(Guest.layer, { timeout: "3 minutes" })("a broken map says what is wrong, a
           return write(first, first)
         }
       })
-      assert.match(problem!, /^bucket \d+: its chain is a cycle$/)
+      assert.match(problem!, /^corrupted: bucket \d+: its chain is a cycle$/)
       assert.isAtLeast(entries.length, 1)
     }))
   it.effect("a list of cgroups' values that breaks off", () =>
@@ -169,7 +171,7 @@ layer(Guest.layer, { timeout: "3 minutes" })("a broken map says what is wrong, a
       const { entries, problem } = yield* reading("cgroup_storage", ({ at, map, write }) => {
         write(map + at("bpf_cgroup_storage_map", "list"), NOWHERE)
       })
-      assert.match(problem!, /^bucket 0: element at 0xffffdeadbeee[0-9a-f]+ is not mapped$/)
+      assert.match(problem!, /^unreadable: bucket 0: element: 0xffffdeadbeee[0-9a-f]+ is not mapped$/)
       assert.deepStrictEqual(entries, [])
     }))
   it.effect("an arena that would go over a 4 GiB line", () =>
@@ -184,7 +186,7 @@ layer(Guest.layer, { timeout: "3 minutes" })("a broken map says what is wrong, a
       const { problem } = yield* reading("still", ({ at, map, write }) => {
         write(map + at("bpf_map", "btf_vmlinux_value_type_id"), 1n, 4)
       })
-      assert.match(problem!, /no struct of type 1/)
+      assert.match(problem!, /^unsupported: .*no struct of type 1/)
     }))
   it.effect("a count or a size that its other copy in the kernel contradicts", () =>
     Effect.gen(function*() {

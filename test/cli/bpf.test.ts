@@ -328,7 +328,7 @@ describe.skipIf(refused !== undefined)(
         assert.deepStrictEqual(ids(listed.programs), ids(JSON.parse(bpftool("-j", "prog", "list"))))
         const links = JSON.parse((yield* ktstr(["links", "--live", "--json"])).stdout)
         assert.deepStrictEqual(ids(links.links), ids(JSON.parse(bpftool("-j", "link", "list"))))
-        assert.match(links.problems.join(), /^what is attached without a link is not listed/)
+        assert.match(links.problems[0].text, /^what is attached without a link is not listed/)
       }))
   }
 )

@@ -60,9 +60,10 @@ describe("two boots of one kernel", () => {
 
       const found = [...changes(yield* side(from), yield* side(to))]
       const [problem, ...rest] = found
-      assert.match("problem" in problem ? problem.problem : "", /^the two are of different boots, /)
+      assert.match("problem" in problem ? problem.problem.text : "", /^the two come from different boots \(/)
       assert.deepStrictEqual(
-        rest.map((each) => "name" in each ? [each.change, each.name, each.id] : [each.change, each.problem]).toSorted(),
+        rest.map((each) => "name" in each ? [each.change, each.name, each.id] : [each.change, each.problem.text])
+          .toSorted(),
         [
           ["entryChanged", "changed", idOf("changed", after)],
           ["mapAdded", "new", idOf("new", after)],

@@ -4,7 +4,7 @@ import * as Stream from "effect/Stream"
 import { makeGuestMapAccessor } from "../../src/bpf/guest/GuestMapAccessor.ts"
 import { listPrograms } from "../../src/bpf/guest/programs/ProgramWalk.ts"
 import { writeMaps } from "../../src/bpf/guest/write/MapWrite.ts"
-import type { Header } from "../../src/bpf/Report.ts"
+import { DUMP_VERSION, type Header } from "../../src/bpf/Report.ts"
 import { parseDump } from "../../src/bpf/report/DiffInput.ts"
 import { jsonDocument } from "../../src/bpf/report/DumpWriter.ts"
 import { diffSnapshots, sideOfDocument, sideOfReaders } from "../../src/bpf/report/SnapshotDiff.ts"
@@ -51,7 +51,7 @@ describe("two looks at one guest", () => {
           const programs = yield* Effect.provideService(listPrograms, GuestKernel, kernel)
           const header: Header = {
             schema: "single",
-            version: 1,
+            version: DUMP_VERSION,
             source: { kind: "vm", engine: "qemu", kernel: "debian:6.12-cloud" },
             kernel: {
               release: kernel.release,

@@ -7,6 +7,7 @@ import { listLinks } from "../../src/bpf/guest/links/LinkWalk.ts"
 import { listPrograms } from "../../src/bpf/guest/programs/ProgramWalk.ts"
 import type { Link } from "../../src/bpf/Link.ts"
 import type { Program } from "../../src/bpf/Program.ts"
+import { type Reason, unsupported } from "../../src/core/Reason.ts"
 import { bootAndFreeze } from "../../src/Ktstr.ts"
 import { GuestKernel } from "../../src/memory/GuestKernel.ts"
 import { parseCapture } from "../support/capture.ts"
@@ -37,8 +38,8 @@ const told = ({ target, ...link }: Link) => ({
 
 interface Listed {
   readonly header: { readonly kernel: { readonly boot: string | null } }
-  readonly programs: { readonly items: ReadonlyArray<Program>; readonly problems: ReadonlyArray<string> }
-  readonly links: { readonly items: ReadonlyArray<Link>; readonly problems: ReadonlyArray<string> }
+  readonly programs: { readonly items: ReadonlyArray<Program>; readonly problems: ReadonlyArray<Reason> }
+  readonly links: { readonly items: ReadonlyArray<Link>; readonly problems: ReadonlyArray<Reason> }
   readonly details: ReadonlyArray<unknown>
 }
 
@@ -85,7 +86,7 @@ describe("a guest's programs and links", () => {
       theirs[attached] = {
         ...theirs[attached],
         target: null,
-        problem: "what it attaches to: a function of another program, which its link tells"
+        problem: unsupported("what it attaches to: a function of another program, which its link tells")
       }
       assert.deepStrictEqual(live.programs.items.map(lasting), theirs)
       assert.isAbove(programs.items.length, 20)
@@ -98,7 +99,7 @@ describe("a guest's programs and links", () => {
       )
 
       assert.deepStrictEqual(live.links.problems, [
-        "what is attached without a link is not listed: bpf(2) has no list of it"
+        unsupported("what is attached without a link is not listed: bpf(2) has no list of it")
       ])
       const withIds = links.items.filter(({ id }) => id !== null)
       assert.deepStrictEqual(live.links.items.map(told), withIds.map((each) => told({ ...each })))

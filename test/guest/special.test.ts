@@ -301,8 +301,9 @@ const damage = (
         () => first(name),
         (before) => Effect.sync(() => write(address, before))
       )
-    const numbers = (elements: ReadonlyArray<{ readonly number?: number; readonly $unreadable?: string }>) =>
-      elements.map(({ $unreadable, number }) => number ?? $unreadable)
+    const numbers = (
+      elements: ReadonlyArray<{ readonly number?: number; readonly $unreadable?: string; readonly $corrupted?: string }>
+    ) => elements.map(({ $corrupted, $unreadable, number }) => number ?? $unreadable ?? `corrupted: ${$corrupted}`)
     const hex = (address: bigint): string => `0x${address.toString(16)}`
     const nowhere = 0xffff_dead_beef_0000n
 

@@ -4,13 +4,14 @@ import type { MapInfo } from "../../src/bpf/MapInfo.ts"
 import { decodeEntry, problemOf } from "../../src/bpf/MapReader.ts"
 import type { Details } from "../../src/bpf/Report.ts"
 import { type Json, toJson } from "../../src/btf/render/RenderedValue.ts"
+import type { Reason } from "../../src/core/Reason.ts"
 
 /** A map as an accessor reads it. */
 export interface Dumped {
   readonly info: MapInfo
   readonly details: Details | null
   readonly consistency: string
-  readonly problem: string | null
+  readonly problem: Reason | null
   readonly entries: ReadonlyArray<{ readonly key: Json; readonly value: Json; readonly bytes: string }>
 }
 

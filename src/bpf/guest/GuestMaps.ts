@@ -4,6 +4,8 @@ import { layout } from "../../btf/Layout.ts"
 import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { bytesCodec, type Codec, compile } from "../../btf/render/Codec.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
+import { absent, combine, corrupted, type Reason, toReason, unsupported, within } from "../../core/Reason.ts"
+import { WalkProblems } from "../../core/WalkProblems.ts"
 import type { GuestKernel } from "../../memory/GuestKernel.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../../memory/KernelSpace.ts"
 import { PerCpuCopies } from "../../memory/structs/PerCpuCopies.ts"
@@ -44,7 +46,7 @@ export class GuestMaps {
   private readonly aside: KernelSpace
   private readonly objects: KernelObjects
   private readonly special: SpecialFields
-  private readonly knownTypes = new Map<string, Either.Either<Btf, string>>()
+  private readonly knownTypes = new Map<string, Either.Either<Btf, Reason>>()
 
   static readonly make = (kernel: typeof GuestKernel.Service): Either.Either<GuestMaps, BpfUnreadable> =>
     Either.gen(function*() {
@@ -85,17 +87,19 @@ export class GuestMaps {
     const { kernel: { btf, space }, layouts: { map: { at, size } } } = this
     const typeName = typeNames(btf, "bpf_map_type")
     const items: Array<ListedMap> = []
-    const broken: Array<string> = []
+    const broken = new WalkProblems()
     const problems = walkIdr(space, idr, address, (id, page, offset) => {
       if (!space.window(page, offset, Math.min(size, OBJECT_LIMIT))) {
-        broken.push(`map ${id}: its bpf_map at ${space.faultText}`)
+        broken.add(within(`map ${id}: its bpf_map`, space.faultReason))
         return
       }
       const view = space.view
       const start = space.at
       const u32 = (field: number): number => view.getUint32(start + field, true)
       if (u32(at.id) !== id) {
-        broken.push(`map ${id}: the structure at ${hex(kvaFrom(page, offset))} says it is map ${u32(at.id)}`)
+        broken.add(
+          corrupted(`map ${id}: the structure at ${hex(kvaFrom(page, offset))} says it is map ${u32(at.id)}`)
+        )
         return
       }
       const type = u32(at.map_type)
@@ -116,29 +120,33 @@ export class GuestMaps {
       const btfId = this.u32At(btfPage, btfOffset, this.layouts.btf.at.id)
       items.push({ info: new MapInfo({ ...fields, btfId }), type, kernelTypeId, page, offset })
     })
-    return { items, problems: [...problems.map((problem) => `map_idr: ${problem}`), ...broken] }
+    return { items, problems: [...problems.map((problem) => within("map_idr", problem)), ...broken.list] }
   }
 
   private listPrograms(idr: IdrLayout, address: bigint): Listing<ProgramInfo> {
     const { kernel: { btf, space }, layouts } = this
-    if (Either.isLeft(layouts.program)) return { items: [], problems: [`programs: ${layouts.program.left.message}`] }
+    if (Either.isLeft(layouts.program)) {
+      return { items: [], problems: [within("programs", toReason(layouts.program.left))] }
+    }
     const { aux, program } = layouts.program.right
     const typeName = typeNames(btf, "bpf_prog_type")
     const items: Array<ProgramInfo> = []
-    const broken: Array<string> = []
+    const broken = new WalkProblems()
     const problems = walkIdr(space, idr, address, (id, page, offset) => {
-      const unreadable = (): void => void broken.push(`program ${id}: ${space.faultText}`)
+      const unreadable = (): void => broken.add(within(`program ${id}`, space.faultReason))
       if (!space.window(page, offset, Math.min(program.size, OBJECT_LIMIT))) return unreadable()
       const type = typeName(space.view.getUint32(space.at + program.at.type, true))
       const auxPage = pointerPage(space.view, space.at + program.at.aux)
       const auxOffset = pointerOffset(space.view, space.at + program.at.aux)
       if (!space.window(auxPage, auxOffset, Math.min(aux.size, OBJECT_LIMIT))) return unreadable()
       const found = space.view.getUint32(space.at + aux.at.id, true)
-      if (found !== id) return void broken.push(`program ${id}: the structure there says it is program ${found}`)
+      if (found !== id) {
+        return broken.add(corrupted(`program ${id}: the structure there says it is program ${found}`))
+      }
       const name = textIn(space.view, space.at + aux.at.name, NAME_BYTES)
       items.push({ id, name: name.length < NAME_BYTES - 1 ? name : this.wholeName(name, auxPage, auxOffset), type })
     })
-    return { items, problems: [...problems.map((problem) => `prog_idr: ${problem}`), ...broken] }
+    return { items, problems: [...problems.map((problem) => within("prog_idr", problem)), ...broken.list] }
   }
 
   /** A cut name is the start of its main function's: `func_info[0].type_id` (include/uapi/linux/bpf.h `bpf_func_info`). */
@@ -169,16 +177,16 @@ export class GuestMaps {
         cpus: null,
         walk: null,
         details: null,
-        problem: "it is not in the list"
+        problem: absent("it is not in the list")
       }
     }
-    const problems: Array<string> = []
+    const problems: Array<Reason> = []
     const types = this.typesOf(map, problems)
     const codec = (what: "key" | "value", typeId: number, size: number, plain: Codec): Codec => {
       if (types === undefined || typeId === 0) return plain
       const typed = what === "key" ? compile(types, typeId) : this.special.compile(types, typeId)
       if (typed.size === size) return typed
-      problems.push(`its ${what} type has ${typed.size} bytes, its ${what}s ${size}: shown as bytes`)
+      problems.push(corrupted(`its ${what} type has ${typed.size} bytes, its ${what}s ${size}: shown as bytes`))
       return plain
     }
     const { keySize, keyTypeId, valueSize, valueTypeId } = info
@@ -202,25 +210,25 @@ export class GuestMaps {
       cpus: perCpu ? this.copies.cpus : null,
       walk: opened?.walk ?? null,
       details: opened?.details ?? null,
-      problem: problems.length === 0 ? null : problems.join("; ")
+      problem: combine(problems)
     }
   }
 
   /** How to read a map's entries, or why they are not read. */
-  private readingOf(map: ListedMap): Either.Either<MapReading, string> {
+  private readingOf(map: ListedMap): Either.Either<MapReading, Reason> {
     const { aside, copies, kernel, layouts, objects } = this
     const open = mapOpeners.get(map.type)
-    if (open === undefined) return Either.left(`unsupported: ${map.info.type} maps (type ${map.type}) are not read`)
-    const typesAt = (address: bigint): Either.Either<Btf, string> =>
+    if (open === undefined) return Either.left(unsupported(`${map.info.type} maps (type ${map.type}) are not read`))
+    const typesAt = (address: bigint): Either.Either<Btf, Reason> =>
       this.typesAtPlace(kvaPage(address), kvaOffset(address), `BTF of map ${map.info.id}`)
     const given = { ...map, kernel, space: kernel.space, aside, copies, layouts, objects, typesAt }
     const wrong = sizeProblem(given)
     if (wrong !== undefined) return Either.left(wrong)
-    return Either.mapLeft(open(given), ({ message }) => message)
+    return Either.mapLeft(open(given), toReason)
   }
 
   /** The map's own BTF, on the base of this guest's vmlinux BTF where it is split. */
-  private typesOf(map: ListedMap, problems: Array<string>): Btf | undefined {
+  private typesOf(map: ListedMap, problems: Array<Reason>): Btf | undefined {
     const { kernel: { space }, layouts } = this
     if (!space.window(map.page, map.offset + layouts.map.at.btf, 8)) return undefined
     const page = pointerPage(space.view, space.at)
@@ -228,29 +236,31 @@ export class GuestMaps {
     if (page === 0) return undefined
     const known = this.typesAtPlace(page, offset, `BTF of map ${map.info.id}`)
     if (Either.isRight(known)) return known.right
-    problems.push(`${known.left}: shown as bytes`)
+    problems.push({ ...known.left, text: `${known.left.text}: shown as bytes` })
     return undefined
   }
 
   /** The types of a `struct btf`, read once. */
-  private typesAtPlace(page: number, offset: number, subject: string): Either.Either<Btf, string> {
+  private typesAtPlace(page: number, offset: number, subject: string): Either.Either<Btf, Reason> {
     const cacheKey = `${page}:${offset}`
     const known = this.knownTypes.get(cacheKey) ?? this.readBtf(page, offset, subject)
     this.knownTypes.set(cacheKey, known)
     return known
   }
 
-  private readBtf(page: number, offset: number, subject: string): Either.Either<Btf, string> {
+  private readBtf(page: number, offset: number, subject: string): Either.Either<Btf, Reason> {
     const { kernel, layouts: { btf: { at, size } } } = this
     const { btf, space } = kernel
-    if (!space.window(page, offset, Math.min(size, OBJECT_LIMIT))) return Either.left(`${subject}: ${space.faultText}`)
+    if (!space.window(page, offset, Math.min(size, OBJECT_LIMIT))) {
+      return Either.left(within(`${subject}`, space.faultReason))
+    }
     const data = space.view.getBigUint64(space.at + at.data, true)
     const dataSize = space.view.getUint32(space.at + at.data_size, true)
     const isSplit = space.view.getBigUint64(space.at + at.base_btf, true) !== 0n
     if (!isSplit && data === kernel.symbol("__start_BTF")) return Either.right(btf)
     const bytes = space.read(data, dataSize)
-    if (bytes === undefined) return Either.left(`${subject}: ${space.faultText}`)
-    return Either.mapLeft(Btf.parse(bytes, isSplit ? { subject, base: btf } : { subject }), (error) => error.message)
+    if (bytes === undefined) return Either.left(within(`${subject}`, space.faultReason))
+    return Either.mapLeft(Btf.parse(bytes, isSplit ? { subject, base: btf } : { subject }), toReason)
   }
 
   private u32At(page: number, offset: number, field: number): number | null {

@@ -2,6 +2,7 @@ import * as Either from "effect/Either"
 import { layout } from "../../btf/Layout.ts"
 import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { kvaFrom } from "../../core/Address.ts"
+import { corrupted, type Reason } from "../../core/Reason.ts"
 import { isPerCpu, MapType } from "../MapType.ts"
 import type { GuestMap } from "./walks/MapReading.ts"
 
@@ -53,7 +54,7 @@ const isRounded = (n: number, power: number): boolean => power >= n && power < n
  */
 export const sizeProblem = (
   { info, kernel, offset, page, space, type }: Pick<GuestMap, "info" | "kernel" | "offset" | "page" | "space" | "type">
-): string | undefined => {
+): Reason | undefined => {
   const { keySize, maxEntries, valueSize } = info
   const read = (field: number): number => space.u32(kvaFrom(page, offset + field))
   const claim = `${maxEntries} elements, keys of ${keySize} bytes, values of ${valueSize}`
@@ -61,19 +62,19 @@ export const sizeProblem = (
   if (
     VALUELESS.has(type) !== (valueSize === 0) || (DESCRIPTORS.has(type) && valueSize > 8)
     || keySize + (isArray ? 0 : valueSize) > ELEMENT_LIMIT
-  ) return `corrupted: ${claim}`
+  ) return corrupted(`${claim}`)
   if (isArray || POINTER_ARRAYS.has(type)) {
     if (maxEntries * (isPerCpu(type) ? 8 : roundUp8(valueSize)) > kernel.memory.size) {
-      return `corrupted: ${claim} do not fit the guest's memory`
+      return corrupted(`${claim} do not fit the guest's memory`)
     }
     const array = Either.getOrUndefined(arrayLayout(kernel.btf))
     if (array === undefined) return undefined
     const elementSize = read(array.at.elem_size)
     const mask = read(array.at.index_mask)
-    if (elementSize < 0 || mask < 0) return space.faultText
+    if (elementSize < 0 || mask < 0) return space.faultReason
     return elementSize === roundUp8(valueSize) && isRounded(maxEntries, mask + 1)
       ? undefined
-      : `corrupted: ${claim}, but room for elements of ${elementSize} bytes up to ${mask}`
+      : corrupted(`${claim}, but room for elements of ${elementSize} bytes up to ${mask}`)
   }
   if (HASHES.has(type)) {
     const table = Either.getOrUndefined(tableLayout(kernel.btf))
@@ -81,11 +82,11 @@ export const sizeProblem = (
     if (table === undefined || element === undefined) return undefined
     const elementSize = read(table.at.elem_size)
     const buckets = read(table.at.n_buckets)
-    if (elementSize < 0 || buckets < 0) return space.faultText
+    if (elementSize < 0 || buckets < 0) return space.faultReason
     const needed = element.size + roundUp8(keySize) + (isPerCpu(type) ? 8 : roundUp8(valueSize))
     return elementSize === needed && isRounded(maxEntries, buckets)
       ? undefined
-      : `corrupted: ${claim}, but ${buckets} buckets for elements of ${elementSize} bytes`
+      : corrupted(`${claim}, but ${buckets} buckets for elements of ${elementSize} bytes`)
   }
   return undefined
 }

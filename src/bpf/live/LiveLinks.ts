@@ -6,6 +6,7 @@ import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { hex } from "../../core/Address.ts"
 import { errnoName } from "../../core/Errors.ts"
 import { lazily } from "../../core/Lazily.ts"
+import { absent, type Reason, toReason, unreadable, unsupported, within } from "../../core/Reason.ts"
 import { type Attached, attachment, hookName } from "../guest/links/LinkWalk.ts"
 import { type Attachment, Link } from "../Link.ts"
 import { INFO_BYTES, LinkInfoAt } from "./calls/BpfAbi.ts"
@@ -64,7 +65,7 @@ export const liveLinks = (
   mapName: (id: number) => string | undefined
 ): Found<Link> => {
   const found = infoLayout(btf.kernel)
-  if (Either.isLeft(found)) return { items: [], problems: [`links: ${found.left.message}`], failed: 0 }
+  if (Either.isLeft(found)) return { items: [], problems: [within("links", toReason(found.left))], failed: 0 }
   const reader = new LinkReader(calls, btf, objects, programs, mapName, found.right)
   return discover(calls, "link", (fd) => {
     const read = reader.read(fd)
@@ -147,10 +148,12 @@ class LinkReader {
   }
 
   /** The text that the kernel puts where `field` points, asked for anew. */
-  private text(fd: number, field: Field, size: Field): Either.Either<string, string> {
+  private text(fd: number, field: Field, size: Field): Either.Either<string, Reason> {
     this.name().bytes.fill(0)
     const failed = this.ask(fd, () => this.into(field, this.name(), size, NAME_ROOM))
-    return failed === undefined ? Either.right(textAt(this.name().bytes, 0, NAME_ROOM)) : Either.left(failed)
+    return failed === undefined
+      ? Either.right(textAt(this.name().bytes, 0, NAME_ROOM))
+      : Either.left(unreadable(failed))
   }
 
   private typed(field: Field): { readonly attachType: string } {
@@ -158,8 +161,8 @@ class LinkReader {
     return { attachType: this.attachTypes().get(number) ?? `type ${number}` }
   }
 
-  private attached(fd: number, type: string): Either.Either<Attached, string> {
-    const untold = Either.left(`unsupported: this kernel does not tell what links of type ${type} are attached to`)
+  private attached(fd: number, type: string): Either.Either<Attached, Reason> {
+    const untold = Either.left(unsupported(`this kernel does not tell what links of type ${type} are attached to`))
     switch (type) {
       case "raw_tracepoint":
         if (!this.has("raw_tracepoint.tp_name")) return untold
@@ -212,7 +215,7 @@ class LinkReader {
         return Either.right({ target: attachment("netfilter", name) })
       }
       default:
-        return Either.left(`unsupported: what links of type ${type} are attached to is not read`)
+        return Either.left(unsupported(`what links of type ${type} are attached to is not read`))
     }
   }
 
@@ -223,20 +226,20 @@ class LinkReader {
   }
 
   /** The target's function is in a BTF object of the kernel, or in that of the program whose number stands in its place. */
-  private tracing(): Either.Either<Attached, string> {
+  private tracing(): Either.Either<Attached, Reason> {
     const object = this.u32("tracing.target_obj_id")
     const typeId = this.u32("tracing.target_btf_id")
     const typed = this.u32("tracing.attach_type") === 0 ? {} : this.typed("tracing.attach_type")
     if (!this.programs.extenders.has(this.info.view.getUint32(LinkInfoAt.prog_id, true))) {
       return Either.mapBoth(this.btf.byId(object), {
-        onLeft: (why) => `its target: ${why}`,
+        onLeft: (why) => within("its target", why),
         onRight: (types) => ({ ...typed, target: functionOrTracepoint(types, typeId) })
       })
     }
     const btfId = this.programs.items.find(({ id }) => id === object)?.btfId ?? null
-    if (btfId === null) return Either.left(`its target, program ${object}, is not in the list`)
+    if (btfId === null) return Either.left(absent(`its target, program ${object}, is not in the list`))
     return Either.mapBoth(this.btf.byId(btfId), {
-      onLeft: (why) => `its target: ${why}`,
+      onLeft: (why) => within("its target", why),
       onRight: (types) => ({ ...typed, target: attachment("function", types.nameOf(typeId), object) })
     })
   }
@@ -254,9 +257,9 @@ class LinkReader {
     return ifindex === 0 ? null : attachment("netdev", interfaceName(ifindex) ?? "", ifindex)
   }
 
-  private functions(fd: number): Either.Either<Attached, string> {
+  private functions(fd: number): Either.Either<Attached, Reason> {
     const failed = this.ask(fd, () => this.into("kprobe_multi.addrs", this.places(), "kprobe_multi.count", MOST_PLACES))
-    if (failed !== undefined) return Either.left(failed)
+    if (failed !== undefined) return Either.left(unreadable(failed))
     const count = Math.min(this.u32("kprobe_multi.count"), MOST_PLACES)
     const names = Array.from({ length: count }, (_, index) => {
       const address = this.places().view.getBigUint64(index * 8, true)
@@ -266,13 +269,13 @@ class LinkReader {
     return Either.right({ target: { ...attachment("functions", ""), names } })
   }
 
-  private uprobes(fd: number): Either.Either<Attached, string> {
+  private uprobes(fd: number): Either.Either<Attached, Reason> {
     this.name().bytes.fill(0)
     const failed = this.ask(fd, () => {
       this.into("uprobe_multi.path", this.name(), "uprobe_multi.path_size", NAME_ROOM)
       this.into("uprobe_multi.offsets", this.places(), "uprobe_multi.count", MOST_PLACES)
     })
-    if (failed !== undefined) return Either.left(failed)
+    if (failed !== undefined) return Either.left(unreadable(failed))
     const path = textAt(this.name().bytes, 0, NAME_ROOM)
     const count = Math.min(this.u32("uprobe_multi.count"), MOST_PLACES)
     const names = Array.from(
@@ -283,7 +286,7 @@ class LinkReader {
   }
 
   /** The names of all kinds stand in the same place: kernel/bpf/syscall.c `bpf_perf_link_fill_common`, v6.12. */
-  private perfEvent(fd: number, untold: Either.Either<never, string>): Either.Either<Attached, string> {
+  private perfEvent(fd: number, untold: Either.Either<never, Reason>): Either.Either<Attached, Reason> {
     const kind = this.eventTypes().get(this.u32("perf_event.type"))
     const named = (tell: (name: string) => Attachment) =>
       Either.map(

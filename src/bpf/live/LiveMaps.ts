@@ -7,6 +7,7 @@ import type { Btf } from "../../btf/Btf.ts"
 import { bytesCodec, type Codec, compile } from "../../btf/render/Codec.ts"
 import { errnoName, type HostLacks } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
+import { absent, combine, corrupted, type Reason, unreadable, unsupported } from "../../core/Reason.ts"
 import { possibleCpus } from "../../host/PossibleCpus.ts"
 import { accessorOf } from "../AccessorOf.ts"
 import { indexCodec } from "../IndexCodec.ts"
@@ -72,7 +73,7 @@ export const makeLiveMaps = (
       (id) => byId.get(id)?.info
     )
     const sources = { calls, btf, objects, possibleCpus: cpus, files: options.files ?? [] }
-    const readings = new Map<number, Either.Either<LiveReading, string>>()
+    const readings = new Map<number, Either.Either<LiveReading, Reason>>()
     const reader = (info: MapInfo): Effect.Effect<MapReader> =>
       Effect.gen(function*() {
         const map = byId.get(info.id)
@@ -150,14 +151,14 @@ const listMaps = (calls: BpfCalls, kernel: Btf, keep: (map: MapInfo) => boolean)
 
 const brief = ({ id, name, type }: Program): ProgramInfo => ({ id, name, type })
 
-const NO_LINKLESS = "what is attached without a link is not listed: bpf(2) has no list of it"
+const NO_LINKLESS = unsupported("what is attached without a link is not listed: bpf(2) has no list of it")
 
 /** Kernels before v5.8 have no links; who may list maps but not the others is told so. */
 const withFailure = <A>(what: string, { failed, items, problems }: Found<A>): Listing<A> => ({
   items,
   problems: failed === 0 || failed === -Errno.EINVAL
     ? problems
-    : [...problems, `${what} cannot be listed: ${errnoName(-failed)}`]
+    : [...problems, unreadable(`${what} cannot be listed: ${errnoName(-failed)}`)]
 })
 
 const notListed = (info: MapInfo): MapReader => ({
@@ -168,25 +169,25 @@ const notListed = (info: MapInfo): MapReader => ({
   cpus: null,
   walk: null,
   details: null,
-  problem: "it is not in the list"
+  problem: absent("it is not in the list")
 })
 
 const readerOf = (
   { info, type }: LiveMap,
-  reading: Either.Either<LiveReading, string>,
+  reading: Either.Either<LiveReading, Reason>,
   btf: LiveBtf,
   cpus: number | null
 ): MapReader => {
-  const problems: Array<string> = []
+  const problems: Array<Reason> = []
   const types = info.btfId === null ? undefined : Either.getOrElse(btf.byId(info.btfId), (problem) => {
-    problems.push(`${problem}: shown as bytes`)
+    problems.push({ ...problem, text: `${problem.text}: shown as bytes` })
     return undefined
   })
   const codec = (what: "key" | "value", typeId: number, size: number, plain: Codec): Codec => {
     if (types === undefined || typeId === 0) return plain
     const typed = what === "key" ? compile(types, typeId) : compileSeen(types, typeId)
     if (typed.size === size) return typed
-    problems.push(`its ${what} type has ${typed.size} bytes, its ${what}s ${size}: shown as bytes`)
+    problems.push(corrupted(`its ${what} type has ${typed.size} bytes, its ${what}s ${size}: shown as bytes`))
     return plain
   }
   const { keySize, keyTypeId, valueSize, valueTypeId } = info
@@ -203,6 +204,6 @@ const readerOf = (
     cpus,
     walk: opened?.walk ?? null,
     details: opened?.details ?? null,
-    problem: problems.length === 0 ? null : problems.join("; ")
+    problem: combine(problems)
   }
 }

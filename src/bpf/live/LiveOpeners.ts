@@ -2,6 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Scope from "effect/Scope"
 import { bytesCodec, type Codec } from "../../btf/render/Codec.ts"
+import { type Reason, toReason, unreadable, unsupported } from "../../core/Reason.ts"
 import type { EntryWalk } from "../EntryWalk.ts"
 import { indexCodec } from "../IndexCodec.ts"
 import type { MapInfo } from "../MapInfo.ts"
@@ -48,7 +49,7 @@ export interface LiveReading {
   readonly value?: Codec
   readonly details?: Details
   /** What is missing by the nature of the source. */
-  readonly problem?: string
+  readonly problem?: Reason
 }
 
 /** What reading needs besides the map. */
@@ -62,7 +63,7 @@ export interface LiveSources {
 }
 
 /** Types of which bpf(2) has no lookup: what a slot holds is known to the kernel alone. */
-const NO_LOOKUP = "unsupported: bpf(2) has no lookup for such maps"
+const NO_LOOKUP = unsupported("bpf(2) has no lookup for such maps")
 
 /** Where the values of a map lie in what bpf(2) gives. */
 export const tableOf = (
@@ -88,15 +89,15 @@ export const readingOf = (
   map: LiveMap,
   table: LiveTable,
   sources: LiveSources
-): Effect.Effect<Either.Either<LiveReading, string>, never, Scope.Scope> => {
+): Effect.Effect<Either.Either<LiveReading, Reason>, never, Scope.Scope> => {
   const { calls, objects } = sources
   const { fd, info, type } = map
   const yes = (reading: LiveReading) => Effect.succeed(Either.right(reading))
-  const no = (why: string) => Effect.succeed(Either.left(why))
+  const no = (why: Reason) => Effect.succeed(Either.left(why))
   const byKey = (value?: Codec) =>
     yes({ walk: () => new KeyWalk(calls, table, isIndexed(type)), ...(value === undefined ? {} : { value }) })
   const owned = (walk: () => EntryWalk, key: Codec, asked: string) =>
-    yes({ walk, key, problem: `only the storage of ${asked} was asked for: bpf(2) has no list of owners` })
+    yes({ walk, key, problem: unsupported(`only the storage of ${asked} was asked for: bpf(2) has no list of owners`) })
   switch (type) {
     case MapType.HASH:
     case MapType.PERCPU_HASH:
@@ -125,7 +126,7 @@ export const readingOf = (
     case MapType.REUSEPORT_SOCKARRAY:
       return info.valueSize === 8
         ? byKey(objects.sockets)
-        : no("unsupported: bpf(2) gives the cookies of sockets, for which values of 4 bytes have no room")
+        : no(unsupported("bpf(2) gives the cookies of sockets, for which values of 4 bytes have no room"))
     case MapType.QUEUE:
     case MapType.STACK:
       return yes({ walk: () => new PeekWalk(calls, fd, info.valueSize), key: indexCodec })
@@ -138,24 +139,24 @@ export const readingOf = (
       return yes({ walk: inBatches(calls, table, false), key: cgroupKeyCodec(cgroupRoot()) })
     case MapType.CGRP_STORAGE: {
       const root = cgroupRoot()
-      if (root === undefined) return no("unsupported: there is no cgroup2 file system to ask for the owners of")
+      if (root === undefined) return no(unsupported("there is no cgroup2 file system to ask for the owners of"))
       const paths = cgroupPaths(root)
       const walk = () => new OwnerWalk(calls, fd, info.valueSize, ownersAt(paths))
       return owned(walk, cgroupCodec(root, paths), `the ${paths.length} cgroups under ${root}`)
     }
     case MapType.INODE_STORAGE: {
       const { files } = sources
-      if (files.length === 0) return no("unsupported: bpf(2) has no list of owners, and no file was named to ask for")
+      if (files.length === 0) return no(unsupported("bpf(2) has no list of owners, and no file was named to ask for"))
       const walk = () => new OwnerWalk(calls, fd, info.valueSize, ownersAt(files))
       return owned(walk, fileCodec(files), `${files.length} named files`)
     }
     case MapType.SK_STORAGE:
-      return no("unsupported: bpf(2) looks a socket's storage up by that process's own descriptor, and has no list")
+      return no(unsupported("bpf(2) looks a socket's storage up by that process's own descriptor, and has no list"))
     case MapType.STRUCT_OPS: {
       const types = map.kernelBtfId === 0 ? Either.right(sources.btf.kernel) : sources.btf.byId(map.kernelBtfId)
       if (Either.isLeft(types)) return no(types.left)
       const opened = openLiveStructOps(calls, table, types.right, map.kernelTypeId, objects)
-      return Effect.succeed(Either.mapLeft(opened, ({ message }) => message))
+      return Effect.succeed(Either.mapLeft(opened, toReason))
     }
     case MapType.RINGBUF:
     case MapType.USER_RINGBUF:
@@ -163,15 +164,15 @@ export const readingOf = (
         Effect.map(({ details, walk }) =>
           Either.right({ walk, key: positionCodec, value: recordCodec, details: details() })
         ),
-        Effect.catchAll((error) => no(`unreadable: ${error.message}`))
+        Effect.catchAll((error) => no(unreadable(error.message)))
       )
     case MapType.ARENA:
       return openArenaPages(calls, sources.btf.kernel, fd, info.maxEntries).pipe(
         Effect.map(({ details, walk }) => Either.right({ walk, details, key: addressCodec, value: bytesCodec(4096) })),
-        Effect.catchAll(({ message }) => no(message))
+        Effect.catchAll((error) => no(toReason(error)))
       )
     case MapType.BLOOM_FILTER:
-      return no("unsupported: bpf(2) tells of a value whether it may be in the filter, and gives no list")
+      return no(unsupported("bpf(2) tells of a value whether it may be in the filter, and gives no list"))
     case MapType.PERF_EVENT_ARRAY:
     case MapType.CGROUP_ARRAY:
     case MapType.XSKMAP:

@@ -2,6 +2,7 @@ import * as Either from "effect/Either"
 import { layout } from "../../btf/Layout.ts"
 import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { errnoName } from "../../core/Errors.ts"
+import { combine, type Reason, toReason, unsupported, within } from "../../core/Reason.ts"
 import { targetNamed } from "../guest/programs/ProgramWalk.ts"
 import { typeNames } from "../MapType.ts"
 import { countOf, Program, type ProgramTarget } from "../Program.ts"
@@ -42,7 +43,9 @@ export interface LivePrograms extends Found<Program> {
 export const livePrograms = (calls: BpfCalls, btf: LiveBtf): LivePrograms => {
   const found = infoLayout(btf.kernel)
   const extenders = new Set<number>()
-  if (Either.isLeft(found)) return { items: [], problems: [`programs: ${found.left.message}`], failed: 0, extenders }
+  if (Either.isLeft(found)) {
+    return { items: [], problems: [within("programs", toReason(found.left))], failed: 0, extenders }
+  }
   const { at } = found.right
   const typeName = typeNames(btf.kernel, "bpf_prog_type")
   const info = calls.buffer(Math.max(INFO_BYTES.program, found.right.size))
@@ -66,10 +69,10 @@ export const livePrograms = (calls: BpfCalls, btf: LiveBtf): LivePrograms => {
     view.setBigUint64(at.func_info, hasFunctions ? functions.address : 0n, true)
     const filled = calls.info(fd, info)
     if (filled < 0) return `BPF_OBJ_GET_INFO_BY_FD: ${errnoName(-filled)}`
-    const problems: Array<string> = []
-    const noted = <A>(what: string, result: Either.Either<A, string>): A | null => {
+    const problems: Array<Reason> = []
+    const noted = <A>(what: string, result: Either.Either<A, Reason>): A | null => {
       if (Either.isRight(result)) return result.right
-      problems.push(`${what}: ${result.left}`)
+      problems.push(within(what, result.left))
       return null
     }
     const type = typeName(u32(ProgramInfoAt.type))
@@ -104,7 +107,7 @@ export const livePrograms = (calls: BpfCalls, btf: LiveBtf): LivePrograms => {
           (_, i) => maps.view.getUint32(i * 4, true)
         ),
         btfId: btfId === 0 ? null : btfId,
-        problem: problems.length === 0 ? null : problems.join("; ")
+        problem: combine(problems)
       }),
       keep: false
     }
@@ -116,9 +119,9 @@ export const livePrograms = (calls: BpfCalls, btf: LiveBtf): LivePrograms => {
  * What a type of a BTF object is as a target. A program that is attached to another one's function has no object: only its
  * link knows (kernel/bpf/syscall.c `bpf_tracing_prog_attach`, v6.12).
  */
-const targetOf = (btf: LiveBtf, type: string, object: number, typeId: number): Either.Either<ProgramTarget, string> =>
+const targetOf = (btf: LiveBtf, type: string, object: number, typeId: number): Either.Either<ProgramTarget, Reason> =>
   object === 0
-    ? Either.left("a function of another program, which its link tells")
+    ? Either.left(unsupported("a function of another program, which its link tells"))
     : Either.map(btf.byId(object), (types) => {
       const owner = btf.ownerOf(object)
       return {

@@ -6,6 +6,7 @@ import type { Btf } from "../../btf/Btf.ts"
 import type { Json } from "../../btf/render/RenderedValue.ts"
 import { EncodeError, encodeValue } from "../../btf/render/ValueEncoder.ts"
 import { errnoName } from "../../core/Errors.ts"
+import { formatReason } from "../../core/Reason.ts"
 import type { MapNotFound } from "../MapAccessor.ts"
 import { isIndexed, isPerCpu, MapType } from "../MapType.ts"
 import { Errno } from "./calls/BpfAbi.ts"
@@ -67,7 +68,9 @@ export const writerOf = (
     const refused = (why: string) => new WriteRefused({ id: info.id, name: info.name, why })
     const closed = closedTo(map)
     if (closed !== undefined) return yield* refused(closed)
-    const types = info.btfId === null ? undefined : yield* Either.mapLeft(btf.byId(info.btfId), refused)
+    const types = info.btfId === null
+      ? undefined
+      : yield* Either.mapLeft(btf.byId(info.btfId), (reason) => refused(formatReason(reason)))
     const key = calls.buffer(info.keySize)
     yield* encodeInto(types, info.keyTypeId, isIndexed(map.type), change.key, key.bytes.subarray(0, info.keySize))
     if (change.kind === "delete") {

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs"
 import type { Btf } from "../../btf/Btf.ts"
 import { LiveHost } from "../../host/LiveHost.ts"
 import type { MapAccessor } from "../MapAccessor.ts"
-import type { Header } from "../Report.ts"
+import { DUMP_VERSION, type Header } from "../Report.ts"
 import { layerLiveMaps, type LiveMaps, type LiveOptions, makeLiveMaps } from "./LiveMaps.ts"
 
 /** The running kernel, ready to be read: what a dump says first, what its lists need of the kernel, and its maps. */
@@ -21,7 +21,7 @@ export const openLive = Effect.fn("ktstr.openLive")(function*(options: LiveOptio
   const live = yield* makeLiveMaps(btf, options)
   const header: Header = {
     schema: "single",
-    version: 1,
+    version: DUMP_VERSION,
     source: { kind: "live" },
     kernel: { release, pageTableLevels: null, kaslrOffset: null, possibleCpus: possibleCpus.length, boot: bootId() },
     freeze: null

@@ -1,6 +1,7 @@
 import * as Schema from "effect/Schema"
+import { Reason } from "../../core/Reason.ts"
 import { Count } from "../Program.ts"
-import { PlainJson } from "../Report.ts"
+import { DUMP_VERSION, PlainJson } from "../Report.ts"
 
 /**
  * A field that changed. `path` is empty for a value that has none, `in.cpus[3]` inside structs and arrays; a member that only
@@ -36,14 +37,14 @@ export const Change = Schema.Union(
   Schema.Struct({ change: Schema.Literal("entryChanged"), ...map, key: PlainJson, fields: Schema.Array(FieldChange) }),
   Schema.Struct({ change: Schema.Literal("programAdded", "programRemoved"), ...program }),
   Schema.Struct({ change: Schema.Literal("programChanged"), ...program, fields: Schema.Array(FieldChange) }),
-  Schema.Struct({ change: Schema.Literal("problem"), problem: Schema.String })
+  Schema.Struct({ change: Schema.Literal("problem"), problem: Reason })
 ).annotations({ identifier: "Change" })
 export type Change = typeof Change.Type
 
 /** What `ktstr diff --json` prints. `seconds` between the two: null where a side does not say when it was taken. */
 export const DiffDocument = Schema.Struct({
   schema: Schema.Literal("diff"),
-  version: Schema.Literal(1),
+  version: Schema.Literal(DUMP_VERSION),
   from: PlainJson,
   to: PlainJson,
   seconds: Schema.NullOr(Schema.Number),

@@ -1,7 +1,8 @@
 import * as Either from "effect/Either"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
-import { DumpDocument, DumpRecord } from "../Report.ts"
+import type { Reason } from "../../core/Reason.ts"
+import { DUMP_VERSION, DumpDocument, DumpRecord } from "../Report.ts"
 import { NotADump } from "./SnapshotDiff.ts"
 
 // What newer dumps say more, such as counters of programs, is compared too.
@@ -13,9 +14,19 @@ export const parseDump = (text: string, subject: string): Either.Either<DumpDocu
   Either.gen(function*() {
     const first = parseJson(text.slice(0, Math.max(text.indexOf("\n"), 0)))
     const isLines = Either.isRight(first) && isRecord(first.right)
+    if (isLines) yield* checkVersion(first.right)
     const document = yield* isLines ? documentOfLines(text) : parseJson(text)
+    yield* checkVersion(document)
     return yield* Either.mapLeft(decodeDocument(document), firstIssue)
   }).pipe(Either.mapLeft((why) => new NotADump({ subject, why: why.split("\n", 1)[0] })))
+
+/** Documents of other versions are refused by their number, not by the first field that differs. */
+const checkVersion = (json: unknown): Either.Either<void, string> =>
+  typeof json === "object" && json !== null && "schema" in json && "version" in json && json.version !== DUMP_VERSION
+    ? Either.left(
+      `it is a dump of version ${JSON.stringify(json.version)}, and this ktstr reads version ${DUMP_VERSION}`
+    )
+    : Either.void
 
 /** `maps.0.entries: is missing` */
 const firstIssue = (error: ParseResult.ParseError): string => {
@@ -36,7 +47,7 @@ const isRecord = (json: unknown): boolean =>
 const documentOfLines = (text: string): Either.Either<object, string> => {
   const maps = new Map<number, { entries: Array<unknown>; [field: string]: unknown }>()
   const programs: Array<unknown> = []
-  const problems: Array<string> = []
+  const problems: Array<Reason> = []
   let header: object = {}
   let line = 0
   for (let start = 0; start < text.length;) {

@@ -1,4 +1,5 @@
 import { ByteSink, type Literal, literal } from "../../btf/render/ByteSink.ts"
+import type { Reason } from "../../core/Reason.ts"
 import type { EntryWalk } from "../EntryWalk.ts"
 import { holdsMaps, innerMapAt, type InnerMaps } from "../InnerMaps.ts"
 import { type MapReader, problemOf } from "../MapReader.ts"
@@ -9,7 +10,7 @@ export interface Dump {
   readonly header: Header
   readonly readers: Iterable<MapReader>
   readonly programs: ReadonlyArray<ProgramInfo>
-  readonly problems: ReadonlyArray<string>
+  readonly problems: ReadonlyArray<Reason>
   readonly limit: number
   /** With the values of maps of maps go these maps' entries; not given: the ids alone. */
   readonly inner?: InnerMaps | undefined

@@ -7,6 +7,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { ByteSink } from "../../btf/render/ByteSink.ts"
 import type { Json } from "../../btf/render/RenderedValue.ts"
+import { Reason } from "../../core/Reason.ts"
 import { type MapReader, problemOf } from "../MapReader.ts"
 import { Change } from "./DiffChange.ts"
 import { changedCopies, changedFields } from "./DiffFields.ts"
@@ -21,7 +22,7 @@ export const WatchTick = Schema.Struct({
     id: Schema.Int,
     name: Schema.String,
     entries: Schema.Int,
-    problem: Schema.NullOr(Schema.String).annotations({ description: "why entries are missing; null: none is" })
+    problem: Schema.NullOr(Reason).annotations({ description: "why entries are missing; null: none is" })
   })),
   changes: Schema.Array(Change).annotations({ description: "of entries only; rates are a second" })
 }).annotations({ identifier: "WatchTick" })
@@ -34,7 +35,7 @@ const BATCH = 4096
 interface Held {
   readonly entries: Map<string, string>
   readonly atMillis: number
-  readonly problem: string | null
+  readonly problem: Reason | null
 }
 
 /**

@@ -2,6 +2,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { ByteSink } from "../../btf/render/ByteSink.ts"
 import type { Json } from "../../btf/render/RenderedValue.ts"
+import { corrupted, type Reason, truncated, unsupported, within } from "../../core/Reason.ts"
 import { type MapReader, problemOf } from "../MapReader.ts"
 import { DumpDocument, type Header } from "../Report.ts"
 import type { Change } from "./DiffChange.ts"
@@ -20,7 +21,7 @@ export interface DiffMap {
   readonly type: string
   readonly entries: () => Iterable<DiffEntry>
   /** After `entries` has ended: why it gave not all, or null. */
-  readonly missing: () => string | null
+  readonly missing: () => Reason | null
 }
 
 /** One side of a comparison: a dump that was kept, or a kernel that stands still. */
@@ -37,9 +38,11 @@ export class NotADump extends Schema.TaggedError<NotADump>("ktstr/NotADump")("No
   why: Schema.String
 }) {
   override get message() {
-    return `${this.subject} is no dump: ${this.why}; make one with ktstr dump --json`
+    return `${this.subject} is not a dump: ${this.why}; make one with ktstr dump --json`
   }
 }
+
+const CUT = truncated("a limit cut its entries off")
 
 /** What `ktstr dump --json` printed. */
 export const sideOfDocument = (document: DumpDocument): DiffSide => ({
@@ -54,7 +57,7 @@ export const sideOfDocument = (document: DumpDocument): DiffSide => ({
         yield { key: JSON.stringify(entry.key), value: JSON.stringify(perCpu ? entry.cpus : entry.value), perCpu }
       }
     },
-    missing: () => problem ?? (truncated ? "a limit cut its entries off" : null)
+    missing: () => problem ?? (truncated ? CUT : null)
   })),
   programs: document.programs
 })
@@ -68,7 +71,7 @@ export const sideOfReaders = (
   header,
   maps: readers.map((reader) => {
     const { id, name, type } = reader.info
-    let problem: () => string | null = () => problemOf(reader, null)
+    let problem: () => Reason | null = () => problemOf(reader, null)
     return {
       id,
       name,
@@ -130,8 +133,9 @@ export function* changes(from: DiffSide, to: DiffSide): Generator<Change, void> 
     )
     yield {
       change: "problem",
-      problem:
-        `the two are of different boots, ${a} and ${b}: ids mean nothing, what has the same name and type is compared`
+      problem: unsupported(
+        `the two come from different boots (${a}, ${b}): comparing by name and type, since ids differ`
+      )
     }
   }
   for (const [old, now] of paired(from.maps, to.maps, sameBoot)) {
@@ -221,9 +225,12 @@ function* mapChanges(from: DiffMap, to: DiffMap, seconds: number | null): Genera
   }
   for (const [side, { missing }] of [["first", from], ["second", to]] as const) {
     const why = missing()
-    if (why !== null) yield { change: "problem", problem: `map ${map.id} (${map.name}) of the ${side}: ${why}` }
+    if (why !== null) yield { change: "problem", problem: within(`map ${map.id} (${map.name}) of the ${side}`, why) }
   }
   if (twice > 0) {
-    yield { change: "problem", problem: `map ${map.id} (${map.name}): entries whose key was there before: ${twice}` }
+    yield {
+      change: "problem",
+      problem: corrupted(`map ${map.id} (${map.name}): entries whose key was there before: ${twice}`)
+    }
   }
 }

@@ -3,10 +3,12 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { listPrograms } from "../../bpf/guest/programs/ProgramWalk.ts"
+import { DUMP_VERSION } from "../../bpf/Report.ts"
 import type { Change, FieldChange } from "../../bpf/report/DiffChange.ts"
 import { parseDump } from "../../bpf/report/DiffInput.ts"
 import { changes, type DiffSide, secondsBetween, sideOfDocument, sideOfReaders } from "../../bpf/report/SnapshotDiff.ts"
 import type { Json } from "../../btf/render/RenderedValue.ts"
+import { formatReason } from "../../core/Reason.ts"
 import { openImage } from "../../Ktstr.ts"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
 import type { Output } from "../source/options.ts"
@@ -67,7 +69,13 @@ function* pieces(lines: Iterable<string>): Generator<Uint8Array, void> {
 }
 
 function* jsonText(from: DiffSide, to: DiffSide): Generator<string> {
-  const head = { schema: "diff", version: 1, from: identity(from), to: identity(to), seconds: secondsBetween(from, to) }
+  const head = {
+    schema: "diff",
+    version: DUMP_VERSION,
+    from: identity(from),
+    to: identity(to),
+    seconds: secondsBetween(from, to)
+  }
   yield `${JSON.stringify(head).slice(0, -1)},"changes":[`
   let separator = "\n"
   for (const change of changes(from, to)) {
@@ -127,7 +135,7 @@ function* linesOf(change: Change): Generator<string> {
     case "programChanged":
       return yield* change.fields.map(fieldText)
     case "problem":
-      return yield yellow(`problem: ${visibleLine(change.problem)}\n`)
+      return yield yellow(`problem: ${visibleLine(formatReason(change.problem))}\n`)
   }
 }
 

@@ -5,6 +5,7 @@ import { type MapReader, problemOf } from "../../bpf/MapReader.ts"
 import type { Header } from "../../bpf/Report.ts"
 import type { Dump } from "../../bpf/report/DumpWriter.ts"
 import { valueText } from "../../btf/render/ValueText.ts"
+import { formatReason, type Reason } from "../../core/Reason.ts"
 import { bold, dim, yellow } from "../terminal/Colour.ts"
 import { visibleLine } from "../terminal/escapeControls.ts"
 import { duration } from "../terminal/Stages.ts"
@@ -44,8 +45,8 @@ export const mapTable = (maps: ReadonlyArray<MapInfo>): string =>
     [0, 3, 4, 5]
   )
 
-export const problemLines = (problems: ReadonlyArray<string>): string =>
-  problems.map((problem) => `${yellow(`problem: ${visibleLine(problem)}`)}\n`).join("")
+export const problemLines = (problems: ReadonlyArray<Reason>): string =>
+  problems.map((problem) => `${yellow(`problem: ${visibleLine(formatReason(problem))}`)}\n`).join("")
 
 /** A dump for people, piece by piece. */
 export function* dumpText(dump: Dump): Generator<Uint8Array, void> {
@@ -128,14 +129,14 @@ function* entriesText(
   }
   const problem = problemOf(reader, walk)
   if (truncated) yield dim(`${margin}only the first ${shown} are shown; --limit N shows more\n`)
-  if (problem !== null) yield `${margin}${yellow(visibleLine(problem))}\n`
+  if (problem !== null) yield `${margin}${yellow(visibleLine(formatReason(problem)))}\n`
   if (walk !== null && shown === 0 && problem === null && !truncated) yield dim(`${margin}empty\n`)
 }
 
 /** The map that an entry of a map of maps holds, with its entries. */
 function* innerText(walk: EntryWalk, inner: InnerMaps, indent: number, limit: number): Generator<string, void> {
   const { id, problem, reader } = innerMapAt(walk, inner)
-  if (reader === null) return yield ` #${id}  ${yellow(problem ?? "")}\n`
+  if (reader === null) return yield ` #${id}  ${yellow(problem === null ? "" : formatReason(problem))}\n`
   yield ` #${id} ${visibleLine(reader.info.name)}  ${visibleLine(reader.info.type)}\n`
   yield* entriesText(reader, indent, { limit })
 }

@@ -5,6 +5,7 @@ import * as Stream from "effect/Stream"
 import type { MapAccessor } from "../../bpf/MapAccessor.ts"
 import type { FieldChange } from "../../bpf/report/DiffChange.ts"
 import { watchMaps, type WatchTick } from "../../bpf/report/MapWatch.ts"
+import { formatReason } from "../../core/Reason.ts"
 import { freezeAndAttach } from "../../Ktstr.ts"
 import type { Target } from "../source/options.ts"
 import { bootTarget, Live, openMaps } from "../source/snapshot.ts"
@@ -75,7 +76,7 @@ const textOf = ({ at, changes, maps, seconds }: WatchTick): string => {
     : table(["MAP", "KEY", "FIELD", "NOW", "CHANGE", "A SECOND"], rows.slice(0, ROWS), [4, 5])
   const more = rows.length > ROWS ? dim(`${rows.length - ROWS} more rows\n`) : ""
   const problems = maps.flatMap(({ name, problem }) =>
-    problem === null ? [] : [`${yellow(visibleLine(`${name}: ${problem}`))}\n`]
+    problem === null ? [] : [`${yellow(visibleLine(`${name}: ${formatReason(problem)}`))}\n`]
   )
   return `${head}${body}${more}${problems.join("")}\n`
 }

@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import { listLinks } from "../../bpf/guest/links/LinkWalk.ts"
 import type { Link } from "../../bpf/Link.ts"
+import { formatReason } from "../../core/Reason.ts"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
 import { headerText, problemLines } from "../maps/present.ts"
 import type { Output, Target } from "../source/options.ts"
@@ -50,7 +51,7 @@ const linkTable = (items: ReadonlyArray<Link>): string =>
   )
 
 const targetText = ({ problem, target }: Link): string => {
-  if (problem !== null) return visibleLine(problem)
+  if (problem !== null) return visibleLine(formatReason(problem))
   if (target === null) return "nothing: detached"
   const { id, kind, names, netns } = target
   const shown = names.slice(0, NAMES_FOR_PEOPLE).map(visibleLine).join(", ")

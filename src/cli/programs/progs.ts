@@ -2,6 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { listPrograms } from "../../bpf/guest/programs/ProgramWalk.ts"
 import type { Program } from "../../bpf/Program.ts"
+import { formatReason } from "../../core/Reason.ts"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
 import { headerText, problemLines } from "../maps/present.ts"
 import type { Output, Target } from "../source/options.ts"
@@ -106,7 +107,7 @@ const programsText = (programs: ReadonlyArray<Program>): string =>
       ["misses", program.misses],
       ["maps", mapIds === null ? null : mapIds.join(", ") || "none"],
       ["BTF", program.btfId],
-      ["problem", problem === null ? null : visibleLine(problem)]
+      ["problem", problem === null ? null : visibleLine(formatReason(problem))]
     ]
     const shown = rows.flatMap(([label, value]) => value === null ? [] : [[`  ${label}`, String(value)]])
     return `program ${program.id} ${visibleLine(program.name)} (${visibleLine(program.type)})\n${

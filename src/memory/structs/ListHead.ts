@@ -1,4 +1,5 @@
 import { hex } from "../../core/Address.ts"
+import { corrupted, type Reason, truncated } from "../../core/Reason.ts"
 import type { KernelSpace } from "../KernelSpace.ts"
 
 /** Nodes of one list, tree or table that are believed. */
@@ -7,7 +8,7 @@ export const NODE_LIMIT = 2 ** 20
 /** The addresses of a container's nodes, in its order, and why there are no more if it breaks off. */
 export interface Nodes {
   readonly nodes: ReadonlyArray<bigint>
-  readonly problem: string | undefined
+  readonly problem: Reason | undefined
 }
 
 /**
@@ -20,7 +21,7 @@ export interface Nodes {
  */
 export const listNodes = (space: KernelSpace, head: bigint, end: bigint = head): Nodes => {
   const nodes = new Set<bigint>()
-  const ended = (problem: string | undefined): Nodes => ({ nodes: [...nodes], problem })
+  const ended = (problem: Reason | undefined): Nodes => ({ nodes: [...nodes], problem })
   const next = (node: bigint): bigint | undefined => space.u64(node)
   const previous = (node: bigint): bigint | undefined => space.u64(node + 8n)
   // All zeros: a `bpf_list_head`, or a head in BSS, before its first use.
@@ -29,14 +30,14 @@ export const listNodes = (space: KernelSpace, head: bigint, end: bigint = head):
     const node = next(before)
     if (node === 0n && end === 0n) return ended(undefined)
     const back = node === undefined ? undefined : previous(node)
-    if (node === undefined || back === undefined) return ended(space.faultText)
-    if (nodes.has(node)) return ended(`corrupted: ${hex(node)} is in the list twice`)
+    if (node === undefined || back === undefined) return ended(space.faultReason)
+    if (nodes.has(node)) return ended(corrupted(`${hex(node)} is in the list twice`))
     // The kernel may stand still in the middle: a node between the two is not linked yet, or not linked any more.
     if (back !== before && back !== previous(before) && !(next(back) === node && previous(back) === before)) {
-      return ended(`corrupted: ${hex(node)} points back at ${hex(back)}, not at ${hex(before)}`)
+      return ended(corrupted(`${hex(node)} points back at ${hex(back)}, not at ${hex(before)}`))
     }
     if (node === end) return ended(undefined)
-    if (nodes.size === NODE_LIMIT) return ended(`truncated: more than ${NODE_LIMIT} nodes in the list at ${hex(head)}`)
+    if (nodes.size === NODE_LIMIT) return ended(truncated(`more than ${NODE_LIMIT} nodes in the list at ${hex(head)}`))
     nodes.add(node)
     before = node
   }
@@ -46,8 +47,8 @@ export const listNodes = (space: KernelSpace, head: bigint, end: bigint = head):
 export const listNodesBehind = (space: KernelSpace, next: bigint, prev: bigint): Nodes => {
   if (next === 0n && prev === 0n) return { nodes: [], problem: undefined } // before its first use
   const head = space.u64(next + 8n)
-  if (head === undefined) return { nodes: [], problem: space.faultText }
+  if (head === undefined) return { nodes: [], problem: space.faultReason }
   return space.u64(head) === next && space.u64(head + 8n) === prev
     ? listNodes(space, head)
-    : { nodes: [], problem: `corrupted: ${hex(next)} is not the first node of the list at ${hex(head)}` }
+    : { nodes: [], problem: corrupted(`${hex(next)} is not the first node of the list at ${hex(head)}`) }
 }

@@ -2,6 +2,7 @@ import * as Either from "effect/Either"
 import type { Btf } from "../../btf/Btf.ts"
 import { type Layout, layout, type LayoutError } from "../../btf/Layout.ts"
 import { hex } from "../../core/Address.ts"
+import { corrupted, type Reason, truncated } from "../../core/Reason.ts"
 import type { KernelSpace } from "../KernelSpace.ts"
 import { NODE_LIMIT, type Nodes } from "./ListHead.ts"
 import { type KernelStruct, StructReader } from "./StructReader.ts"
@@ -45,7 +46,7 @@ export const rhashtableNodes = (space: KernelSpace, layout: RhashtableLayout, ad
 class RhashtableWalk {
   /** By element the number of the last table that it was found in. */
   readonly found = new Map<bigint, number>()
-  problem: string | undefined
+  problem: Reason | undefined
   private readonly reader: StructReader
 
   constructor(private readonly space: KernelSpace, private readonly layout: RhashtableLayout) {
@@ -58,7 +59,7 @@ class RhashtableWalk {
     let next = Either.map(reader.struct(table, address), (head) => head.u64("tbl"))
     while (Either.isRight(next) && next.right !== 0n) {
       const at = next.right
-      if (seen.has(at) || seen.size === TABLE_LIMIT) return this.failed(`corrupted: tables without end at ${hex(at)}`)
+      if (seen.has(at) || seen.size === TABLE_LIMIT) return this.failed(corrupted(`tables without end at ${hex(at)}`))
       seen.add(at)
       const found = reader.struct(buckets, at)
       if (Either.isRight(found)) this.buckets(found.right, at + BigInt(buckets.at.buckets), seen.size)
@@ -67,7 +68,7 @@ class RhashtableWalk {
     if (Either.isLeft(next)) this.failed(next.left)
   }
 
-  private failed(problem: string): void {
+  private failed(problem: Reason): void {
     this.problem ??= problem
   }
 
@@ -75,11 +76,11 @@ class RhashtableWalk {
     const size = header.uint("size")
     const nest = header.uint("nest")
     if (size > BUCKET_LIMIT || Math.log2(size) % 1 !== 0 || 2 ** nest > size) {
-      return this.failed(`corrupted: a table of ${size} buckets, nested by ${nest} bits`)
+      return this.failed(corrupted(`a table of ${size} buckets, nested by ${nest} bits`))
     }
     if (nest === 0) return this.row(start, size, table)
     const top = this.space.u64(start)
-    if (top === undefined) return this.failed(this.space.faultText)
+    if (top === undefined) return this.failed(this.space.faultReason)
     this.nested(top, 2 ** nest, size / 2 ** nest, table)
   }
 
@@ -87,7 +88,7 @@ class RhashtableWalk {
   private nested(start: bigint, count: number, below: number, table: number): void {
     for (let index = 0; index < count; index++) {
       const next = this.space.u64(start + BigInt(index * 8))
-      if (next === undefined) return this.failed(this.space.faultText)
+      if (next === undefined) return this.failed(this.space.faultReason)
       if (next === 0n) continue
       if (below > NESTED) this.nested(next, NESTED, below / NESTED, table)
       else this.row(next, below, table)
@@ -97,7 +98,7 @@ class RhashtableWalk {
   private row(start: bigint, count: number, table: number): void {
     for (let index = 0; index < count; index++) {
       const head = this.space.u64(start + BigInt(index * 8))
-      if (head === undefined) return this.failed(this.space.faultText)
+      if (head === undefined) return this.failed(this.space.faultReason)
       this.chain(head & ~1n, table) // bit 0 is the bucket's lock
     }
   }
@@ -105,10 +106,10 @@ class RhashtableWalk {
   /** An odd pointer ends a chain: include/linux/list_nulls.h. */
   private chain(first: bigint, table: number): void {
     for (let node: bigint | undefined = first; node !== 0n && (node & 1n) === 0n;) {
-      if (this.found.get(node) === table) return this.failed(`corrupted: ${hex(node)} is in the table twice`)
-      if (this.found.size === NODE_LIMIT) return this.failed(`truncated: more than ${NODE_LIMIT} elements`)
+      if (this.found.get(node) === table) return this.failed(corrupted(`${hex(node)} is in the table twice`))
+      if (this.found.size === NODE_LIMIT) return this.failed(truncated(`more than ${NODE_LIMIT} elements`))
       const next = this.space.u64(node)
-      if (next === undefined) return this.failed(this.space.faultText)
+      if (next === undefined) return this.failed(this.space.faultReason)
       this.found.set(node, table)
       node = next
     }

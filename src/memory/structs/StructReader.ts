@@ -1,5 +1,6 @@
 import * as Either from "effect/Either"
 import type { Layout } from "../../btf/Layout.ts"
+import { corrupted, type Reason } from "../../core/Reason.ts"
 import type { KernelSpace } from "../KernelSpace.ts"
 
 /** No kernel object that is read here is longer, in bytes; what claims to be is corrupted. */
@@ -12,7 +13,7 @@ export const ARRAY_LIMIT = 65536
 const TEXT_LIMIT = 512
 
 /** What was read, or why it could not be. */
-export type Read<A> = Either.Either<A, string>
+export type Read<A> = Either.Either<A, Reason>
 
 /**
  * A copy of a kernel struct. Fields go by their names in its layout and are read in the width that the kernel's BTF gives
@@ -87,7 +88,7 @@ export class StructReader {
     address: bigint
   ): Read<KernelStruct<Required, Optional>> {
     const { size, struct } = layout
-    if (size > OBJECT_LIMIT) return Either.left(`corrupted: a struct ${struct} of ${size} bytes`)
+    if (size > OBJECT_LIMIT) return Either.left(corrupted(`a struct ${struct} of ${size} bytes`))
     const bytes = this.space.read(address, size)
     return bytes === undefined ? this.fault() : Either.right(new KernelStruct(layout, new DataView(bytes.buffer)))
   }
@@ -117,7 +118,7 @@ export class StructReader {
   }
 
   private fault(): Read<never> {
-    return Either.left(this.space.faultText)
+    return Either.left(this.space.faultReason)
   }
 }
 

@@ -3,6 +3,8 @@ import type { Btf } from "../../btf/Btf.ts"
 import type { GroupMissing } from "../../btf/OffsetGroup.ts"
 import { idrOffsets, xarrayOffsets } from "../../btf/offsets/Idr.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
+import { corrupted, type Reason, within } from "../../core/Reason.ts"
+import { WalkProblems } from "../../core/WalkProblems.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../KernelSpace.ts"
 
 /** Offsets in bytes; `fanout` is the number of slots in a node, 64, or 16 with CONFIG_BASE_SMALL. */
@@ -23,7 +25,6 @@ export interface IdrLayout extends XarrayLayout {
 export type EntryVisitor = (index: number, page: number, offset: number) => void
 
 const MAX_NODES = 2 ** 18
-const MAX_PROBLEMS = 64
 
 /** What `walkXarray` needs of a kernel. */
 export const xarrayLayout = (btf: Btf): Either.Either<XarrayLayout, GroupMissing> =>
@@ -56,12 +57,8 @@ export const walkXarray = (
   shape: XarrayLayout,
   address: bigint,
   visit: EntryVisitor
-): ReadonlyArray<string> => {
-  const problems: Array<string> = []
-  const problem = (text: string): void => {
-    if (problems.length < MAX_PROBLEMS) problems.push(text)
-    else if (problems.length === MAX_PROBLEMS) problems.push("more problems follow")
-  }
+): ReadonlyArray<Reason> => {
+  const problems = new WalkProblems()
   const bits = shape.fanout === 64 ? 6 : 4
   const seen = new Set<number>()
 
@@ -77,14 +74,15 @@ export const walkXarray = (
     const where = () => hex(kvaFrom(page, offset))
     const pa = space.translatePage(page)
     if (!space.window(page, offset, shape.slots + shape.fanout * 8)) {
-      return problem(`node at index ${index}: ${space.faultText}`)
+      return problems.add(within(`node at index ${index}`, space.faultReason))
     }
-    if (seen.has(pa + offset)) return problem(`node ${where()} at index ${index} is in the tree twice`)
-    if (seen.size >= MAX_NODES) return problem(`more than ${MAX_NODES} nodes: walk ended`)
+    if (seen.has(pa + offset)) return problems.add(corrupted(`node ${where()} at index ${index} is in the tree twice`))
+    if (seen.size >= MAX_NODES) return problems.add(corrupted(`more than ${MAX_NODES} nodes: walk ended`))
     seen.add(pa + offset)
     const shift = space.view.getUint8(space.at + shape.shift)
     if (parent < 0 ? shift % bits !== 0 || shift >= 64 : shift !== parent - bits) {
-      return problem(`node ${where()} at index ${index} has shift ${shift}${parent < 0 ? "" : ` under ${parent}`}`)
+      const below = parent < 0 ? "" : ` under ${parent}`
+      return problems.add(corrupted(`node ${where()} at index ${index} has shift ${shift}${below}`))
     }
     // A copy: visiting an entry or a child moves the window.
     const slots = new Float64Array(shape.fanout * 2)
@@ -102,8 +100,8 @@ export const walkXarray = (
   const head = address + BigInt(shape.head)
   if (space.window(kvaPage(head), kvaOffset(head), 8)) {
     entry(0, pointerPage(space.view, space.at), pointerOffset(space.view, space.at), -1)
-  } else problem(`head: ${space.faultText}`)
-  return problems
+  } else problems.add(within("head", space.faultReason))
+  return problems.list
 }
 
 /** Like `walkXarray` for the `struct idr` at `address`: indices are ids, whatever order they were given out in. */
@@ -112,9 +110,9 @@ export const walkIdr = (
   shape: IdrLayout,
   address: bigint,
   visit: EntryVisitor
-): ReadonlyArray<string> => {
+): ReadonlyArray<Reason> => {
   const base = space.u32(address + BigInt(shape.base))
-  if (base < 0) return [`idr_base: ${space.faultText}`]
+  if (base < 0) return [within("idr_base", space.faultReason)]
   return walkXarray(
     space,
     shape,

@@ -12,7 +12,7 @@ import { writeMaps } from "../../../src/bpf/guest/write/MapWrite.ts"
 import { openInnerMaps } from "../../../src/bpf/InnerMaps.ts"
 import type { MapAccessor } from "../../../src/bpf/MapAccessor.ts"
 import type { MapInfo } from "../../../src/bpf/MapInfo.ts"
-import type { Header } from "../../../src/bpf/Report.ts"
+import { DUMP_VERSION, type Header } from "../../../src/bpf/Report.ts"
 import { ndjsonRecords } from "../../../src/bpf/report/DumpWriter.ts"
 import { bpfMapOffsets } from "../../../src/btf/offsets/bpf/BpfMap.ts"
 import { toJson } from "../../../src/btf/render/RenderedValue.ts"
@@ -43,7 +43,7 @@ interface Task {
 
 const header: Header = {
   schema: "single",
-  version: 1,
+  version: DUMP_VERSION,
   source: { kind: "image", path: "guest.mem" },
   kernel: { release: "", pageTableLevels: 5, kaslrOffset: "0x0", possibleCpus: 2 },
   freeze: null

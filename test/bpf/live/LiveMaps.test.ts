@@ -4,6 +4,7 @@ import * as Stream from "effect/Stream"
 import { readFileSync } from "node:fs"
 import { openLive } from "../../../src/bpf/live/OpenLive.ts"
 import type { MapInfo } from "../../../src/bpf/MapInfo.ts"
+import { formatReason } from "../../../src/core/Reason.ts"
 import { BY_BYTES, byKey, comparable, compareEntries, KEYED, listed } from "../../guest/entries.ts"
 import { parseEntries, parseMaps, PrintedTypes } from "../../support/bpftool.ts"
 import { scratch } from "../../support/guest.ts"
@@ -28,7 +29,7 @@ const read = (live: Live, info: MapInfo) =>
     const problem = yield* Stream.runForEach(
       live.maps.entries(info),
       (entry) => Effect.sync(() => void entries.push(comparable(entry)))
-    ).pipe(Effect.as(null), Effect.catchTag("MapProblem", ({ problem }) => Effect.succeed(problem)))
+    ).pipe(Effect.as(null), Effect.catchTag("MapProblem", ({ problem }) => Effect.succeed(formatReason(problem))))
     return { entries, problem }
   })
 

@@ -70,7 +70,7 @@ describe.skipIf(refused !== undefined)("walks", () => {
         assert.isTrue(walk.value(0))
         assert.strictEqual(walk.valueView.getUint8(walk.valueAt + shape.valueSize - 1), keys.at(-1)! + 1)
       }
-      assert.isNull(walk.trouble.text)
+      assert.isNull(walk.problems.reason)
       assert.sameMembers(keys, [0, 1, 2, 3, 4, 5, 6, 7])
     }).pipe(Effect.provide(HostLive)))
 
@@ -103,7 +103,7 @@ describe.skipIf(refused !== undefined)("walks", () => {
             if (fresh < 12_000) put(calls, map, u32(fresh), u64(BigInt(fresh++)))
           }
         }
-        assert.isNull(walk.trouble.text)
+        assert.isNull(walk.problems.reason)
         const came = new Set(seen)
         assert.strictEqual(came.size, seen.length, "a key came twice")
         const lost = Array.from({ length: 3000 }, (_, index) => index * 3).filter((number) => !came.has(number))
@@ -118,7 +118,7 @@ describe.skipIf(refused !== undefined)("walks", () => {
       const broken = tableOf(-1, HASH, null)
       for (const walk of [new KeyWalk(calls, broken, false), new BatchWalk(calls, broken)]) {
         assert.isFalse(walk.next())
-        assert.match(walk.trouble.text ?? "", /^BPF_MAP_\w+: EBADF; entries are missing$/)
+        assert.match(walk.problems.reason?.text ?? "", /^BPF_MAP_\w+: EBADF; entries are missing$/)
       }
     }).pipe(Effect.provide(HostLive)))
 
@@ -129,7 +129,7 @@ describe.skipIf(refused !== undefined)("walks", () => {
       const walk = new BatchWalk(calls, tableOf(map, HASH, null))
       walk.begin()
       assert.isFalse(walk.next())
-      assert.match(walk.trouble.text ?? "", /EPERM/)
+      assert.match(walk.problems.reason?.text ?? "", /EPERM/)
     }).pipe(Effect.provide(HostLive)))
 
   it.effect("the copies of a value lie in the order of possible CPUs, whose numbers may have gaps", () =>

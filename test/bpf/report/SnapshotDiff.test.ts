@@ -5,16 +5,17 @@ import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { DumpDocument, type Header } from "../../../src/bpf/Report.ts"
+import { DUMP_VERSION, DumpDocument, type Header } from "../../../src/bpf/Report.ts"
 import { Change } from "../../../src/bpf/report/DiffChange.ts"
 import { changedCopies, changedFields } from "../../../src/bpf/report/DiffFields.ts"
 import { parseDump } from "../../../src/bpf/report/DiffInput.ts"
 import { changes, diffSnapshots, NotADump, sideOfDocument } from "../../../src/bpf/report/SnapshotDiff.ts"
 import type { Json } from "../../../src/btf/render/RenderedValue.ts"
+import { formatReason } from "../../../src/core/Reason.ts"
 
 const headerAt = (at: string | null): Header => ({
   schema: "single",
-  version: 1,
+  version: DUMP_VERSION,
   source: { kind: "image", path: "guest.mem" },
   kernel: { release: "6.12", pageTableLevels: 4, kaslrOffset: "0x0", possibleCpus: 2 },
   freeze: at === null ? null : { at, millis: 1, cpus: 2 }
@@ -189,8 +190,10 @@ describe("changes", () => {
     assert.deepStrictEqual(diffOf(bootOf(from, "aa"), bootOf(to, "bb")), [
       {
         change: "problem",
-        problem: "the two are of different boots, 6.12 (aa) and 6.12 (bb): ids mean nothing, "
-          + "what has the same name and type is compared"
+        problem: {
+          kind: "unsupported",
+          text: "the two come from different boots (6.12 (aa), 6.12 (bb)): comparing by name and type, since ids differ"
+        }
       },
       { change: "mapAdded", id: 3, name: "other", type: "hash" },
       { change: "entryChanged", id: 7, name: "x", type: "hash", key: 1, fields: fields(null) }
@@ -212,14 +215,14 @@ describe("changes", () => {
     const broken: DumpDocument = {
       ...from,
       kernel: { ...from.kernel, kaslrOffset: "0x100" },
-      maps: [{ ...from.maps[0], entries: [], problem: "bucket 3: 0x1000 is not mapped" }]
+      maps: [{ ...from.maps[0], entries: [], problem: { kind: "unreadable", text: "bucket 3: 0x1000 is not mapped" } }]
     }
     assert.deepStrictEqual(
-      diffOf(from, broken).flatMap((change) => change.change === "problem" ? [change.problem] : []),
+      diffOf(from, broken).flatMap((change) => change.change === "problem" ? [formatReason(change.problem)] : []),
       [
-        "the two are of different boots, 6.12 and 6.12: ids mean nothing, what has the same name and type is compared",
-        "map 1 (map1) of the second: bucket 3: 0x1000 is not mapped",
-        "map 1 (map1): entries whose key was there before: 1"
+        "unsupported: the two come from different boots (6.12, 6.12): comparing by name and type, since ids differ",
+        "unreadable: map 1 (map1) of the second: bucket 3: 0x1000 is not mapped",
+        "corrupted: map 1 (map1): entries whose key was there before: 1"
       ]
     )
   })
@@ -237,6 +240,16 @@ describe("a dump in a file", () => {
     { record: "program", id: 7, name: "p", type: "xdp" }
   ].map((record) => JSON.stringify(record)).join("\n")
 
+  it("of another version is refused by its number", () => {
+    for (const text of [JSON.stringify({ ...document, version: 1 }), lines.replace("\"version\":2", "\"version\":1")]) {
+      const error = Either.getOrThrow(Either.flip(parseDump(text, "old.json")))
+      assert.strictEqual(
+        error.message,
+        "old.json is not a dump: it is a dump of version 1, and this ktstr reads version 2; make one with ktstr dump --json"
+      )
+    }
+  })
+
   it("is read as a document and as records, alike", () => {
     const whole = Either.getOrThrow(parseDump(JSON.stringify(document, null, 1), "a.json"))
     const recorded = Either.getOrThrow(parseDump(`${lines}\n`, "a.ndjson"))
@@ -244,10 +257,10 @@ describe("a dump in a file", () => {
   })
 
   it.each([
-    ["", /^a is no dump: Unexpected end of JSON input/],
-    ["{}", /^a is no dump: /],
-    [`${lines}\n{"record":"entry"`, /^a is no dump: line 7: /],
-    [lines.slice(0, -1), /^a is no dump: line 6: /]
+    ["", /^a is not a dump: Unexpected end of JSON input/],
+    ["{}", /^a is not a dump: /],
+    [`${lines}\n{"record":"entry"`, /^a is not a dump: line 7: /],
+    [lines.slice(0, -1), /^a is not a dump: line 6: /]
   ])("is refused when it is none: %#", (text, expected) => {
     const error = Either.getOrThrow(Either.flip(parseDump(text, "a")))
     assert.isTrue(error instanceof NotADump)

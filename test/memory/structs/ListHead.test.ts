@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { corrupted, unreadable } from "../../../src/core/Reason.ts"
 import { listNodes, listNodesBehind } from "../../../src/memory/structs/ListHead.ts"
 import { MadeObjects, NOWHERE } from "./MadeObjects.ts"
 
@@ -26,9 +27,9 @@ describe.each(["list", "hlist"] as const)("listNodes of a %s", (kind) => {
   it("ends at a node that comes twice", () => {
     const { nodes, objects, walk } = list(kind, 4)
     objects.set64(nodes[3], nodes[1])
-    assert.deepStrictEqual(walk(), { nodes, problem: `corrupted: ${hex(nodes[1])} is in the list twice` })
+    assert.deepStrictEqual(walk(), { nodes, problem: corrupted(`${hex(nodes[1])} is in the list twice`) })
     objects.set64(nodes[3], nodes[3])
-    assert.deepStrictEqual(walk(), { nodes, problem: `corrupted: ${hex(nodes[3])} is in the list twice` })
+    assert.deepStrictEqual(walk(), { nodes, problem: corrupted(`${hex(nodes[3])} is in the list twice`) })
   })
 
   it("ends at a node that belongs to another list", () => {
@@ -38,14 +39,17 @@ describe.each(["list", "hlist"] as const)("listNodes of a %s", (kind) => {
     objects.set64(nodes[1], stranger)
     assert.deepStrictEqual(walk(), {
       nodes: nodes.slice(0, 2),
-      problem: `corrupted: ${hex(stranger)} points back at 0xffff000000001000, not at ${hex(nodes[1])}`
+      problem: corrupted(`${hex(stranger)} points back at 0xffff000000001000, not at ${hex(nodes[1])}`)
     })
   })
 
   it("ends at a node that cannot be read", () => {
     const { nodes, objects, walk } = list(kind, 3)
     objects.set64(nodes[0], NOWHERE + 16n)
-    assert.deepStrictEqual(walk(), { nodes: nodes.slice(0, 1), problem: "0xffffdeadbeef0000 is not mapped" })
+    assert.deepStrictEqual(walk(), {
+      nodes: nodes.slice(0, 1),
+      problem: unreadable("0xffffdeadbeef0000 is not mapped")
+    })
   })
 
   it("believes a list that the kernel is just adding to", () => {
@@ -66,7 +70,7 @@ describe("listNodes", () => {
   it("notices a head whose last node is another one", () => {
     const { head, nodes, objects, walk } = list("list", 3)
     objects.set64(head + 8n, 0xffff_0000_0000_1000n)
-    const problem = `corrupted: ${hex(head)} points back at 0xffff000000001000, not at ${hex(nodes[2])}`
+    const problem = corrupted(`${hex(head)} points back at 0xffff000000001000, not at ${hex(nodes[2])}`)
     assert.deepStrictEqual(walk(), { nodes, problem })
   })
 
@@ -83,13 +87,16 @@ describe("listNodesBehind", () => {
     assert.deepStrictEqual(behind(nodes[0], nodes[2]), { nodes, problem: undefined })
     assert.deepStrictEqual(behind(head, head), {
       nodes: [],
-      problem: `corrupted: ${hex(head)} is not the first node of the list at ${hex(nodes[2])}`
+      problem: corrupted(`${hex(head)} is not the first node of the list at ${hex(nodes[2])}`)
     })
     assert.deepStrictEqual(behind(0n, 0n), { nodes: [], problem: undefined })
-    assert.deepStrictEqual(behind(NOWHERE, NOWHERE), { nodes: [], problem: "0xffffdeadbeef0000 is not mapped" })
+    assert.deepStrictEqual(behind(NOWHERE, NOWHERE), {
+      nodes: [],
+      problem: unreadable("0xffffdeadbeef0000 is not mapped")
+    })
     assert.deepStrictEqual(behind(nodes[1], nodes[2]), {
       nodes: [],
-      problem: `corrupted: ${hex(nodes[1])} is not the first node of the list at ${hex(nodes[0])}`
+      problem: corrupted(`${hex(nodes[1])} is not the first node of the list at ${hex(nodes[0])}`)
     })
   })
 })

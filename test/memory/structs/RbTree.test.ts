@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { corrupted, unreadable } from "../../../src/core/Reason.ts"
 import { treeNodes } from "../../../src/memory/structs/RbTree.ts"
 import { MadeObjects, madeTypes, NOWHERE } from "./MadeObjects.ts"
 
@@ -37,7 +38,7 @@ describe("treeNodes", () => {
     objects.set64(right + 8n, top)
     assert.deepStrictEqual(walk(), {
       nodes: nodes.slice(0, 6),
-      problem: `corrupted: ${hex(top)} points up at 0x0, not at ${hex(right)}`
+      problem: corrupted(`${hex(top)} points up at 0x0, not at ${hex(right)}`)
     })
   })
 
@@ -46,22 +47,25 @@ describe("treeNodes", () => {
     objects.set64(top + 8n, nodes[0])
     assert.deepStrictEqual(walk(), {
       nodes: nodes.slice(0, 2),
-      problem: `corrupted: both children of ${hex(top)} are ${hex(nodes[0])}`
+      problem: corrupted(`both children of ${hex(top)} are ${hex(nodes[0])}`)
     })
     objects.set64(top + 8n, NOWHERE)
-    assert.deepStrictEqual(walk(), { nodes: nodes.slice(0, 2), problem: "0xffffdeadbeef0000 is not mapped" })
+    assert.deepStrictEqual(walk(), {
+      nodes: nodes.slice(0, 2),
+      problem: unreadable("0xffffdeadbeef0000 is not mapped")
+    })
   })
 
   it("ends in a tree that is deeper than any", () => {
     const objects = new MadeObjects()
     const nodes = Array.from({ length: 65 }, () => objects.object(24))
     nodes.forEach((node, index) => objects.set64(node, nodes[index - 1] ?? 0n, 0n, nodes[index + 1] ?? 0n))
-    const problem = `corrupted: ${hex(nodes[64])} is below 64 other nodes`
+    const problem = corrupted(`${hex(nodes[64])} is below 64 other nodes`)
     assert.deepStrictEqual(treeNodes(objects.space, btf, nodes[0]), { nodes: [], problem })
   })
 
   it("says when the kernel's types lack the node", () => {
     const { problem } = treeNodes(new MadeObjects().space, madeTypes((blob) => blob.int("int", 4)), 1n)
-    assert.match(problem!, /no struct rb_node/)
+    assert.match(problem!.text, /no struct rb_node/)
   })
 })

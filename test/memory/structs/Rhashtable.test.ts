@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
+import { corrupted, unreadable } from "../../../src/core/Reason.ts"
 import { rhashtableLayout, rhashtableNodes } from "../../../src/memory/structs/Rhashtable.ts"
 import { MadeObjects, madeTypes, NOWHERE } from "./MadeObjects.ts"
 
@@ -90,7 +91,7 @@ describe("rhashtableNodes", () => {
     t.chain(b + 8n, nodes.slice(2))
     assert.deepStrictEqual(t.walk(), { nodes, problem: undefined })
     t.objects.set64(top, NOWHERE)
-    assert.deepStrictEqual(t.walk(), { nodes: nodes.slice(1), problem: "0xffffdeadbeef0000 is not mapped" })
+    assert.deepStrictEqual(t.walk(), { nodes: nodes.slice(1), problem: unreadable("0xffffdeadbeef0000 is not mapped") })
   })
 
   it("tells the first problem and goes on beside it", () => {
@@ -98,12 +99,12 @@ describe("rhashtableNodes", () => {
     const nodes = t.nodes(6)
     const table = t.table(t.address, 4, { 0: nodes.slice(0, 3), 1: nodes.slice(3, 5), 2: nodes.slice(5) })
     t.objects.set64(nodes[2], nodes[1])
-    assert.deepStrictEqual(t.walk(), { nodes, problem: `corrupted: ${hex(nodes[1])} is in the table twice` })
+    assert.deepStrictEqual(t.walk(), { nodes, problem: corrupted(`${hex(nodes[1])} is in the table twice`) })
     t.objects.set64(nodes[2], NOWHERE)
-    assert.deepStrictEqual(t.walk(), { nodes, problem: "0xffffdeadbeef0000 is not mapped" })
+    assert.deepStrictEqual(t.walk(), { nodes, problem: unreadable("0xffffdeadbeef0000 is not mapped") })
     t.objects.set64(table + 48n, table)
     t.objects.set64(nodes[2], table | 1n)
-    assert.deepStrictEqual(t.walk(), { nodes, problem: `corrupted: tables without end at ${hex(table)}` })
+    assert.deepStrictEqual(t.walk(), { nodes, problem: corrupted(`tables without end at ${hex(table)}`) })
   })
 
   it("finds a cycle among elements that another table had too", () => {
@@ -112,7 +113,7 @@ describe("rhashtableNodes", () => {
     const old = t.table(t.address, 4, { 0: nodes })
     t.table(old + 48n, 4, { 1: nodes })
     t.objects.set64(nodes[1], nodes[0])
-    assert.deepStrictEqual(t.walk(), { nodes, problem: `corrupted: ${hex(nodes[0])} is in the table twice` })
+    assert.deepStrictEqual(t.walk(), { nodes, problem: corrupted(`${hex(nodes[0])} is in the table twice`) })
   })
 
   it("does not believe sizes that no table has", () => {
@@ -121,7 +122,7 @@ describe("rhashtableNodes", () => {
       t.header(t.address, size, nest, 1)
       assert.deepStrictEqual(t.walk(), {
         nodes: [],
-        problem: `corrupted: a table of ${size} buckets, nested by ${nest} bits`
+        problem: corrupted(`a table of ${size} buckets, nested by ${nest} bits`)
       })
     }
   })
@@ -130,6 +131,6 @@ describe("rhashtableNodes", () => {
     const t = new Table()
     assert.deepStrictEqual(t.walk(), { nodes: [], problem: undefined })
     t.objects.set64(t.address, NOWHERE)
-    assert.deepStrictEqual(t.walk(), { nodes: [], problem: "0xffffdeadbeef0000 is not mapped" })
+    assert.deepStrictEqual(t.walk(), { nodes: [], problem: unreadable("0xffffdeadbeef0000 is not mapped") })
   })
 })

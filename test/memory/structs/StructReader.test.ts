@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
 import { layout } from "../../../src/btf/Layout.ts"
+import { corrupted, unreadable } from "../../../src/core/Reason.ts"
 import { StructReader, textIn } from "../../../src/memory/structs/StructReader.ts"
 import { MadeObjects, madeTypes, NOWHERE } from "./MadeObjects.ts"
 
@@ -52,14 +53,14 @@ describe("StructReader", () => {
 
   it("says what cannot be read, and what no struct is", () => {
     const { reader } = made()
-    const unmapped = Either.left("0xffffdeadbeef0000 is not mapped")
+    const unmapped = Either.left(unreadable("0xffffdeadbeef0000 is not mapped"))
     assert.deepStrictEqual(reader.struct(thing, NOWHERE), unmapped)
     assert.deepStrictEqual(reader.u64(NOWHERE), unmapped)
     assert.deepStrictEqual(reader.u32(NOWHERE), unmapped)
     assert.deepStrictEqual(reader.text(NOWHERE), unmapped)
-    assert.deepStrictEqual(reader.struct(thing, 0n), Either.left("0x0 is not mapped"))
+    assert.deepStrictEqual(reader.struct(thing, 0n), Either.left(unreadable("0x0 is not mapped")))
     const huge = Either.getOrThrow(layout(btf, "huge", ["first"]))
-    assert.deepStrictEqual(reader.struct(huge, 0n), Either.left("corrupted: a struct huge of 131072 bytes"))
+    assert.deepStrictEqual(reader.struct(huge, 0n), Either.left(corrupted("a struct huge of 131072 bytes")))
   })
 
   it("reads text that goes over pages, ends just before what is not mapped, or has no end", () => {

@@ -1,6 +1,8 @@
 import * as Either from "effect/Either"
 import { enumNames } from "../../../btf/EnumNames.ts"
 import { layout } from "../../../btf/Layout.ts"
+import { within } from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { listNodes } from "../../../memory/structs/ListHead.ts"
 import type { Link } from "../../Link.ts"
@@ -15,12 +17,12 @@ export const listLinkless = (kernel: typeof GuestKernel.Service, links: LinkWalk
   const walk = new LinklessWalk(kernel, links)
   walk.cgroups()
   walk.devices()
-  return { items: walk.items, problems: walk.problems }
+  return { items: walk.items, problems: walk.problems.list }
 }
 
 class LinklessWalk {
   readonly items: Array<Link> = []
-  readonly problems: Array<string> = []
+  readonly problems = new WalkProblems()
 
   constructor(private readonly kernel: typeof GuestKernel.Service, private readonly links: LinkWalk) {}
 
@@ -31,12 +33,12 @@ class LinklessWalk {
   /** As `listNodes`. */
   private list(what: string, head: bigint, end = head): ReadonlyArray<bigint> {
     const { nodes, problem } = listNodes(this.kernel.space, head, end)
-    if (problem !== undefined) this.problems.push(`${what}: ${problem}`)
+    if (problem !== undefined) this.problems.add(within(what, problem))
     return nodes
   }
 
   private unread(what: string): void {
-    this.problems.push(`${what}: ${this.kernel.space.faultText}`)
+    this.problems.add(within(what, this.kernel.space.faultReason))
   }
 
   /**

@@ -4,11 +4,12 @@ import { enumNames } from "../../../btf/EnumNames.ts"
 import { layout } from "../../../btf/Layout.ts"
 import { hex } from "../../../core/Address.ts"
 import { lazily } from "../../../core/Lazily.ts"
+import { type Reason, toReason } from "../../../core/Reason.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { structAt, StructReader } from "../../../memory/structs/StructReader.ts"
 import type { Attachment } from "../../Link.ts"
 
-type Found<A> = Either.Either<A, string>
+type Found<A> = Either.Either<A, Reason>
 
 /** `TRACE_EVENT_FL_*`, whose enum has no name and whose bits move; include/linux/trace_events.h, v6.1 and v6.12. */
 const eventFlags = (btf: Btf): ReadonlyMap<string, number> => {
@@ -60,11 +61,11 @@ export class LinkPerfEvents {
   /** What the `struct bpf_link` at an address, of type `perf_event`, is attached to. */
   ofLink(link: bigint): Found<Attachment> {
     return Either.gen(this, function*() {
-      const { event, file, link: { at } } = yield* Either.mapLeft(this.layouts(), ({ message }) => message)
+      const { event, file, link: { at } } = yield* Either.mapLeft(this.layouts(), toReason)
       const opened = yield* this.reader.u64(link + BigInt(at.perf_file - at.link))
       const address = yield* this.reader.u64(opened + BigInt(file.at.private_data))
       const view = structAt(this.kernel.space, event, address)
-      if (view === undefined) return yield* Either.left(this.kernel.space.faultText)
+      if (view === undefined) return yield* Either.left(this.kernel.space.faultReason)
       const call = view.getBigUint64(event.at.tp_event, true)
       if (call !== 0n) return yield* this.traced(call)
       const type = view.getUint32(event.at["attr.type"], true)
@@ -81,12 +82,9 @@ export class LinkPerfEvents {
 
   private traced(call: bigint): Found<Attachment> {
     return Either.gen(this, function*() {
-      const { call: { at, size }, class: { at: classAt }, tracepoint } = yield* Either.mapLeft(
-        this.layouts(),
-        ({ message }) => message
-      )
+      const { call: { at, size }, class: { at: classAt }, tracepoint } = yield* Either.mapLeft(this.layouts(), toReason)
       const view = structAt(this.kernel.space, { size }, call)
-      if (view === undefined) return yield* Either.left(this.kernel.space.faultText)
+      if (view === undefined) return yield* Either.left(this.kernel.space.faultReason)
       const flags = view.getUint32(at.flags, true)
       const has = (flag: string): boolean => (flags & (this.flags().get(`TRACE_EVENT_FL_${flag}`) ?? 0)) !== 0
       if (has("KPROBE")) return yield* this.kprobeOf(call)
@@ -101,16 +99,16 @@ export class LinkPerfEvents {
   /** The first probe of the event that contains a `trace_event_call`: the address of its `trace_probe.list`. */
   private firstProbe(call: bigint): Found<bigint> {
     return Either.flatMap(
-      Either.mapLeft(this.probe(), ({ message }) => message),
+      Either.mapLeft(this.probe(), toReason),
       ({ at }) => this.reader.u64(call + BigInt(at.probes - at.call))
     )
   }
 
   private kprobeOf(call: bigint): Found<Attachment> {
     return Either.gen(this, function*() {
-      const { at, size } = yield* Either.mapLeft(this.kprobe(), ({ message }) => message)
+      const { at, size } = yield* Either.mapLeft(this.kprobe(), toReason)
       const view = structAt(this.kernel.space, { size }, (yield* this.firstProbe(call)) - BigInt(at["tp.list"]))
-      if (view === undefined) return yield* Either.left(this.kernel.space.faultText)
+      if (view === undefined) return yield* Either.left(this.kernel.space.faultReason)
       const symbol = view.getBigUint64(at.symbol, true)
       const where = symbol === 0n
         ? hex(view.getBigUint64(at["rp.kp.addr"], true)) // given as an address
@@ -121,9 +119,9 @@ export class LinkPerfEvents {
 
   private uprobeOf(call: bigint): Found<Attachment> {
     return Either.gen(this, function*() {
-      const { at, size } = yield* Either.mapLeft(this.uprobe(), ({ message }) => message)
+      const { at, size } = yield* Either.mapLeft(this.uprobe(), toReason)
       const view = structAt(this.kernel.space, { size }, (yield* this.firstProbe(call)) - BigInt(at["tp.list"]))
-      if (view === undefined) return yield* Either.left(this.kernel.space.faultText)
+      if (view === undefined) return yield* Either.left(this.kernel.space.faultReason)
       const file = yield* this.reader.text(view.getBigUint64(at.filename, true))
       const isReturn = view.getBigUint64(at["consumer.ret_handler"], true) !== 0n
       return named(isReturn ? "uretprobe" : "uprobe", `${file}+${hex(view.getBigUint64(at.offset, true))}`)

@@ -4,6 +4,17 @@ import { enumNames } from "../../../btf/EnumNames.ts"
 import { layout } from "../../../btf/Layout.ts"
 import { type Json, toJson } from "../../../btf/render/RenderedValue.ts"
 import { hex, kvaFrom } from "../../../core/Address.ts"
+import {
+  absent,
+  combine,
+  corrupted,
+  type Reason,
+  toReason,
+  unreadable,
+  unsupported,
+  within
+} from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { ARRAY_LIMIT, structAt, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
@@ -34,7 +45,7 @@ export interface Attached {
 }
 
 /** What went well, or why it did not. */
-export type Found<A> = Either.Either<A, string>
+export type Found<A> = Either.Either<A, Reason>
 
 /** Reads links. Not for hot loops. */
 export class LinkWalk {
@@ -59,32 +70,36 @@ export class LinkWalk {
   list(): Listing<Link> {
     const { kernel } = this
     const items: Array<Link> = []
-    const broken: Array<string> = []
+    const broken = new WalkProblems()
     const address = kernel.symbol("link_idr")
     const shape = idrLayout(kernel.btf)
     // include/linux/bpf.h `struct bpf_link`, v6.12
     const link = layout(kernel.btf, "bpf_link", ["id", "type", "prog"])
-    if (address === undefined) return { items, problems: ["the kernel's symbols lack link_idr"] }
-    if (Either.isLeft(shape)) return { items, problems: [shape.left.message] }
-    if (Either.isLeft(link)) return { items, problems: [link.left.message] }
+    if (address === undefined) return { items, problems: [absent("the kernel's symbols lack link_idr")] }
+    if (Either.isLeft(shape)) return { items, problems: [toReason(shape.left)] }
+    if (Either.isLeft(link)) return { items, problems: [toReason(link.left)] }
     const { at } = link.right
     const typeNames = enumNames(kernel.btf, "bpf_link_type", "BPF_LINK_TYPE_")
     const problems = walkIdr(kernel.space, shape.right, address, (id, page, offset) => {
       const where = kvaFrom(page, offset)
       const view = structAt(kernel.space, link.right, where)
-      if (view === undefined) return void broken.push(`link ${id}: ${kernel.space.faultText}`)
+      if (view === undefined) return broken.add(within(`link ${id}`, kernel.space.faultReason))
       const found = view.getUint32(at.id, true)
-      if (found !== id) return void broken.push(`link ${id}: the structure at ${hex(where)} says it is link ${found}`)
+      if (found !== id) {
+        return broken.add(corrupted(`link ${id}: the structure at ${hex(where)} says it is link ${found}`))
+      }
       const number = view.getUint32(at.type, true)
       const type = typeNames.get(number) ?? `type ${number}`
       items.push(this.link(id, type, view.getBigUint64(at.prog, true), this.attached(type, where)))
     })
-    return { items, problems: [...problems.map((problem) => `link_idr: ${problem}`), ...broken] }
+    return { items, problems: [...problems.map((problem) => within("link_idr", problem)), ...broken.list] }
   }
 
   link(id: number | null, type: string, program: bigint, attached: Found<Attached>): Link {
     const programId = program === 0n ? undefined : this.programs.idOf(program)
-    const unread = program !== 0n && programId === undefined ? [`its program: ${this.kernel.space.faultText}`] : []
+    const unread = program !== 0n && programId === undefined
+      ? [within("its program", this.kernel.space.faultReason)]
+      : []
     const problems = Either.isLeft(attached) ? [...unread, attached.left] : unread
     const known = Either.getOrUndefined(attached)
     return new Link({
@@ -94,7 +109,7 @@ export class LinkWalk {
       programName: programId === undefined ? null : this.nameOf(programId, program),
       attachType: known?.attachType ?? null,
       target: known?.target ?? null,
-      problem: problems.length === 0 ? null : problems.join("; ")
+      problem: combine(problems)
     })
   }
 
@@ -138,7 +153,7 @@ export class LinkWalk {
       case "sockmap":
         return this.sockmap(link)
       default:
-        return Either.left(`unsupported: what links of type ${type} are attached to is not read`)
+        return Either.left(unsupported(`what links of type ${type} are attached to is not read`))
     }
   }
 
@@ -148,7 +163,7 @@ export class LinkWalk {
     found: Either.Either<L, { readonly message: string }>,
     place: (layout: L) => number
   ): Found<{ readonly view: DataView; readonly layout: L }> {
-    if (Either.isLeft(found)) return Either.left(found.left.message)
+    if (Either.isLeft(found)) return Either.left(toReason(found.left))
     const view = structAt(this.kernel.space, found.right, link - BigInt(place(found.right)))
     return view === undefined ? this.fault() : Either.right({ view, layout: found.right })
   }
@@ -159,12 +174,12 @@ export class LinkWalk {
     found: Either.Either<L, { readonly message: string }>,
     field: (layout: L) => number
   ): Found<bigint> {
-    if (Either.isLeft(found)) return Either.left(found.left.message)
+    if (Either.isLeft(found)) return Either.left(toReason(found.left))
     return this.reader.u64(address + BigInt(field(found.right)))
   }
 
-  private fault(): Either.Either<never, string> {
-    return Either.left(this.kernel.space.faultText)
+  private fault(): Either.Either<never, Reason> {
+    return Either.left(this.kernel.space.faultReason)
   }
 
   private typed(view: DataView, field: number | undefined): { readonly attachType?: string } {
@@ -210,7 +225,7 @@ export class LinkWalk {
       Either.flatMap((program) => this.programs.read(program)),
       Either.flatMap(({ id, target }) =>
         target === null
-          ? Either.left(`program ${id} does not say what it is for`)
+          ? Either.left(absent(`program ${id} does not say what it is for`))
           : Either.right(
             attachment(target.kind === "tracepoint" ? "tracepoint" : "function", target.name, target.program)
           )
@@ -237,7 +252,7 @@ export class LinkWalk {
     const id = field(json, "id")
     return typeof path === "string" && (typeof id === "number" || typeof id === "string")
       ? Either.right(attachment("cgroup", path, id))
-      : Either.left(`its cgroup: ${JSON.stringify(path ?? json)}`)
+      : Either.left(unreadable(`its cgroup: ${JSON.stringify(path ?? json)}`))
   }
 
   private iterator(link: bigint): Found<Attached> {
@@ -269,7 +284,7 @@ export class LinkWalk {
   /** The inode number of the `struct net` at an address. */
   inodeOf(net: bigint): Found<number> {
     const found = this.layouts.network()
-    if (Either.isLeft(found)) return Either.left(found.left.message)
+    if (Either.isLeft(found)) return Either.left(toReason(found.left))
     const inode = this.kernel.space.u32(net + BigInt(found.right.at["ns.inum"]))
     return inode < 0 ? this.fault() : Either.right(inode)
   }
@@ -294,7 +309,7 @@ export class LinkWalk {
   deviceAt(device: bigint): Found<Attachment | null> {
     const found = this.layouts.device()
     if (device === 0n) return Either.right(null)
-    if (Either.isLeft(found)) return Either.left(found.left.message)
+    if (Either.isLeft(found)) return Either.left(toReason(found.left))
     const { at, sizeOf } = found.right
     const view = structAt(this.kernel.space, found.right, device)
     if (view === undefined) return this.fault()
@@ -308,7 +323,7 @@ export class LinkWalk {
     return Either.gen(this, function*() {
       const { layout, view } = yield* this.around(link, this.layouts.functions(), ({ at }) => at.link)
       const count = view.getUint32(layout.at.cnt, true)
-      if (count > ARRAY_LIMIT) return yield* Either.left(`corrupted: ${count} functions`)
+      if (count > ARRAY_LIMIT) return yield* Either.left(corrupted(`${count} functions`))
       const bytes = this.kernel.space.read(view.getBigUint64(layout.at.addrs, true), count * 8)
       if (bytes === undefined) return yield* this.fault()
       const addresses = new DataView(bytes.buffer)
@@ -324,9 +339,9 @@ export class LinkWalk {
   private uprobes(link: bigint): Found<Attached> {
     return Either.gen(this, function*() {
       const { layout, view } = yield* this.around(link, this.layouts.uprobes(), ({ at }) => at.link)
-      const uprobe = yield* Either.mapLeft(this.layouts.uprobe(), ({ message }) => message)
+      const uprobe = yield* Either.mapLeft(this.layouts.uprobe(), toReason)
       const count = view.getUint32(layout.at.cnt, true)
-      if (count > ARRAY_LIMIT) return yield* Either.left(`corrupted: ${count} uprobes`)
+      if (count > ARRAY_LIMIT) return yield* Either.left(corrupted(`${count} uprobes`))
       const path = yield* this.pathOf(view.getBigUint64(layout.at["path.dentry"], true))
       const names: Array<string> = []
       for (let index = 0; index < count; index++) {
@@ -346,7 +361,7 @@ export class LinkWalk {
       const seen = new Set<bigint>()
       for (let at = dentry;;) {
         if (seen.has(at) || seen.size > 4096) {
-          return yield* Either.left(`corrupted: directories without end at ${hex(at)}`)
+          return yield* Either.left(corrupted(`directories without end at ${hex(at)}`))
         }
         seen.add(at)
         const parent = yield* this.field(at, this.layouts.dentry(), (layout) => layout.at.d_parent)
@@ -381,7 +396,7 @@ export class LinkWalk {
 
   private mapAt(address: bigint): Found<{ readonly id: number; readonly name: string }> {
     const found = this.layouts.map()
-    if (Either.isLeft(found)) return Either.left(found.left.message)
+    if (Either.isLeft(found)) return Either.left(toReason(found.left))
     const { at, sizeOf } = found.right
     const view = structAt(this.kernel.space, found.right, address)
     return view === undefined

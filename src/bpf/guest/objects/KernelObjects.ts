@@ -6,11 +6,12 @@ import { bpfProgramOffsets } from "../../../btf/offsets/bpf/BpfProgram.ts"
 import { compile } from "../../../btf/render/Codec.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../../core/Address.ts"
+import { absent, corrupted, type Reason, toReason, within } from "../../../core/Reason.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { OBJECT_LIMIT, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
-import { intOf, objectOf, pointerOf, stringOf, unreadable } from "../../DerivedCodec.ts"
+import { intOf, missing, objectOf, pointerOf, stringOf } from "../../DerivedCodec.ts"
 import type { MapInfo } from "../../MapInfo.ts"
 import type { ProgramInfo } from "../../Report.ts"
 import { ProgramSymbols } from "./ProgramSymbols.ts"
@@ -77,7 +78,7 @@ export class KernelObjects {
   private readonly programsById: ReadonlyMap<number, ProgramInfo>
   private readonly mapsById: ReadonlyMap<number, MapInfo>
   private known: ProgramSymbols | undefined
-  private cgroups: Either.Either<ReadonlyMap<bigint, bigint>, string> | undefined
+  private cgroups: Either.Either<ReadonlyMap<bigint, bigint>, Reason> | undefined
 
   constructor(
     private readonly kernel: typeof GuestKernel.Service,
@@ -106,7 +107,7 @@ export class KernelObjects {
     const { aux, program } = found.right
     const at = this.space.u64(address + BigInt(program.at.aux))
     const id = at === undefined ? -1 : this.space.u32(at + BigInt(aux.at.id))
-    return id < 0 ? unreadable(this.space.faultText) : this.program(id)
+    return id < 0 ? missing(this.space.faultReason) : this.program(id)
   }
 
   /** `{ id, path }`: the id is the inode number of its directory. */
@@ -129,30 +130,30 @@ export class KernelObjects {
   /** The path of the cgroup of the default hierarchy with this id; undefined where there is none any more. */
   cgroupPath(id: bigint): RenderedValue | undefined {
     this.cgroups ??= this.cgroupDirectories()
-    if (Either.isLeft(this.cgroups)) return unreadable(this.cgroups.left)
+    if (Either.isLeft(this.cgroups)) return missing(this.cgroups.left)
     const node = this.cgroups.right.get(id)
     return node === undefined ? undefined : this.path(node)
   }
 
   /** The `struct kernfs_node` of each cgroup, by the cgroup's id. */
-  private cgroupDirectories(): Either.Either<ReadonlyMap<bigint, bigint>, string> {
+  private cgroupDirectories(): Either.Either<ReadonlyMap<bigint, bigint>, Reason> {
     const { kernel, space } = this
     const found = directoriesLayout(kernel.btf)
-    if (Either.isLeft(found)) return Either.left(found.left.message)
+    if (Either.isLeft(found)) return Either.left(toReason(found.left))
     const { directory, idr, root, tree } = found.right
     const symbol = kernel.symbol("cgrp_dfl_root")
-    if (symbol === undefined) return Either.left("the kernel's symbols lack cgrp_dfl_root")
+    if (symbol === undefined) return Either.left(absent("the kernel's symbols lack cgrp_dfl_root"))
     const directories = space.u64(symbol + BigInt(root.at.kf_root))
-    if (directories === undefined) return Either.left(space.faultText)
+    if (directories === undefined) return Either.left(space.faultReason)
     const nodes: Array<bigint> = []
     const [problem] = walkIdr(space, idr, directories + BigInt(tree.at.ino_idr), (_, page, offset) => {
       nodes.push(kvaFrom(page, offset))
     })
-    if (problem !== undefined) return Either.left(`ino_idr: ${problem}`)
+    if (problem !== undefined) return Either.left(within("ino_idr", problem))
     const byId = new Map<bigint, bigint>()
     for (const node of nodes) {
       const id = space.u64(node + BigInt(directory.at.id))
-      if (id === undefined) return Either.left(space.faultText)
+      if (id === undefined) return Either.left(space.faultReason)
       byId.set(id, node)
     }
     return Either.right(byId)
@@ -229,7 +230,7 @@ export class KernelObjects {
     if (Either.isLeft(found)) return { _tag: "unsupported", reason: found.left.message }
     const { at } = found.right
     const inode = this.space.u64(address + BigInt(at["vfs_inode.i_ino"] - at.socket))
-    return inode === undefined ? unreadable(this.space.faultText) : intOf(inode)
+    return inode === undefined ? missing(this.space.faultReason) : intOf(inode)
   }
 
   /** `{ type, config, cpu }` of the `struct perf_event` at `start`; a CPU of -1 is any. */
@@ -268,14 +269,14 @@ export class KernelObjects {
     const names: Array<string> = []
     const reader = new StructReader(this.space)
     for (let node = address, depth = 0;; depth++) {
-      if (depth > DEEPEST) return unreadable(`more than ${DEEPEST} directories above one another`)
+      if (depth > DEEPEST) return missing(corrupted(`more than ${DEEPEST} directories above one another`))
       const parent = this.space.u64(node + BigInt(at.parent))
-      if (parent === undefined) return unreadable(this.space.faultText)
+      if (parent === undefined) return missing(this.space.faultReason)
       if (parent === 0n) return stringOf(`/${names.reverse().join("/")}`)
       const text = this.space.u64(node + BigInt(at.name))
-      if (text === undefined) return unreadable(this.space.faultText)
+      if (text === undefined) return missing(this.space.faultReason)
       const name = reader.text(text, NAME_BYTES)
-      if (Either.isLeft(name)) return unreadable(name.left)
+      if (Either.isLeft(name)) return missing(name.left)
       names.push(name.right)
       node = parent
     }
@@ -291,7 +292,7 @@ export class KernelObjects {
     if (Either.isLeft(found)) return { _tag: "unsupported", reason: found.left.message }
     if (address === 0n) return pointerOf(0n)
     const bytes = this.space.read(address, Math.min(found.right.size, OBJECT_LIMIT))
-    return bytes === undefined ? unreadable(this.space.faultText) : describe(new DataView(bytes.buffer), found.right)
+    return bytes === undefined ? missing(this.space.faultReason) : describe(new DataView(bytes.buffer), found.right)
   }
 }
 

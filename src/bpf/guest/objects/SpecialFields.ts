@@ -13,7 +13,7 @@ import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { listNodesBehind, type Nodes } from "../../../memory/structs/ListHead.ts"
 import { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
 import { treeNodes } from "../../../memory/structs/RbTree.ts"
-import { intOf, objectOf, pointerOf, stringOf, unreadable } from "../../DerivedCodec.ts"
+import { intOf, missing, objectOf, pointerOf, stringOf } from "../../DerivedCodec.ts"
 import type { KernelObjects } from "./KernelObjects.ts"
 
 /** The longest object that programs allocate, in bytes: kernel/bpf/memalloc.c `sizes`, v6.12. */
@@ -192,7 +192,7 @@ export class SpecialFields {
     if (Either.isLeft(found)) return { _tag: "unsupported", reason: found.left.message }
     const { at, size } = found.right
     const bytes = this.space.read(address, size)
-    if (bytes === undefined) return unreadable(this.space.faultText)
+    if (bytes === undefined) return missing(this.space.faultReason)
     const view = new DataView(bytes.buffer)
     const callback = view.getBigUint64(at["cb.callback_fn"], true)
     const program = view.getBigUint64(at["cb.prog"], true)
@@ -207,19 +207,19 @@ export class SpecialFields {
     const found = clockLayout(this.kernel.btf)
     if (Either.isLeft(found)) return { _tag: "unsupported", reason: found.left.message }
     const id = this.space.u32(base + BigInt(found.right.at.clockid))
-    if (id < 0) return unreadable(this.space.faultText)
+    if (id < 0) return missing(this.space.faultReason)
     return { _tag: "enum", value: id, name: CLOCKS.get(id) ?? null, flags: [] }
   }
 
   /** The copies of the possible CPUs; kernel/bpf/memalloc.c `__alloc` keeps the `__percpu` pointer behind an address. */
   private perCpu(address: bigint, object: Followed, most: number): RenderedValue {
     const pointer = this.space.u64(address)
-    if (pointer === undefined) return unreadable(this.space.faultText)
+    if (pointer === undefined) return missing(this.space.faultReason)
     const copy = (cpu: number): RenderedValue => {
       if (!this.copies.isPossible(cpu)) return pointerOf(0n)
       return this.copies.window(kvaPage(pointer), kvaOffset(pointer), cpu, object.size)
         ? object.tree(this.space.view, this.space.at, most)
-        : unreadable(this.space.faultText)
+        : missing(this.space.faultReason)
     }
     return { _tag: "array", elements: Array.from({ length: this.copies.cpus }, (_, cpu) => copy(cpu)), omitted: 0 }
   }
@@ -243,7 +243,7 @@ export class SpecialFields {
     if (Either.isLeft(found)) return { _tag: "unsupported", reason: found.left.message }
     const count = Math.min(this.copies.cpus, found.right.sizeOf.cpumask * 8)
     const bytes = this.space.read(address + BigInt(found.right.at.cpumask), Math.ceil(count / 8))
-    if (bytes === undefined) return unreadable(this.space.faultText)
+    if (bytes === undefined) return missing(this.space.faultReason)
     const ranges: Array<[number, number]> = []
     for (let cpu = 0; cpu < count; cpu++) {
       if ((bytes[cpu >>> 3] >>> (cpu & 7) & 1) === 0) continue
@@ -256,7 +256,7 @@ export class SpecialFields {
 
   private object({ size, tree }: Followed, address: bigint, most: number): RenderedValue {
     const bytes = this.space.read(address, size)
-    return bytes === undefined ? unreadable(this.space.faultText) : tree(new DataView(bytes.buffer), 0, most)
+    return bytes === undefined ? missing(this.space.faultReason) : tree(new DataView(bytes.buffer), 0, most)
   }
 
   /** The objects that nodes are part of, `at` bytes before each node; all are counted. */
@@ -270,7 +270,7 @@ export class SpecialFields {
     const elements = object === undefined
       ? []
       : nodes.slice(0, limit).map((node) => this.object(object, node - at, most))
-    if (problem !== undefined) elements.push(unreadable(problem))
+    if (problem !== undefined) elements.push(missing(problem))
     return { _tag: "array", elements, omitted: nodes.length - Math.min(nodes.length, limit) }
   }
 }

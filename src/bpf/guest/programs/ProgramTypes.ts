@@ -1,6 +1,7 @@
 import * as Either from "effect/Either"
 import { Btf } from "../../../btf/Btf.ts"
 import { type Layout, layout, type LayoutError } from "../../../btf/Layout.ts"
+import { type Reason, toReason, within } from "../../../core/Reason.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { textIn } from "../../../memory/structs/StructReader.ts"
 
@@ -14,7 +15,7 @@ export interface KernelTypes {
 
 /** The BTF objects of a kernel, each read once. */
 export class ProgramTypes {
-  private readonly known = new Map<bigint, Either.Either<KernelTypes, string>>()
+  private readonly known = new Map<bigint, Either.Either<KernelTypes, Reason>>()
 
   static readonly make = (kernel: typeof GuestKernel.Service): Either.Either<ProgramTypes, LayoutError> =>
     Either.map(
@@ -29,17 +30,17 @@ export class ProgramTypes {
   ) {}
 
   /** The types of the `struct btf` at an address, or why there are none. */
-  at(address: bigint): Either.Either<KernelTypes, string> {
+  at(address: bigint): Either.Either<KernelTypes, Reason> {
     const known = this.known.get(address) ?? this.read(address)
     this.known.set(address, known)
     return known
   }
 
-  private read(address: bigint): Either.Either<KernelTypes, string> {
+  private read(address: bigint): Either.Either<KernelTypes, Reason> {
     const { kernel, object: { at, size, sizeOf } } = this
     const { space } = kernel
     const bytes = space.read(address, size)
-    if (bytes === undefined) return Either.left(space.faultText)
+    if (bytes === undefined) return Either.left(space.faultReason)
     const view = new DataView(bytes.buffer)
     const id = view.getUint32(at.id, true)
     const name = textIn(view, at.name, sizeOf.name)
@@ -48,10 +49,10 @@ export class ProgramTypes {
     const isSplit = view.getBigUint64(at.base_btf, true) !== 0n
     if (isKernel && !isSplit) return Either.right({ btf: kernel.btf, id, module })
     const data = space.read(view.getBigUint64(at.data, true), view.getUint32(at.data_size, true))
-    if (data === undefined) return Either.left(`BTF ${id}: ${space.faultText}`)
+    if (data === undefined) return Either.left(within(`BTF ${id}`, space.faultReason))
     const subject = `BTF ${id}`
     return Either.mapBoth(Btf.parse(data, isSplit ? { subject, base: kernel.btf } : { subject }), {
-      onLeft: ({ message }) => message,
+      onLeft: toReason,
       onRight: (btf) => ({ btf, id, module })
     })
   }

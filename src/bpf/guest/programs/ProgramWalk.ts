@@ -6,6 +6,8 @@ import { layout } from "../../../btf/Layout.ts"
 import { bpfMapOffsets } from "../../../btf/offsets/bpf/BpfMap.ts"
 import { bpfProgramStatsOffsets } from "../../../btf/offsets/bpf/BpfProgram.ts"
 import { hex, kvaFrom } from "../../../core/Address.ts"
+import { absent, combine, corrupted, type Reason, toReason, unsupported, within } from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { ARRAY_LIMIT, structAt, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
@@ -78,19 +80,19 @@ export class ProgramWalk {
   list(): Listing<Program> {
     const { kernel } = this
     const items: Array<Program> = []
-    const broken: Array<string> = []
+    const broken = new WalkProblems()
     const address = kernel.symbol("prog_idr")
     const shape = idrLayout(kernel.btf)
-    if (address === undefined) return { items, problems: ["the kernel's symbols lack prog_idr"] }
-    if (Either.isLeft(shape)) return { items, problems: [shape.left.message] }
+    if (address === undefined) return { items, problems: [absent("the kernel's symbols lack prog_idr")] }
+    if (Either.isLeft(shape)) return { items, problems: [toReason(shape.left)] }
     const problems = walkIdr(kernel.space, shape.right, address, (id, page, offset) => {
       const at = kvaFrom(page, offset)
       const program = this.read(at)
-      if (Either.isLeft(program)) broken.push(`program ${id}: ${program.left}`)
+      if (Either.isLeft(program)) broken.add(within(`program ${id}`, program.left))
       else if (program.right.id === id) items.push(program.right)
-      else broken.push(`program ${id}: the structure at ${hex(at)} says it is program ${program.right.id}`)
+      else broken.add(corrupted(`program ${id}: the structure at ${hex(at)} says it is program ${program.right.id}`))
     })
-    return { items, problems: [...problems.map((problem) => `prog_idr: ${problem}`), ...broken] }
+    return { items, problems: [...problems.map((problem) => within("prog_idr", problem)), ...broken.list] }
   }
 
   /** `enum bpf_attach_type` in bpftool's spelling. */
@@ -107,26 +109,26 @@ export class ProgramWalk {
   }
 
   /** The BTF of the program at an address. */
-  typesOf(address: bigint): Either.Either<KernelTypes, string> {
+  typesOf(address: bigint): Either.Either<KernelTypes, Reason> {
     const { kernel: { space }, layouts: { aux, program } } = this
-    if (aux.at.btf === undefined) return Either.left("this kernel's programs have no BTF")
+    if (aux.at.btf === undefined) return Either.left(unsupported("this kernel's programs have no BTF"))
     const at = space.u64(address + BigInt(program.at.aux))
     const btf = at === undefined ? undefined : space.u64(at + BigInt(aux.at.btf))
-    return btf === undefined ? Either.left(space.faultText) : this.types.at(btf)
+    return btf === undefined ? Either.left(space.faultReason) : this.types.at(btf)
   }
 
   /** The program at an address, or why it cannot be read. */
-  read(address: bigint): Either.Either<Program, string> {
+  read(address: bigint): Either.Either<Program, Reason> {
     const { kernel: { space }, layouts: { aux: auxLayout, program } } = this
     const main = structAt(space, program, address)
-    if (main === undefined) return Either.left(space.faultText)
+    if (main === undefined) return Either.left(space.faultReason)
     const aux = structAt(space, auxLayout, main.getBigUint64(program.at.aux, true))
-    if (aux === undefined) return Either.left(space.faultText)
+    if (aux === undefined) return Either.left(space.faultReason)
     const { at } = auxLayout
-    const problems: Array<string> = []
-    const noted = <A>(what: string, found: Either.Either<A, string>): A | null => {
+    const problems: Array<Reason> = []
+    const noted = <A>(what: string, found: Either.Either<A, Reason>): A | null => {
       if (Either.isRight(found)) return found.right
-      problems.push(`${what}: ${found.left}`)
+      problems.push(within(what, found.left))
       return null
     }
     const word = (field: number | undefined): bigint => field === undefined ? 0n : aux.getBigUint64(field, true)
@@ -175,7 +177,7 @@ export class ProgramWalk {
           ? null
           : noted("its maps", this.mapIds(word(at.used_maps), half(at.used_map_cnt))),
         btfId: types?.id ?? null,
-        problem: problems.length === 0 ? null : problems.join("; ")
+        problem: combine(problems)
       })
     )
   }
@@ -193,7 +195,7 @@ export class ProgramWalk {
     type: string,
     attachType: number,
     of: { readonly typeId: number; readonly btf: bigint; readonly program: bigint; readonly name: bigint }
-  ): Either.Either<ProgramTarget, string> {
+  ): Either.Either<ProgramTarget, Reason> {
     const { kernel: { space } } = this
     if (of.program !== 0n || of.btf === 0n) {
       // Once it is attached, only its link knows the program; the function's name stays.
@@ -204,7 +206,7 @@ export class ProgramWalk {
       const function_ = name ??
         (of.name === 0n ? undefined : Either.getOrUndefined(new StructReader(space).text(of.name)))
       return program === undefined || function_ === undefined
-        ? Either.left(space.faultText)
+        ? Either.left(space.faultReason)
         : Either.right({ kind: "function", name: function_, module: null, program })
     }
     return Either.map(this.types.at(of.btf), ({ btf, module }) => ({
@@ -214,36 +216,36 @@ export class ProgramWalk {
     }))
   }
 
-  private uidAt(user: bigint): Either.Either<number | null, string> {
+  private uidAt(user: bigint): Either.Either<number | null, Reason> {
     const { kernel: { space }, layouts } = this
     if (layouts.user === undefined || user === 0n) return Either.right(null)
     const uid = space.u32(user + BigInt(layouts.user.at["uid.val"]))
-    return uid < 0 ? Either.left(space.faultText) : Either.right(uid)
+    return uid < 0 ? Either.left(space.faultReason) : Either.right(uid)
   }
 
   /** A program of several functions has its machine code in theirs; kernel/bpf/syscall.c, v6.12. */
-  private jitedBytes(main: number, functions: bigint, count: number): Either.Either<number, string> {
+  private jitedBytes(main: number, functions: bigint, count: number): Either.Either<number, Reason> {
     const { kernel: { space }, layouts: { program } } = this
     if (count === 0 || functions === 0n) return Either.right(main)
-    if (count > ARRAY_LIMIT) return Either.left(`corrupted: ${count} functions`)
+    if (count > ARRAY_LIMIT) return Either.left(corrupted(`${count} functions`))
     let sum = 0
     for (let index = 0; index < count; index++) {
       const at = space.u64(functions + BigInt(index) * 8n)
       const length = at === undefined ? -1 : space.u32(at + BigInt(program.at.jited_len))
-      if (length < 0) return Either.left(space.faultText)
+      if (length < 0) return Either.left(space.faultReason)
       sum += length
     }
     return Either.right(sum)
   }
 
-  private mapIds(maps: bigint, count: number): Either.Either<ReadonlyArray<number>, string> {
+  private mapIds(maps: bigint, count: number): Either.Either<ReadonlyArray<number>, Reason> {
     const { kernel: { space }, layouts: { map } } = this
-    if (count > ARRAY_LIMIT) return Either.left(`corrupted: ${count} maps`)
+    if (count > ARRAY_LIMIT) return Either.left(corrupted(`${count} maps`))
     const ids: Array<number> = []
     for (let index = 0; index < count; index++) {
       const at = space.u64(maps + BigInt(index) * 8n)
       const id = at === undefined ? -1 : space.u32(at + BigInt(map.at.id))
-      if (id < 0) return Either.left(space.faultText)
+      if (id < 0) return Either.left(space.faultReason)
       ids.push(id)
     }
     return Either.right(ids)
@@ -252,13 +254,13 @@ export class ProgramWalk {
   /** Summed over the possible CPUs; null where the kernel keeps none. */
   private statsAt(
     program: bigint
-  ): Either.Either<{ readonly runs: Count; readonly nanos: Count; readonly misses: Count | null } | null, string> {
+  ): Either.Either<{ readonly runs: Count; readonly nanos: Count; readonly misses: Count | null } | null, Reason> {
     const { kernel, layouts: { stats: layouts } } = this
     const { space } = kernel
     if (layouts === undefined) return Either.right(null)
     const { cnt, misses, nsecs } = layouts.stats.at
     const pointer = space.u64(program + BigInt(layouts.program.at.stats))
-    if (pointer === undefined) return Either.left(space.faultText)
+    if (pointer === undefined) return Either.left(space.faultReason)
     if (pointer === 0n) return Either.right(null)
     if (kernel.perCpuProblem !== undefined) return Either.left(kernel.perCpuProblem)
     const sums = [0n, 0n, 0n]
@@ -266,7 +268,7 @@ export class ProgramWalk {
       if (kernel.perCpuOffsets[cpu] === undefined) continue
       const copy = kernel.perCpu(pointer, cpu)
       const view = copy === undefined ? undefined : structAt(space, layouts.stats, copy)
-      if (view === undefined) return Either.left(`CPU ${cpu}: ${space.faultText}`)
+      if (view === undefined) return Either.left(within(`CPU ${cpu}`, space.faultReason))
       for (const [index, field] of [cnt, nsecs, misses].entries()) {
         if (field !== undefined) sums[index] += view.getBigUint64(field, true)
       }

@@ -4,11 +4,13 @@ import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { arenaOffsets } from "../../../btf/offsets/bpf/Arena.ts"
 import { bytesCodec } from "../../../btf/render/Codec.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../../core/Address.ts"
+import { corrupted, truncated, unreadable } from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { OUT_OF_MEMORY } from "../../../memory/PageTable.ts"
 import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
-import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
-import { corrupted, type MapOpener } from "./MapReading.ts"
+import type { EntryWalk } from "../../EntryWalk.ts"
+import type { MapOpener } from "./MapReading.ts"
 
 const PAGE = 4096
 /** Pages in 4 GiB: an arena lies in one such window, for user space and for the kernel. */
@@ -28,7 +30,7 @@ export class ArenaWalk implements EntryWalk {
   valueView: DataView
   valueAt = 0
   readonly valueLength = PAGE
-  readonly trouble = new Trouble()
+  readonly problems = new WalkProblems()
   private page: number
   private readonly end: number
 
@@ -44,7 +46,7 @@ export class ArenaWalk implements EntryWalk {
     this.page = kernelPage + first
     this.end = this.page + Math.min(pages, WINDOW - first)
     if (first + pages > WINDOW) {
-      this.trouble.add(`truncated: had ${WINDOW - first} pages below a 4 GiB line, needed ${pages}`)
+      this.problems.add(truncated(`had ${WINDOW - first} pages below a 4 GiB line, needed ${pages}`))
     }
   }
 
@@ -57,14 +59,14 @@ export class ArenaWalk implements EntryWalk {
       const covered = 2 ** (9 * (table.level - 1))
       if (pa < 0) { // on behind what the missing entry would cover
         if (pa === OUT_OF_MEMORY) {
-          this.trouble.add(`page tables of ${hex(kvaFrom(page, 0))} lie in memory that is not there`)
+          this.problems.add(unreadable(`page tables of ${hex(kvaFrom(page, 0))} lie in memory that is not there`))
         }
         this.page = (Math.floor(page / covered) + 1) * covered
         continue
       }
       this.page++
       if (!space.window(page, 0, PAGE)) {
-        this.trouble.add(space.faultText)
+        this.problems.add(space.faultReason)
         continue
       }
       const low = (page - this.kernelPage) * PAGE
@@ -99,7 +101,7 @@ export const openArena: MapOpener = ({ info, kernel, offset, page, space }) =>
     const start = areaAt === undefined ? undefined : space.u64(areaAt + BigInt(area.at.addr))
     const size = areaAt === undefined ? undefined : space.u64(areaAt + BigInt(extent.at.size))
     if (userStart === undefined || start === undefined || size === undefined) {
-      return yield* Either.left({ message: space.faultText })
+      return yield* Either.left(space.faultReason)
     }
     if (size < BigInt(WINDOW * PAGE)) return yield* Either.left(corrupted(`an arena's area of ${size} bytes`))
     if (kvaOffset(start) !== 0 || kvaOffset(userStart) !== 0) {

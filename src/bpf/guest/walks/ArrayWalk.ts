@@ -1,9 +1,11 @@
 import * as Either from "effect/Either"
+import { corrupted, within } from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
-import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import type { EntryWalk } from "../../EntryWalk.ts"
 import { isPerCpu } from "../../MapType.ts"
-import { corrupted, type MapOpener } from "./MapReading.ts"
+import type { MapOpener } from "./MapReading.ts"
 
 /**
  * Every element of an ARRAY (values in line), or of a PERCPU_ARRAY (a table of `__percpu` pointers). The key is the
@@ -14,7 +16,7 @@ export class ArrayWalk implements EntryWalk {
   readonly keyView = new DataView(new ArrayBuffer(4))
   readonly keyAt = 0
   readonly keyLength = 4
-  readonly trouble = new Trouble()
+  readonly problems = new WalkProblems()
   valueView: DataView = this.keyView
   valueAt = 0
   private index = -1
@@ -41,7 +43,7 @@ export class ArrayWalk implements EntryWalk {
         this.keyView.setUint32(0, this.index, true)
         return true
       }
-      this.trouble.add(`element ${this.index}: ${this.space.faultText}`)
+      this.problems.add(within(`element ${this.index}`, this.space.faultReason))
       // The next element that lies in another page: a hostile count must not cost a failing walk an element.
       const nextPage = (Math.floor(at / 4096) + 1) * 4096
       this.index = Math.max(this.index, Math.ceil((nextPage - this.offset) / this.slot) - 1)
@@ -57,11 +59,11 @@ export class ArrayWalk implements EntryWalk {
     const lo = this.space.view.getUint32(this.space.at, true)
     const hi = this.space.view.getUint32(this.space.at + 4, true)
     if (lo === 0 && hi === 0) {
-      this.trouble.add(`element ${this.index}: its per-CPU pointer is null`)
+      this.problems.add(corrupted(`element ${this.index}: its per-CPU pointer is null`))
       return false
     }
     if (!this.copies.window(hi * 2 ** 20 + (lo >>> 12), lo & 4095, copy, this.valueLength)) {
-      this.trouble.add(`element ${this.index}, CPU ${copy}: ${this.space.faultText}`)
+      this.problems.add(within(`element ${this.index}, CPU ${copy}`, this.space.faultReason))
       return false
     }
     this.valueView = this.space.view

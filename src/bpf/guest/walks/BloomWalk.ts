@@ -1,10 +1,11 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
 import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
+import { corrupted } from "../../../core/Reason.ts"
 import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
 import { indexCodec } from "../../IndexCodec.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
-import { corrupted, type MapOpener } from "./MapReading.ts"
+import type { MapOpener } from "./MapReading.ts"
 
 /** The 64-bit words of a bit set that are not 0. The key is the word's number: bit n of the set is bit n % 64 of word n / 64. */
 class BloomWalk extends ArrayWalk {
@@ -41,7 +42,7 @@ const bloomLayout = memoizeByBtf((btf) =>
 export const openBloom: MapOpener = ({ info, kernel, offset, page, space }) =>
   Either.gen(function*() {
     const { at, size } = yield* bloomLayout(kernel.btf)
-    if (!space.window(page, offset, size)) return yield* Either.left({ message: space.faultText })
+    if (!space.window(page, offset, size)) return yield* Either.left(space.faultReason)
     const [mask, hashSeed, hashFunctions] = [at.bitset_mask, at.hash_seed, at.nr_hash_funcs]
       .map((field) => space.view.getUint32(space.at + field, true))
     const bits = mask + 1

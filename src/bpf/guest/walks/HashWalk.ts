@@ -1,11 +1,13 @@
 import * as Either from "effect/Either"
+import { corrupted, type Reason, within } from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
 import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
 import { OBJECT_LIMIT } from "../../../memory/structs/StructReader.ts"
-import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import type { EntryWalk } from "../../EntryWalk.ts"
 import { isPerCpu } from "../../MapType.ts"
 import { ElementsAhead } from "./HashPrefetch.ts"
-import { corrupted, type GuestMap, type MapOpener } from "./MapReading.ts"
+import type { GuestMap, MapOpener } from "./MapReading.ts"
 
 /** Where the parts of chained elements lie, in bytes, from the kernel's BTF. */
 export interface HashShape {
@@ -55,7 +57,7 @@ export class HashWalk implements EntryWalk {
   valueView: DataView
   valueAt = 0
   readonly valueLength: number
-  readonly trouble = new Trouble()
+  readonly problems = new WalkProblems()
   private bucket = -1
   private seen = 0
   // The pointer to the next element, and Brent's tortoise with its power and step count.
@@ -104,8 +106,10 @@ export class HashWalk implements EntryWalk {
         this.openBucket()
       }
       if (++this.seen > this.table.elementLimit) {
-        this.trouble.add(
-          `bucket ${this.bucket}: more elements than the map can hold (${this.table.elementLimit}); walk ended`
+        this.problems.add(
+          corrupted(
+            `bucket ${this.bucket}: more elements than the map can hold (${this.table.elementLimit}); walk ended`
+          )
         )
         this.bucket = this.table.bucketCount
         this.lo = 1
@@ -118,7 +122,7 @@ export class HashWalk implements EntryWalk {
         offset += 4096
       }
       if (!space.window(page, offset, this.elementBytes)) {
-        this.trouble.add(`bucket ${this.bucket}: element at ${space.faultText}`)
+        this.problems.add(within(`bucket ${this.bucket}: element`, space.faultReason))
         this.lo = 1
         continue
       }
@@ -134,7 +138,7 @@ export class HashWalk implements EntryWalk {
       }
       this.follow(view, at + shape.next)
       if (this.lo === this.tortoiseLo && this.hi === this.tortoiseHi) {
-        this.trouble.add(`bucket ${this.bucket}: its chain is a cycle`)
+        this.problems.add(corrupted(`bucket ${this.bucket}: its chain is a cycle`))
         this.lo = 1
       } else if (++this.steps === this.power) {
         this.tortoiseLo = this.lo
@@ -151,7 +155,7 @@ export class HashWalk implements EntryWalk {
     if (copies === undefined) return true
     if (!copies.isPossible(copy)) return false
     if (!copies.window(this.pointerPage, this.pointerOffset, copy, this.table.valueSize)) {
-      this.trouble.add(`bucket ${this.bucket}, CPU ${copy}: ${space.faultText}`)
+      this.problems.add(within(`bucket ${this.bucket}, CPU ${copy}`, space.faultReason))
       return false
     }
     this.valueView = space.view
@@ -177,7 +181,7 @@ export class HashWalk implements EntryWalk {
       this.steps = 0
       return
     }
-    this.trouble.add(`bucket ${this.bucket}: ${space.faultText}`)
+    this.problems.add(within(`bucket ${this.bucket}`, space.faultReason))
     this.lo = 1
     const nextPage = (Math.floor(at / 4096) + 1) * 4096
     this.bucket = Math.max(this.bucket, Math.ceil((nextPage - table.bucketsOffset) / shape.bucketSize) - 1)
@@ -232,8 +236,8 @@ export const bucketsOf = (
     readonly end: bigint | undefined
     readonly shape: HashShape
   }
-): Either.Either<Chains, { readonly message: string }> => {
-  const unreadable = () => Either.left({ message: space.faultText })
+): Either.Either<Chains, Reason | { readonly message: string }> => {
+  const unreadable = () => Either.left(space.faultReason)
   const keyBytes = of.keySize ?? keySize
   if (!space.window(page, offset + of.buckets, 8)) return unreadable()
   const bucketsPage = pointerPage(space.view, space.at)
@@ -259,7 +263,10 @@ export const bucketsOf = (
 }
 
 /** The table of a hash map; `valueSize` differs from the map's where it keeps pointers. */
-export const hashTableOf = (map: GuestMap, valueSize: number): Either.Either<Chains, { readonly message: string }> =>
+export const hashTableOf = (
+  map: GuestMap,
+  valueSize: number
+): Either.Either<Chains, Reason | { readonly message: string }> =>
   Either.flatMap(map.layouts.hash, ({ bucket, element, table }) =>
     bucketsOf(map, {
       buckets: table.at.buckets,

@@ -1,6 +1,7 @@
 import type * as Either from "effect/Either"
 import type { Btf } from "../../../btf/Btf.ts"
 import type { Codec } from "../../../btf/render/Codec.ts"
+import type { Reason } from "../../../core/Reason.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
@@ -28,7 +29,7 @@ export interface GuestMap {
   readonly layouts: BpfLayouts
   readonly objects: KernelObjects
   /** The types of the `struct btf` at an address; the kernel's own for its vmlinux. */
-  readonly typesAt: (address: bigint) => Either.Either<Btf, string>
+  readonly typesAt: (address: bigint) => Either.Either<Btf, Reason>
 }
 
 /** How a map is read. */
@@ -42,7 +43,4 @@ export interface MapReading {
 }
 
 /** Gets ready to read a map of one type, or says why it cannot. */
-export type MapOpener = (map: GuestMap) => Either.Either<MapReading, { readonly message: string }>
-
-/** A map that contradicts itself. */
-export const corrupted = (what: string): { readonly message: string } => ({ message: `corrupted: ${what}` })
+export type MapOpener = (map: GuestMap) => Either.Either<MapReading, Reason | { readonly message: string }>

@@ -2,6 +2,7 @@ import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
 import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
+import { corrupted, type Reason } from "../../../core/Reason.ts"
 import { pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
 import { OBJECT_LIMIT } from "../../../memory/structs/StructReader.ts"
 import { intOf, objectOf, recurringCodec } from "../../DerivedCodec.ts"
@@ -9,7 +10,7 @@ import type { EntryWalk } from "../../EntryWalk.ts"
 import { cgroupLayout, perfEventLayout, socketLayout } from "../objects/KernelObjects.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
 import { bucketsOf, hashTableOf, HashWalk } from "./HashWalk.ts"
-import { corrupted, type GuestMap, type MapOpener, type MapReading } from "./MapReading.ts"
+import type { GuestMap, MapOpener, MapReading } from "./MapReading.ts"
 import { type Target, TargetWalk } from "./TargetWalk.ts"
 
 const eventEntryLayout = memoizeByBtf((btf) => layout(btf, "bpf_event_entry", ["event"]))
@@ -39,8 +40,8 @@ const slots = (
   { info: { maxEntries }, kernel, offset, page, space }: GuestMap,
   field: number,
   indirect = false
-): Either.Either<() => EntryWalk, { readonly message: string }> => {
-  if (indirect && !space.window(page, offset + field, 8)) return Either.left({ message: space.faultText })
+): Either.Either<() => EntryWalk, Reason | { readonly message: string }> => {
+  if (indirect && !space.window(page, offset + field, 8)) return Either.left(space.faultReason)
   const tablePage = indirect ? pointerPage(space.view, space.at) : page
   const tableOffset = indirect ? pointerOffset(space.view, space.at) : offset + field
   const room = space.isDirect(tablePage) ? KMALLOC_AREA : kernel.memory.size

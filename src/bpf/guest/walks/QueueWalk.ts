@@ -1,11 +1,13 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
 import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
+import { corrupted, within } from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
-import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import type { EntryWalk } from "../../EntryWalk.ts"
 import { indexCodec } from "../../IndexCodec.ts"
 import { MapType } from "../../MapType.ts"
-import { corrupted, type MapOpener } from "./MapReading.ts"
+import type { MapOpener } from "./MapReading.ts"
 
 /**
  * The elements of a QUEUE or STACK in the order in which they would be popped. bpf(2) has no keys here: the key is the
@@ -18,7 +20,7 @@ export class QueueWalk implements EntryWalk {
   readonly keyLength = 4
   valueView: DataView
   valueAt = 0
-  readonly trouble = new Trouble()
+  readonly problems = new WalkProblems()
   private done = -1
 
   constructor(
@@ -45,7 +47,7 @@ export class QueueWalk implements EntryWalk {
         this.keyView.setUint32(0, this.done, true)
         return true
       }
-      this.trouble.add(`element ${this.done}: ${this.space.faultText}`)
+      this.problems.add(within(`element ${this.done}`, this.space.faultReason))
     }
     return false
   }
@@ -60,7 +62,7 @@ const queueLayout = memoizeByBtf((btf) => layout(btf, "bpf_queue_stack", ["head"
 export const openQueue: MapOpener = ({ info, kernel, offset, page, space, type }) =>
   Either.gen(function*() {
     const { at, size } = yield* queueLayout(kernel.btf)
-    if (!space.window(page, offset, size)) return yield* Either.left({ message: space.faultText })
+    if (!space.window(page, offset, size)) return yield* Either.left(space.faultReason)
     const [head, tail, places] = [at.head, at.tail, at.size].map((field) =>
       space.view.getUint32(space.at + field, true)
     )

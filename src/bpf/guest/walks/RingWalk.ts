@@ -3,10 +3,12 @@ import { layout } from "../../../btf/Layout.ts"
 import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { ringBufferOffsets } from "../../../btf/offsets/bpf/RingBuffer.ts"
 import { kvaOffset, kvaPage } from "../../../core/Address.ts"
+import { corrupted, type Reason, within } from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "../../DerivedCodec.ts"
-import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
-import { corrupted, type MapOpener } from "./MapReading.ts"
+import type { EntryWalk } from "../../EntryWalk.ts"
+import type { MapOpener } from "./MapReading.ts"
 
 /** `BPF_RINGBUF_HDR_SZ`, `BPF_RINGBUF_BUSY_BIT`, `BPF_RINGBUF_DISCARD_BIT`; include/uapi/linux/bpf.h, v6.12. */
 const HEADER = 8
@@ -36,7 +38,7 @@ export class RingWalk implements EntryWalk {
   /** Behind the record's header, which a codec may look at. */
   valueAt = 0
   valueLength = 0
-  readonly trouble = new Trouble()
+  readonly problems = new WalkProblems()
   private position: number
 
   constructor(private readonly space: KernelSpace, private readonly ring: Ring) {
@@ -49,14 +51,17 @@ export class RingWalk implements EntryWalk {
     while (this.position < producer) {
       const position = this.position
       const at = offset + position % size
-      if (!this.space.window(page, at, HEADER)) return this.end(`record at ${position}: ${this.space.faultText}`)
+      if (!this.space.window(page, at, HEADER)) {
+        return this.end(within(`record at ${position}`, this.space.faultReason))
+      }
       const length = this.space.view.getUint32(this.space.at, true) & LENGTH
       this.position += Math.ceil((length + HEADER) / 8) * 8
       if (this.position > producer) {
-        return this.end(`record at ${position}: has ${length} bytes, ${producer - position - HEADER} are left`)
+        const left = producer - position - HEADER
+        return this.end(corrupted(`record at ${position}: has ${length} bytes, ${left} are left`))
       }
       if (!this.space.window(page, at, HEADER + length)) {
-        this.trouble.add(`record at ${position}: ${this.space.faultText}`)
+        this.problems.add(within(`record at ${position}`, this.space.faultReason))
         continue
       }
       this.keyView.setBigUint64(0, BigInt(position), true)
@@ -73,8 +78,8 @@ export class RingWalk implements EntryWalk {
   }
 
   /** Without a header there is no next record. */
-  private end(problem: string): false {
-    this.trouble.add(`${problem}; walk ended`)
+  private end({ kind, text }: Reason): false {
+    this.problems.add({ kind, text: `${text}; walk ended` })
     this.position = this.ring.producer
     return false
   }
@@ -98,7 +103,7 @@ const ringLayouts = memoizeByBtf((btf) =>
 export const openRing: MapOpener = ({ info, kernel, offset, page, space }) =>
   Either.gen(function*() {
     const { bytes: { at: { data } }, map, ring } = yield* ringLayouts(kernel.btf)
-    const unreadable = () => Either.left({ message: space.faultText })
+    const unreadable = () => Either.left(space.faultReason)
     if (!space.window(page, offset + map.at.rb, 8)) return yield* unreadable()
     const address = space.view.getBigUint64(space.at, true)
     const read = (field: number): number => {

@@ -3,10 +3,11 @@ import { layout } from "../../../btf/Layout.ts"
 import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { stackMapOffsets } from "../../../btf/offsets/bpf/StackMap.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
+import { corrupted } from "../../../core/Reason.ts"
 import { derivedCodec, hexOf, intOf, objectOf } from "../../DerivedCodec.ts"
 import type { KernelObjects } from "../objects/KernelObjects.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
-import { corrupted, type MapOpener } from "./MapReading.ts"
+import type { MapOpener } from "./MapReading.ts"
 import { TargetWalk } from "./TargetWalk.ts"
 
 /** `BPF_F_STACK_BUILD_ID`: frames are `struct bpf_stack_build_id`; include/uapi/linux/bpf.h, v6.12. */
@@ -59,7 +60,7 @@ const stackLayouts = memoizeByBtf((btf) =>
 export const openStackTraces: MapOpener = ({ aside, info, kernel, objects, offset, page, space }) =>
   Either.gen(function*() {
     const { bucket, frame, map } = yield* stackLayouts(kernel.btf)
-    if (!space.window(page, offset + map.at.n_buckets, 4)) return yield* Either.left({ message: space.faultText })
+    if (!space.window(page, offset + map.at.n_buckets, 4)) return yield* Either.left(space.faultReason)
     const buckets = space.view.getUint32(space.at, true)
     // `max_entries` rounded up to a power of two
     if (buckets > info.maxEntries * 2 || buckets * 8 > kernel.memory.size) {

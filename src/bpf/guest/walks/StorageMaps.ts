@@ -4,11 +4,12 @@ import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { localStorageOffsets } from "../../../btf/offsets/bpf/LocalStorage.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../../core/Address.ts"
+import { corrupted } from "../../../core/Reason.ts"
 import { OBJECT_LIMIT } from "../../../memory/structs/StructReader.ts"
-import { derivedCodec, intOf, objectOf, unreadable } from "../../DerivedCodec.ts"
+import { derivedCodec, intOf, missing, objectOf } from "../../DerivedCodec.ts"
 import { isPerCpu, MapType } from "../../MapType.ts"
 import { bucketsOf, HashWalk } from "./HashWalk.ts"
-import { corrupted, type GuestMap, type MapOpener } from "./MapReading.ts"
+import type { GuestMap, MapOpener } from "./MapReading.ts"
 import { TargetWalk } from "./TargetWalk.ts"
 
 const localStorageLayouts = memoizeByBtf((btf) => localStorageOffsets.resolve(btf))
@@ -63,7 +64,7 @@ export const openLocalStorage: MapOpener = (map) =>
     })
     const key = derivedCodec((view, at) => {
       const owner = map.aside.u64(view.getBigUint64(at, true) + BigInt(storage.at.owner))
-      return owner === undefined ? unreadable(map.aside.faultText) : ownerOf(map, owner)
+      return owner === undefined ? missing(map.aside.faultReason) : ownerOf(map, owner)
     })
     return { walk: () => new HashWalk(map.space, found.shape, found.table, undefined), key }
   })

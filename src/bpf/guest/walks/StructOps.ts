@@ -5,6 +5,7 @@ import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { type Codec, compile } from "../../../btf/render/Codec.ts"
 import { type RenderedValue, toJson } from "../../../btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../../core/Address.ts"
+import { corrupted } from "../../../core/Reason.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { OBJECT_LIMIT } from "../../../memory/structs/StructReader.ts"
 import { derivedCodec } from "../../DerivedCodec.ts"
@@ -89,17 +90,17 @@ export const openStructOps: MapOpener = (map) =>
     const start = kvaFrom(page, offset)
     const typesAt = at.btf === undefined ? 0n : space.u64(start + BigInt(at.btf))
     const values = space.u64(start + BigInt(at.uvalue))
-    if (typesAt === undefined || values === undefined) return yield* Either.left({ message: space.faultText })
+    if (typesAt === undefined || values === undefined) return yield* Either.left(space.faultReason)
     const types = typesAt === 0n
       ? kernel.btf
-      : yield* Either.mapLeft(map.typesAt(typesAt), (message) => ({ message }))
+      : yield* map.typesAt(typesAt)
     const wrapper = yield* layoutOf(types, kernelTypeId, ["data"])
     const size = wrapper.sizeOf.data
-    if (size > OBJECT_LIMIT) return yield* Either.left({ message: `corrupted: a struct of ${size} bytes` })
+    if (size > OBJECT_LIMIT) return yield* Either.left(corrupted(`a struct of ${size} bytes`))
     const users = counts === undefined ? undefined : usersOf(space, start, counts.at)
-    if (counts !== undefined && users === undefined) return yield* Either.left({ message: space.faultText })
+    if (counts !== undefined && users === undefined) return yield* Either.left(space.faultReason)
     const header = offset + at.kvalue
-    if (!space.window(page, header, wrapper.at.data)) return yield* Either.left({ message: space.faultText })
+    if (!space.window(page, header, wrapper.at.data)) return yield* Either.left(space.faultReason)
     const shown = (field: "common.state" | "common.refcnt.refs.counter") =>
       toJson(compile(kernel.btf, common.typeOf[field]).tree(space.view, space.at + common.at[field]))
     return {

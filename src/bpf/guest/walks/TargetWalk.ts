@@ -1,5 +1,7 @@
+import { corrupted, within } from "../../../core/Reason.ts"
+import type { WalkProblems } from "../../../core/WalkProblems.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
-import type { EntryWalk, Trouble } from "../../EntryWalk.ts"
+import type { EntryWalk } from "../../EntryWalk.ts"
 
 /** What the pointers of a walk's values lead to. Offsets and lengths in bytes. */
 export interface Target {
@@ -34,7 +36,7 @@ export class TargetWalk implements EntryWalk {
   }
 
   next(): boolean {
-    const { pointers, trouble } = this
+    const { pointers, problems } = this
     while (pointers.next()) {
       this.entry++
       if (!pointers.value(0)) continue
@@ -42,7 +44,7 @@ export class TargetWalk implements EntryWalk {
       const offset = pointerOffset(pointers.valueView, pointers.valueAt)
       if (page === 0 && offset === 0) continue
       if (this.reach(page, offset)) return true
-      trouble.add(`entry ${this.entry}: ${this.aside.faultText}`)
+      problems.add(within(`entry ${this.entry}`, this.aside.faultReason))
     }
     return false
   }
@@ -59,7 +61,9 @@ export class TargetWalk implements EntryWalk {
     else {
       const length = target.length(aside.view, aside.at)
       const most = target.most ?? length
-      if (length > most) this.trouble.add(`entry ${this.entry}: truncated: has ${length} bytes, room for ${most}`)
+      if (length > most) {
+        this.problems.add(corrupted(`entry ${this.entry}: has ${length} bytes, room for ${most}`))
+      }
       this.valueLength = Math.min(length, most)
       if (!aside.window(page, offset, Math.max(target.size, target.value + this.valueLength))) return false
     }
@@ -84,7 +88,7 @@ export class TargetWalk implements EntryWalk {
     return this.pointers.keyLength
   }
 
-  get trouble(): Trouble {
-    return this.pointers.trouble
+  get problems(): WalkProblems {
+    return this.pointers.problems
   }
 }

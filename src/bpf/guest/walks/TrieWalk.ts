@@ -1,9 +1,11 @@
 import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
 import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
+import { corrupted, within } from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
-import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
-import { corrupted, type GuestMap, type MapOpener } from "./MapReading.ts"
+import type { EntryWalk } from "../../EntryWalk.ts"
+import type { GuestMap, MapOpener } from "./MapReading.ts"
 
 /** Where a trie's nodes keep their parts: `struct lpm_trie_node`, in bytes. */
 interface TrieShape {
@@ -32,7 +34,7 @@ export class TrieWalk implements EntryWalk {
   readonly keyLength: number
   valueView: DataView
   valueAt = 0
-  readonly trouble = new Trouble()
+  readonly problems = new WalkProblems()
   /** Nodes to be visited: page, offset, the least prefix length they may have. */
   private readonly pages: Float64Array
   private readonly offsets: Int32Array
@@ -66,18 +68,20 @@ export class TrieWalk implements EntryWalk {
       const offset = this.offsets[this.depth]
       const least = this.least[this.depth]
       if (++this.visited > this.nodeLimit) {
-        this.trouble.add(`more nodes than the map can have (${this.nodeLimit}); walk ended`)
+        this.problems.add(corrupted(`more nodes than the map can have (${this.nodeLimit}); walk ended`))
         this.depth = 0
         return false
       }
       if (!space.window(page, offset, shape.data + this.dataSize + this.valueLength)) {
-        this.trouble.add(`node below prefix length ${least}: ${space.faultText}`)
+        this.problems.add(within(`node below prefix length ${least}`, space.faultReason))
         continue
       }
       const { at, view } = space
       const length = view.getUint32(at + shape.prefixLength, true)
       if (length < least || length > this.dataSize * 8) {
-        this.trouble.add(`a node of prefix length ${length} where ${least} to ${this.dataSize * 8} can be; left`)
+        this.problems.add(
+          corrupted(`a node of prefix length ${length} where ${least} to ${this.dataSize * 8} can be; left`)
+        )
         continue
       }
       const flags = view.getUint32(at + shape.flags, true)
@@ -125,7 +129,7 @@ export const openTrie: MapOpener = ({ info, kernel, offset, page, space }: Guest
     const { keySize, maxEntries, valueSize } = info
     const dataSize = keySize - 4
     if (dataSize < 1 || dataSize > MOST_DATA) return yield* Either.left(corrupted(`keys of ${keySize} bytes`))
-    if (!space.window(page, offset + trie.at.root, 8)) return yield* Either.left({ message: space.faultText })
+    if (!space.window(page, offset + trie.at.root, 8)) return yield* Either.left(space.faultReason)
     const rootPage = pointerPage(space.view, space.at)
     const rootOffset = pointerOffset(space.view, space.at)
     // n elements need at most n - 1 nodes that join them.

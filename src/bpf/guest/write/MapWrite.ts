@@ -7,6 +7,7 @@ import type { Json } from "../../../btf/render/RenderedValue.ts"
 import { type ByteRun, encodeAt, encodeBytes, encodeValue, valueAt } from "../../../btf/render/ValueEncoder.ts"
 import { kvaFrom } from "../../../core/Address.ts"
 import { lazily } from "../../../core/Lazily.ts"
+import { formatReason } from "../../../core/Reason.ts"
 import { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { structAt, textIn } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
@@ -165,7 +166,9 @@ const listCandidates = (kernel: typeof GuestKernel.Service): Either.Either<Reado
         keySize: u32(map.at.key_size),
         valueSize: u32(map.at.value_size),
         maxEntries: u32(map.at.max_entries),
-        types: types === 0n ? undefined : Either.map(kernelTypes.at(types), ({ btf }) => btf),
+        types: types === 0n
+          ? undefined
+          : Either.mapBoth(kernelTypes.at(types), { onLeft: formatReason, onRight: ({ btf }) => btf }),
         keyTypeId: u32(map.at.btf_key_type_id),
         valueTypeId: u32(map.at.btf_value_type_id),
         closed: isConstant

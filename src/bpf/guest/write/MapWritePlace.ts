@@ -1,5 +1,6 @@
 import * as Either from "effect/Either"
 import { bpfHashOffsets, bpfMapOffsets } from "../../../btf/offsets/bpf/BpfMap.ts"
+import { formatReason } from "../../../core/Reason.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { isPerCpu, MapType } from "../../MapType.ts"
 
@@ -102,6 +103,6 @@ const copiesOf = (kernel: typeof GuestKernel.Service, slot: bigint): Either.Eith
   const pointer = kernel.space.u64(slot)
   if (pointer === undefined) return Either.left(kernel.space.faultText)
   if (pointer === 0n) return Either.left("its per-CPU pointer is null")
-  if (kernel.perCpuProblem !== undefined) return Either.left(kernel.perCpuProblem)
+  if (kernel.perCpuProblem !== undefined) return Either.left(formatReason(kernel.perCpuProblem))
   return Either.right(kernel.perCpuOffsets.map((_, cpu) => kernel.perCpu(pointer, cpu)))
 }

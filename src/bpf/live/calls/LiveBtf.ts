@@ -1,6 +1,7 @@
 import * as Either from "effect/Either"
 import { Btf } from "../../../btf/Btf.ts"
 import { errnoName } from "../../../core/Errors.ts"
+import { type Reason, toReason, unreadable } from "../../../core/Reason.ts"
 import { BtfInfoAt, INFO_BYTES, NAME_BYTES } from "./BpfAbi.ts"
 import type { BpfCalls } from "./BpfCalls.ts"
 
@@ -34,13 +35,13 @@ export const btfInfo = (calls: BpfCalls, fd: number): BtfInfo | number => {
 
 /** The BTF objects of the running kernel by id, each read once. */
 export class LiveBtf {
-  private readonly known = new Map<number, Either.Either<Btf, string>>()
+  private readonly known = new Map<number, Either.Either<Btf, Reason>>()
   private readonly owners = new Map<number, string>()
 
   /** `kernel` is the BTF of vmlinux, on which modules' BTF stands. */
   constructor(private readonly calls: BpfCalls, readonly kernel: Btf) {}
 
-  byId(id: number): Either.Either<Btf, string> {
+  byId(id: number): Either.Either<Btf, Reason> {
     const known = this.known.get(id) ?? this.read(id)
     this.known.set(id, known)
     return known
@@ -52,10 +53,10 @@ export class LiveBtf {
     return this.owners.get(id) ?? null
   }
 
-  private read(id: number): Either.Either<Btf, string> {
+  private read(id: number): Either.Either<Btf, Reason> {
     const { calls } = this
     const subject = `BTF object ${id}`
-    const failed = (result: number) => Either.left(`${subject}: ${errnoName(-result)}`)
+    const failed = (result: number) => Either.left(unreadable(`${subject}: ${errnoName(-result)}`))
     const fd = calls.open("btf", id)
     if (fd < 0) return failed(fd)
     try {
@@ -72,7 +73,7 @@ export class LiveBtf {
       const bytes = data.bytes.subarray(0, about.size)
       return Either.mapLeft(
         Btf.parse(bytes, about.kernel ? { subject, base: this.kernel } : { subject }),
-        (error) => error.message
+        toReason
       )
     } finally {
       calls.close(fd)

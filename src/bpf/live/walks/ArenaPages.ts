@@ -2,11 +2,14 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Scope from "effect/Scope"
 import type { Btf } from "../../../btf/Btf.ts"
+import type { GroupMissing } from "../../../btf/OffsetGroup.ts"
 import { arenaOffsets } from "../../../btf/offsets/bpf/Arena.ts"
 import { hex } from "../../../core/Address.ts"
 import { errnoName } from "../../../core/Errors.ts"
+import { type Reason, unreadable, unsupported } from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
-import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import type { EntryWalk } from "../../EntryWalk.ts"
 import type { Details } from "../../Report.ts"
 import type { BpfCalls, CallBuffer } from "../calls/BpfCalls.ts"
 import { textAt } from "../calls/LiveBtf.ts"
@@ -75,11 +78,6 @@ const finder: ReadonlyArray<Instruction> = [
   exit
 ]
 
-/** What stands in the way of reading an arena. */
-interface Refused {
-  readonly message: string
-}
-
 /** A program of ours that reads the kernel's memory and touches nothing of it. `release` unloads it. */
 class Prober {
   private readonly context: CallBuffer
@@ -91,7 +89,7 @@ class Prober {
   static readonly load = (
     calls: BpfCalls,
     instructions: ReadonlyArray<Instruction>
-  ): Either.Either<Prober, Refused> => {
+  ): Either.Either<Prober, Reason> => {
     const code = calls.buffer(instructions.length * 8)
     instructions.forEach(([opcode, destination, source, offset, immediate], index) => {
       const at = index * 8
@@ -110,10 +108,10 @@ class Prober {
     const said = textAt(log.bytes, 0, log.size).trim().split("\n").filter((line) => !line.startsWith("processed")).at(
       -1
     )
-    return Either.left({
-      message: `unsupported: the kernel refuses the program that reads arenas: ${errnoName(-program)}`
+    return Either.left(unsupported(
+      `the kernel refuses the program that reads arenas: ${errnoName(-program)}`
         + (said === undefined || said === "" ? "" : ` (${said})`)
-    })
+    ))
   }
 
   /** Run at an address: what the program returned, or minus the errno of the run. */
@@ -146,14 +144,14 @@ export const openArenaPages = (
   btf: Btf,
   map: number,
   pages: number
-): Effect.Effect<ArenaPages, Refused, Scope.Scope> =>
+): Effect.Effect<ArenaPages, Reason | GroupMissing, Scope.Scope> =>
   Effect.gen(function*() {
     const { area, arena } = yield* arenaOffsets.resolve(btf)
     const target = yield* Effect.acquireRelease(
       Effect.sync(() => calls.createArray("ktstr_page", PAGE)),
       (fd) => Effect.sync(() => fd < 0 ? undefined : calls.close(fd))
     )
-    if (target < 0) return yield* Effect.fail({ message: `unsupported: BPF_MAP_CREATE: ${errnoName(-target)}` })
+    if (target < 0) return yield* Effect.fail(unsupported(`BPF_MAP_CREATE: ${errnoName(-target)}`))
     const prober = (instructions: ReadonlyArray<Instruction>) =>
       Effect.acquireRelease(
         Effect.suspend(() => Prober.load(calls, instructions)),
@@ -168,11 +166,11 @@ export const openArenaPages = (
     }
     const self = yield* prober(structCopier(target, map, arena.size))
     const result = fetch(self, 0n)
-    if (result < 0) return yield* Effect.fail({ message: `unreadable: its struct bpf_arena: ${errnoName(-result)}` })
+    if (result < 0) return yield* Effect.fail(unreadable(`its struct bpf_arena: ${errnoName(-result)}`))
     const userStart = copied.view.getBigUint64(arena.at.user_vm_start, true)
     const areaAt = copied.view.getBigUint64(arena.at.kern_vm, true) + BigInt(area.at.addr)
     const missed = fetch(yield* prober(copier(target, 8)), areaAt)
-    if (missed < 0) return yield* Effect.fail({ message: `unreadable: its vm_struct.addr at ${hex(areaAt)}` })
+    if (missed < 0) return yield* Effect.fail(unreadable(`its vm_struct.addr at ${hex(areaAt)}`))
     const start = copied.view.getBigUint64(0, true) + GUARD
     const find = yield* prober(finder)
     const copy = yield* prober(copier(target, PAGE))
@@ -189,7 +187,7 @@ class ArenaPageWalk implements EntryWalk {
   readonly keyLength = 8
   readonly valueAt = 0
   readonly valueLength = PAGE
-  readonly trouble = new Trouble()
+  readonly problems = new WalkProblems()
   private page = 0
 
   constructor(
@@ -207,7 +205,7 @@ class ArenaPageWalk implements EntryWalk {
     while (this.page < pages) {
       const absent = find.at(this.addressOf(this.page))
       if (absent < 0) {
-        this.trouble.add(`BPF_PROG_TEST_RUN: ${errnoName(-absent)}; pages are missing`)
+        this.problems.add(unreadable(`BPF_PROG_TEST_RUN: ${errnoName(-absent)}; pages are missing`))
         return false
       }
       this.page += absent

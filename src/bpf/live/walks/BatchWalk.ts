@@ -1,5 +1,7 @@
 import { errnoName } from "../../../core/Errors.ts"
-import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import { unreadable } from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
+import type { EntryWalk } from "../../EntryWalk.ts"
 import { Errno } from "../calls/BpfAbi.ts"
 import type { BpfCalls, CallBuffer } from "../calls/BpfCalls.ts"
 
@@ -37,7 +39,7 @@ export class BatchWalk implements EntryWalk {
   valueView: DataView
   valueAt = 0
   readonly valueLength: number
-  readonly trouble = new Trouble()
+  readonly problems = new WalkProblems()
   private from: CallBuffer
   private to: CallBuffer
   private keys: CallBuffer
@@ -101,7 +103,7 @@ export class BatchWalk implements EntryWalk {
       if (result === -Errno.ENOSPC && this.grow()) continue // a bucket has more entries than there is room
       if (result < 0 && result !== -Errno.ENOENT) {
         this.ended = true
-        this.trouble.add(`BPF_MAP_LOOKUP_BATCH: ${errnoName(-result)}; entries are missing`)
+        this.problems.add(unreadable(`BPF_MAP_LOOKUP_BATCH: ${errnoName(-result)}; entries are missing`))
         return result
       }
       this.count = Math.min(calls.answer, this.capacity)

@@ -1,5 +1,7 @@
 import { errnoName } from "../../../core/Errors.ts"
-import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import { truncated, unreadable } from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
+import type { EntryWalk } from "../../EntryWalk.ts"
 import { Errno } from "../calls/BpfAbi.ts"
 import type { BpfCalls, CallBuffer } from "../calls/BpfCalls.ts"
 import type { LiveTable } from "./BatchWalk.ts"
@@ -22,7 +24,7 @@ export class KeyWalk implements EntryWalk {
   readonly valueView: DataView
   valueAt = 0
   readonly valueLength: number
-  readonly trouble = new Trouble()
+  readonly problems = new WalkProblems()
   private key: CallBuffer
   private following: CallBuffer
   private readonly found: CallBuffer
@@ -59,7 +61,7 @@ export class KeyWalk implements EntryWalk {
       this.started = true
       if (seen !== null && this.hasCome(seen)) {
         if (this.restarts > MOST_RESTARTS) {
-          this.trouble.add(`keys vanished under the walk ${MOST_RESTARTS} times: entries are missing`)
+          this.problems.add(truncated(`keys vanished under the walk ${MOST_RESTARTS} times: entries are missing`))
           return false
         }
         continue
@@ -94,7 +96,7 @@ export class KeyWalk implements EntryWalk {
   }
 
   private fail(command: string, result: number): false {
-    this.trouble.add(`${command}: ${errnoName(-result)}; entries are missing`)
+    this.problems.add(unreadable(`${command}: ${errnoName(-result)}; entries are missing`))
     return false
   }
 }

@@ -4,8 +4,10 @@ import type { Btf } from "../../../btf/Btf.ts"
 import { ringBufferOffsets } from "../../../btf/offsets/bpf/RingBuffer.ts"
 import type { SyscallError } from "../../../core/Errors.ts"
 import type { Native } from "../../../core/Native.ts"
+import { absent, corrupted } from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "../../DerivedCodec.ts"
-import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import type { EntryWalk } from "../../EntryWalk.ts"
 import type { Details } from "../../Report.ts"
 
 const PAGE = 4096
@@ -47,7 +49,9 @@ export const openLiveRing = (native: typeof Native.Service, btf: Btf, fd: number
         const start = 2 * PAGE + from % size
         const data = broken ? new ArrayBuffer(0) : memory.slice(start, start + to - from)
         const walk = new RingCopyWalk(new DataView(data), from)
-        if (broken) walk.trouble.add(`corrupted: consumer at ${from}, producer at ${to} of a ring of ${size} bytes`)
+        if (broken) {
+          walk.problems.add(corrupted(`consumer at ${from}, producer at ${to} of a ring of ${size} bytes`))
+        }
         const after = consumer()
         if (after > from) walk.passed(after)
         return walk
@@ -63,7 +67,7 @@ class RingCopyWalk implements EntryWalk {
   /** Behind the record's header, which the codec looks at. */
   valueAt = 0
   valueLength = 0
-  readonly trouble = new Trouble()
+  readonly problems = new WalkProblems()
   private at = 0
   private least: number
 
@@ -84,8 +88,11 @@ class RingCopyWalk implements EntryWalk {
       const length = left < 0 ? 0 : valueView.getUint32(this.at, true) & LENGTH
       if (length > left) {
         // A record that was overwritten has no length to go on from.
-        if (position >= this.least) this.trouble.add(`record at ${position}: has ${length} bytes, ${left} are left`)
-        else this.trouble.add("records were consumed while they were read: some are missing")
+        this.problems.add(
+          position >= this.least
+            ? corrupted(`record at ${position}: has ${length} bytes, ${left} are left`)
+            : absent("records were consumed while they were read: some are missing")
+        )
         this.at = valueView.byteLength
         return false
       }

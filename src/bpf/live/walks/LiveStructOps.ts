@@ -4,6 +4,7 @@ import { layoutOf } from "../../../btf/Layout.ts"
 import { type Codec, compile } from "../../../btf/render/Codec.ts"
 import { type RenderedValue, toJson } from "../../../btf/render/RenderedValue.ts"
 import { errnoName } from "../../../core/Errors.ts"
+import { type Reason } from "../../../core/Reason.ts"
 import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
 import { indexCodec } from "../../IndexCodec.ts"
 import type { BpfCalls } from "../calls/BpfCalls.ts"
@@ -53,7 +54,7 @@ export const openLiveStructOps = (
   types: Btf,
   typeId: number,
   objects: LiveObjects
-): Either.Either<LiveReading, { readonly message: string }> =>
+): Either.Either<LiveReading, Reason | { readonly message: string }> =>
   Either.gen(function*() {
     const { at, sizeOf, typeOf } = yield* layoutOf(
       types,

@@ -4,8 +4,10 @@ import type { Codec } from "../../../btf/render/Codec.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { errnoName } from "../../../core/Errors.ts"
 import type { Native } from "../../../core/Native.ts"
+import { unreadable } from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { derivedCodec, intOf, objectOf, stringOf } from "../../DerivedCodec.ts"
-import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import type { EntryWalk } from "../../EntryWalk.ts"
 import { Errno } from "../calls/BpfAbi.ts"
 import type { BpfCalls, CallBuffer } from "../calls/BpfCalls.ts"
 
@@ -31,7 +33,7 @@ export class OwnerWalk implements EntryWalk {
   readonly keyLength = 8
   readonly valueView: DataView
   readonly valueAt = 0
-  readonly trouble = new Trouble()
+  readonly problems = new WalkProblems()
   private readonly descriptor: CallBuffer
   private readonly found: CallBuffer
   private index = 0
@@ -48,12 +50,14 @@ export class OwnerWalk implements EntryWalk {
   }
 
   next(): boolean {
-    const { calls, descriptor, found, owners, trouble } = this
+    const { calls, descriptor, found, owners, problems } = this
     while (this.index < owners.length) {
       const { id, open } = owners[this.index++]
       const owner = open()
       if (owner < 0) {
-        if (owner !== -Errno.ENOENT && owner !== -Errno.ESRCH) trouble.add(`owner ${id}: ${errnoName(-owner)}`)
+        if (owner !== -Errno.ENOENT && owner !== -Errno.ESRCH) {
+          problems.add(unreadable(`owner ${id}: ${errnoName(-owner)}`))
+        }
         continue
       }
       descriptor.view.setUint32(0, owner, true)
@@ -61,7 +65,7 @@ export class OwnerWalk implements EntryWalk {
       calls.close(owner)
       if (result === -Errno.ENOENT) continue
       if (result < 0) {
-        trouble.add(`owner ${id}: BPF_MAP_LOOKUP_ELEM: ${errnoName(-result)}`)
+        problems.add(unreadable(`owner ${id}: BPF_MAP_LOOKUP_ELEM: ${errnoName(-result)}`))
         continue
       }
       this.keyView.setBigUint64(0, BigInt(id), true)

@@ -1,5 +1,7 @@
 import { errnoName } from "../../../core/Errors.ts"
-import { type EntryWalk, Trouble } from "../../EntryWalk.ts"
+import { unreadable, unsupported } from "../../../core/Reason.ts"
+import { WalkProblems } from "../../../core/WalkProblems.ts"
+import type { EntryWalk } from "../../EntryWalk.ts"
 import { Errno } from "../calls/BpfAbi.ts"
 import type { BpfCalls, CallBuffer } from "../calls/BpfCalls.ts"
 
@@ -14,7 +16,7 @@ export class PeekWalk implements EntryWalk {
   readonly keyLength = 4
   readonly valueView: DataView
   readonly valueAt = 0
-  readonly trouble = new Trouble()
+  readonly problems = new WalkProblems()
   private readonly found: CallBuffer
   private done = false
 
@@ -25,14 +27,16 @@ export class PeekWalk implements EntryWalk {
 
   next(): boolean {
     if (this.done) {
-      this.trouble.add(
-        "unsupported: bpf(2) shows the next element alone; more, if there are, only by taking this one out"
+      this.problems.add(
+        unsupported("bpf(2) shows the next element alone; more, if there are, only by taking this one out")
       )
       return false
     }
     const result = this.calls.lookup(this.fd, null, this.found)
     this.done = true
-    if (result < 0 && result !== -Errno.ENOENT) this.trouble.add(`BPF_MAP_LOOKUP_ELEM: ${errnoName(-result)}`)
+    if (result < 0 && result !== -Errno.ENOENT) {
+      this.problems.add(unreadable(`BPF_MAP_LOOKUP_ELEM: ${errnoName(-result)}`))
+    }
     return result >= 0
   }
 
