@@ -3,14 +3,17 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 
-/** Characters of finished lines that stay in memory; up to twice as many before the oldest go. */
+/** What the finished lines that stay may cost in memory, in characters and `LINE`; up to twice that before the oldest go. */
 const TAIL = 2 ** 20
+/** What a line costs beside its characters: a guest may send nothing but newlines. */
+const LINE = 32
 /** Bytes that stay in memory. */
 const BYTES = 2 ** 20
 /** A reader of bytes that is so far behind holds the guest up; what is on its way still fits. */
 const HOLD = BYTES / 2
-/** A line longer than this is cut: a guest that never ends one must not fill our memory. */
+/** Bytes of the longest line: a longer one is cut in two, because a guest that never ends one must not fill our memory. */
 const LONGEST_LINE = 2 ** 16
+const [NEWLINE, RETURN] = [0x0a, 0x0d]
 
 /** How far a stream of bytes has come, counted from the first byte ever. */
 interface Reader {
@@ -24,31 +27,32 @@ interface Reader {
 export class Console {
   /** Called when `full` may be over. */
   onRoom: () => void = () => {}
-  readonly #decoder = new TextDecoder()
   readonly #waiting = new Set<() => void>()
   readonly #readers = new Set<Reader>()
   #ring = new Uint8Array(0)
   /** Bytes ever pushed. */
   #pushed = 0
+  /** Each a string of its own: a slice of what was pushed would keep all of that. */
   #lines: Array<string> = []
   #dropped = 0
-  #characters = 0
-  #unfinished = ""
+  #cost = 0
+  /** The line that has no end yet. */
+  #unfinished = Buffer.alloc(0)
+  #unfinishedBytes = 0
   #ended = false
 
   /** After `end` nothing is taken any more. */
   push(bytes: Uint8Array): void {
     if (this.#ended) return
     this.#keep(bytes)
-    this.#append(this.#decoder.decode(bytes, { stream: true }))
+    this.#append(bytes)
     this.#wake()
   }
 
   /** No more bytes will come; a last line without its newline counts as a line. */
   end(): void {
     if (this.#ended) return
-    this.#append(this.#decoder.decode())
-    if (this.#unfinished !== "") this.#append("\n")
+    if (this.#unfinishedBytes > 0) this.#finishLine()
     this.#ended = true
     this.#wake()
   }
@@ -60,23 +64,33 @@ export class Console {
 
   /** The newest line that is not blank, finished or not. */
   get lastLine(): string | undefined {
-    return this.#unfinished.trim() !== "" ? this.#unfinished.trim() : this.#lines.findLast((line) => line.trim() !== "")
+    return this.tail.findLast((line) => line.trim() !== "")?.trim()
   }
 
   /** The lines still kept, oldest first. */
   get tail(): ReadonlyArray<string> {
-    return this.#unfinished === "" ? this.#lines.slice() : [...this.#lines, this.#unfinished]
+    return this.#unfinishedBytes === 0 ? this.#lines.slice() : [...this.#lines, this.#decode()]
   }
 
   /** Every line without its line end, from the start; ends when the VM has ended. */
-  readonly lines: Stream.Stream<string> = Stream.paginateChunkEffect(
-    0,
-    (next: number) =>
-      Effect.map(
-        this.#linesFrom(next),
-        ([lines, after]) => [Chunk.unsafeFromArray(lines), lines.length === 0 ? Option.none() : Option.some(after)]
-      )
-  )
+  readonly lines: Stream.Stream<string> = this.linesFrom(0)
+
+  /** How many lines there were ever; the next is of that number. */
+  get count(): number {
+    return this.#dropped + this.#lines.length
+  }
+
+  /** The lines from number `first` on, as far as they are kept; ends when the VM has ended. */
+  linesFrom(first: number): Stream.Stream<string> {
+    return Stream.paginateChunkEffect(
+      first,
+      (next: number) =>
+        Effect.map(
+          this.#linesFrom(next),
+          ([lines, after]) => [Chunk.unsafeFromArray(lines), lines.length === 0 ? Option.none() : Option.some(after)]
+        )
+    )
+  }
 
   /** Every byte as it comes, from the start; ends when the VM has ended. Pieces are the reader's own. */
   readonly bytes: Stream.Stream<Uint8Array> = Stream.unwrapScoped(
@@ -149,24 +163,49 @@ export class Console {
     this.#pushed += bytes.length
   }
 
-  #append(decoded: string): void {
-    const pieces = (this.#unfinished + decoded).split("\n")
-    this.#unfinished = pieces.pop() ?? ""
-    for (const piece of pieces) {
-      const line = piece.replace(/\r+$/, "").slice(0, LONGEST_LINE)
-      this.#lines.push(line)
-      this.#characters += line.length + 1
+  #append(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length;) {
+      const newline = bytes.indexOf(NEWLINE, at)
+      const end = newline < 0 ? bytes.length : newline
+      while (at < end) at += this.#addToLine(bytes.subarray(at, end))
+      if (newline < 0) break
+      this.#finishLine()
+      at = newline + 1
     }
-    if (this.#unfinished.length > LONGEST_LINE) {
-      this.#lines.push(this.#unfinished.slice(0, LONGEST_LINE))
-      this.#characters += LONGEST_LINE
-      this.#unfinished = ""
-    }
-    if (this.#characters <= 2 * TAIL) return
+    if (this.#cost <= 2 * TAIL) return
     let drop = 0
-    while (this.#characters > TAIL) this.#characters -= this.#lines[drop++].length + 1
+    while (this.#cost > TAIL) this.#cost -= this.#lines[drop++].length + LINE
     this.#lines = this.#lines.slice(drop)
     this.#dropped += drop
+  }
+
+  /** Add to the line without an end as much as it takes; how many bytes that is. */
+  #addToLine(bytes: Uint8Array): number {
+    if (this.#unfinishedBytes === LONGEST_LINE) this.#finishLine()
+    const count = Math.min(bytes.length, LONGEST_LINE - this.#unfinishedBytes)
+    const needed = this.#unfinishedBytes + count
+    if (needed > this.#unfinished.length) {
+      const larger = Buffer.alloc(Math.min(LONGEST_LINE, Math.max(256, 2 * needed)))
+      larger.set(this.#unfinished.subarray(0, this.#unfinishedBytes))
+      this.#unfinished = larger
+    }
+    this.#unfinished.set(bytes.subarray(0, count), this.#unfinishedBytes)
+    this.#unfinishedBytes = needed
+    return count
+  }
+
+  #finishLine(): void {
+    const line = this.#decode()
+    this.#unfinishedBytes = 0
+    this.#lines.push(line)
+    this.#cost += line.length + LINE
+  }
+
+  /** The line without an end as text, without the carriage returns at its end. */
+  #decode(): string {
+    let length = this.#unfinishedBytes
+    while (length > 0 && this.#unfinished[length - 1] === RETURN) length--
+    return this.#unfinished.toString("utf8", 0, length)
   }
 
   #wake(): void {

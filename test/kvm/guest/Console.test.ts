@@ -4,7 +4,18 @@ import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
 import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import { Console } from "../../../src/kvm/guest/Console.ts"
+
+setFlagsFromString("--expose-gc")
+const gc: () => void = runInNewContext("gc")
+/** Bytes that this process has use for. */
+const memoryInUse = (): number => {
+  gc()
+  const { external, heapUsed } = process.memoryUsage()
+  return heapUsed + external
+}
 
 const bytes = (text: string) => new TextEncoder().encode(text)
 const collect = (console: Console) => Effect.map(Stream.runCollect(console.lines), Chunk.toReadonlyArray)
@@ -22,9 +33,7 @@ describe("Console", () => {
         const console = new Console()
         for (let at = 0; at < all.length; at += size) console.push(all.subarray(at, at + size))
         console.end()
-        // the decoder takes a byte order mark off the start of a text
-        const expected = new TextDecoder().decode(all).split("\r\n").slice(0, -1)
-        assert.deepStrictEqual(yield* collect(console), expected)
+        assert.deepStrictEqual(yield* collect(console), lines)
       })
   )
 
@@ -119,6 +128,53 @@ describe("Console", () => {
     assert.isAtMost(console.tail.join("").length, 3 * 2 ** 20)
     assert.isAtMost(Math.max(...console.tail.map((line) => line.length)), 2 ** 16)
   })
+
+  it("takes time in proportion to carriage returns, wherever they are", () => {
+    // so many bytes of the worst case took minutes when they were taken off by a regular expression
+    const console = new Console()
+    const line = Buffer.alloc(65_002, "\r")
+    line.write("x\n", 65_000)
+    for (let n = 0; n < 100; n++) console.push(line)
+    assert.strictEqual(console.tail.at(-1), `${"\r".repeat(65_000)}x`)
+  })
+
+  // each of these kept what was pushed, or much of it
+  const floods: Readonly<Record<string, readonly [piece: string, pieces: number]>> = {
+    "short lines behind many carriage returns": [`hello hello hello${"\r".repeat(60_000)}\n`, 1000],
+    "lines longer than the longest": [`${"x".repeat(70_000)}\n`, 1000],
+    "nothing but newlines": ["\n".repeat(60_000), 50],
+    "no newline": ["A".repeat(60_000), 1000]
+  }
+  for (const [name, [piece, pieces]] of Object.entries(floods)) {
+    it(`keeps a few MiB of a flood of ${name}`, () => {
+      const console = new Console()
+      const flood = (count: number) => {
+        for (let n = 0; n < count; n++) console.push(Buffer.from(piece))
+        return memoryInUse()
+      }
+      const before = flood(pieces / 10)
+      assert.isBelow(flood(pieces) - before, 8_000_000)
+      assert.isNotEmpty(console.tail)
+    })
+  }
+
+  it.live("keeps nothing of the pieces that a reader has had", () =>
+    Effect.gen(function*() {
+      const console = new Console()
+      const pieces = { count: 0 }
+      yield* Effect.fork(Stream.runForEach(console.bytes, () => Effect.sync(() => pieces.count++)))
+      const send = (count: number) =>
+        Effect.gen(function*() {
+          const end = pieces.count + count
+          while (pieces.count < end) {
+            console.push(Buffer.from("AAAA"))
+            yield* Effect.yieldNow()
+          }
+          return memoryInUse()
+        })
+      const before = yield* send(5000)
+      assert.isBelow((yield* send(40_000)) - before, 8_000_000)
+    }))
 
   it("knows the last line that says something, finished or not", () => {
     const console = new Console()
