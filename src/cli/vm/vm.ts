@@ -106,11 +106,7 @@ const consoleToStdout = (vm: Vm) =>
         writing = true
         return Effect.tap(writePiece(piece), () => Effect.sync(() => (writing = false)))
       })
-    const copying = yield* Effect.forkScoped(Effect.gen(function*() {
-      let read = true
-      yield* Stream.runForEachWhile(vm.consoleBytes, (piece) => Effect.map(write(piece), (taken) => (read = taken)))
-      return read
-    }))
+    const copying = yield* Effect.forkScoped(copyWhile(vm.consoleBytes, write))
     const quiet: Effect.Effect<void> = Effect.suspend(() => {
       const before = pieces
       return Effect.flatMap(Effect.sleep(QUIET), () => writing || pieces > before ? quiet : Effect.void)
@@ -120,3 +116,19 @@ const consoleToStdout = (vm: Vm) =>
       unread: Effect.flatMap(Fiber.join(copying), (read) => read ? Effect.never : Effect.void)
     }
   })
+
+/**
+ * Give each piece to `write` until one is not taken; whether all were. In constant memory, which
+ * `Stream.runForEachWhile` is not: it keeps a continuation, some 650 bytes, for each piece.
+ */
+export const copyWhile = <A, E>(
+  pieces: Stream.Stream<A>,
+  write: (piece: A) => Effect.Effect<boolean, E>
+): Effect.Effect<boolean, E> =>
+  Stream.runForEach(
+    pieces,
+    (piece) => Effect.filterOrFail(Effect.mapError(write(piece), Option.some), (taken) => taken, () => Option.none<E>())
+  ).pipe(
+    Effect.as(true),
+    Effect.catchAll(Option.match({ onNone: () => Effect.succeed(false), onSome: Effect.fail }))
+  )
