@@ -33,6 +33,7 @@ export class FormatError extends Schema.TaggedError<FormatError>("ktstr/FormatEr
     "kernel image",
     "compressed data",
     "kallsyms",
+    "LiME",
     "VMCOREINFO",
     "cpio",
     "memory layout"

@@ -22,6 +22,11 @@ export class Native extends Context.Tag("ktstr/core/Native")<Native, {
   readonly memfd: (subject: string, bytes: number) => Effect.Effect<number, SyscallError, Scope.Scope>
   /** Open a path (`flags` as in fcntl.h) and close it with the scope. */
   readonly open: (path: string, flags: number) => Effect.Effect<number, SyscallError, Scope.Scope>
+  /**
+   * The next bytes at or behind `offset` that a file stores, from one offset up to another (lseek with SEEK_DATA and
+   * SEEK_HOLE); undefined: only a hole follows. Plain, because searches call it in a loop.
+   */
+  readonly nextData: (fd: number, offset: number) => readonly [from: number, to: number] | undefined
   /** ioctl(2) with an integer or a buffer that the kernel reads and writes; gives the call's result. */
   readonly ioctl: (
     fd: number,

@@ -16,6 +16,9 @@ const EAGAIN = 11
 const LOCK_SH = 1
 const LOCK_EX = 2
 const LOCK_NB = 4
+const SEEK_DATA = 3
+const SEEK_HOLE = 4
+const ENXIO = 6
 const AT_FDCWD = -100
 const RENAME_EXCHANGE = 2
 // arch/x86/entry/syscalls/syscall_64.tbl
@@ -44,6 +47,7 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
   const cMunmap = libc.func("int munmap(void *addr, size_t length)")
   const cIoctl = libc.func("int ioctl(int fd, unsigned long request, intptr_t argument)")
   const cIoctlBuffer = libc.func("int ioctl(int fd, unsigned long request, void *argument)")
+  const cSeek = libc.func("int64_t lseek(int fd, int64_t offset, int whence)")
   const cFlock = libc.func("int flock(int fd, int operation)")
   const cRename = libc.func(
     "int renameat2(int fromDir, const char *from, int toDir, const char *to, unsigned int flags)"
@@ -104,6 +108,14 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
       return result >= 0 ? Effect.succeed(result) : failed("ioctl", `fd ${fd}, request 0x${request.toString(16)}`)
     })
 
+  const nextData = (fd: number, offset: number): readonly [number, number] | undefined => {
+    const from = Number(cSeek(fd, offset, SEEK_DATA))
+    // A file system that knows no holes has none; only ENXIO says that nothing follows.
+    if (from < 0) return koffi.errno() === ENXIO ? undefined : [offset, Infinity]
+    const to = Number(cSeek(fd, from, SEEK_HOLE))
+    return [from, to < 0 ? Infinity : to]
+  }
+
   const flock = (fd: number, mode: "shared" | "exclusive"): Effect.Effect<boolean, SyscallError> =>
     Effect.suspend(() => {
       if (cFlock(fd, (mode === "shared" ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0) return Effect.succeed(true)
@@ -122,6 +134,7 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
     open,
     memfd,
     mmap,
+    nextData,
     ioctl,
     flock,
     exchange,

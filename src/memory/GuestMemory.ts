@@ -2,10 +2,41 @@ import type * as Either from "effect/Either"
 import { hex } from "../core/Address.ts"
 import { FormatError, parsing } from "../core/Errors.ts"
 
+/** The next bytes at or behind `at` that were ever written: `from` up to `to`. Undefined: none. */
+export type NextWritten = (at: number) => readonly [from: number, to: number] | undefined
+
 /** `bytes` is the guest's physical memory from byte address `start` on. At most 1 GiB, the size of a mapping. */
 export interface MemoryRegion {
   readonly start: number
   readonly bytes: Uint8Array
+  /**
+   * Where in `bytes` anything was ever written: to read other bytes makes the host allocate them, though they are zeros.
+   * Without it all of them are taken for written.
+   */
+  readonly nextWritten?: NextWritten
+}
+
+/** A file's `next`, for its part of `length` bytes from byte `offset` on. */
+export const nextWrittenIn = (next: NextWritten, offset: number, length: number): NextWritten => (at) => {
+  const found = next(offset + at)
+  return found === undefined || found[0] >= offset + length
+    ? undefined
+    : [found[0] - offset, Math.min(found[1] - offset, length)]
+}
+
+/** The parts of a region between two of its bytes that were ever written, each once, in order. */
+export function* writtenParts(
+  { bytes, nextWritten }: MemoryRegion,
+  from = 0,
+  to = bytes.length
+): Generator<readonly [from: number, to: number]> {
+  const end = Math.min(to, bytes.length)
+  for (let at = from; at < end;) {
+    const found = nextWritten === undefined ? [at, end] as const : nextWritten(at)
+    if (found === undefined || found[0] >= end || found[1] <= at) return
+    yield [Math.max(at, found[0]), Math.min(found[1], end)]
+    at = found[1]
+  }
 }
 
 const MAX_REGION = 2 ** 30

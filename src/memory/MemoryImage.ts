@@ -7,14 +7,24 @@ import { parseElf, SegmentType } from "../core/Elf.ts"
 import { FormatError, parsing, type SyscallError } from "../core/Errors.ts"
 import { Native } from "../core/Native.ts"
 import { NotAKernel } from "./Errors.ts"
-import { GuestMemory, type MemoryRegion } from "./GuestMemory.ts"
+import { GuestMemory, type MemoryRegion, type NextWritten, nextWrittenIn } from "./GuestMemory.ts"
 import { anchorFromNote, isAnchor, type KernelAnchor, type NoAnchor } from "./LocateKernel.ts"
 import { findDirectMap } from "./PageTable.ts"
 
 /** fcntl.h; without O_NONBLOCK opening a FIFO waits for its writer. */
 const O_NONBLOCK = 0o4000
-const WINDOW = 2 ** 30
+/** A file is mapped in pieces of this many bytes: each costs the host 10 ms. */
+const WINDOW = 2 ** 32
+/** The longest region of a `GuestMemory`, which divides a window. */
+const REGION = 2 ** 30
 const MAX_HEADERS = 2 ** 26
+/** `MAX_PHYSMEM_BITS`, arch/x86/include/asm/sparsemem.h with 4-level paging, v6.12. */
+const MAX_MEMORY = 2 ** 46
+/** `struct lime_header`: magic, version 1, first and last address of the bytes that follow it, 8 bytes reserved. */
+const LIME = "EMiL"
+const LIME_HEADER = 32
+/** No machine has so many ranges of RAM. */
+const MAX_RANGES = 65536
 const GIB4 = 2 ** 32
 const ET_CORE = 4
 /** What QEMU writes for a CPU in long mode, and for one that is not. */
@@ -28,8 +38,8 @@ export type FindAnchor = (memory: GuestMemory, early: boolean) => KernelAnchor |
 
 /**
  * A file that holds a guest's physical memory, mapped read-only until the scope closes: a raw image (QEMU's
- * `memory-backend-file`, `pmemsave`), or an ELF core (`dump-guest-memory`, kdump's `/proc/vmcore`). A file cut short is
- * read as far as it goes. It must not shrink while it is mapped: that is SIGBUS.
+ * `memory-backend-file`, `pmemsave`), an ELF core (`dump-guest-memory`, kdump's `/proc/vmcore`) or a LiME dump. A file cut
+ * short is read as far as it goes. It must not shrink while it is mapped: that is SIGBUS.
  */
 export const openImage = (
   path: string,
@@ -45,21 +55,22 @@ export const openImage = (
     for (let at = 0; at < stat.size; at += WINDOW) {
       windows.push(new Uint8Array(yield* native.mmap(fd, at, Math.min(WINDOW, stat.size - at), "read")))
     }
+    const file: MappedFile = { subject: path, windows, size: stat.size, nextWritten: (at) => native.nextData(fd, at) }
     const magic = Buffer.from(windows[0].subarray(0, 12)).toString("latin1")
     const foreign = FOREIGN.find(([start]) => magic.startsWith(start))
     if (foreign !== undefined) {
       return yield* notAnImage(path, `a ${foreign[1]}`, "looked at its first bytes", foreign[2])
     }
-    if (magic.startsWith("\x7fELF")) return yield* coreMemory(path, windows, stat.size)
-    return yield* rawMemory(path, windows, stat.size, options.findAnchor ?? anchorFromNote)
+    if (magic.startsWith("\x7fELF")) return yield* coreMemory(file)
+    if (magic.startsWith(LIME)) return yield* limeMemory(file)
+    return yield* rawMemory(file, options.findAnchor ?? anchorFromNote)
   }).pipe(Effect.withSpan("MemoryImage.openImage", { attributes: { path } }))
 
-const HINT = "give a raw memory file or an ELF core of a VM (QEMU: memory-backend-file, dump-guest-memory)"
+const HINT = "give a raw memory file, an ELF core or a LiME dump (QEMU: memory-backend-file, dump-guest-memory)"
 
 const FOREIGN: ReadonlyArray<readonly [start: string, what: string, hint: string]> = [
   ["KDUMP   ", "compressed kdump", "convert it to ELF: makedumpfile -E, or dump-guest-memory without -z"],
   ["makedumpfile", "flattened makedumpfile stream", "make it whole with makedumpfile -R"],
-  ["EMiL", "LiME dump", "dump with format=raw or format=padded"],
   ["QFI\xfb", "QEMU disk image or VM snapshot", HINT],
   ["QEVM", "QEMU migration stream", HINT],
   ["\x1f\x8b", "gzip file", "decompress it first"],
@@ -70,9 +81,18 @@ const FOREIGN: ReadonlyArray<readonly [start: string, what: string, hint: string
 const notAnImage = (subject: string, why: string, looked: string, hint = HINT): NotAKernel =>
   new NotAKernel({ subject, why, looked, hint })
 
-/** The file's bytes `from` up to `to` as regions from physical address `start` on, cut where the windows meet. */
+/** An image that is mapped in pieces. */
+interface MappedFile {
+  readonly subject: string
+  readonly windows: ReadonlyArray<Uint8Array>
+  /** In bytes. */
+  readonly size: number
+  readonly nextWritten: NextWritten
+}
+
+/** The file's bytes `from` up to `to` as regions from physical address `start` on, cut at each GiB of the file. */
 const regionsOf = (
-  windows: ReadonlyArray<Uint8Array>,
+  { nextWritten, windows }: MappedFile,
   start: number,
   from: number,
   to: number
@@ -80,26 +100,32 @@ const regionsOf = (
   const regions: Array<MemoryRegion> = []
   for (let at = from; at < to;) {
     const index = Math.floor(at / WINDOW)
-    const end = Math.min(to, (index + 1) * WINDOW)
+    const end = Math.min(to, (Math.floor(at / REGION) + 1) * REGION)
     regions.push({
       start: start + at - from,
-      bytes: windows[index].subarray(at - index * WINDOW, end - index * WINDOW)
+      bytes: windows[index].subarray(at - index * WINDOW, end - index * WINDOW),
+      nextWritten: nextWrittenIn(nextWritten, at, end - at)
     })
     at = end
   }
   return regions
 }
 
+/** Physical addresses `start` up to `end`; their bytes lie in the file from `offset` on. */
+interface Piece {
+  readonly start: number
+  readonly end: number
+  readonly offset: number
+}
+
 /**
  * The segments of a core. They may overlap (kdump's has the kernel's text twice, QEMU's `-p` one segment a mapping): of
- * each address the first segment's bytes are taken.
+ * each address the first segment's bytes are taken. What a segment has beyond its bytes in the file (`p_memsz` above
+ * `p_filesz`) is zeros, unless another segment has it: makedumpfile leaves out pages that way.
  */
-const coreMemory = (
-  subject: string,
-  windows: ReadonlyArray<Uint8Array>,
-  size: number
-): Either.Either<GuestMemory, NotAKernel | FormatError> =>
+const coreMemory = (file: MappedFile): Either.Either<GuestMemory, NotAKernel | FormatError> =>
   Either.gen(function*() {
+    const { size, subject, windows } = file
     const elf = yield* parsing(() => parseElf(headersOf(windows[0]), subject))
     if (elf.type !== ET_CORE) {
       return yield* Either.left(
@@ -114,26 +140,79 @@ const coreMemory = (
     if (!MACHINES.includes(elf.machine)) {
       return yield* Either.left(notAnImage(subject, `a core of machine ${elf.machine}`, "only x86 (62 and 3) is read"))
     }
-    const loads = elf.segments.flatMap((segment) => {
-      const bytes = Math.min(segment.filesz, size - segment.offset)
-      const start = Number(segment.paddr)
-      return segment.type === SegmentType.Load && bytes > 0 && start < 2 ** 52
-        ? [{ start, bytes, offset: segment.offset }]
-        : []
-    }).sort((a, b) => a.start - b.start)
-    const regions: Array<MemoryRegion> = []
-    let end = 0
-    for (const { bytes, offset, start } of loads) {
-      const skip = Math.max(0, end - start)
-      if (skip >= bytes) continue
-      regions.push(...regionsOf(windows, start + skip, offset + skip, offset + bytes))
-      end = start + bytes
-    }
+    const loads = elf.segments.filter(({ paddr, type }) => type === SegmentType.Load && paddr < 2n ** 52n)
+    const stored = disjoint(loads.map(({ filesz, offset, paddr }) => {
+      const start = Number(paddr)
+      return { start, end: start + filesz, offset }
+    }))
+    const rest = disjoint(loads.map(({ filesz, memsz, paddr }) => {
+      const start = Number(paddr)
+      return { start: start + filesz, end: start + memsz, offset: 0 }
+    }))
+    const regions = [
+      // The file may be cut short.
+      ...stored.flatMap(({ end, offset, start }) =>
+        regionsOf(file, start, offset, Math.min(offset + end - start, size))
+      ),
+      ...yield* zeros(subject, outside(rest, stored))
+    ]
     if (regions.length === 0) {
       return yield* Either.left(notAnImage(subject, "a core without memory", `it has ${elf.segments.length} segments`))
     }
     return yield* GuestMemory.make(regions, { subject })
   })
+
+/** Pieces in order, without what an earlier one has already. */
+const disjoint = (pieces: ReadonlyArray<Piece>): ReadonlyArray<Piece> => {
+  const kept: Array<Piece> = []
+  let reached = 0
+  for (const { end, offset, start } of [...pieces].sort((a, b) => a.start - b.start)) {
+    const from = Math.max(start, reached)
+    if (from >= end) continue
+    kept.push({ start: from, end, offset: offset + from - start })
+    reached = end
+  }
+  return kept
+}
+
+/** What of `pieces` no piece of `others` has; both are in order and disjoint. */
+const outside = (pieces: ReadonlyArray<Piece>, others: ReadonlyArray<Piece>): ReadonlyArray<Piece> => {
+  const left: Array<Piece> = []
+  let next = 0
+  for (const { end, offset, start } of pieces) {
+    let at = start
+    while (next < others.length && others[next].end <= start) next++
+    for (let index = next; index < others.length && others[index].start < end; index++) {
+      if (others[index].start > at) left.push({ start: at, end: others[index].start, offset })
+      at = Math.max(at, others[index].end)
+    }
+    if (at < end) left.push({ start: at, end, offset })
+  }
+  return left
+}
+
+/** Regions of zeros, which share one buffer that nobody ever writes: the host allocates none of it. */
+const zeros = (
+  subject: string,
+  pieces: ReadonlyArray<Piece>
+): Either.Either<ReadonlyArray<MemoryRegion>, FormatError> => {
+  const lengths = pieces.map(({ end, start }) => end - start)
+  const total = lengths.reduce((sum, length) => sum + length, 0)
+  if (total > MAX_MEMORY) {
+    const expected = `segments of at most ${MAX_MEMORY} bytes together, not ${total}`
+    return Either.left(new FormatError({ format: "ELF", subject, offset: 64, expected }))
+  }
+  const buffer = new Uint8Array(lengths.reduce((most, length) => Math.max(most, Math.min(length, REGION)), 0))
+  return Either.right(
+    pieces.flatMap(({ end, start }) =>
+      Array.from({ length: Math.ceil((end - start) / REGION) }, (_, index) => ({
+        start: start + index * REGION,
+        bytes: buffer.subarray(0, Math.min(REGION, end - start - index * REGION)),
+        nextWritten: () => undefined
+      }))
+    )
+  )
+}
 
 /** The part of a core that is headers, without its sections: those lie behind the memory, perhaps beyond the window. */
 const headersOf = (file: Uint8Array): Uint8Array => {
@@ -148,21 +227,55 @@ const headersOf = (file: Uint8Array): Uint8Array => {
 }
 
 /**
+ * A LiME dump: ranges of RAM one behind the other, each with a header before it. The last may be cut short.
+ * @see github.com/504ensicsLabs/LiME doc/README.md, "LiME Memory Range Header Version 1 Specification"
+ */
+const limeMemory = (file: MappedFile): Either.Either<GuestMemory, FormatError> =>
+  Either.flatMap(
+    parsing(() => {
+      const regions: Array<MemoryRegion> = []
+      const broken = (offset: number, expected: string) =>
+        new FormatError({ format: "LiME", subject: file.subject, offset, expected })
+      for (let at = 0, ranges = 0; at + LIME_HEADER <= file.size; ranges++) {
+        const header = bytesAt(file, at, LIME_HEADER)
+        if (header.getUint32(0, false) !== Buffer.from(LIME).readUInt32BE() || header.getUint32(4, true) !== 1) {
+          throw broken(at, "a range's header of version 1")
+        }
+        const start = Number(header.getBigUint64(8, true))
+        const length = Number(header.getBigUint64(16, true)) - start + 1
+        if (!(length > 0 && start + length <= 2 ** 52)) throw broken(at + 8, "a range of addresses below 2^52")
+        if (ranges === MAX_RANGES) throw broken(at, `no more than ${MAX_RANGES} ranges`)
+        const from = at + LIME_HEADER
+        at = from + length
+        regions.push(...regionsOf(file, start, from, Math.min(at, file.size)))
+      }
+      return regions
+    }),
+    (regions) => GuestMemory.make(regions, { subject: file.subject })
+  )
+
+/** A copy of a few of the file's bytes, wherever its windows meet. */
+const bytesAt = (file: MappedFile, at: number, length: number): DataView => {
+  const out = new Uint8Array(length)
+  for (const { bytes, start } of regionsOf(file, 0, at, at + length)) out.set(bytes, start)
+  return new DataView(out.buffer)
+}
+
+/**
  * A raw file has no gap where physical memory has one: what does not fit below the gap for devices under 4 GiB goes on at
  * 4 GiB. Where it splits is up to the machine (QEMU pc: 3 GiB, or 3.5 in old ones; q35: 2 GiB; Firecracker 3.25), so the
  * kernel is asked: its direct map covers all of the memory it was given and nothing else.
  */
 const rawMemory = (
-  subject: string,
-  windows: ReadonlyArray<Uint8Array>,
-  size: number,
+  file: MappedFile,
   findAnchor: FindAnchor
 ): Either.Either<GuestMemory, NotAKernel | FormatError> =>
   Either.gen(function*() {
+    const { size, subject } = file
     const split = (at: number) =>
       at >= size
-        ? GuestMemory.make(regionsOf(windows, 0, 0, size), { subject })
-        : GuestMemory.make([...regionsOf(windows, 0, 0, at), ...regionsOf(windows, GIB4, at, size)], { subject })
+        ? GuestMemory.make(regionsOf(file, 0, 0, size), { subject })
+        : GuestMemory.make([...regionsOf(file, 0, 0, at), ...regionsOf(file, GIB4, at, size)], { subject })
     if (size <= SMALLEST_SPLIT) return yield* split(size)
     let candidates = 0
     let why = "there is none"

@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { open } from "node:fs/promises"
-import type { GuestMemory } from "./GuestMemory.ts"
+import { type GuestMemory, writtenParts } from "./GuestMemory.ts"
 
 /** The image could not be written. */
 export class SaveError extends Schema.TaggedError<SaveError>("ktstr/SaveError")("SaveError", {
@@ -25,10 +25,12 @@ export const saveImage = (memory: GuestMemory, path: string): Effect.Effect<void
       const file = await open(path, "w")
       try {
         await file.truncate(memory.end)
-        for (const { bytes, start } of memory.regions) {
-          for (let at = 0; at < bytes.length && !signal.aborted; at += PIECE) {
-            const piece = bytes.subarray(at, at + PIECE)
-            if (!isZero(piece)) await file.write(piece, 0, piece.length, start + at)
+        for (const region of memory.regions) {
+          for (const [from, to] of writtenParts(region)) {
+            for (let at = from; at < to && !signal.aborted; at += PIECE) {
+              const piece = region.bytes.subarray(at, Math.min(at + PIECE, to))
+              if (!isZero(piece)) await file.write(piece, 0, piece.length, region.start + at)
+            }
           }
         }
       } finally {

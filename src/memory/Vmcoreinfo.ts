@@ -1,5 +1,5 @@
 import { Buffer } from "node:buffer"
-import type { GuestMemory } from "./GuestMemory.ts"
+import { type GuestMemory, writtenParts } from "./GuestMemory.ts"
 
 /** `struct elf_note` (12 bytes) and the name `VMCOREINFO` with its NUL, rounded up to 4. */
 const NOTE_TEXT = 24
@@ -63,7 +63,7 @@ const parseHex = (text: string | undefined): bigint | undefined =>
  *
  * Both copies that a kernel keeps start at the start of a page: `vmcoreinfo_data` (`get_zeroed_page`) with the text, and
  * `vmcoreinfo_note` (`alloc_pages_exact`) with a note header before it. So one word a page is looked at, not all bytes.
- * Many others may have left or forged such a page (an earlier kernel, a nested guest, a program): `accept` must prove it.
+ * Memory that was never written is left out. Many others may have left or forged such a page (an earlier kernel, a nested guest, a program): `accept` must prove it.
  * @param early look only at the first 64 MiB of each region, where it mostly is
  */
 export const findVmcoreinfo = (
@@ -75,14 +75,20 @@ export const findVmcoreinfo = (
   const above = memory.regions.filter(({ start }) => start >= 2 ** 32)
   const below = memory.regions.filter(({ start }) => start < 2 ** 32)
   for (const [from, to] of early ? [[0, EARLY]] : [[0, EARLY], [EARLY, Infinity]]) {
-    for (const { bytes, start } of [...above, ...below]) {
+    for (const region of [...above, ...below]) {
+      const { bytes, start } = region
       const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-      const end = Math.min(to - 1, bytes.byteLength - 4)
-      for (let at = from + (4096 - start % 4096) % 4096; at <= end; at += 4096) {
-        const word = view.getUint32(at, true)
-        if (word !== OSRE && word !== NAME_LENGTH) continue
-        const info = textAt(memory, start + at, word)
-        if (info !== undefined && accept(info)) return info
+      for (const [first, end] of writtenParts(region, from, to)) {
+        for (
+          let at = first + (4096 - (start + first) % 4096) % 4096;
+          at < Math.min(end, bytes.length - 3);
+          at += 4096
+        ) {
+          const word = view.getUint32(at, true)
+          if (word !== OSRE && word !== NAME_LENGTH) continue
+          const info = textAt(memory, start + at, word)
+          if (info !== undefined && accept(info)) return info
+        }
       }
     }
   }

@@ -6,7 +6,7 @@ import { kvaOffset, kvaPage } from "../core/Address.ts"
 import { type ElfFile, parseElf } from "../core/Elf.ts"
 import { FormatError, parsing, SyscallError } from "../core/Errors.ts"
 import { Native } from "../core/Native.ts"
-import type { GuestMemory } from "./GuestMemory.ts"
+import { type GuestMemory, writtenParts } from "./GuestMemory.ts"
 import { IMAGE_MAP, type KernelAnchor, type NoAnchor } from "./LocateKernel.ts"
 import { PageTable } from "./PageTable.ts"
 import type { KernelSymbol, Symbols } from "./Symbols.ts"
@@ -96,20 +96,24 @@ export const anchorFromVmlinux = (memory: GuestMemory, vmlinux: Vmlinux): Kernel
   const rootFromBanner = Number(root - banner.address)
   const shifts = IMAGE_SIZE / ALIGN
   let candidates = 0
-  for (const { bytes, start } of memory.regions) {
-    const first = (((linkedAt - start) % ALIGN) + ALIGN) % ALIGN
-    for (let at = first; at < bytes.length; at += ALIGN) {
-      if (bytes[at] !== banner.bytes[0]) continue
-      const found = memory.bytes(start + at, banner.bytes.length)
-      if (found === undefined || !banner.bytes.equals(found)) continue
-      candidates++
-      for (const levels of [4, 5] as const) {
-        const table = new PageTable(memory, start + at + rootFromBanner, levels)
-        for (let i = 0; i < shifts; i++) {
-          const shift = BigInt(i * ALIGN)
-          const maps = (address: bigint, pa: number) => table.walk(kvaPage(address + shift)) === pa - kvaOffset(address)
-          if (maps(banner.address, start + at) && maps(root, table.root)) {
-            return { table, release, shift, info: undefined }
+  for (const region of memory.regions) {
+    const { bytes, start } = region
+    for (const [from, to] of writtenParts(region)) {
+      const first = from + (((linkedAt - start - from) % ALIGN) + ALIGN) % ALIGN
+      for (let at = first; at < to; at += ALIGN) {
+        if (bytes[at] !== banner.bytes[0]) continue
+        const found = memory.bytes(start + at, banner.bytes.length)
+        if (found === undefined || !banner.bytes.equals(found)) continue
+        candidates++
+        for (const levels of [4, 5] as const) {
+          const table = new PageTable(memory, start + at + rootFromBanner, levels)
+          for (let i = 0; i < shifts; i++) {
+            const shift = BigInt(i * ALIGN)
+            const maps = (address: bigint, pa: number) =>
+              table.walk(kvaPage(address + shift)) === pa - kvaOffset(address)
+            if (maps(banner.address, start + at) && maps(root, table.root)) {
+              return { table, release, shift, info: undefined }
+            }
           }
         }
       }

@@ -83,6 +83,21 @@ layer(NativeKoffi.layer)("Native", (it) => {
       assert.strictEqual(error.code, "EINVAL")
     }))
 
+  it.scoped("finds what a file stores between its holes", () =>
+    Effect.gen(function*() {
+      const native = yield* Native
+      const fd = yield* native.memfd("ktstr-test-sparse", 2 ** 20)
+      assert.isUndefined(native.nextData(fd, 0))
+      const bytes = new Uint8Array(yield* native.mmap(fd, 0, 2 ** 20, "write"))
+      bytes[3 * 4096 + 5] = 1
+      bytes[4 * 4096] = 1
+      bytes[2 ** 20 - 1] = 1
+      assert.deepStrictEqual(native.nextData(fd, 0), [3 * 4096, 5 * 4096])
+      assert.deepStrictEqual(native.nextData(fd, 4 * 4096 + 7), [4 * 4096 + 7, 5 * 4096])
+      assert.deepStrictEqual(native.nextData(fd, 5 * 4096), [2 ** 20 - 4096, 2 ** 20])
+      assert.isUndefined(native.nextData(fd, 2 ** 20))
+    }))
+
   it.scoped("passes a buffer to ioctl and gives back what the kernel wrote", () =>
     Effect.gen(function*() {
       const native = yield* Native

@@ -1,4 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { fstatSync } from "node:fs"
+import { Native } from "../../src/core/Native.ts"
+import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
 import { GuestMemory } from "../../src/memory/GuestMemory.ts"
 import { anchorFromNote, isAnchor } from "../../src/memory/LocateKernel.ts"
 import { findVmcoreinfo } from "../../src/memory/Vmcoreinfo.ts"
@@ -117,6 +121,34 @@ describe("findVmcoreinfo", () => {
     assert.deepStrictEqual(releases(new GuestMemory([{ start: 0, bytes: bytes.subarray(0, 4098) }])), [])
     assert.deepStrictEqual(releases(new GuestMemory([{ start: LOADED, bytes: bytes.subarray(0, 4096 + 20) }])), [])
   })
+
+  it("leaves out what was never written", () => {
+    const bytes = page(4096, 5 * 4096)
+    bytes.set(Buffer.from(text), 3 * 4096)
+    const region = (...parts: ReadonlyArray<readonly [number, number]>) => ({
+      start: 0,
+      bytes,
+      nextWritten: (at: number) => parts.find(([, to]) => to > at)
+    })
+    assert.deepStrictEqual(releases(new GuestMemory([region([0, 8192], [12288, Infinity])])), ["6.1@4096", "6.1@12288"])
+    assert.deepStrictEqual(releases(new GuestMemory([region([8192, 16384])])), ["6.1@12288"])
+    assert.deepStrictEqual(releases(new GuestMemory([region()])), [])
+  })
+
+  it.scoped("makes the host allocate nothing that a guest never touched", () =>
+    Effect.gen(function*() {
+      const native = yield* Native
+      const size = 2 ** 30
+      const fd = yield* native.memfd("ktstr-test-holes", size)
+      const bytes = new Uint8Array(yield* native.mmap(fd, 0, size, "write"))
+      const at = size - 8192
+      bytes.set(Buffer.from(text), at)
+      const before = fstatSync(fd).blocks
+      const memory = new GuestMemory([{ start: 0, bytes, nextWritten: (at) => native.nextData(fd, at) }])
+      assert.deepStrictEqual(releases(memory), [`6.1@${at}`])
+      assert.strictEqual(fstatSync(fd).blocks, before)
+      assert.strictEqual(before, 8)
+    }).pipe(Effect.provide(NativeKoffi.layer)))
 
   it("believes no length in a note's header", () => {
     const made = new MadeKernel({ without: ["data", "note"] })

@@ -5,6 +5,8 @@ export interface MadeSegment {
   readonly vaddr?: bigint
   readonly paddr: number
   readonly bytes: Uint8Array
+  /** `p_memsz`; that of the bytes if not given. */
+  readonly memsz?: number
 }
 
 /** An ELF64 file: type 4 is a core, 2 an executable; machine 62 is x86-64. Symbols become `.symtab`. */
@@ -29,14 +31,14 @@ export const madeElf = (
   header.writeUInt16LE(64, 58)
   const parts: Array<Buffer> = [header]
   let at = 64 + segments.length * 56 + (options.pad ?? 0)
-  for (const { bytes, paddr, type, vaddr } of segments) {
+  for (const { bytes, memsz, paddr, type, vaddr } of segments) {
     const program = Buffer.alloc(56)
     program.writeUInt32LE(type ?? 1, 0)
     program.writeBigUInt64LE(BigInt(at), 8)
     program.writeBigUInt64LE(vaddr ?? 0n, 16)
     program.writeBigUInt64LE(BigInt(paddr), 24)
     program.writeBigUInt64LE(BigInt(bytes.length), 32)
-    program.writeBigUInt64LE(BigInt(bytes.length), 40)
+    program.writeBigUInt64LE(BigInt(memsz ?? bytes.length), 40)
     parts.push(program)
     at += bytes.length
   }

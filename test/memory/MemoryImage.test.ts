@@ -15,6 +15,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
 import { GuestKernel } from "../../src/memory/GuestKernel.ts"
+import { writtenParts } from "../../src/memory/GuestMemory.ts"
 import { openImage } from "../../src/memory/MemoryImage.ts"
 import { madeElf } from "./MadeElf.ts"
 import { LOADED, MadeKernel } from "./MadeKernel.ts"
@@ -137,6 +138,78 @@ layer(NativeKoffi.layer)("openImage", (it) => {
       assert.deepStrictEqual(kernel.memory.bytes(LOADED, made.bytes.length), made.bytes)
       const cut = yield* openImage(yield* file(core.subarray(0, core.length - half)))
       assert.isAbove(cut.size, 100)
+    }))
+
+  it.scoped("takes for zeros what a core's segments have beyond the file's bytes", () =>
+    Effect.gen(function*() {
+      const page = (byte: number) => new Uint8Array(4096).fill(byte)
+      const core = madeElf([
+        { paddr: 0, bytes: page(1), memsz: 4 * 4096 },
+        { paddr: 2 * 4096, bytes: page(2), memsz: 3 * 4096 },
+        { paddr: GIB, bytes: new Uint8Array(0), memsz: 2 * GIB + 4096 }
+      ])
+      const memory = yield* openImage(yield* file(core))
+      assert.deepStrictEqual(
+        [0, 1, 2, 3, 4].map((page) => [...new Set(memory.bytes(page * 4096, 4096))]),
+        [[1], [0], [2], [0], [0]]
+      )
+      assert.strictEqual(memory.u8(5 * 4096), -1)
+      assert.strictEqual(memory.u32(3 * GIB), 0)
+      assert.strictEqual(memory.end, 3 * GIB + 4096)
+      // what is cut off the file is not zeros
+      const cut = yield* openImage(yield* file(core.subarray(0, core.length - 2048)))
+      assert.strictEqual(cut.u8(2 * 4096 + 2047), 2)
+      assert.strictEqual(cut.u8(2 * 4096 + 2048), -1)
+      const huge = madeElf([{ paddr: 0, bytes: page(1), memsz: 2 ** 52 - 4096 }])
+      assert.include(
+        (yield* Effect.flip(openImage(yield* file(huge)))).message,
+        `segments of at most ${2 ** 46} bytes together`
+      )
+    }))
+
+  it.scoped("reads a LiME dump", () =>
+    Effect.gen(function*() {
+      const made = new MadeKernel()
+      const range = (start: number, bytes: Uint8Array, version = 1) => {
+        const header = Buffer.alloc(32)
+        header.write("EMiL", "latin1")
+        header.writeUInt32LE(version, 4)
+        header.writeBigUInt64LE(BigInt(start), 8)
+        header.writeBigUInt64LE(BigInt(start + bytes.length - 1), 16)
+        return Buffer.concat([header, bytes])
+      }
+      const low = range(0x1000, new Uint8Array(0x9e_c00).fill(7))
+      const path = yield* file(Buffer.concat([low, range(LOADED, made.bytes)]))
+      assert.deepStrictEqual(yield* layoutOf(path), [[0x1000, 0x9e_c00], [LOADED, made.bytes.length]])
+      assert.strictEqual((yield* GuestKernel.open(path)).release, "6.12.0-made")
+      const cut = yield* layoutOf(yield* file(Buffer.concat([low, range(LOADED, made.bytes).subarray(0, 5000)])))
+      assert.deepStrictEqual(cut, [[0x1000, 0x9e_c00], [LOADED, 5000 - 32]])
+      const messageOf = (...parts: ReadonlyArray<Uint8Array>) =>
+        Effect.map(
+          Effect.flatMap(file(Buffer.concat(parts)), (path) => Effect.flip(openImage(path))),
+          ({ message }) => message
+        )
+      assert.include(yield* messageOf(low, new Uint8Array(32)), `LiME at byte ${low.length}: expected a range's header`)
+      assert.include(yield* messageOf(range(0, new Uint8Array(8192), 2)), "LiME at byte 0: expected a range's header")
+      assert.include(yield* messageOf(low, low), "no region to start before")
+      const endless = range(0, new Uint8Array(8192))
+      endless.writeBigUInt64LE(2n ** 64n - 1n, 16)
+      assert.include(yield* messageOf(endless), "LiME at byte 8: expected a range of addresses below 2^52")
+    }))
+
+  it.scoped("searches a large file of holes in no time and stores nothing for it", () =>
+    Effect.gen(function*() {
+      const made = new MadeKernel()
+      const path = yield* sparse(GIB, [[LOADED, made.bytes]])
+      const memory = yield* openImage(path)
+      const [region] = memory.regions
+      const parts = [...writtenParts(region)]
+      assert.strictEqual(parts[0][0], LOADED)
+      assert.isBelow(parts.reduce((sum, [from, to]) => sum + to - from, 0), 2 * made.bytes.length)
+      // as bytes that would be minutes of reading, and all of the host's memory
+      const huge = yield* sparse(2 ** 36, [])
+      const error = yield* Effect.flip(openImage(huge))
+      assert.include(error.message, "no running x86-64 Linux kernel in it")
     }))
 
   it.scoped("says what is wrong with a file that is no memory", () =>

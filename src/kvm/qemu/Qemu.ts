@@ -117,7 +117,7 @@ export const bootQemu = Effect.fn("Qemu.boot")(function*(
   const qemu = yield* requireProgram("qemu-system-x86_64", "it runs the guest", "qemu-system-x86")
   const keep = yield* keepConsole(spec)
   const vmScope = yield* Effect.scope
-  // the descriptors close once QEMU has inherited them; mappings and process live as long as the VM
+  // the other descriptors close once QEMU has inherited them; memory and process live as long as the VM
   const { child, ram } = yield* Effect.scoped(Effect.gen(function*() {
     const native = yield* Native
     const initramfs = yield* native.memfd("ktstr-initramfs", spec.initramfs.length)
@@ -128,13 +128,14 @@ export const bootQemu = Effect.fn("Qemu.boot")(function*(
     const ram = yield* Effect.forEach(topology.nodes, ({ mib }, node) =>
       Effect.gen(function*() {
         const size = mib * MIB
-        const file = yield* native.memfd("ktstr-ram", size)
+        const file = yield* Scope.extend(native.memfd("ktstr-ram", size), vmScope)
         const offsets = Array.from({ length: Math.ceil(size / WINDOW) }, (_, index) => index * WINDOW)
         const windows = yield* Effect.forEach(
           offsets,
           (offset) => Scope.extend(native.mmap(file, offset, Math.min(WINDOW, size - offset), "write"), vmScope)
         )
-        return { name: backendOf(node), size, windows, windowBytes: WINDOW, file }
+        const nextWritten = (at: number) => native.nextData(file, at)
+        return { name: backendOf(node), size, windows, windowBytes: WINDOW, file, nextWritten }
       }))
     const disks = yield* openDisks(spec)
     const firstDisk = fd.ram + ram.length

@@ -5,7 +5,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { FormatError } from "../../core/Errors.ts"
-import { GuestMemory } from "../../memory/GuestMemory.ts"
+import { GuestMemory, type NextWritten } from "../../memory/GuestMemory.ts"
 import { ramRanges, regionsOf } from "../spec/MemoryLayout.ts"
 import { FreezeTimeout, type FrozenVm } from "../spec/VmEngine.ts"
 import type { Qmp, QmpError } from "./Qmp.ts"
@@ -19,6 +19,8 @@ export interface SharedRam {
   readonly size: number
   readonly windows: ReadonlyArray<ArrayBuffer>
   readonly windowBytes: number
+  /** Where in the backend anything was ever written. */
+  readonly nextWritten: NextWritten
 }
 
 const Status = Schema.Struct({ running: Schema.Boolean, status: Schema.String })
@@ -29,8 +31,8 @@ const layOut = (qmp: Qmp, ram: ReadonlyArray<SharedRam>): Effect.Effect<GuestMem
     const mtree = yield* qmp.execute("human-monitor-command", Schema.String, { "command-line": "info mtree -f" })
     const regions = yield* Effect.forEach(
       ram,
-      ({ name, size, windowBytes, windows }) =>
-        Effect.map(ramRanges(mtree, name, size), (ranges) => regionsOf(ranges, windows, windowBytes))
+      ({ name, nextWritten, size, windowBytes, windows }) =>
+        Effect.map(ramRanges(mtree, name, size), (ranges) => regionsOf(ranges, windows, windowBytes, nextWritten))
     )
     return yield* GuestMemory.make(regions.flat(), { subject: "the guest", writable: true })
   })

@@ -1,6 +1,6 @@
 import type * as Either from "effect/Either"
-import { type Pa } from "../../core/Address.ts"
 import { FormatError, parsing } from "../../core/Errors.ts"
+import { type MemoryRegion, type NextWritten, nextWrittenIn } from "../../memory/GuestMemory.ts"
 
 /** Guest-physical bytes `start` … `start + length` are the backend's bytes from `offset` on. */
 export interface RamRange {
@@ -45,21 +45,25 @@ export const ramRanges = (
 
 /**
  * The pieces of `windows` (the backend's bytes in order, all but the last `windowBytes` long) that `ranges` name: none
- * crosses a window. This is what `GuestMemory` is built from.
+ * crosses a window. `nextWritten` counts from the backend's start. This is what `GuestMemory` is built from.
  */
 export const regionsOf = (
   ranges: ReadonlyArray<RamRange>,
   windows: ReadonlyArray<ArrayBuffer>,
-  windowBytes: number
-): ReadonlyArray<{ readonly start: Pa; readonly bytes: Uint8Array }> =>
+  windowBytes: number,
+  nextWritten?: NextWritten
+): ReadonlyArray<MemoryRegion> =>
   ranges.flatMap((range) => {
-    const regions: Array<{ start: Pa; bytes: Uint8Array }> = []
+    const regions: Array<MemoryRegion> = []
     for (let done = 0; done < range.length;) {
       const offset = range.offset + done
       const inWindow = offset % windowBytes
       const length = Math.min(range.length - done, windowBytes - inWindow)
       const window = windows[Math.floor(offset / windowBytes)]
-      regions.push({ start: (range.start + done) as Pa, bytes: new Uint8Array(window, inWindow, length) })
+      const region = { start: range.start + done, bytes: new Uint8Array(window, inWindow, length) }
+      regions.push(
+        nextWritten === undefined ? region : { ...region, nextWritten: nextWrittenIn(nextWritten, offset, length) }
+      )
       done += length
     }
     return regions

@@ -7,6 +7,7 @@ import { requireProgram } from "../../../src/core/Programs.ts"
 import { runLeashed } from "../../../src/kvm/qemu/ChildProcess.ts"
 import { connect } from "../../../src/kvm/qemu/Qmp.ts"
 import { ramRanges, regionsOf } from "../../../src/kvm/spec/MemoryLayout.ts"
+import { writtenParts } from "../../../src/memory/GuestMemory.ts"
 
 /** A stopped QEMU whose memory is a sparse file that no directory holds. */
 const stopped = (machine: string, mib: number) =>
@@ -80,11 +81,21 @@ describe("regionsOf", () => {
       windows,
       16
     )
+    assert.deepStrictEqual(regions.map(({ nextWritten }) => nextWritten), Array(4).fill(undefined))
     assert.deepStrictEqual(regions.map(({ bytes, start }) => [start, [...bytes]]), [
       [0, Array(12).fill(1)],
       [100, Array(4).fill(1)],
       [104, Array(16).fill(2)],
       [120, Array(8).fill(3)]
     ])
+  })
+
+  it("tells what of each was ever written, if the backend knows", () => {
+    const windows = [new ArrayBuffer(16), new ArrayBuffer(16)]
+    const written = (at: number) => [[4, 6], [14, 30]].find(([, to]) => to > at) as [number, number] | undefined
+    const [low, high] = regionsOf([{ start: 100, length: 20, offset: 10 }], windows, 16, written)
+    assert.deepStrictEqual([...writtenParts(low)], [[4, 6]])
+    assert.deepStrictEqual([...writtenParts(high)], [[0, 14]])
+    assert.deepStrictEqual([...writtenParts(high, 3, 9)], [[3, 9]])
   })
 })
