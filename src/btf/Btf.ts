@@ -1,6 +1,15 @@
 import type * as Either from "effect/Either"
 import { FormatError, parsing } from "../core/Errors.ts"
-import { type BtfType, type Enumerator, Kind, type Member, type SectionVariable } from "./BtfType.ts"
+import {
+  type BtfType,
+  type Enumerator,
+  Kind,
+  kindOfInfo,
+  type Member,
+  type SectionVariable,
+  vlenOfInfo
+} from "./BtfType.ts"
+import { asSigned, enumRange, isSignedIn } from "./EnumSign.ts"
 
 /** A name longer than this is cut: the kernel's own limit is `KSYM_NAME_LEN`, 512 since v6.1. In bytes. */
 const NAME_LIMIT = 512
@@ -9,9 +18,13 @@ const PEEL_LIMIT = 32
 /** The kernel refuses types of 4 GiB and more (kernel/bpf/btf.c `btf_array_resolve`, v6.12). */
 const SIZE_LIMIT = 2 ** 32 - 1
 
-/** Bytes after the 12 of `struct btf_type`, by kind: so many once, and so many for each of `vlen`. */
+/** Bytes after the 12 of `struct btf_type`, by kind: those that come once, and those of each of `vlen` elements. */
 const FIXED = Uint8Array.of(0, 4, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 4, 0, 0)
 const EACH = Uint8Array.of(0, 0, 0, 0, 12, 12, 8, 0, 0, 0, 0, 0, 0, 8, 0, 12, 0, 0, 0, 12)
+/** Characters of names that are kept of one blob: all of a 7.3 kernel's are a sixteenth. Overlapping names have no end. */
+const TEXT_LIMIT = 1 << 26
+/** Stands for a name beyond that. */
+const LEFT_OUT = "(name left out)"
 
 export interface BtfOptions {
   /** What the bytes are, for messages: a path, `map 12's BTF`. */
@@ -23,7 +36,7 @@ export interface BtfOptions {
 /**
  * One BTF blob: an index of its types, decoded on demand. It borrows `bytes`, which must not change.
  * Ids count from 1 (0 is `void`), or from where the base ends.
- * @see include/uapi/linux/btf.h and Documentation/bpf/btf.rst, v6.12
+ * @see include/uapi/linux/btf.h and Documentation/bpf/btf.rst, v6.1 to v7.3
  */
 export class Btf {
   readonly subject: string
@@ -36,11 +49,17 @@ export class Btf {
   /** The string section, and the offset its first byte has among the strings of base and blob. */
   private readonly text: Buffer
   private readonly firstString: number
-  private readonly endString: number
+  /** One more than the last offset of a string, the base's strings counted. */
+  readonly endString: number
   /** By id - firstId: where the type's record lies in `view`, and the offset of its name. */
   private readonly records: Uint32Array
   private readonly nameAt: Uint32Array
   private readonly decoded = new Map<number, BtfType>()
+  /** The layout section: by kind, bytes that come once and bytes of each element; empty where the blob has none. */
+  private readonly layouts: Uint8Array
+  /** Names by their offset in `text`, and the characters that more of them may take. */
+  private readonly strings = new Map<number, string>()
+  private textLeft = TEXT_LIMIT
   private readonly named = new Map<string, ReadonlyArray<number>>()
 
   /**
@@ -74,6 +93,7 @@ export class Btf {
     this.subject = subject
     this.base = base
     this.view = view
+    this.layouts = layoutSection(bytes, view, typesEnd, strings, broken)
     this.text = Buffer.from(bytes.buffer, bytes.byteOffset + strings, stringsEnd - strings)
     this.firstString = base?.endString ?? 0
     const endString = this.firstString + stringsEnd - strings
@@ -86,15 +106,14 @@ export class Btf {
     while (at < typesEnd) {
       if (at + 12 > typesEnd) throw broken(at, "a type record inside the type section")
       const info = view.getUint32(at + 4, true)
-      const kind = (info >>> 24) & 0x1f
-      if (kind === 0 || kind > Kind.ENUM64) {
-        throw broken(at, `a type of kind 1 to 19, not ${kind}: a newer format than this reader knows, or no BTF`)
-      }
+      const kind = kindOfInfo(info)
       const name = view.getUint32(at, true)
       if (name >= endString) throw broken(at, "a name inside the string section")
       names[count] = name
       records[count++] = at
-      at += 12 + FIXED[kind] + EACH[kind] * (info & 0xffff)
+      at += kind > 0 && kind < FIXED.length
+        ? 12 + FIXED[kind] + EACH[kind] * vlenOfInfo(info)
+        : this.unknownSize(kind, vlenOfInfo(info), at, broken)
     }
     if (at > typesEnd) throw broken(records[count - 1], "a type record inside the type section")
     this.records = records.subarray(0, count)
@@ -102,10 +121,36 @@ export class Btf {
     this.endId = this.firstId + count
   }
 
+  /** The size of a record of a kind that this reader does not know, as the blob's layout section, or its base's, says. */
+  private unknownSize(kind: number, vlen: number, at: number, broken: Broken): number {
+    let owner: Btf | undefined = this // oxlint-disable-line no-this-alias
+    while (owner !== undefined && owner.layouts.length === 0) owner = owner.base
+    const layouts = owner?.layouts ?? this.layouts
+    if (kind === 0 || kind * 4 >= layouts.length) {
+      const why = kind === 0 ? "not BTF" : "a newer format than this reader knows, and no layout section gives its size"
+      throw broken(at, `a type of kind 1 to ${Kind.ENUM64}, not ${kind}: ${why}`)
+    }
+    const [fixed, each] = [layouts[kind * 4], layouts[kind * 4 + 1]]
+    if ((fixed | each) % 4 !== 0) {
+      throw broken(at, `whole words in the layout of kind ${kind}, not ${fixed} and ${each} bytes`)
+    }
+    return 12 + fixed + each * vlen
+  }
+
   /** The number of a type's kind (`Kind`), -1 if there is no such type. */
   kindOf(id: number): number {
     const owner = this.ownerOf(id)
-    return owner === undefined ? (id === 0 ? Kind.VOID : -1) : (owner.word(id, 4) >>> 24) & 0x1f
+    return owner === undefined ? (id === 0 ? Kind.VOID : -1) : kindOfInfo(owner.word(id, 4))
+  }
+
+  /** Where the name of a type lies among the strings of base and blob. */
+  nameOffset(id: number): number {
+    return this.wordOf(id, 0)
+  }
+
+  /** Where the record of one of this blob's own types begins, in bytes from the blob's start. */
+  recordAt(id: number): number {
+    return this.records[id - this.firstId]
   }
 
   /** The name of a type; empty when it has none or does not exist. */
@@ -201,15 +246,22 @@ export class Btf {
 
   /** The string at an offset that counts through the base's strings; cut at 512 bytes, empty outside. */
   private string(offset: number): string {
+    if (offset === 0) return ""
     let owner: Btf = this // oxlint-disable-line no-this-alias
     while (offset < owner.firstString && owner.base !== undefined) owner = owner.base
     if (offset >= owner.endString) return ""
-    const { text } = owner
     const start = offset - owner.firstString
+    const known = owner.strings.get(start)
+    if (known !== undefined) return known
+    const { text } = owner
     const limit = Math.min(start + NAME_LIMIT, text.length)
     let end = start
     while (end < limit && text[end] !== 0) end++
-    return text.toString("utf8", start, end)
+    if (owner.textLeft < end - start) return LEFT_OUT
+    owner.textLeft -= end - start
+    const string = text.toString("utf8", start, end)
+    owner.strings.set(start, string)
+    return string
   }
 
   /**
@@ -238,8 +290,9 @@ export class Btf {
     const flag = info >>> 31 === 1
     const body = at + 12
     const each = <A>(step: number, read: (at: number) => A): ReadonlyArray<A> =>
-      Array.from({ length: info & 0xffff }, (_, index) => read(body + index * step))
-    switch ((info >>> 24) & 0x1f) {
+      Array.from({ length: vlenOfInfo(info) }, (_, index) => read(body + index * step))
+    const kind = kindOfInfo(info)
+    switch (kind) {
       case Kind.INT: {
         const encoding = view.getUint32(body, true)
         return {
@@ -265,7 +318,7 @@ export class Btf {
       case Kind.RESTRICT:
         return { kind: "RESTRICT", id, name, type: size }
       case Kind.TYPE_TAG:
-        return { kind: "TYPE_TAG", id, name, type: size }
+        return { kind: "TYPE_TAG", id, name, type: size, attribute: flag }
       case Kind.ARRAY:
         return {
           kind: "ARRAY",
@@ -285,14 +338,17 @@ export class Btf {
             bitSize: flag ? where >>> 24 : 0
           }
         })
-        return { kind: ((info >>> 24) & 0x1f) === Kind.STRUCT ? "STRUCT" : "UNION", id, name, size, members }
+        return { kind: kind === Kind.STRUCT ? "STRUCT" : "UNION", id, name, size, members }
       }
       case Kind.ENUM: {
         const values = each(8, (at): Enumerator => ({
           name: this.string(view.getUint32(at, true)),
           value: flag ? view.getInt32(at + 4, true) : view.getUint32(at + 4, true)
         }))
-        return { kind: "ENUM", id, name, size, signed: flag, values }
+        const range = flag || size >= 4 ? undefined : enumRange(values)
+        return range !== undefined && isSignedIn(range, size * 8)
+          ? { kind: "ENUM", id, name, size, signed: true, values: asSigned(values) }
+          : { kind: "ENUM", id, name, size, signed: flag, values }
       }
       case Kind.ENUM64: {
         const values = each(12, (at): Enumerator => {
@@ -308,7 +364,7 @@ export class Btf {
       case Kind.FWD:
         return { kind: "FWD", id, name, of: flag ? "union" : "struct" }
       case Kind.FUNC:
-        return { kind: "FUNC", id, name, type: size, linkage: info & 0xffff }
+        return { kind: "FUNC", id, name, type: size, linkage: vlenOfInfo(info) }
       case Kind.FUNC_PROTO: {
         const parameters = each(8, (at) => ({
           name: this.string(view.getUint32(at, true)),
@@ -328,10 +384,34 @@ export class Btf {
       }
       case Kind.FLOAT:
         return { kind: "FLOAT", id, name, size }
-      default: // The index let nothing else in.
-        return { kind: "DECL_TAG", id, name, type: size, component: view.getInt32(body, true) }
+      case Kind.DECL_TAG:
+        return { kind: "DECL_TAG", id, name, type: size, component: view.getInt32(body, true), attribute: flag }
+      default:
+        return { kind: "UNKNOWN", id, name, number: kind }
     }
   }
+}
+
+type Broken = (offset: number, expected: string) => FormatError
+
+/**
+ * The layout section, 4 bytes a kind (`struct btf_layout`), which lies between types and strings. Headers before v7.2
+ * end before they could tell of one.
+ */
+const layoutSection = (
+  bytes: Uint8Array,
+  view: DataView,
+  typesEnd: number,
+  strings: number,
+  broken: Broken
+): Uint8Array => {
+  const header = view.getUint32(4, true)
+  const length = header < 32 ? 0 : view.getUint32(28, true)
+  if (length === 0) return new Uint8Array(0)
+  const start = header + view.getUint32(24, true)
+  if (start % 4 !== 0 || length % 4 !== 0) throw broken(24, "a layout section of whole words")
+  if (start < typesEnd || start + length > strings) throw broken(24, "a layout section between types and strings")
+  return bytes.subarray(start, start + length)
 }
 
 const VOID: BtfType = { kind: "VOID", id: 0 }

@@ -21,13 +21,15 @@ export interface Stamp {
 
 /**
  * An open file that may hold BTF, of which only the first bytes are read so far. `section` gives a copy of its BTF,
- * undefined where it has none; `stamp` what its contents are known by, undefined for an ELF file without a build id.
+ * `base` of the distilled base that this continues (`.BTF.base`), undefined where it has none; `stamp` what its contents
+ * are known by, undefined for an ELF file without a build id.
  */
 export type BtfFile =
   | { readonly kind: "raw"; readonly section: Read<Uint8Array> }
   | {
     readonly kind: "image"
     readonly section: Read<Uint8Array | undefined>
+    readonly base: Read<Uint8Array | undefined>
     readonly stamp: Read<Stamp | undefined>
   }
   | { readonly kind: "other" }
@@ -63,6 +65,7 @@ export const openBtfFile = (
       return {
         kind: "image",
         section: elf.section(".BTF"),
+        base: elf.section(".BTF.base"),
         stamp: stamped(Effect.map(elf.buildId, (id) => id === undefined ? undefined : `build-id:${id}`))
       }
     }
@@ -77,6 +80,7 @@ export const openBtfFile = (
           return found === undefined ? undefined : new Uint8Array(elf.data(found))
         })
       }),
+      base: Effect.succeed(undefined),
       stamp: stamped(bzImageIdentity(file, head))
     }
   })

@@ -1,7 +1,7 @@
 import type { Btf } from "./Btf.ts"
 import { Kind, type KindName } from "./BtfType.ts"
 
-/** The frame of a blob: its header's words, offsets counted from the header's end, all in bytes. */
+/** A blob's header: offsets from the header's end, all in bytes. */
 export interface BtfHeader {
   readonly magic: number
   readonly version: number
@@ -11,35 +11,49 @@ export interface BtfHeader {
   readonly typeLength: number
   readonly stringOffset: number
   readonly stringLength: number
+  /** Of the layout section, which tells the sizes of kinds; null where the header is older (before v7.2). */
+  readonly layoutOffset: number | null
+  readonly layoutLength: number | null
 }
 
 /**
  * The header of a blob that `Btf.parse` has taken.
- * @see include/uapi/linux/btf.h `struct btf_header`, v6.12
+ * @see include/uapi/linux/btf.h `struct btf_header`, v6.1 to v7.3
  */
 export const headerOf = (bytes: Uint8Array): BtfHeader => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const headerLength = view.getUint32(4, true)
   return {
     magic: view.getUint16(0, true),
     version: view.getUint8(2),
     flags: view.getUint8(3),
-    headerLength: view.getUint32(4, true),
+    headerLength,
     typeOffset: view.getUint32(8, true),
     typeLength: view.getUint32(12, true),
     stringOffset: view.getUint32(16, true),
-    stringLength: view.getUint32(20, true)
+    stringLength: view.getUint32(20, true),
+    layoutOffset: headerLength < 32 ? null : view.getUint32(24, true),
+    layoutLength: headerLength < 32 ? null : view.getUint32(28, true)
   }
 }
 
-/** How many types of each kind a blob has, those of its base not counted; only kinds that it has, in their order. */
-export const kindCounts = (btf: Btf): ReadonlyArray<{ readonly kind: KindName; readonly count: number }> => {
+/** The number of types of a kind. */
+export interface KindCount {
+  /** `KIND_33` for kinds that this reader does not know. */
+  readonly kind: KindName | `KIND_${number}`
+  readonly count: number
+}
+
+/** The types of a blob by kind, without those of its base: the kinds that it has, in their order on disk. */
+export const kindCounts = (btf: Btf): ReadonlyArray<KindCount> => {
   const counts = new Map<number, number>()
   for (let id = btf.firstId; id < btf.endId; id++) {
     const kind = btf.kindOf(id)
     counts.set(kind, (counts.get(kind) ?? 0) + 1)
   }
-  return (Object.keys(Kind) as Array<KindName>).flatMap((kind) => {
-    const count = counts.get(Kind[kind])
-    return count === undefined ? [] : [{ kind, count }]
-  })
+  const names = new Map<number, KindName>((Object.keys(Kind) as Array<KindName>).map((name) => [Kind[name], name]))
+  return [...counts].toSorted(([a], [b]) => a - b).map(([number, count]) => ({
+    kind: names.get(number) ?? `KIND_${number}`,
+    count
+  }))
 }

@@ -8,6 +8,7 @@ import * as Schema from "effect/Schema"
 import type { FormatError } from "../core/Errors.ts"
 import { Btf } from "./Btf.ts"
 import { type BtfFile, openBtfFile } from "./BtfFile.ts"
+import { relocateBase } from "./RelocateBase.ts"
 import { damaged, readSidecar, sidecarOf, writeSidecar } from "./Sidecar.ts"
 
 /** A file that yields no BTF: it cannot be read, is none of the formats that hold BTF, or is one without it. */
@@ -25,7 +26,9 @@ export class BtfLoadError extends Schema.TaggedError<BtfLoadError>("ktstr/BtfLoa
 export class BtfLoader extends Context.Tag("ktstr/btf/BtfLoader")<BtfLoader, {
   /**
    * The BTF of a raw blob (as `/sys/kernel/btf/vmlinux`), of an ELF file with a `.BTF` section (vmlinux, module, BPF
-   * object), or of the vmlinux inside a bzImage. A module's needs the `base` that it continues.
+   * object), or of the vmlinux inside a bzImage. A module's needs the `base` that it continues. One that was built
+   * outside of its kernel's tree brings a distilled base, which is matched with `base`, or stands for it where none is
+   * given.
    *
    * The BTF of a kernel in the cache is kept beside it as `<file>.btf`, and read from there as long as it is of the
    * file's present time, size and build id: of the kernel itself no more than its headers is read then.
@@ -65,6 +68,14 @@ const readPath = Effect.fn("BtfLoader.read")(function*(path: string, base?: Btf)
     )
   const file = yield* open(path)
   if (file.kind === "raw") return yield* parse(yield* file.section)
+
+  const distilled = yield* file.base
+  if (distilled !== undefined && distilled.length > 0) {
+    const own = yield* Btf.parse(distilled, { subject: `${path} .BTF.base` })
+    const section = yield* sectionOf(file, path)
+    const bytes = base === undefined ? section : yield* relocateBase(section, own, base, path)
+    return { bytes, btf: yield* Btf.parse(bytes, { subject: path, base: base ?? own }) }
+  }
 
   const stamp = yield* file.stamp
   const sidecar = stamp === undefined ? Option.none() : yield* sidecarOf(path)

@@ -1,6 +1,6 @@
 /**
  * The kinds of BTF types, by the numbers on disk.
- * @see include/uapi/linux/btf.h `BTF_KIND_*`, v6.12
+ * @see include/uapi/linux/btf.h `BTF_KIND_*`, v6.1 to v7.3
  */
 export const Kind = {
   VOID: 0,
@@ -27,6 +27,14 @@ export const Kind = {
 
 /** `"STRUCT"`, `"ENUM64"`, … */
 export type KindName = keyof typeof Kind
+
+/**
+ * Kind and vlen of a type's `info` word: 7 and 24 bits. Up to v7.1 they were 5 and 16, and the kernel refused BTF that had
+ * any of the other bits set, so that one reading fits all.
+ * @see include/uapi/linux/btf.h `BTF_INFO_KIND`, `BTF_INFO_VLEN`, v7.3
+ */
+export const kindOfInfo = (info: number): number => (info >>> 24) & 0x7f
+export const vlenOfInfo = (info: number): number => info & 0x00ff_ffff
 
 /** A member of a struct or union; `name` is empty for an anonymous one. */
 export interface Member {
@@ -75,12 +83,26 @@ export interface IntType {
   readonly bitOffset: number
   readonly bits: number
 }
-/** What only names or qualifies another type. `name` is empty but for TYPEDEF and TYPE_TAG. */
+/** A pointer to, a name for, or a qualifier of another type. `name` is empty unless it is a TYPEDEF. */
 export interface ReferenceType {
-  readonly kind: "PTR" | "TYPEDEF" | "VOLATILE" | "CONST" | "RESTRICT" | "TYPE_TAG"
+  readonly kind: "PTR" | "TYPEDEF" | "VOLATILE" | "CONST" | "RESTRICT"
   readonly id: number
   readonly name: string
+  /** Id of the other type. */
   readonly type: number
+}
+/** An attribute of the type that a pointer points at. */
+export interface TypeTagType {
+  readonly kind: "TYPE_TAG"
+  readonly id: number
+  readonly name: string
+  /** Id of the type that is tagged. */
+  readonly type: number
+  /**
+   * Whether `name` is the attribute itself, `address_space(1)`; else the attribute is `btf_type_tag("name")`.
+   * @see Documentation/bpf/btf.rst, v6.15: kind_flag of BTF_KIND_TYPE_TAG
+   */
+  readonly attribute: boolean
 }
 export interface ArrayType {
   readonly kind: "ARRAY"
@@ -149,13 +171,25 @@ export interface FloatType {
   /** In bytes. */
   readonly size: number
 }
+/** An attribute of a declaration: of a struct, union, typedef, variable or function, or of one of its members or parameters. */
 export interface DeclTagType {
   readonly kind: "DECL_TAG"
   readonly id: number
   readonly name: string
+  /** Id of what is tagged. */
   readonly type: number
-  /** The member or parameter that is tagged, -1 for the type itself. */
+  /** Index of the member or parameter that is tagged, -1 for the type itself. */
   readonly component: number
+  /** Whether `name` is the attribute itself; else the attribute is `btf_decl_tag("name")` (v6.15, as of type tags). */
+  readonly attribute: boolean
+}
+/** A kind newer than this reader, whose size the blob's layout section gives. */
+export interface UnknownType {
+  readonly kind: "UNKNOWN"
+  readonly id: number
+  readonly name: string
+  /** The kind's number on disk. */
+  readonly number: number
 }
 
 /** A decoded type. Ids of other types are as in the blob: they may be out of range in a hostile one. */
@@ -173,3 +207,5 @@ export type BtfType =
   | DataSectionType
   | FloatType
   | DeclTagType
+  | TypeTagType
+  | UnknownType

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import type { Btf } from "./Btf.ts"
-import type { BtfType, KindName } from "./BtfType.ts"
+import type { BtfType } from "./BtfType.ts"
 
 /** A name that no type has. */
 export class TypeNotFound extends Schema.TaggedError<TypeNotFound>("ktstr/TypeNotFound")("TypeNotFound", {
@@ -18,12 +18,12 @@ export class TypeNotFound extends Schema.TaggedError<TypeNotFound>("ktstr/TypeNo
 }
 
 /** Names as C writes them, `struct rq`, mean types of that sort; others whatever has the name. */
-const KEYWORDS: { readonly [keyword: string]: ReadonlyArray<KindName> } = {
-  struct: ["STRUCT", "FWD"],
-  union: ["UNION", "FWD"],
-  enum: ["ENUM", "ENUM64"],
-  typedef: ["TYPEDEF"]
-}
+const KEYWORDS: ReadonlyMap<string, ReadonlyArray<BtfType["kind"]>> = new Map([
+  ["struct", ["STRUCT", "FWD"]],
+  ["union", ["UNION", "FWD"]],
+  ["enum", ["ENUM", "ENUM64"]],
+  ["typedef", ["TYPEDEF"]]
+])
 /** These have names, but are about another type. */
 const TAGS: ReadonlyArray<string> = ["DECL_TAG", "TYPE_TAG"]
 
@@ -45,7 +45,7 @@ export const findTypes = (btf: Btf, query: string): Either.Either<ReadonlyArray<
 
 const parse = (query: string) => {
   const words = query.trim().split(/\s+/)
-  const kinds = words.length === 2 ? KEYWORDS[words[0]] : undefined
+  const kinds = words.length === 2 ? KEYWORDS.get(words[0]) : undefined
   return kinds === undefined
     ? { keyword: undefined, kinds, name: words.join(" ") }
     : { keyword: words[0], kinds, name: words[1] }
@@ -80,7 +80,7 @@ const closeNames = (btf: Btf, name: string): ReadonlyArray<string> => {
 const titleOf = (type: BtfType | undefined): string | undefined => {
   if (type === undefined || !("name" in type) || TAGS.includes(type.kind)) return undefined
   if (type.kind === "FWD") return `${type.of} ${type.name}`
-  const keyword = Object.keys(KEYWORDS).find((word) => KEYWORDS[word].includes(type.kind))
+  const keyword = [...KEYWORDS].find(([, kinds]) => kinds.includes(type.kind))?.[0]
   return keyword === undefined ? type.name : `${keyword} ${type.name}`
 }
 

@@ -1,5 +1,5 @@
 export { Btf, type BtfOptions } from "./Btf.ts"
-export { type BtfHeader, headerOf, kindCounts } from "./BtfHeader.ts"
+export { type BtfHeader, headerOf, type KindCount, kindCounts } from "./BtfHeader.ts"
 export { BtfLoader, BtfLoadError, type Loaded } from "./BtfLoader.ts"
 export {
   type ArrayType,
@@ -20,6 +20,8 @@ export {
   type ReferenceType,
   type SectionVariable,
   type StructType,
+  type TypeTagType,
+  type UnknownType,
   type VariableType,
   type VoidType
 } from "./BtfType.ts"

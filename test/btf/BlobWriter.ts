@@ -45,8 +45,9 @@ export class BlobWriter {
     of: { name?: string | number; third?: number; vlen?: number; flag?: boolean; body?: Array<number> }
   ) {
     const { body = [], flag = false, name = "", third = 0, vlen = 0 } = of
-    const info = ((flag ? 1 : 0) << 31 | kind << 24 | vlen) >>> 0
-    this.records.push(typeof name === "number" ? name : this.name(name), info, third, ...body)
+    const info = ((flag ? 1 : 0) << 31 | kind << 24 | vlen) >>> 0 // kind of 7 bits, vlen of 24
+    this.records.push(typeof name === "number" ? name : this.name(name), info, third)
+    for (const word of body) this.records.push(word)
     return this.nextId++
   }
 
@@ -63,8 +64,8 @@ export class BlobWriter {
     })
   }
 
-  ref(kind: number, type: number, name = ""): number {
-    return this.type(kind, { name, third: type })
+  ref(kind: number, type: number, name = "", flag = false): number {
+    return this.type(kind, { name, third: type, flag })
   }
 
   array(type: number, count: number): number {
@@ -91,17 +92,25 @@ export class BlobWriter {
     return this.type(Kind.ENUM64, { name, third: 8, vlen: values.length, flag, body })
   }
 
-  /** The blob, with a header of `header` bytes. */
-  bytes(header = 24): Uint8Array {
+  /**
+   * The blob, with a header of `header` bytes; with a layout section, if the sizes of each kind are given: bytes that come
+   * once, bytes of an element.
+   */
+  bytes(header = 24, layouts: ReadonlyArray<readonly [number, number]> = []): Uint8Array {
     const types = Buffer.alloc(this.records.length * 4)
     this.records.forEach((word, index) => types.writeUInt32LE(word >>> 0, index * 4))
     const head = Buffer.alloc(header)
+    const layout = Buffer.from(layouts.flatMap(([fixed, each]) => [fixed, each, 0, 0]))
+    if (layouts.length > 0) {
+      head.writeUInt32LE(types.length, 24)
+      head.writeUInt32LE(layout.length, 28)
+    }
     head.writeUInt16LE(0xeb9f, 0)
     head[2] = 1
     head.writeUInt32LE(header, 4)
     head.writeUInt32LE(types.length, 12)
-    head.writeUInt32LE(types.length, 16)
+    head.writeUInt32LE(types.length + layout.length, 16)
     head.writeUInt32LE(this.strings.length, 20)
-    return new Uint8Array(Buffer.concat([head, types, Buffer.from(this.strings)]))
+    return new Uint8Array(Buffer.concat([head, types, layout, Buffer.from(this.strings)]))
   }
 }

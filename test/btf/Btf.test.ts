@@ -1,7 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
 import { Btf } from "../../src/btf/Btf.ts"
+import { headerOf, kindCounts } from "../../src/btf/BtfHeader.ts"
 import { Kind } from "../../src/btf/BtfType.ts"
+import { typeText } from "../../src/btf/c/TypeText.ts"
+import { compile } from "../../src/btf/render/Codec.ts"
 import { BlobWriter } from "./BlobWriter.ts"
 
 const parse = (bytes: Uint8Array, base?: Btf): Btf =>
@@ -41,6 +44,68 @@ describe("the frame of a blob", () => {
   it("refuses kinds that it does not know, since it cannot tell where they end", () => {
     assert.match(messageOf(patched(blob, 24 + 7, 20)), /at byte 24: expected a type of kind 1 to 19, not 20/)
     assert.match(messageOf(patched(blob, 24 + 7, 0)), /at byte 24: expected a type of kind 1 to 19, not 0/)
+  })
+
+  it("skips kinds of the future by the layout section, its own or its base's", () => {
+    const layouts: Array<readonly [number, number]> = Array.from({ length: 34 }, () => [0, 0])
+    layouts[33] = [4, 8]
+    const writer = small()
+    const future = writer.type(33, { name: "future", third: 8, vlen: 2, body: [1, 2, 3, 4, 5] })
+    const after = writer.int("after", 2)
+    const bytes = writer.bytes(32, layouts)
+    const btf = parse(bytes)
+    assert.deepStrictEqual(btf.type(future), { kind: "UNKNOWN", id: future, name: "future", number: 33 })
+    assert.strictEqual(btf.nameOf(after), "after")
+    assert.strictEqual(btf.kindOf(future), 33)
+    assert.isUndefined(btf.sizeOf(future))
+    assert.deepStrictEqual(btf.idsByName("future"), [future])
+    assert.deepStrictEqual(kindCounts(btf), [
+      { kind: "INT", count: 2 },
+      { kind: "STRUCT", count: 1 },
+      { kind: "KIND_33", count: 1 }
+    ])
+    const { layoutLength, layoutOffset } = headerOf(bytes)
+    assert.deepStrictEqual([layoutOffset, layoutLength], [16 + 36 + 32 + 16, 34 * 4])
+    assert.include(typeText(btf, future), "future is of kind 33")
+    assert.deepStrictEqual(compile(btf, future).tree(new DataView(new ArrayBuffer(8)), 0), {
+      _tag: "unsupported",
+      reason: "a type of kind 33, which this reader does not know"
+    })
+
+    const module = new BlobWriter({ endId: btf.endId, strings: writer.stringLength })
+    module.type(33, { name: "future", third: 8, vlen: 0, body: [9] })
+    const last = module.int("last", 1)
+    assert.strictEqual(parse(module.bytes(), btf).nameOf(last), "last")
+    const alone = small()
+    alone.type(33, { name: "future" })
+    assert.match(messageOf(alone.bytes()), /expected a type of kind 1 to 19, not 33: .* no layout section/)
+  })
+
+  it("says what is wrong with a layout section", () => {
+    const layouts: Array<readonly [number, number]> = Array.from({ length: 34 }, () => [0, 0])
+    const writer = small()
+    writer.type(33, { name: "future" })
+    const bytes = writer.bytes(32, layouts)
+    assert.isTrue(Either.isRight(Btf.parse(bytes, { subject: "test" })))
+    assert.match(messageOf(patched(bytes, 24, 2)), /at byte 24: expected a layout section of whole words/)
+    assert.match(messageOf(patched(bytes, 24, 4)), /at byte 24: expected a layout section between types and strings/)
+    assert.match(messageOf(patched(bytes, 28, 0xfc)), /at byte 24: expected a layout section between types and strings/)
+    assert.match(messageOf(patched(bytes, 28, 33 * 4)), /expected a type of kind 1 to 19, not 33/)
+    layouts[33] = [3, 0]
+    assert.match(messageOf(writer.bytes(32, layouts)), /whole words in the layout of kind 33, not 3 and 0 bytes/)
+  })
+
+  it("reads more than 65535 values of an enum", () => {
+    const writer = new BlobWriter()
+    const many = Array.from({ length: 70_000 }, (_, index) => [`V${index}`, index] as const)
+    const big = writer.enum32("big", many)
+    const int = writer.int("after", 4)
+    const btf = parse(writer.bytes())
+    const type = btf.type(big)
+    assert(type?.kind === "ENUM")
+    assert.strictEqual(type.values.length, 70_000)
+    assert.deepStrictEqual(type.values.at(-1), { name: "V69999", value: 69_999 })
+    assert.strictEqual(btf.nameOf(int), "after")
   })
 
   it("refuses a record that runs out of the section, and a name outside the strings", () => {
@@ -116,8 +181,8 @@ describe("types", () => {
       { kind: "VAR", id: 14, name: "v", type: 1, linkage: 1 },
       { kind: "DATASEC", id: 15, name: ".bss", size: 16, variables: [{ type: 14, offset: 8, size: 4 }] },
       { kind: "FLOAT", id: 16, name: "double", size: 8 },
-      { kind: "DECL_TAG", id: 17, name: "tag", type: 4, component: -1 },
-      { kind: "TYPE_TAG", id: 18, name: "user", type: 1 },
+      { kind: "DECL_TAG", id: 17, name: "tag", type: 4, component: -1, attribute: false },
+      { kind: "TYPE_TAG", id: 18, name: "user", type: 1, attribute: false },
       {
         kind: "ENUM64",
         id: 19,

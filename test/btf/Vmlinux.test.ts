@@ -194,6 +194,7 @@ const asBpftool = (type: BtfType): object => {
     case "DECL_TAG":
       return { ...head, type_id: type.type, component_idx: type.component }
     case "VOID":
+    case "UNKNOWN":
       return head
     default:
       return { ...head, type_id: type.type }

@@ -53,7 +53,7 @@ export const diffTypes = (before: Btf, after: Btf, types: {
   )
 }
 
-/** All named structs and unions that differ, by name. */
+/** All named structs and unions that differ, by name; those of a base, which are the kernel's and not the module's, are left out. */
 export const diffAll = (before: Btf, after: Btf): ReadonlyArray<TypeChange> => {
   const [old, new_] = [named(before), named(after)]
   return [...new Set([...old.keys(), ...new_.keys()])].toSorted().flatMap((name) =>
@@ -63,7 +63,7 @@ export const diffAll = (before: Btf, after: Btf): ReadonlyArray<TypeChange> => {
 
 const named = (btf: Btf): ReadonlyMap<string, ReadonlyArray<StructType>> => {
   const types = new Map<string, Array<StructType>>()
-  for (let id = 1; id < btf.endId; id++) {
+  for (let id = btf.firstId; id < btf.endId; id++) {
     const type = btf.type(id)
     if (type?.kind !== "STRUCT" && type?.kind !== "UNION" || type.name === "") continue
     const key = titleOf(type)

@@ -1,5 +1,5 @@
 import type { Btf } from "../Btf.ts"
-import type { PrototypeType } from "../BtfType.ts"
+import type { DeclTagType, PrototypeType, TypeTagType } from "../BtfType.ts"
 
 /** Types in a row, from a pointer to what it points to and so on. */
 const CHAIN_LIMIT = 64
@@ -46,6 +46,12 @@ export const prototypeLine = (btf: Btf, prototype: PrototypeType, name: string):
   return writer.line(prototype.returns, `${name}(${writer.parameters(prototype, true)})`)
 }
 
+/** A tag as GNU C writes it: by its own name, or as an argument of `btf_type_tag` or `btf_decl_tag`. */
+export const attributeText = (
+  { attribute, name }: TypeTagType | DeclTagType,
+  tag: "btf_type_tag" | "btf_decl_tag"
+): string => `__attribute__((${attribute ? name : `${tag}("${name}")`}))`
+
 class Writer {
   private steps = 0
   private depth = 0
@@ -56,10 +62,12 @@ class Writer {
     let declarator = name
     /** Qualifiers met since the last pointer: they are of what comes next. */
     let qualifiers: Array<string> = []
+    /** Attributes met since then: they stand behind it. */
+    let attributes: Array<string> = []
     const done = (base: string, body?: number): Declaration => ({
-      base: [...qualifiers, base].join(" "),
+      base: [...qualifiers, base, ...(body === undefined ? attributes : [])].join(" "),
       body,
-      declarator
+      declarator: body === undefined ? declarator : [...attributes, declarator].filter((word) => word !== "").join(" ")
     })
     const parenthesized = () => declarator.startsWith("*") ? `(${declarator})` : declarator
     for (let hops = 0; hops < CHAIN_LIMIT && this.mayGoOn(typeId); hops++) {
@@ -76,12 +84,13 @@ class Writer {
           typeId = type.type
           break
         case "TYPE_TAG":
-          qualifiers.push(`__attribute__((btf_type_tag("${type.name}")))`)
+          attributes.unshift(attributeText(type, "btf_type_tag"))
           typeId = type.type
           break
         case "PTR":
-          declarator = `*${[...qualifiers, declarator].filter((word) => word !== "").join(" ")}`
+          declarator = `*${[...qualifiers, ...attributes, declarator].filter((word) => word !== "").join(" ")}`
           qualifiers = []
+          attributes = []
           typeId = type.type
           break
         case "ARRAY":
@@ -106,6 +115,8 @@ class Writer {
         case "DATASEC":
         case "DECL_TAG":
           return done(`/* type ${typeId} is a ${type.kind} */`)
+        case "UNKNOWN":
+          return done(`/* type ${typeId} is of kind ${type.number} */`)
         default:
           return done(type.name)
       }

@@ -1,6 +1,6 @@
 import type { Btf } from "../Btf.ts"
 import type { BtfType, EnumType, StructType } from "../BtfType.ts"
-import { Budget, declarationOf, oneLine, prototypeLine } from "./CDeclaration.ts"
+import { attributeText, Budget, declarationOf, oneLine, prototypeLine } from "./CDeclaration.ts"
 import { type Hole, type MemberLayout, type StructLayout, structLayout, structTotals } from "./StructLayout.ts"
 
 /** Where names and comments begin, as pahole has it. */
@@ -61,7 +61,13 @@ const lines = (btf: Btf, type: BtfType): ReadonlyArray<string> => {
     case "FLOAT":
       return [`${type.name}; /* size: ${type.size} */`]
     case "DECL_TAG":
-      return [`__attribute__((btf_decl_tag("${type.name}"))) /* of type ${type.type} */`]
+      return [`${attributeText(type, "btf_decl_tag")} /* of type ${type.type} */`]
+    case "UNKNOWN":
+      return [
+        `/* ${
+          type.name === "" ? `type ${type.id}` : type.name
+        } is of kind ${type.number}, which this reader does not know */`
+      ]
     default:
       return sized(oneLine(btf, type.id))
   }

@@ -1,3 +1,4 @@
+import { escapedJson } from "../../core/EscapeText.ts"
 import type { Btf } from "../Btf.ts"
 import type { ByteSink } from "./ByteSink.ts"
 import { run } from "./JsonCodec.ts"
@@ -72,7 +73,7 @@ const codecOf = (plan: RenderPlan, size: number): Codec => {
     tree,
     json: (view, at, out, length = size) => {
       if (extent <= length && at + extent <= view.byteLength) run(fast ??= jsonPlan(plan), view, at, out)
-      else out.text(JSON.stringify(toJson(tree(view, at, { length }))))
+      else out.text(escapedJson(toJson(tree(view, at, { length }))))
     }
   }
 }

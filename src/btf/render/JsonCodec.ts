@@ -62,7 +62,7 @@ const interpret = (plan: JsonPlan, view: DataView, base: number, sink: ByteSink)
         break
       case JsonOpCode.ENUM32: {
         const value = op.signed ? view.getInt32(at, true) : view.getUint32(at, true)
-        pos = writeNamed(out, pos, value, op.names, literals)
+        pos = writeNamed(out, pos, value, op.names)
         break
       }
       case JsonOpCode.BITS: {
@@ -70,7 +70,7 @@ const interpret = (plan: JsonPlan, view: DataView, base: number, sink: ByteSink)
         for (let byte = op.count - 1; byte >= 0; byte--) raw = (raw << 8) | view.getUint8(at + byte)
         raw <<= op.left
         const value = op.signed ? raw >> op.right : raw >>> op.right
-        pos = op.bool ? writeBool(out, pos, value !== 0) : writeNamed(out, pos, value, op.names, literals)
+        pos = op.bool ? writeBool(out, pos, value !== 0) : writeNamed(out, pos, value, op.names)
         break
       }
       case JsonOpCode.POINTER:

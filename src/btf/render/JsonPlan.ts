@@ -1,6 +1,8 @@
+import { escapedJson } from "../../core/EscapeText.ts"
 import type { ByteSink } from "./ByteSink.ts"
 import { toJson } from "./RenderedValue.ts"
 import type { ArrayPlan, RenderPlan, ScalarPlan } from "./RenderPlan.ts"
+import { type LiteralRange, Literals, type NameLiterals } from "./ValueNames.ts"
 
 /** Writes the JSON of the value at `base`, all of whose bytes are in `view`. */
 export type JsonWriter = (view: DataView, base: number, sink: ByteSink) => void
@@ -29,13 +31,6 @@ export const JsonOpCode = {
   SLOW: 16
 } as const
 
-/** A piece of JSON: the words `from` to `to` of the plan's literals, `length` bytes. */
-export interface LiteralRange {
-  readonly from: number
-  readonly to: number
-  readonly length: number
-}
-
 /**
  * One step: write a literal, then the value at `at`. Every operation has every field, so that the loop over them meets
  * one kind of object.
@@ -54,7 +49,8 @@ export interface JsonOp extends LiteralRange {
   readonly right: number
   readonly signed: boolean
   readonly bool: boolean
-  readonly names: ReadonlyMap<number | bigint, LiteralRange> | null
+  /** An enum's names, which all its uses share. */
+  readonly names: NameLiterals | null
   readonly plan: JsonPlan | null
   readonly slow: RenderPlan | null
 }
@@ -72,7 +68,6 @@ export interface JsonPlan {
 /** Structs and arrays with more leaves than this are plans of their own. */
 const UNROLL = 24
 
-const encoder = new TextEncoder()
 const plans = new WeakMap<RenderPlan, JsonPlan>()
 
 /** The plan that writes the JSON of a render plan; made once for each. */
@@ -88,12 +83,12 @@ export const jsonPlan = (plan: RenderPlan): JsonPlan => {
 
 class Assembler {
   private readonly ops: Array<JsonOp> = []
-  private readonly words: Array<number> = []
+  private readonly literals = new Literals()
   private pending = ""
 
   finish(): JsonPlan {
     if (this.pending !== "" || this.ops.length === 0) this.op({ code: JsonOpCode.NOTHING }, 0)
-    return { ops: this.ops, literals: Int32Array.from(this.words), runs: 0, writer: null }
+    return { ops: this.ops, literals: this.literals.words(), runs: 0, writer: null }
   }
 
   emit(plan: RenderPlan, at: number, root = false): void {
@@ -118,7 +113,7 @@ class Assembler {
       case "union": {
         let open = "{"
         for (const field of plan.members) {
-          this.pending += `${open}${JSON.stringify(field.name)}:`
+          this.pending += `${open}${escapedJson(field.name)}:`
           this.emit(field.plan, at + field.at)
           open = ","
         }
@@ -128,7 +123,7 @@ class Assembler {
       case "array":
         return this.list(plan, at)
       case "unsupported":
-        this.pending += JSON.stringify(toJson({ _tag: "unsupported", reason: plan.reason }))
+        this.pending += escapedJson(toJson({ _tag: "unsupported", reason: plan.reason }))
         return
     }
   }
@@ -153,7 +148,7 @@ class Assembler {
     const start = at + (plan.bit >>> 3)
     const bit = plan.bit & 7
     const bytes = Math.ceil((bit + bits) / 8)
-    const names = plan.names.size === 0 ? null : this.names(plan.names)
+    const names = plan.names.byValue.size === 0 ? null : plan.names.literals()
     if (bit === 0 && (plan.form === "int" || plan.form === "char")) {
       const code = bits === 8
         ? JsonOpCode.U8
@@ -183,22 +178,8 @@ class Assembler {
     }, plan.cost)
   }
 
-  private names(names: ReadonlyMap<number | bigint, string>): ReadonlyMap<number | bigint, LiteralRange> {
-    return new Map(Array.from(names, ([value, name]) => [value, this.literal(JSON.stringify(name))]))
-  }
-
-  private literal(text: string): LiteralRange {
-    const bytes = encoder.encode(text)
-    const padded = new Uint8Array(Math.ceil(bytes.length / 4) * 4)
-    padded.set(bytes)
-    const view = new DataView(padded.buffer)
-    const from = this.words.length
-    for (let at = 0; at < padded.length; at += 4) this.words.push(view.getInt32(at, true))
-    return { from, to: this.words.length, length: bytes.length }
-  }
-
   private op(op: Partial<JsonOp> & Pick<JsonOp, "code">, room: number): void {
-    const { from, length, to } = this.literal(this.pending)
+    const { from, length, to } = this.literals.add(this.pending)
     this.pending = ""
     this.ops.push({
       code: op.code,

@@ -1,8 +1,10 @@
+import { escapedJson } from "../../core/EscapeText.ts"
 import type { ByteSink } from "./ByteSink.ts"
 import { writeHex, writeHexByte, writeI32, writeI64, writeU32, writeU64 } from "./Digits.ts"
-import type { JsonOp, LiteralRange } from "./JsonPlan.ts"
+import type { JsonOp } from "./JsonPlan.ts"
 import { toJson } from "./RenderedValue.ts"
 import { treeOf } from "./TreeCodec.ts"
+import type { NameLiterals } from "./ValueNames.ts"
 
 export const QUOTE = 0x22
 export const COMMA = 0x2c
@@ -14,7 +16,7 @@ const FALSE = 0x736c_6166 // "fals"
 
 /** Write a value by way of its tree. */
 export const writeSlow = (op: JsonOp, view: DataView, at: number, sink: ByteSink): void => {
-  if (op.slow !== null) sink.text(JSON.stringify(toJson(treeOf(op.slow, view, at, view.byteLength, Infinity))))
+  if (op.slow !== null) sink.text(escapedJson(toJson(treeOf(op.slow, view, at, view.byteLength, Infinity))))
 }
 
 /** `true` or `false`. */
@@ -33,13 +35,12 @@ export const writeNamed = (
   out: DataView,
   pos: number,
   value: number,
-  names: ReadonlyMap<number | bigint, LiteralRange> | null,
-  literals: Int32Array
+  names: NameLiterals | null
 ): number => {
-  const name = names?.get(value)
-  if (name === undefined) return value < 0 ? writeI32(out, pos, value) : writeU32(out, pos, value)
+  const name = names?.ranges.get(value)
+  if (names === null || name === undefined) return value < 0 ? writeI32(out, pos, value) : writeU32(out, pos, value)
   let at = pos
-  for (let word = name.from; word < name.to; word++, at += 4) out.setInt32(at, literals[word], true)
+  for (let word = name.from; word < name.to; word++, at += 4) out.setInt32(at, names.words[word], true)
   return pos + name.length
 }
 

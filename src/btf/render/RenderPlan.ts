@@ -1,6 +1,7 @@
 import type { Btf } from "../Btf.ts"
-import type { DataSectionType, Enumerator, StructType } from "../BtfType.ts"
+import type { DataSectionType, EnumType, StructType } from "../BtfType.ts"
 import type { RenderedValue } from "./RenderedValue.ts"
+import { ValueNames } from "./ValueNames.ts"
 
 /** Structs and arrays in one another. */
 const HEIGHT_LIMIT = 32
@@ -30,8 +31,8 @@ export interface ScalarPlan extends PlanCommon {
   readonly bit: number
   readonly bits: number
   readonly signed: boolean
-  /** Of an enum: the first name of each value. */
-  readonly names: ReadonlyMap<number | bigint, string>
+  /** Of an enum. */
+  readonly names: ValueNames
 }
 /** A pointer, a float of 4 or 8 bytes, untyped bytes, a char array. */
 export interface LeafPlan extends PlanCommon {
@@ -132,7 +133,7 @@ const unsupported = (reason: string): UnsupportedPlan => ({
 const TOO_DEEP = unsupported(`nested deeper than ${HEIGHT_LIMIT} levels`)
 const TOO_MUCH = unsupported("more than one value can show")
 const TOO_BIG = unsupported("the BTF describes more than this reader keeps")
-const NO_NAMES: ReadonlyMap<number | bigint, string> = new Map()
+const NO_NAMES = new ValueNames([])
 
 class Builder {
   private readonly known = new Map<number, RenderPlan>()
@@ -172,14 +173,7 @@ class Builder {
         })
       case "ENUM":
       case "ENUM64":
-        this.memory += type.values.length * 64
-        return scalar({
-          form: "enum",
-          bit: 0,
-          bits: type.size * 8,
-          signed: type.signed,
-          names: namesOf(type.values)
-        })
+        return this.enum(type)
       case "PTR":
         return leaf("pointer", 8)
       case "FLOAT":
@@ -202,6 +196,8 @@ class Builder {
         return unsupported("a function has no value")
       case "DECL_TAG":
         return unsupported("a tag has no value")
+      case "UNKNOWN":
+        return unsupported(`a type of kind ${type.number}, which this reader does not know`)
       default:
         return unsupported("modifiers without end")
     }
@@ -212,6 +208,12 @@ class Builder {
     const type = this.btf.type(id)
     if (type?.kind !== "INT" || type.bits !== 8 || type.bitOffset !== 0) return false
     return type.char || type.name === "char"
+  }
+
+  private enum({ signed, size, values }: EnumType): RenderPlan {
+    this.memory += ValueNames.memoryOf(values)
+    if (this.memory > MEMORY_LIMIT) return TOO_BIG
+    return scalar({ form: "enum", bit: 0, bits: size * 8, signed, names: new ValueNames(values) })
   }
 
   private list(typeId: number, count: number, depth: number, use?: Use): RenderPlan {
@@ -249,7 +251,7 @@ class Builder {
         for (const inner of plan.members) members.add(inner.name, at + inner.at, inner.plan)
       } else if (plan.kind === "unsupported") members.add("(anonymous)", at, plan)
       // Other nameless members are padding.
-      if (this.memory + members.memory > MEMORY_LIMIT) return TOO_BIG
+      if (this.memory + members.memory > MEMORY_LIMIT) return this.tooBig(members)
     }
     this.memory += members.memory
     return members.struct(type.kind === "UNION" ? "union" : "struct", type.size)
@@ -258,15 +260,32 @@ class Builder {
   /** A member `bit` bits into its first byte, of `width` bits if it is a bit-field. */
   private member(plan: RenderPlan, bit: number, width: number): RenderPlan {
     if (bit === 0 && width === 0) return plan
-    if (plan.kind === "scalar") return scalar({ ...plan, bit: plan.bit + bit, bits: width || plan.bits })
+    if (plan.kind === "scalar") {
+      const bits = width === 0 ? plan.bits : width
+      const signed = plan.signed ? undefined : plan.names.signedIn(bits)
+      return scalar({
+        // Only a whole byte is a character.
+        form: plan.form === "char" && bits !== 8 ? "int" : plan.form,
+        bit: plan.bit + bit,
+        bits,
+        signed: plan.signed || signed !== undefined,
+        names: signed ?? plan.names
+      })
+    }
     return plan.kind === "unsupported" ? plan : unsupported("a bit-field that is no integer")
+  }
+
+  /** What was in vain counts too: otherwise each type would be tried at the full price. */
+  private tooBig({ memory }: Members): RenderPlan {
+    this.memory += memory
+    return TOO_BIG
   }
 
   private section(type: DataSectionType, depth: number): RenderPlan {
     const members = new Members()
     for (const { offset, type: id } of type.variables) {
       members.add(this.btf.nameOf(id), offset, this.build(id, depth + 1))
-      if (this.memory + members.memory > MEMORY_LIMIT) return TOO_BIG
+      if (this.memory + members.memory > MEMORY_LIMIT) return this.tooBig(members)
     }
     this.memory += members.memory
     return members.struct("struct", type.size)
@@ -277,8 +296,6 @@ const builders = new WeakMap<Btf, Builder>()
 
 const scalar = (of: Pick<ScalarPlan, "form" | "bit" | "bits" | "signed" | "names">): RenderPlan => {
   if (of.bits < 1 || of.bits > 128) return unsupported(`an integer of ${of.bits} bits`)
-  let longest = 0
-  for (const name of of.names.values()) longest = Math.max(longest, name.length)
   return {
     kind: "scalar",
     form: of.form,
@@ -287,16 +304,10 @@ const scalar = (of: Pick<ScalarPlan, "form" | "bit" | "bits" | "signed" | "names
     signed: of.signed,
     names: of.names,
     extent: Math.ceil((of.bit + of.bits) / 8),
-    cost: Math.max(of.bits <= 16 ? 8 : of.bits <= 64 ? 24 : 48, longest * 6 + 2),
+    cost: Math.max(of.bits <= 16 ? 8 : of.bits <= 64 ? 24 : 48, of.names.longest * 6 + 2),
     leaves: 1,
     height: 0
   }
-}
-
-const namesOf = (values: ReadonlyArray<Enumerator>): ReadonlyMap<number | bigint, string> => {
-  const names = new Map<number | bigint, string>()
-  for (const { name, value } of values) if (name !== "" && !names.has(value)) names.set(value, name)
-  return names
 }
 
 /** The members of one struct, with the sums that bound it. */

@@ -1,5 +1,6 @@
 import type { EnumValue, RenderedValue } from "./RenderedValue.ts"
 import type { ArrayPlan, FieldPlan, RenderPlan, ScalarPlan } from "./RenderPlan.ts"
+import type { ValueNames } from "./ValueNames.ts"
 
 /**
  * The tree of the value at `at` of `view`, of which the bytes before `end` (not beyond the view's) may be read. What
@@ -91,21 +92,9 @@ const scalarValue = (plan: ScalarPlan, value: number | bigint): RenderedValue =>
   }
 }
 
-const enumValue = (value: number | bigint, names: ReadonlyMap<number | bigint, string>): EnumValue => {
-  const name = names.get(value) ?? null
-  const flags: Array<string> = []
-  if (name === null && value > 0) {
-    let rest = BigInt(value)
-    for (const [bit, flag] of names) {
-      const mask = BigInt(bit)
-      if (mask > 0n && (mask & (mask - 1n)) === 0n && (rest & mask) !== 0n) {
-        flags.push(flag)
-        rest ^= mask
-      }
-    }
-    if (rest !== 0n) flags.length = 0
-  }
-  return { _tag: "enum", value, name, flags }
+const enumValue = (value: number | bigint, names: ValueNames): EnumValue => {
+  const name = names.byValue.get(value) ?? null
+  return { _tag: "enum", value, name, flags: name === null ? names.flagsOf(value) : [] }
 }
 
 /** An integer of any width, a bit-field or not: a `bigint` only beyond ±(2^53 - 1). */

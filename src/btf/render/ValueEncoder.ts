@@ -12,6 +12,7 @@ import {
   type StructPlan
 } from "./RenderPlan.ts"
 import { treeOf } from "./TreeCodec.ts"
+import { ValueNames } from "./ValueNames.ts"
 
 /** JSON that is no value of the type at `path`: a member's name it does not have, a number that does not fit. */
 export class EncodeError extends Schema.TaggedError<EncodeError>("ktstr/EncodeError")("EncodeError", {
@@ -180,9 +181,9 @@ class Draft {
       return
     }
     if (form === "enum" && typeof json === "string" && !/^-?\d/.test(json)) {
-      const found = [...names].find(([, name]) => name === json)
-      if (found === undefined) throw fails(path, `a number, or one of ${listOf([...names.values()])}`, json)
-      this.exact.push(put(BigInt(found[0])))
+      const found = names.valueOf(json)
+      if (found === undefined) throw fails(path, `a number, or one of ${listOf([...names.byValue.values()])}`, json)
+      this.exact.push(put(BigInt(found)))
       return
     }
     this.exact.push(put(integerOf(json, bits, signed, path, form === "enum" ? "a name or an integer" : "an integer")))
@@ -341,7 +342,7 @@ const characterOf = ({ signed }: LeafPlan): ScalarPlan => ({
   bit: 0,
   bits: 8,
   signed,
-  names: new Map(),
+  names: new ValueNames([]),
   extent: 1,
   cost: 8,
   leaves: 1,

@@ -1,3 +1,4 @@
+import { escapeText } from "../../core/EscapeText.ts"
 import type { ArrayValue, RenderedValue, StructValue } from "./RenderedValue.ts"
 
 export interface ValueTextOptions {
@@ -15,8 +16,8 @@ const STEP = 2
 
 /**
  * A value as C would initialise it: `{ .pid = 7, .comm = "init" }` on one line if it fits, else a line a member. An
- * enum's bits are `A | B`, a null pointer `NULL`; what is not there is in angle brackets. Control characters of names
- * are replaced, so that a guest cannot write to the terminal.
+ * enum's bits are `A | B`, a null pointer `NULL`; what is not there is in angle brackets. What is not
+ * printable in names is escaped (`escapeText`), so that a guest cannot write to the terminal.
  */
 export const valueText = (
   value: RenderedValue,
@@ -88,7 +89,7 @@ function* runsOf({ elements, omitted }: ArrayValue): Generator<Run> {
 }
 
 function* membersOf({ members }: StructValue): Generator<Run> {
-  for (const { name, value } of members) yield { label: `.${clean(name)} = `, value }
+  for (const { name, value } of members) yield { label: `.${escapeText(name)} = `, value }
 }
 
 /** The text if it takes at most `room` columns; gives up as soon as it does not. */
@@ -134,8 +135,8 @@ const leafText = (
         ? `${value.value} '${String.fromCharCode(value.value)}'`
         : String(value.value)
     case "enum":
-      if (value.name !== null) return clean(value.name)
-      return value.flags.length > 0 ? value.flags.map(clean).join(" | ") : String(value.value)
+      if (value.name !== null) return escapeText(value.name)
+      return value.flags.length > 0 ? value.flags.map(escapeText).join(" | ") : String(value.value)
     case "pointer":
       return value.value === 0n ? "NULL" : `0x${value.value.toString(16)}`
     case "string":
@@ -145,9 +146,6 @@ const leafText = (
     case "truncated":
       return `<truncated: ${value.had} of ${value.needed} bytes>`
     case "unsupported":
-      return `<${clean(value.reason)}>`
+      return `<${escapeText(value.reason)}>`
   }
 }
-
-// oxlint-disable-next-line no-control-regex -- control characters are what is looked for
-const clean = (name: string): string => name.replace(/[\u0000-\u001f\u007f-\u009f]/g, "\ufffd")

@@ -38,7 +38,7 @@ const Member: Schema.Schema<Member> = Schema.Struct({
 
 const ShownType = Schema.Struct({
   id: Schema.Int,
-  kind: Schema.Literal(...(Object.keys(Kind) as Array<KindName>)),
+  kind: Schema.Literal(...(Object.keys(Kind) as Array<KindName>), "UNKNOWN"),
   name: Schema.String,
   /** In bytes. */
   size: Schema.NullOr(Schema.Int),
@@ -64,6 +64,8 @@ export const BtfHeaderReport = Schema.Struct({
   typeLength: Schema.Int,
   stringOffset: Schema.Int,
   stringLength: Schema.Int,
+  layoutOffset: Schema.NullOr(Schema.Int),
+  layoutLength: Schema.NullOr(Schema.Int),
   types: Schema.Struct({ first: Schema.Int, count: Schema.Int }),
   kinds: Schema.Record({ key: Schema.String, value: Schema.Int }),
   base: Schema.NullOr(Schema.Struct({ subject: Schema.String, types: Schema.Int }))

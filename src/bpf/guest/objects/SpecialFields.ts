@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../../../btf/Btf.ts"
-import { Kind, type ReferenceType } from "../../../btf/BtfType.ts"
+import { Kind, type TypeTagType } from "../../../btf/BtfType.ts"
 import { layout } from "../../../btf/Layout.ts"
 import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { type Codec, compilerWith } from "../../../btf/render/Codec.ts"
@@ -276,9 +276,9 @@ export class SpecialFields {
 }
 
 /** The tag of a pointer that a map owns, if it is one, by the type that it points at. */
-export const keptPointer = (btf: Btf, pointee: number): ReferenceType | undefined => {
+export const keptPointer = (btf: Btf, pointee: number): TypeTagType | undefined => {
   const tag = btf.type(pointee)
-  return tag?.kind === "TYPE_TAG" && KEPT_POINTER.has(tag.name) ? tag : undefined
+  return tag?.kind === "TYPE_TAG" && !tag.attribute && KEPT_POINTER.has(tag.name) ? tag : undefined
 }
 
 const FALSE: RenderedValue = { _tag: "bool", value: false }
@@ -327,7 +327,7 @@ const tagOf = (btf: Btf, { index, owner }: Use): string => {
     const found = new Map<string, string>()
     for (let id = btf.firstId; id < btf.endId; id++) {
       const type = btf.kindOf(id) === Kind.DECL_TAG ? btf.type(id) : undefined
-      if (type?.kind === "DECL_TAG" && type.name.startsWith("contains:")) {
+      if (type?.kind === "DECL_TAG" && !type.attribute && type.name.startsWith("contains:")) {
         found.set(`${type.type}:${type.component}`, type.name)
       }
     }

@@ -62,7 +62,7 @@ export const guardedRanges = (btf: Btf, typeId: number): ReadonlyArray<GuardedRa
       }
       case "PTR": {
         const tag = btf.type(type.type)
-        if (tag?.kind === "TYPE_TAG" && KERNEL_POINTER.test(tag.name)) {
+        if (tag?.kind === "TYPE_TAG" && !tag.attribute && KERNEL_POINTER.test(tag.name)) {
           ranges.push({ at, length: 8, what: `${name} (${tag.name})` })
         }
         return

@@ -1,0 +1,119 @@
+import { escapedJson } from "../../core/EscapeText.ts"
+import type { Enumerator } from "../BtfType.ts"
+import { asSigned, type EnumRange, enumRange, isSignedIn } from "../EnumSign.ts"
+
+/** A piece of JSON: the words `from` to `to` of some literals, `length` bytes. */
+export interface LiteralRange {
+  readonly from: number
+  readonly to: number
+  readonly length: number
+}
+
+/** UTF-8 texts, each padded to whole little-endian words, in one growing buffer. */
+export class Literals {
+  private used = 0
+  private bytes = new Uint8Array(64)
+
+  add(text: string): LiteralRange {
+    const end = this.used + text.length * 3 + 4
+    if (end > this.bytes.length) {
+      const grown = new Uint8Array(Math.max(end, this.bytes.length * 2))
+      grown.set(this.bytes.subarray(0, this.used))
+      this.bytes = grown
+    }
+    const length = encoder.encodeInto(text, this.bytes.subarray(this.used)).written
+    const from = this.used / 4
+    this.bytes.fill(0, this.used + length, this.used + length + 3)
+    this.used += Math.ceil(length / 4) * 4
+    return { from, to: this.used / 4, length }
+  }
+
+  words(): Int32Array {
+    return new Int32Array(this.bytes.slice(0, this.used).buffer)
+  }
+}
+
+const encoder = new TextEncoder()
+
+/** The names of an enum's values as JSON. */
+export interface NameLiterals {
+  readonly words: Int32Array
+  readonly ranges: ReadonlyMap<number | bigint, LiteralRange>
+}
+
+/**
+ * The names of an enum's values: one object for each enum, whatever number of members are of its type, so that nothing is
+ * made of all names for each member or each value.
+ */
+export class ValueNames {
+  /** The first name of each value. */
+  readonly byValue: ReadonlyMap<number | bigint, string>
+  /** Characters of the longest name. */
+  readonly longest: number
+  private values: ReadonlyMap<string, number | bigint> | undefined
+  private singleBits: ReadonlyArray<readonly [mask: bigint, name: string]> | undefined
+  private json: NameLiterals | undefined
+  private range: EnumRange | undefined | null = null
+  private signed: ValueNames | undefined
+
+  constructor(private readonly enumerators: ReadonlyArray<Enumerator>) {
+    const names = new Map<number | bigint, string>()
+    let longest = 0
+    for (const { name, value } of enumerators) {
+      if (name === "" || names.has(value)) continue
+      names.set(value, name)
+      longest = Math.max(longest, name.length)
+    }
+    this.byValue = names
+    this.longest = longest
+  }
+
+  /** Bytes of memory that names of an enum take, or so, once all is made of them that can be. */
+  static memoryOf(enumerators: ReadonlyArray<Enumerator>): number {
+    let memory = 0
+    for (const { name } of enumerators) memory += 256 + name.length * 6
+    return memory
+  }
+
+  /** The value of a name; of several that have it, the first. */
+  valueOf(name: string): number | bigint | undefined {
+    if (this.values === undefined) {
+      const values = new Map<string, number | bigint>()
+      for (const [value, known] of this.byValue) if (!values.has(known)) values.set(known, value)
+      this.values = values
+    }
+    return this.values.get(name)
+  }
+
+  /** The names of the single bits that make up a positive value; empty if some of its bits have none. */
+  flagsOf(value: number | bigint): ReadonlyArray<string> {
+    if (value <= 0) return []
+    this.singleBits ??= Array.from(this.byValue, ([bit, name]) => [BigInt(bit), name] as const)
+      .filter(([mask]) => mask > 0n && (mask & (mask - 1n)) === 0n)
+    const flags: Array<string> = []
+    let rest = BigInt(value)
+    for (const [mask, name] of this.singleBits) {
+      if ((rest & mask) === 0n) continue
+      flags.push(name)
+      rest ^= mask
+    }
+    return rest === 0n ? flags : []
+  }
+
+  /** All names as JSON strings. */
+  literals(): NameLiterals {
+    if (this.json === undefined) {
+      const literals = new Literals()
+      const ranges = new Map(Array.from(this.byValue, ([value, name]) => [value, literals.add(escapedJson(name))]))
+      this.json = { words: literals.words(), ranges }
+    }
+    return this.json
+  }
+
+  /** The names by negative values, where an unsigned enum's values are negative if `bits` bits hold them (`isSignedIn`). */
+  signedIn(bits: number): ValueNames | undefined {
+    if (this.range === null) this.range = enumRange(this.enumerators)
+    if (this.range === undefined || !isSignedIn(this.range, bits)) return undefined
+    return this.signed ??= new ValueNames(asSigned(this.enumerators))
+  }
+}
