@@ -335,7 +335,9 @@ if (process.argv[1] === import.meta.filename) {
     for (const owed of row.owes ?? []) {
       const uses = FOLDERS.includes(folder) ?
         listFiles(folder).filter((name) =>
-          readFileSync(join("src", folder, name), "utf8").includes(`"${reach(folder, owed)}/`)
+          new RegExp(`"${reach(folder, owed).replaceAll(".", "\\.")}/[^/"]+"`).test(
+            readFileSync(join("src", folder, name), "utf8")
+          )
         ) :
         []
       console.log(

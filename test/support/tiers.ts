@@ -1,0 +1,38 @@
+import { readdirSync, readFileSync } from "node:fs"
+import { join } from "node:path"
+
+/** The tiers, quickest first: what a test needs, not what it tests. */
+export const TIERS = ["unit", "files", "package", "guest", "live", "kvm", "scx"] as const
+export type Tier = typeof TIERS[number]
+
+/** Folders, and files, whose tier does not follow from their imports. */
+const BY_PLACE: ReadonlyArray<readonly [Tier, RegExp]> = [
+  ["package", /^test\/package\//],
+  ["scx", /^test\/scx\//],
+  ["kvm", /^test\/kvm\/native\/(?!abi\/)/],
+  ["live", /^test\/(live|bpf\/live)\//],
+  ["guest", /^test\/(guest\/|cli\/(boot|vm\/vm)\.|kvm\/(qemu\/Qemu|spec\/Topology)\.)/]
+]
+
+/** What a file imports of the test's own helpers says what it needs. */
+const BY_IMPORT: ReadonlyArray<readonly [Tier, RegExp]> = [
+  ["live", /from "[^"]*\/live\/support\.ts"/],
+  ["guest", /from "[^"]*\/(guest|image|capture|crowdedGuest|liveInGuest|scx)\.ts"/],
+  ["files", /from "[^"]*\/(kernels|cli|compileC|miniKernel|processes|bpftool)\.ts"/]
+]
+
+/** The tier of a test file, by its path from the checkout's root and its text. */
+export const tierOf = (path: string, text: string): Tier =>
+  BY_PLACE.find(([, place]) => place.test(path))?.[0] ?? BY_IMPORT.find(([, imported]) => imported.test(text))?.[0]
+    ?? "unit"
+
+/** Every test file of the checkout, by tier. */
+export const filesByTier = (): ReadonlyMap<Tier, ReadonlyArray<string>> => {
+  const found = new Map<Tier, Array<string>>(TIERS.map((tier) => [tier, []]))
+  for (const name of readdirSync("test", { recursive: true, encoding: "utf8" })) {
+    if (!name.endsWith(".test.ts")) continue
+    const path = join("test", name)
+    found.get(tierOf(path, readFileSync(path, "utf8")))!.push(path)
+  }
+  return found
+}
