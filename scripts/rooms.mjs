@@ -58,8 +58,17 @@ export const ROOMS = {
     imports: ["core", "btf", "memory/Symbols.ts"]
   },
   "sched": {
-    holds: "run queues, dispatch queues, tasks, domains and sched_ext state of a frozen kernel",
-    imports: ["core", "btf/**", "memory/**"]
+    holds:
+      "run queues, domains, CPU times and what looks wrong in a frozen kernel; all of its scheduler in one reading",
+    imports: ["core", "btf/**", "memory/**", "sched/scx", "sched/tasks"]
+  },
+  "sched/scx": {
+    holds: "sched_ext: its schedulers, dispatch queues and exits",
+    imports: ["core", "btf/**", "memory/**", "sched", "sched/tasks"]
+  },
+  "sched/tasks": {
+    holds: "tasks, their states, cgroups and stacks",
+    imports: ["core", "btf/**", "memory/**", "sched"]
   },
   "bpf": {
     holds: "the contract of every source of maps, programs and links",

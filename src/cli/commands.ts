@@ -7,6 +7,7 @@ import { watch } from "./maps/watchCommand.ts"
 import { write } from "./maps/writeCommand.ts"
 import { links } from "./programs/linksCommand.ts"
 import { progs } from "./programs/progsCommand.ts"
+import { sched } from "./sched/schedCommand.ts"
 import { filter, mapName, out, output, schema, target } from "./source/options.ts"
 import { vm } from "./vm/vmCommand.ts"
 
@@ -55,5 +56,5 @@ export const ktstr = Command.make("ktstr").pipe(
   Command.withDescription(
     "Boot a Linux kernel in a throw-away VM, freeze it, and show its BPF maps with C types, from its memory alone"
   ),
-  Command.withSubcommands([dump, maps, progs, links, diff, watch, vm, kernel, btf, doctor])
+  Command.withSubcommands([dump, maps, progs, links, sched, diff, watch, vm, kernel, btf, doctor])
 )

@@ -1,0 +1,149 @@
+import * as Effect from "effect/Effect"
+import * as JSONSchema from "effect/JSONSchema"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import { type Header, Header as HeaderSchema } from "../../bpf/Report.ts"
+import type { Reason } from "../../core/Reason.ts"
+import { waitingMillis } from "../../sched/Findings.ts"
+import {
+  type DispatchQueue,
+  readDomains,
+  readSched,
+  readTime,
+  SchedDocument,
+  type SchedSnapshot,
+  type Task
+} from "../../sched/index.ts"
+import { headerText, problemLines } from "../maps/present.ts"
+import type { Output, Target } from "../source/options.ts"
+import { format, Live, openTarget } from "../source/snapshot.ts"
+import { UsageError } from "../terminal/exit.ts"
+import { writeText } from "../terminal/Output.ts"
+import * as Stages from "../terminal/Stages.ts"
+import { domainsText, dsqsText, showText, tasksText } from "./schedText.ts"
+
+/** What `ktstr sched show --json` prints: a dump's header, and the scheduler. */
+const ShowDocument = Schema.Struct({ ...HeaderSchema.fields, sched: SchedDocument }).annotations({
+  identifier: "SchedShow"
+})
+
+export const show = (config: Target & Output & { readonly schema: boolean }) =>
+  config.schema
+    ? writeText(`${JSON.stringify(JSONSchema.make(ShowDocument), null, 2)}\n`)
+    : run(config, ({ header, sched }, as) =>
+      as === "json"
+        ? json({ ...header, sched })
+        : as === "ndjson"
+        ? records(header, sched)
+        : headerText(header) + showText(sched) + problemLines(sched.problems))
+
+/** Which tasks, and in what order. */
+interface TaskFilter {
+  readonly sort: "wait" | "runtime" | "vruntime" | "switches" | "pid"
+  readonly comm: Option.Option<string>
+  readonly cpu: Option.Option<number>
+  readonly dsq: Option.Option<string>
+  readonly class: Option.Option<string>
+}
+
+export const tasks = (config: Target & Output & TaskFilter) =>
+  Effect.gen(function*() {
+    const comm = yield* Effect.try({
+      try: () => new RegExp(Option.getOrElse(config.comm, () => ""), "u"),
+      catch: () =>
+        new UsageError({ problem: `--comm wants a regular expression, not ${Option.getOrElse(config.comm, () => "")}` })
+    })
+    yield* run(config, ({ header, kernel, sched }, as) => {
+      const time = readTime(kernel)
+      const queues = matching(sched.dispatchQueues, Option.getOrUndefined(config.dsq))
+      const inQueues = new Set(queues.flatMap((queue) => queue.tasks.map(({ address }) => address)))
+      const found = listed(sched.tasks).filter((task) =>
+        comm.test(task.comm)
+        && Option.match(config.cpu, { onNone: () => true, onSome: (cpu) => task.cpu === cpu })
+        && Option.match(config.class, { onNone: () => true, onSome: (name) => task.class === name })
+        && (Option.isNone(config.dsq) || inQueues.has(task.address))
+      )
+      const rank: { readonly [S in TaskFilter["sort"]]: (task: Task) => number } = {
+        wait: (task) => -(waitingMillis({ ...time }, task) ?? -1),
+        runtime: ({ se }) => -Number(se?.sum_exec_runtime ?? 0),
+        vruntime: ({ se }) => -Number(se?.vruntime ?? 0),
+        switches: ({ nivcsw, nvcsw }) => -(Number(nvcsw ?? 0) + Number(nivcsw ?? 0)),
+        pid: ({ pid }) => pid
+      }
+      const ordered = found.map((task) => ({ task, by: rank[config.sort](task) }))
+        .sort((a, b) => a.by - b.by).map(({ task }) => task)
+      const problems = [...reasonOf(sched.tasks), ...sched.problems]
+      if (as === "json") return json({ ...header, tasks: ordered, problems })
+      if (as === "ndjson") return lines(ordered.map((task) => ({ record: "task", ...task })), problems)
+      return headerText(header) + tasksText(ordered, time, sched) + problemLines(problems)
+    })
+  })
+
+export const dsqs = (config: Target & Output & { readonly id: Option.Option<string> }) =>
+  run(config, ({ header, sched }, as) => {
+    const wanted = Option.getOrUndefined(config.id)
+    const queues = matching(sched.dispatchQueues, wanted)
+    const none = wanted === undefined || queues.length > 0 || "kind" in sched.dispatchQueues
+      ? []
+      : [{ kind: "absent" as const, text: `no dispatch queue has the id or is of the kind ${wanted}` }]
+    const problems = [...reasonOf(sched.dispatchQueues), ...sched.problems, ...none]
+    if (as === "json") return json({ ...header, dispatchQueues: queues, problems })
+    if (as === "ndjson") return lines(queues.map((queue) => ({ record: "dispatchQueue", ...queue })), problems)
+    return headerText(header) + dsqsText(queues) + problemLines(problems)
+  })
+
+export const domains = (config: Target & Output) =>
+  run(config, ({ header, kernel }, as) => {
+    const cpus = readDomains(kernel)
+    const problems = cpus.flatMap(({ problem }) => problem ?? [])
+    if (as === "json") return json({ ...header, domains: cpus })
+    if (as === "ndjson") return lines(cpus.map((cpu) => ({ record: "domains", ...cpu })), [])
+    return headerText(header) + domainsText(cpus) + problemLines(problems)
+  })
+
+interface Read extends Effect.Effect.Success<ReturnType<typeof openTarget>> {
+  readonly sched: SchedSnapshot
+}
+
+const run = (config: Target & Output, print: (read: Read, as: "text" | "json" | "ndjson") => string) =>
+  Effect.gen(function*() {
+    const as = yield* format(config)
+    const snapshot = yield* openTarget(config)
+    yield* writeText(print({ ...snapshot, sched: readSched(snapshot.kernel) }, as))
+  }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
+
+const json = (document: object): string => `${JSON.stringify(document)}\n`
+
+const lines = (found: ReadonlyArray<object>, problems: ReadonlyArray<Reason>): string =>
+  [...found, ...problems.map((problem) => ({ record: "problem", problem }))].map(json).join("")
+
+const listed = <A>(part: ReadonlyArray<A> | Reason): ReadonlyArray<A> => "kind" in part ? [] : part
+
+const reasonOf = (part: ReadonlyArray<unknown> | Reason): ReadonlyArray<Reason> => "kind" in part ? [part] : []
+
+/** The queues with an id, or of a kind; all where nothing is wanted. */
+const matching = (
+  queues: SchedSnapshot["dispatchQueues"],
+  wanted: string | undefined
+): ReadonlyArray<DispatchQueue> => {
+  if (wanted === undefined) return listed(queues)
+  const id = /^0x[0-9a-f]{1,16}$/i.test(wanted) ? String(BigInt(wanted)) : wanted
+  return listed(queues).filter(({ id: own, kind }) => kind === wanted || (kind === "user" && String(own) === id))
+}
+
+/** One record for each part that has many, and one for all else. */
+const records = (header: Header, sched: SchedSnapshot): string => {
+  const { dispatchQueues, domains: cpus, findings, problems, runQueues, tasks: all, ...rest } = sched
+  return [
+    { record: "sched", ...header, ...rest },
+    ...listed(runQueues).map((queue) => ({ record: "runQueue", ...queue })),
+    ...listed(dispatchQueues).map((queue) => ({ record: "dispatchQueue", ...queue })),
+    ...listed(all).map((task) => ({ record: "task", ...task })),
+    ...cpus.map((cpu) => ({ record: "domains", ...cpu })),
+    ...findings.map((finding) => ({ record: "finding", ...finding })),
+    ...[...reasonOf(runQueues), ...reasonOf(dispatchQueues), ...reasonOf(all), ...problems].map((problem) => ({
+      record: "problem",
+      problem
+    }))
+  ].map(json).join("")
+}

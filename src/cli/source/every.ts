@@ -1,0 +1,26 @@
+import * as Options from "@effect/cli/Options"
+import * as Duration from "effect/Duration"
+import * as Schema from "effect/Schema"
+
+const UNITS = { ms: 1, s: 1000, m: 60_000 } as const
+const PERIOD = /^(\d+(?:\.\d+)?)(ms|s|m)$/
+
+/** `1s`, `250ms`, `0.5m` */
+const Period = Schema.String.pipe(
+  Schema.filter((text) => PERIOD.test(text) && Number.parseFloat(text) > 0),
+  Schema.annotations({ message: () => "--every wants a time such as 1s, 250ms or 2m" })
+)
+
+const millisOf = (text: string): number => {
+  const [, number, unit] = PERIOD.exec(text) ?? []
+  return Number(number) * (unit === "ms" || unit === "m" ? UNITS[unit] : UNITS.s)
+}
+
+/** How often what goes on is read. */
+export const every = Options.text("every").pipe(
+  Options.withPseudoName("TIME"),
+  Options.withDescription("how often to read: 1s (if not given), 250ms, 2m"),
+  Options.withSchema(Period),
+  Options.withDefault("1s"),
+  Options.map((text) => Duration.millis(millisOf(text)))
+)

@@ -1,0 +1,40 @@
+import type { GuestKernel } from "../memory/GuestKernel.ts"
+import { schedLayouts } from "./SchedLayouts.ts"
+import type { Int } from "./StructFields.ts"
+
+/** A kernel's clock at the instant. */
+export interface SchedTime {
+  /** `jiffies_64`: ticks since boot, which start at 2^32 - 300 s. */
+  readonly jiffies: Int
+  /** Ticks a second (CONFIG_HZ); null where the kernel does not tell. */
+  readonly hz: number | null
+}
+
+/**
+ * `jiffies_64`, and CONFIG_HZ from `clocksource_jiffies`, whose `mult` >> `shift` is the nanoseconds of a tick.
+ * @see kernel/time/jiffies.c, v6.1 to v7.3
+ */
+export const readTime = (kernel: typeof GuestKernel.Service): SchedTime & { readonly ticks: bigint } => {
+  const { space, symbols } = kernel
+  const address = symbols.address("jiffies_64") ?? symbols.address("jiffies")
+  const ticks = address === undefined ? 0n : space.u64(address) ?? 0n
+  return { jiffies: Number.isSafeInteger(Number(ticks)) ? Number(ticks) : String(ticks), ticks, hz: readHz(kernel) }
+}
+
+const readHz = ({ btf, space, symbols }: typeof GuestKernel.Service): number | null => {
+  const { clocksource } = schedLayouts(btf)
+  const address = symbols.address("clocksource_jiffies")
+  if (clocksource === undefined || address === undefined) return null
+  const bytes = space.read(address, clocksource.size)
+  if (bytes === undefined) return null
+  const { mult, shift } = clocksource.read(new DataView(bytes.buffer), 0)
+  const nanos = Number(mult) / 2 ** Number(shift)
+  const hz = Math.round(1e9 / nanos)
+  return hz >= 10 && hz <= 10_000 ? hz : null
+}
+
+/** Milliseconds from a `jiffies` stamp to now, negative of a stamp in the future; null where HZ is not known. */
+export const millisSince = (
+  { hz, ticks }: { readonly hz: number | null; readonly ticks: bigint },
+  stamp: Int
+): number | null => hz === null ? null : Number(BigInt.asIntN(64, ticks - BigInt(stamp))) * 1000 / hz

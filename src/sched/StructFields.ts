@@ -1,0 +1,158 @@
+import * as Either from "effect/Either"
+import type { Btf } from "../btf/Btf.ts"
+import { type Layout, layout, type LayoutError } from "../btf/Layout.ts"
+import { hex } from "../core/Address.ts"
+
+/** An integer as JSON has it: a number where that is exact, else decimal digits. */
+export type Int = number | string
+
+type Kind = "uint" | "int" | "pointer" | "text" | "flag"
+
+/** How a field is read: its kind, and the member's path where that is not the field's own name. */
+export interface FieldSpec<K extends Kind = Kind> {
+  readonly kind: K
+  readonly path: string | undefined
+}
+export const uint = (path?: string): FieldSpec<"uint"> => ({ kind: "uint", path })
+export const int = (path?: string): FieldSpec<"int"> => ({ kind: "int", path })
+export const pointer = (path?: string): FieldSpec<"pointer"> => ({ kind: "pointer", path })
+export const text = (path?: string): FieldSpec<"text"> => ({ kind: "text", path })
+export const flag = (path?: string): FieldSpec<"flag"> => ({ kind: "flag", path })
+
+export interface FieldSpecs {
+  readonly [field: string]: FieldSpec
+}
+interface ValueOfKind {
+  readonly uint: Int
+  readonly int: Int
+  readonly pointer: string
+  readonly text: string
+  readonly flag: boolean
+}
+/** A struct's fields by name; what this kernel's struct does not have is left out. */
+export type Values<Specs extends FieldSpecs> = { readonly [F in keyof Specs]?: ValueOfKind[Specs[F]["kind"]] }
+
+interface Place {
+  readonly name: string
+  readonly kind: Kind
+  readonly at: number
+  readonly size: number
+  readonly bits: { readonly offset: number; readonly size: number } | undefined
+}
+
+/** Members of a kernel struct that are read together, each in the place and width that the kernel's BTF gives it. */
+export class StructFields<Specs extends FieldSpecs> {
+  /** The struct's size, in bytes. */
+  readonly size: number
+  /** Members that this kernel's struct lacks, as paths. */
+  readonly lacking: ReadonlyArray<string>
+  readonly #places: ReadonlyArray<Place>
+  readonly #layout: Layout<string, string>
+
+  constructor(found: Layout<string, string>, specs: Specs) {
+    this.size = found.size
+    this.#layout = found
+    const all = Object.entries(specs).map(([name, { kind, path = name }]) => ({ name, kind, path }))
+    this.lacking = all.filter(({ path }) => found.at[path] === undefined).map(({ path }) => path)
+    this.#places = all.flatMap(({ kind, name, path }) => {
+      const at: number | undefined = found.at[path]
+      return at === undefined ? [] : [{ name, kind, at, size: found.sizeOf[path] ?? 0, bits: found.bits[path] }]
+    })
+  }
+
+  get struct(): string {
+    return this.#layout.struct
+  }
+
+  /** Where a member is, in bytes; undefined where the struct lacks it. */
+  at(path: string): number | undefined {
+    return this.#layout.at[path]
+  }
+
+  sizeOf(path: string): number | undefined {
+    return this.#layout.sizeOf[path]
+  }
+
+  typeOf(path: string): number | undefined {
+    return this.#layout.typeOf[path]
+  }
+
+  /** All fields of the struct that starts at `at`. */
+  read(view: DataView, at: number): Values<Specs> {
+    const out: Record<string, Int | string | boolean> = {}
+    for (const place of this.#places) {
+      const start = at + place.at
+      switch (place.kind) {
+        case "text":
+          out[place.name] = textAt(view, start, place.size)
+          break
+        case "pointer":
+          out[place.name] = hex(view.getBigUint64(start, true))
+          break
+        default: {
+          const value = place.bits === undefined
+            ? integerAt(view, start, place.size, place.kind === "int")
+            : bitsAt(view, at, place.bits, place.kind === "int")
+          out[place.name] = place.kind === "flag" ? value !== 0 : value
+        }
+      }
+    }
+    return out as Values<Specs>
+  }
+}
+
+/**
+ * The fields of the struct of that name that has all `required` members. Members of `specs` may be missing.
+ * @param more members whose places are asked for, but that are not read
+ */
+export const structFields = <const Specs extends FieldSpecs>(
+  btf: Btf,
+  struct: string,
+  specs: Specs,
+  required: ReadonlyArray<string> = [],
+  more: ReadonlyArray<string> = []
+): Either.Either<StructFields<Specs>, LayoutError> => {
+  const paths = [...Object.entries(specs).map(([name, { path = name }]) => path), ...more]
+  return Either.map(
+    layout<string, string>(btf, struct, required, paths.filter((path) => !required.includes(path))),
+    (found) => new StructFields(found, specs)
+  )
+}
+
+/** An integer of 1, 2, 4 or 8 bytes. */
+export const integerAt = (view: DataView, at: number, size: number, signed: boolean): Int => {
+  switch (size) {
+    case 1:
+      return signed ? view.getInt8(at) : view.getUint8(at)
+    case 2:
+      return signed ? view.getInt16(at, true) : view.getUint16(at, true)
+    case 4:
+      return signed ? view.getInt32(at, true) : view.getUint32(at, true)
+    default: {
+      const high = signed ? view.getInt32(at + 4, true) : view.getUint32(at + 4, true)
+      if (high < 0x20_0000 && high >= -0x20_0000) return high * 2 ** 32 + view.getUint32(at, true)
+      return String(signed ? view.getBigInt64(at, true) : view.getBigUint64(at, true))
+    }
+  }
+}
+
+const bitsAt = (
+  view: DataView,
+  at: number,
+  { offset, size }: { readonly offset: number; readonly size: number },
+  signed: boolean
+): number => {
+  let value = 0
+  for (let bit = 0; bit < size; bit++) {
+    const place = offset + bit
+    value += ((view.getUint8(at + (place >>> 3)) >>> (place & 7)) & 1) * 2 ** bit
+  }
+  return signed && value >= 2 ** (size - 1) ? value - 2 ** size : value
+}
+
+/** NUL-terminated text in an array of characters, as UTF-8 with replacement characters for what is not. */
+export const textAt = (view: DataView, at: number, size: number): string => {
+  const bytes = Buffer.from(view.buffer, view.byteOffset + at, size)
+  const end = bytes.indexOf(0)
+  return bytes.toString("utf8", 0, end < 0 ? size : end)
+}

@@ -1,0 +1,308 @@
+import { hex, kvaOffset, kvaPage } from "../../core/Address.ts"
+import { type Reason, unreadable } from "../../core/Reason.ts"
+import type { GuestKernel } from "../../memory/GuestKernel.ts"
+import { listNodes } from "../../memory/structs/ListHead.ts"
+import { type ENTITY, type SCHED_INFO, schedLayouts, type SE, type TASK } from "../SchedLayouts.ts"
+import type { Values } from "../StructFields.ts"
+import { CgroupPaths } from "./CgroupPaths.ts"
+import { cpuList } from "./CpuList.ts"
+import { StackTop } from "./StackTop.ts"
+import { classNames, niceOf, PF_KTHREAD, policyName, stateLetter } from "./TaskState.ts"
+
+/** sched_ext's part of a task. `dsq` is the queue's address, `0x0` of a task in none; `sched` its scheduler's. */
+export interface TaskEntity extends Values<typeof ENTITY> {
+  readonly dsq?: string
+  readonly sched?: string
+}
+
+/**
+ * A thread. Fields with the kernel's names are the kernel's numbers: times in nanoseconds, `runnable_at` in jiffies. What
+ * this kernel's `task_struct` lacks is left out.
+ */
+export interface Task extends Omit<Values<typeof TASK>, "policy" | "comm" | "pid" | "tgid"> {
+  readonly address: string
+  readonly pid: number
+  readonly tgid: number
+  readonly comm: string
+  /** As `ps` shows it: R, S, D, T, t, X, Z, P, I. */
+  readonly state: string
+  /** `fair`, `ext`, `rt`, `dl`, `stop`, `idle`, or the symbol of another. */
+  readonly class: string
+  /** `NORMAL`, `FIFO`, `RR`, `BATCH`, `IDLE`, `DEADLINE`, `EXT`, or its number. */
+  readonly policy: string
+  readonly nice: number
+  readonly kthread: boolean
+  readonly ppid?: number
+  readonly pgid?: number
+  readonly sid?: number
+  /** The CPUs that it may run on, as `0-3,5`. */
+  readonly cpus_ptr?: string
+  /** Its path in the default hierarchy; what `/proc/PID/cgroup` has behind `0::`. */
+  readonly cgroup?: string
+  /** Of a task that does not run: the function that it sleeps in, by its kernel stack. */
+  readonly wchan?: string
+  readonly uclamp_min?: number
+  readonly uclamp_max?: number
+  readonly se?: Values<typeof SE>
+  readonly sched_info?: Values<typeof SCHED_INFO>
+  readonly scx?: TaskEntity
+}
+
+/** What a queue or a CPU says of a task of its own. */
+export interface TaskRef {
+  readonly address: string
+  readonly pid: number
+  readonly comm: string
+  readonly class: string
+}
+
+/** A task's place among a kernel's lists, as addresses of its `list_head`s, and the pointers to others. */
+interface Offsets {
+  readonly tasks: bigint
+  readonly threadNode: bigint
+  readonly threadHead: bigint
+  readonly signal: number
+}
+
+/** `PIDTYPE_PGID`, `PIDTYPE_SID`; include/linux/pid_types.h, v6.1 to v7.3. */
+const PIDTYPE_PGID = 2
+const PIDTYPE_SID = 3
+/** `uclamp_se.value` is its low 11 bits, include/linux/sched.h. */
+const UCLAMP_VALUE = 0x7ff
+
+/** Reads tasks of a kernel, each in one look. What many tasks share (cgroups, affinities) is read once. */
+export class TaskReader {
+  readonly #kernel: typeof GuestKernel.Service
+  readonly #layouts
+  readonly #task
+  readonly #classOf: (pointer: bigint) => string
+  readonly #cgroups: CgroupPaths
+  readonly #stack: StackTop
+  readonly #cpus = new Map<string, string>()
+  readonly #sharedPids = new Map<bigint, number | undefined>()
+  readonly #maskBytes: number
+  readonly #cpuLimit: number
+
+  /** Undefined where the kernel's BTF has no task_struct with a name and a pid. */
+  static of(kernel: typeof GuestKernel.Service): TaskReader | undefined {
+    const { task } = schedLayouts(kernel.btf)
+    return task === undefined ? undefined : new TaskReader(kernel, task)
+  }
+
+  private constructor(kernel: typeof GuestKernel.Service, task: NonNullable<ReturnType<typeof schedLayouts>["task"]>) {
+    this.#kernel = kernel
+    this.#layouts = schedLayouts(kernel.btf)
+    this.#task = task
+    this.#classOf = classNames(kernel.symbols)
+    this.#cgroups = new CgroupPaths(kernel)
+    this.#stack = new StackTop(kernel)
+    this.#maskBytes = Math.ceil((this.#layouts.cpumask?.size ?? 8) / 8) * 8
+    const ids = kernel.symbols.address("nr_cpu_ids")
+    const limit = ids === undefined ? -1 : kernel.space.u32(ids)
+    this.#cpuLimit = limit > 0 ? Math.min(limit, this.#maskBytes * 8) : this.#maskBytes * 8
+  }
+
+  get size(): number {
+    return this.#task.size
+  }
+
+  /** Where a member is in `task_struct`, in bytes. */
+  at(path: string): number | undefined {
+    return this.#task.at(path)
+  }
+
+  classOf(pointer: bigint): string {
+    return this.#classOf(pointer)
+  }
+
+  /** Make a task readable at `space.view`, `space.at`. */
+  #open(address: bigint): boolean {
+    return address !== 0n && this.#kernel.space.window(kvaPage(address), kvaOffset(address), this.#task.size)
+  }
+
+  /** Who a task is; undefined where it cannot be read. */
+  ref(address: bigint): TaskRef | undefined {
+    if (!this.#open(address)) return undefined
+    const { space } = this.#kernel
+    const { comm, pid } = this.#task.read(space.view, space.at)
+    const at = this.#task.at("sched_class")
+    const pointer = at === undefined ? 0n : space.view.getBigUint64(space.at + at, true)
+    return { address: hex(address), pid: Number(pid), comm: comm ?? "", class: this.#classOf(pointer) }
+  }
+
+  /** All of a task, or why it cannot be read. */
+  read(address: bigint): Task | Reason {
+    if (!this.#open(address)) return unreadable(`task ${hex(address)}: ${this.#kernel.space.faultText}`)
+    const { entity, schedInfo, se } = this.#layouts
+    const task = this.#task
+    const { at, view } = this.#kernel.space // valid until the next look at anything else
+    const fields = task.read(view, at)
+    const pointerOf = (path: string): bigint => {
+      const offset = task.at(path)
+      return offset === undefined ? 0n : view.getBigUint64(at + offset, true)
+    }
+    const schedClass = this.#classOf(pointerOf("sched_class"))
+    const seValues = se?.read(view, at)
+    const infoValues = schedInfo?.read(view, at)
+    const scx = entity === undefined ? undefined : {
+      ...entity.read(view, at),
+      dsq: hex(pointerOf("scx.dsq")),
+      ...(task.at("scx.sched") === undefined ? {} : { sched: hex(pointerOf("scx.sched")) })
+    }
+    const clamps = this.#clamps(view, at)
+    const maskAt = task.at("cpus_mask")
+    const cpusPtr = pointerOf("cpus_ptr")
+    const ownMask = maskAt !== undefined && cpusPtr === address + BigInt(maskAt)
+      ? this.#cpuListAt(view, at + maskAt)
+      : undefined
+    const signal = pointerOf("signal")
+    const parent = pointerOf("real_parent")
+    const cssSet = pointerOf("cgroups")
+    const sp = fields.on_cpu === 0 ? pointerOf("thread.sp") : 0n
+    // from here on other memory is looked at
+    const state = stateLetter(Number(fields.__state), Number(fields.exit_state))
+    const cpus = ownMask ?? this.#cpuListBehind(cpusPtr)
+    const cgroup = this.#cgroups.ofCssSet(cssSet)
+    const wchan = state === "R" ? undefined : this.#stack.of(sp)
+    const ids = this.#ids(signal)
+    const ppid = this.#tgidOf(parent)
+    return {
+      address: hex(address),
+      ...fields,
+      pid: Number(fields.pid),
+      tgid: Number(fields.tgid),
+      comm: fields.comm ?? "",
+      state,
+      class: schedClass,
+      policy: policyName(Number(fields.policy)),
+      nice: niceOf(Number(fields.static_prio)),
+      kthread: (Number(fields.flags) & PF_KTHREAD) !== 0,
+      ...(ppid === undefined ? {} : { ppid }),
+      ...ids,
+      ...(cpus === undefined ? {} : { cpus_ptr: cpus }),
+      ...(cgroup === undefined ? {} : { cgroup }),
+      ...(wchan === undefined ? {} : { wchan }),
+      ...clamps,
+      ...(seValues === undefined ? {} : { se: seValues }),
+      ...(infoValues === undefined ? {} : { sched_info: infoValues }),
+      ...(scx === undefined ? {} : { scx })
+    }
+  }
+
+  #clamps(view: DataView, at: number) {
+    const offset = this.#task.at("uclamp_req")
+    if (offset === undefined) return {}
+    const value = (index: number) => view.getUint32(at + offset + index * 4, true) & UCLAMP_VALUE
+    return { uclamp_min: value(0), uclamp_max: value(1) }
+  }
+
+  /** Most tasks have one of a few affinities. */
+  #cpuListAt(view: DataView, at: number): string {
+    const key = Buffer.from(view.buffer, view.byteOffset + at, Math.ceil(this.#cpuLimit / 8)).toString("latin1")
+    const known = this.#cpus.get(key)
+    if (known !== undefined) return known
+    const list = cpuList(view, at, this.#cpuLimit)
+    this.#cpus.set(key, list)
+    return list
+  }
+
+  #cpuListBehind(address: bigint): string | undefined {
+    const { space } = this.#kernel
+    return address !== 0n && space.window(kvaPage(address), kvaOffset(address), this.#maskBytes)
+      ? this.#cpuListAt(space.view, space.at)
+      : undefined
+  }
+
+  /** The process group's and session's numbers, by `signal->pids[type]->numbers[0].nr`. */
+  #ids(signal: bigint): { readonly pgid?: number; readonly sid?: number } {
+    const pids = this.#layouts.signal?.at("pids")
+    if (pids === undefined || signal === 0n) return {}
+    const number = (type: number): number | undefined => {
+      const pid = this.#kernel.space.u64(signal + BigInt(pids + type * 8))
+      return pid === undefined || pid === 0n ? undefined : this.#numberOf(pid)
+    }
+    const pgid = number(PIDTYPE_PGID)
+    const sid = number(PIDTYPE_SID)
+    return { ...(pgid === undefined ? {} : { pgid }), ...(sid === undefined ? {} : { sid }) }
+  }
+
+  #numberOf(pid: bigint): number | undefined {
+    if (this.#sharedPids.has(pid)) return this.#sharedPids.get(pid)
+    const numbers = this.#layouts.pid?.at("numbers")
+    const nr = this.#layouts.upid?.at("nr")
+    const value = numbers === undefined || nr === undefined ? -1 : this.#kernel.space.u32(pid + BigInt(numbers + nr))
+    const known = value < 0 ? undefined : value
+    this.#sharedPids.set(pid, known)
+    return known
+  }
+
+  #tgidOf(address: bigint): number | undefined {
+    const at = this.#task.at("tgid")
+    if (at === undefined || address === 0n) return undefined
+    const value = this.#kernel.space.u32(address + BigInt(at))
+    return value < 0 ? undefined : value
+  }
+}
+
+/** All threads but the idle tasks, by the thread groups' lists, and what of these could not be followed. */
+export const taskAddresses = (
+  kernel: typeof GuestKernel.Service
+): { readonly addresses: ReadonlyArray<bigint>; readonly problems: ReadonlyArray<Reason> } => {
+  const { signal, task } = schedLayouts(kernel.btf)
+  const first = kernel.symbols.address("init_task")
+  const offsets = offsetsOf(task, signal)
+  if (first === undefined || offsets === undefined) {
+    return { addresses: [], problems: [unreadable("tasks: no init_task, or no lists in task_struct")] }
+  }
+  const found = new Set<bigint>()
+  const problems: Array<Reason> = []
+  const leaders = listNodes(kernel.space, first + offsets.tasks)
+  if (leaders.problem !== undefined) problems.push(unreadable(`the list of processes: ${leaders.problem}`))
+  for (const node of leaders.nodes) {
+    const leader = node - offsets.tasks
+    const signal = kernel.space.u64(leader + BigInt(offsets.signal))
+    if (signal === undefined || signal === 0n) {
+      found.add(leader)
+      continue
+    }
+    const threads = listNodes(kernel.space, signal + offsets.threadHead)
+    if (threads.problem !== undefined) {
+      problems.push(unreadable(`the threads of task ${hex(leader)}: ${threads.problem}`))
+    }
+    found.add(leader)
+    for (const thread of threads.nodes) found.add(thread - offsets.threadNode)
+  }
+  return { addresses: [...found], problems }
+}
+
+const offsetsOf = (
+  task: ReturnType<typeof schedLayouts>["task"],
+  signal: ReturnType<typeof schedLayouts>["signal"]
+): Offsets | undefined => {
+  const [tasks, threadNode, signalAt, threadHead] = [
+    task?.at("tasks"),
+    task?.at("thread_node"),
+    task?.at("signal"),
+    signal?.at("thread_head")
+  ]
+  if (tasks === undefined || threadNode === undefined || signalAt === undefined || threadHead === undefined) {
+    return undefined
+  }
+  return { tasks: BigInt(tasks), threadNode: BigInt(threadNode), threadHead: BigInt(threadHead), signal: signalAt }
+}
+
+/** Every thread of a kernel. */
+export const readTasks = (
+  kernel: typeof GuestKernel.Service,
+  reader: TaskReader
+): { readonly tasks: ReadonlyArray<Task>; readonly problems: ReadonlyArray<Reason> } => {
+  const { addresses, problems } = taskAddresses(kernel)
+  const failed: Array<Reason> = []
+  const tasks: Array<Task> = []
+  for (const address of addresses) {
+    const task = reader.read(address)
+    if ("kind" in task) failed.push(task)
+    else tasks.push(task)
+  }
+  return { tasks, problems: [...problems, ...failed.slice(0, 64)] }
+}
