@@ -97,8 +97,7 @@ export const ROOMS = {
   },
   "bpf/live": {
     holds: "maps, programs and links of the running host, by bpf(2)",
-    imports: ["core", "btf/**", "memory/Symbols.ts", "host", "bpf", "bpf/live/calls", "bpf/live/walks"],
-    owes: ["bpf/guest/links", "bpf/guest/objects", "bpf/guest/programs"]
+    imports: ["core", "btf/**", "memory/Symbols.ts", "host", "bpf", "bpf/live/calls", "bpf/live/walks"]
   },
   "bpf/live/calls": { holds: "bpf(2): its commands, structs and rights", imports: ["core", "btf", "bpf"] },
   "bpf/live/walks": {

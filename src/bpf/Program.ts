@@ -1,4 +1,5 @@
 import * as Schema from "effect/Schema"
+import type { Btf } from "../btf/Btf.ts"
 import { Reason } from "../core/Reason.ts"
 
 /** A u64: a number when it is exact, else decimal digits. */
@@ -50,3 +51,22 @@ export class Program extends Schema.Class<Program>("ktstr/Program")({
   btfId: Schema.NullOr(Schema.Int).annotations({ description: "the kernel's id of the program's BTF; null: none" }),
   problem: Schema.NullOr(Reason)
 }) {}
+
+/** What a type of the kernel's BTF is as a target; without an attach type a struct_ops program's is the struct alone. */
+export const targetNamed = (
+  btf: Btf,
+  typeId: number,
+  type: string,
+  attachType: number | undefined
+): Pick<ProgramTarget, "kind" | "name"> => {
+  const found = btf.type(typeId)
+  const name = btf.nameOf(typeId)
+  if (type === "struct_ops" && found?.kind === "STRUCT") {
+    const member = attachType === undefined ? "" : `.${found.members[attachType]?.name ?? `member ${attachType}`}`
+    return { kind: "struct_ops", name: `${name}${member}` }
+  }
+  if (found?.kind === "TYPEDEF") return { kind: "tracepoint", name: name.replace(/^btf_trace_/, "") }
+  return name.startsWith("bpf_iter_") && type === "tracing"
+    ? { kind: "iterator", name: name.slice("bpf_iter_".length) }
+    : { kind: "function", name }
+}

@@ -1,7 +1,7 @@
 export { encodeAt, EncodeError, encodeValue } from "../btf/render/ValueEncoder.ts"
 export type { EntryWalk } from "./EntryWalk.ts"
 export { layerGuestMaps, makeGuestMapAccessor } from "./guest/GuestMapAccessor.ts"
-export { listLinks } from "./guest/links/LinkWalk.ts"
+export { listLinks } from "./guest/links/Links.ts"
 export { listPrograms } from "./guest/programs/ProgramWalk.ts"
 export { type MapAssignment, MapWriteError, type MapWritten, writeMaps } from "./guest/write/MapWrite.ts"
 export { type InnerMaps, openInnerMaps } from "./InnerMaps.ts"

@@ -12,12 +12,12 @@ import { NoBtf, type NotAKernel, Unmapped, WrongKernel } from "./Errors.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
 import { Kallsyms } from "./kallsyms/Kallsyms.ts"
 import { KernelSpace } from "./KernelSpace.ts"
-import { anchorFromNote, isAnchor, type KernelAnchor } from "./LocateKernel.ts"
+import { isLocated, type KernelLocation, locateByVmcoreinfo } from "./LocateKernel.ts"
 import { notAKernel, openImage } from "./MemoryImage.ts"
 import { findDirectMap } from "./PageTable.ts"
 import { perCpuOffsets } from "./PerCpu.ts"
 import type { Symbols } from "./Symbols.ts"
-import { anchorFromVmlinux, openVmlinux, type Vmlinux, VmlinuxSymbols } from "./Vmlinux.ts"
+import { locateByVmlinux, openVmlinux, type Vmlinux, VmlinuxSymbols } from "./Vmlinux.ts"
 
 /** The BTF of a kernel with everything built in stays below this, in bytes. */
 const MAX_BTF = 32 * 2 ** 20
@@ -55,13 +55,13 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
     subject = "guest memory"
   ): Effect.Effect<typeof GuestKernel.Service, NotAKernel | NoBtf | FormatError> =>
     Effect.gen(function*() {
-      const anchor = anchorFromNote(memory)
-      if (!isAnchor(anchor)) return yield* notAKernel(subject, memory.size, anchor.candidates, anchor.why)
-      const { info } = anchor
-      const space = spaceOf(anchor)
+      const location = locateByVmcoreinfo(memory)
+      if (!isLocated(location)) return yield* notAKernel(subject, memory.size, location.candidates, location.why)
+      const { info } = location
+      const space = spaceOf(location)
       const symbols = yield* parsing(() => new Kallsyms(space, info!))
       yield* Effect.logDebug(`${subject}: kallsyms: ${symbols.evidence}`)
-      return yield* assemble(memory, space, anchor, symbols)
+      return yield* assemble(memory, space, location, symbols)
     }).pipe(Effect.withSpan("GuestKernel.fromMemory"))
 
   /** With the vmlinux that runs in it, for kernels that do not describe themselves. */
@@ -70,18 +70,18 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
     vmlinux: Vmlinux
   ): Effect.Effect<typeof GuestKernel.Service, WrongKernel | NoBtf | FormatError> =>
     Effect.gen(function*() {
-      const anchor = anchorFromVmlinux(memory, vmlinux)
-      if (!isAnchor(anchor)) return yield* wrongKernel(memory, vmlinux, anchor.candidates)
-      const space = spaceOf(anchor)
+      const location = locateByVmlinux(memory, vmlinux)
+      if (!isLocated(location)) return yield* wrongKernel(memory, vmlinux, location.candidates)
+      const space = spaceOf(location)
       const { notes } = vmlinux
-      const there = notes === undefined ? undefined : space.read(notes.address + anchor.shift, notes.bytes.length)
+      const there = notes === undefined ? undefined : space.read(notes.address + location.shift, notes.bytes.length)
       if (notes !== undefined && there !== undefined && !notes.bytes.equals(there)) {
         return yield* new WrongKernel({
           vmlinux: vmlinux.subject,
-          why: `both are ${anchor.release}, but the build ids differ`
+          why: `both are ${location.release}, but the build ids differ`
         })
       }
-      return yield* assemble(memory, space, anchor, new VmlinuxSymbols(vmlinux, anchor.shift))
+      return yield* assemble(memory, space, location, new VmlinuxSymbols(vmlinux, location.shift))
     }).pipe(Effect.withSpan("GuestKernel.fromVmlinux"))
 
   static readonly layer = (memory: GuestMemory): Layer.Layer<GuestKernel, NotAKernel | NoBtf | FormatError> =>
@@ -106,9 +106,9 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
       if (options.vmlinux === undefined) return yield* GuestKernel.fromMemory(yield* openImage(image), image)
       const vmlinux = yield* openVmlinux(options.vmlinux)
       const memory = yield* openImage(image, {
-        findAnchor: (memory, early) => {
-          const anchor = anchorFromVmlinux(memory, vmlinux)
-          return isAnchor(anchor) ? anchor : anchorFromNote(memory, early) // another kernel still tells where memory lies
+        locate: (memory, early) => {
+          const location = locateByVmlinux(memory, vmlinux)
+          return isLocated(location) ? location : locateByVmcoreinfo(memory, early) // another kernel still tells where memory lies
         }
       })
       return yield* GuestKernel.fromVmlinux(memory, vmlinux)
@@ -121,14 +121,14 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
     Layer.scoped(GuestKernel, GuestKernel.open(image, options))
 }
 
-const spaceOf = ({ table }: KernelAnchor): KernelSpace => new KernelSpace(table, findDirectMap(table))
+const spaceOf = ({ table }: KernelLocation): KernelSpace => new KernelSpace(table, findDirectMap(table))
 
 const wrongKernel = (memory: GuestMemory, vmlinux: Vmlinux, candidates: number): WrongKernel => {
-  const anchor = anchorFromNote(memory)
-  const why = isAnchor(anchor)
-    ? anchor.release === vmlinux.release
-      ? `both are ${anchor.release}, but of different builds`
-      : `it is of ${vmlinux.release}, the memory of ${anchor.release}`
+  const location = locateByVmcoreinfo(memory)
+  const why = isLocated(location)
+    ? location.release === vmlinux.release
+      ? `both are ${location.release}, but of different builds`
+      : `it is of ${vmlinux.release}, the memory of ${location.release}`
     : candidates > 0
     ? `${vmlinux.release} is in the memory, but no page tables map it`
     : `"Linux version ${vmlinux.release} …" is nowhere in the memory`
@@ -138,7 +138,7 @@ const wrongKernel = (memory: GuestMemory, vmlinux: Vmlinux, candidates: number):
 const assemble = (
   memory: GuestMemory,
   space: KernelSpace,
-  { release, shift }: KernelAnchor,
+  { release, shift }: KernelLocation,
   symbols: Symbols
 ): Either.Either<typeof GuestKernel.Service, NoBtf | FormatError> =>
   Either.map(readBtf(space, release, symbols), (btf) => {

@@ -13,7 +13,7 @@ const FIELD = 65
 const NAME_AT = [4, 0, 8, 16]
 
 /** A kernel found in memory: what is needed to read its virtual addresses. */
-export interface KernelAnchor {
+export interface KernelLocation {
   readonly table: PageTable
   readonly release: string
   /** Run-time minus link-time address of the image (KASLR), in bytes. */
@@ -21,20 +21,20 @@ export interface KernelAnchor {
   readonly info: Vmcoreinfo | undefined
 }
 
-/** No anchor: how many candidates were judged, and what the last of them broke. */
-export interface NoAnchor {
+/** No kernel: how many candidates were judged, and what the last of them broke. */
+export interface KernelNotLocated {
   readonly candidates: number
   readonly why: string
 }
 
-export const isAnchor = (found: KernelAnchor | NoAnchor): found is KernelAnchor => "table" in found
+export const isLocated = (found: KernelLocation | KernelNotLocated): found is KernelLocation => "table" in found
 
 /**
  * The first kernel whose VMCOREINFO is true of this memory: the page tables that it names must map the image to where
  * it says the image is, themselves included, and `init_uts_ns` must hold the release that it claims.
  * @param early look only at the first 64 MiB of each region
  */
-export const anchorFromNote = (memory: GuestMemory, early = false): KernelAnchor | NoAnchor => {
+export const locateByVmcoreinfo = (memory: GuestMemory, early = false): KernelLocation | KernelNotLocated => {
   let candidates = 0
   let why = "there is none"
   let table: PageTable | undefined

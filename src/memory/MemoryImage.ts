@@ -8,7 +8,7 @@ import { FormatError, parsing, type SyscallError } from "../core/Errors.ts"
 import { Native } from "../core/Native.ts"
 import { NotAKernel } from "./Errors.ts"
 import { GuestMemory, type MemoryRegion, type NextWritten, nextWrittenIn } from "./GuestMemory.ts"
-import { anchorFromNote, isAnchor, type KernelAnchor, type NoAnchor } from "./LocateKernel.ts"
+import { isLocated, type KernelLocation, type KernelNotLocated, locateByVmcoreinfo } from "./LocateKernel.ts"
 import { findDirectMap } from "./PageTable.ts"
 
 /** fcntl.h; without O_NONBLOCK opening a FIFO waits for its writer. */
@@ -31,10 +31,10 @@ const ET_CORE = 4
 const MACHINES: ReadonlyArray<number> = [62, 3]
 
 /**
- * How to find the kernel in memory whose layout is in question; `anchorFromNote` unless a vmlinux knows better. `early`:
+ * How to find the kernel in memory whose layout is in question; `locateByVmcoreinfo` unless a vmlinux knows better. `early`:
  * look only where it most likely is.
  */
-export type FindAnchor = (memory: GuestMemory, early: boolean) => KernelAnchor | NoAnchor
+export type LocateKernel = (memory: GuestMemory, early: boolean) => KernelLocation | KernelNotLocated
 
 /**
  * A file that holds a guest's physical memory, mapped read-only until the scope closes: a raw image (QEMU's
@@ -43,7 +43,7 @@ export type FindAnchor = (memory: GuestMemory, early: boolean) => KernelAnchor |
  */
 export const openImage = (
   path: string,
-  options: { readonly findAnchor?: FindAnchor } = {}
+  options: { readonly locate?: LocateKernel } = {}
 ): Effect.Effect<GuestMemory, SyscallError | NotAKernel | FormatError, Native | Scope.Scope> =>
   Effect.gen(function*() {
     const native = yield* Native
@@ -63,7 +63,7 @@ export const openImage = (
     }
     if (magic.startsWith("\x7fELF")) return yield* coreMemory(file)
     if (magic.startsWith(LIME)) return yield* limeMemory(file)
-    return yield* rawMemory(file, options.findAnchor ?? anchorFromNote)
+    return yield* rawMemory(file, options.locate ?? locateByVmcoreinfo)
   }).pipe(Effect.withSpan("MemoryImage.openImage", { attributes: { path } }))
 
 const HINT = "give a raw memory file, an ELF core or a LiME dump (QEMU: memory-backend-file, dump-guest-memory)"
@@ -268,7 +268,7 @@ const bytesAt = (file: MappedFile, at: number, length: number): DataView => {
  */
 const rawMemory = (
   file: MappedFile,
-  findAnchor: FindAnchor
+  locate: LocateKernel
 ): Either.Either<GuestMemory, NotAKernel | FormatError> =>
   Either.gen(function*() {
     const { size, subject } = file
@@ -287,14 +287,14 @@ const rawMemory = (
         for (let round = 0; round < 3 && !tried.has(at); round++) { // a first answer may be of tables read amiss
           tried.add(at)
           const memory = yield* split(at)
-          const anchor = findAnchor(memory, early)
-          if (!isAnchor(anchor)) {
-            candidates = Math.max(candidates, anchor.candidates)
-            why = anchor.why
+          const location = locate(memory, early)
+          if (!isLocated(location)) {
+            candidates = Math.max(candidates, location.candidates)
+            why = location.why
             break
           }
-          release = anchor.release
-          const right = splitOf(anchor, size)
+          release = location.release
+          const right = splitOf(location, size)
           if (right === at) return memory
           if (right === undefined) break
           at = right
@@ -318,8 +318,8 @@ const SMALLEST_SPLIT = 0x8000_0000
 /** Firmware keeps less than this at the end of low memory. */
 const RESERVED = 2 ** 28
 
-/** The split that agrees with the direct map which `anchor` sees; the file's size when there is none to make. */
-const splitOf = ({ table }: KernelAnchor, size: number): number | undefined => {
+/** The split that agrees with the direct map which `location` sees; the file's size when there is none to make. */
+const splitOf = ({ table }: KernelLocation, size: number): number | undefined => {
   const base = findDirectMap(table)
   if (base === undefined) return undefined
   const steps = 2 ** 20

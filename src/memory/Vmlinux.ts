@@ -7,7 +7,7 @@ import { type ElfFile, parseElf } from "../core/Elf.ts"
 import { FormatError, parsing, SyscallError } from "../core/Errors.ts"
 import { Native } from "../core/Native.ts"
 import { type GuestMemory, writtenParts } from "./GuestMemory.ts"
-import { IMAGE_MAP, type KernelAnchor, type NoAnchor } from "./LocateKernel.ts"
+import { IMAGE_MAP, type KernelLocation, type KernelNotLocated } from "./LocateKernel.ts"
 import { PageTable } from "./PageTable.ts"
 import type { KernelSymbol, Symbols } from "./Symbols.ts"
 
@@ -90,7 +90,7 @@ const linked = (elf: ElfFile, address: bigint, length: number): Buffer | undefin
  * image, a multiple of 2 MiB below 1 GiB: they must map the moved banner to where it was found.
  * @see arch/x86/boot/compressed/kaslr.c `choose_random_location`, v6.12
  */
-export const anchorFromVmlinux = (memory: GuestMemory, vmlinux: Vmlinux): KernelAnchor | NoAnchor => {
+export const locateByVmlinux = (memory: GuestMemory, vmlinux: Vmlinux): KernelLocation | KernelNotLocated => {
   const { banner, release, root } = vmlinux
   const linkedAt = Number(banner.address - IMAGE_MAP)
   const rootFromBanner = Number(root - banner.address)

@@ -4,16 +4,16 @@ import { fstatSync } from "node:fs"
 import { Native } from "../../src/core/Native.ts"
 import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
 import { GuestMemory } from "../../src/memory/GuestMemory.ts"
-import { anchorFromNote, isAnchor } from "../../src/memory/LocateKernel.ts"
+import { isLocated, locateByVmcoreinfo } from "../../src/memory/LocateKernel.ts"
 import { findVmcoreinfo } from "../../src/memory/Vmcoreinfo.ts"
 import { LOADED, MadeKernel } from "./MadeKernel.ts"
 
 const found = (made: MadeKernel) => {
-  const anchor = anchorFromNote(made.memory())
-  return isAnchor(anchor) ? anchor : assert.fail(`no anchor: ${anchor.why}`)
+  const location = locateByVmcoreinfo(made.memory())
+  return isLocated(location) ? location : assert.fail(`not located: ${location.why}`)
 }
 
-describe("anchorFromNote", () => {
+describe("locateByVmcoreinfo", () => {
   it("finds the kernel by either copy of its VMCOREINFO", () => {
     for (const levels of [4, 5] as const) {
       for (const without of [[], ["data"], ["note"]] as const) {
@@ -54,9 +54,9 @@ describe("anchorFromNote", () => {
       const made = new MadeKernel({ without: ["data", "note"] })
       const first = made.page()
       made.writeNote(first, made.noteText(lie), "data")
-      const alone = anchorFromNote(made.memory())
-      assert.isFalse(isAnchor(alone))
-      if (!isAnchor(alone)) assert.include(alone.why, why)
+      const alone = locateByVmcoreinfo(made.memory())
+      assert.isFalse(isLocated(alone))
+      if (!isLocated(alone)) assert.include(alone.why, why)
       made.writeNote(made.page(), made.noteText(), "note")
       assert.strictEqual(found(made).release, "6.12.0-made")
     }
@@ -64,11 +64,11 @@ describe("anchorFromNote", () => {
 
   it("counts what it judged", () => {
     const made = new MadeKernel({ without: ["data", "note"] })
-    assert.deepStrictEqual(anchorFromNote(made.memory()), { candidates: 0, why: "there is none" })
+    assert.deepStrictEqual(locateByVmcoreinfo(made.memory()), { candidates: 0, why: "there is none" })
     for (let i = 0; i < 3; i++) made.writeNote(made.page(), "OSRELEASE=1\n", "data")
-    const none = anchorFromNote(made.memory())
-    assert.isFalse(isAnchor(none))
-    if (!isAnchor(none)) assert.strictEqual(none.candidates, 3)
+    const none = locateByVmcoreinfo(made.memory())
+    assert.isFalse(isLocated(none))
+    if (!isLocated(none)) assert.strictEqual(none.candidates, 3)
   })
 })
 

@@ -22,7 +22,7 @@ import { sizeProblem } from "./MapSizes.ts"
 import { KernelObjects } from "./objects/KernelObjects.ts"
 import { SpecialFields } from "./objects/SpecialFields.ts"
 import { type BpfLayouts, bpfLayouts } from "./walks/BpfLayouts.ts"
-import type { GuestMap, MapReading } from "./walks/MapReading.ts"
+import type { GuestMap, OpenedMap } from "./walks/OpenedMap.ts"
 
 /** A map of the list: what its `struct bpf_map` says, and where that is. */
 type ListedMap = Pick<GuestMap, "info" | "type" | "kernelTypeId" | "page" | "offset">
@@ -43,7 +43,7 @@ export class GuestMaps {
   readonly maps: Listing<ListedMap>
   readonly programs: Listing<ProgramInfo>
   private readonly copies: PerCpuCopies
-  private readonly aside: KernelSpace
+  private readonly secondCursor: KernelSpace
   private readonly objects: KernelObjects
   private readonly special: SpecialFields
   private readonly knownTypes = new Map<string, Either.Either<Btf, Reason>>()
@@ -78,7 +78,7 @@ export class GuestMaps {
     this.copies = new PerCpuCopies(kernel.space, kernel.perCpuOffsets)
     this.maps = this.listMaps(idr, mapIdr)
     this.programs = this.listPrograms(idr, progIdr)
-    this.aside = kernel.space.fork()
+    this.secondCursor = kernel.space.fork()
     this.objects = new KernelObjects(kernel, this.programs.items, this.maps.items.map(({ info }) => info))
     this.special = new SpecialFields(kernel, this.objects)
   }
@@ -215,13 +215,13 @@ export class GuestMaps {
   }
 
   /** How to read a map's entries, or why they are not read. */
-  private readingOf(map: ListedMap): Either.Either<MapReading, Reason> {
-    const { aside, copies, kernel, layouts, objects } = this
+  private readingOf(map: ListedMap): Either.Either<OpenedMap, Reason> {
+    const { secondCursor, copies, kernel, layouts, objects } = this
     const open = mapOpeners.get(map.type)
     if (open === undefined) return Either.left(unsupported(`${map.info.type} maps (type ${map.type}) are not read`))
     const typesAt = (address: bigint): Either.Either<Btf, Reason> =>
       this.typesAtPlace(kvaPage(address), kvaOffset(address), `BTF of map ${map.info.id}`)
-    const given = { ...map, kernel, space: kernel.space, aside, copies, layouts, objects, typesAt }
+    const given = { ...map, kernel, space: kernel.space, secondCursor, copies, layouts, objects, typesAt }
     const wrong = sizeProblem(given)
     if (wrong !== undefined) return Either.left(wrong)
     return Either.mapLeft(open(given), toReason)

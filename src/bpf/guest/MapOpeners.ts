@@ -3,7 +3,6 @@ import { openArena } from "./walks/ArenaWalk.ts"
 import { openArray } from "./walks/ArrayWalk.ts"
 import { openBloom } from "./walks/BloomWalk.ts"
 import { openHash } from "./walks/HashWalk.ts"
-import type { MapOpener } from "./walks/MapReading.ts"
 import {
   openArrayOfMaps,
   openCgroups,
@@ -18,6 +17,7 @@ import {
   openSockets,
   openXdpSockets
 } from "./walks/ObjectMaps.ts"
+import type { MapOpener } from "./walks/OpenedMap.ts"
 import { openQueue } from "./walks/QueueWalk.ts"
 import { openRing } from "./walks/RingWalk.ts"
 import { openStackTraces } from "./walks/StackTraces.ts"

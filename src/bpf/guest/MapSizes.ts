@@ -4,7 +4,8 @@ import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { kvaFrom } from "../../core/Address.ts"
 import { corrupted, type Reason } from "../../core/Reason.ts"
 import { isPerCpu, MapType } from "../MapType.ts"
-import type { GuestMap } from "./walks/MapReading.ts"
+import { roundUp8 } from "./walks/HashTable.ts"
+import type { GuestMap } from "./walks/OpenedMap.ts"
 
 /** `KMALLOC_MAX_SIZE` (include/linux/slab.h, x86-64, v6.1 to v6.18): what is allocated an element at a time is smaller, in bytes. */
 const ELEMENT_LIMIT = 2 ** 22
@@ -40,8 +41,6 @@ const VALUELESS: ReadonlySet<number> = new Set([MapType.RINGBUF, MapType.USER_RI
 const arrayLayout = memoizeByBtf((btf) => layout(btf, "bpf_array", ["elem_size", "index_mask"]))
 const tableLayout = memoizeByBtf((btf) => layout(btf, "bpf_htab", ["elem_size", "n_buckets"]))
 const elementLayout = memoizeByBtf((btf) => layout(btf, "htab_elem", ["key"]))
-
-const roundUp8 = (n: number): number => Math.ceil(n / 8) * 8
 
 /** Is `power` the number rounded up to a power of two? */
 const isRounded = (n: number, power: number): boolean => power >= n && power < n * 2

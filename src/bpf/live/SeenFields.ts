@@ -1,7 +1,7 @@
 import type { Btf } from "../../btf/Btf.ts"
 import { type Codec, compilerWith } from "../../btf/render/Codec.ts"
 import { derivedPlan } from "../../btf/render/RenderPlan.ts"
-import { keptPointer, SPECIAL_STRUCTS } from "../guest/objects/SpecialFields.ts"
+import { keptPointer, SPECIAL_STRUCTS } from "../SpecialStructs.ts"
 
 const compilers = new WeakMap<Btf, (typeId: number) => Codec>()
 

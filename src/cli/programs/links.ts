@@ -1,5 +1,5 @@
 import * as Effect from "effect/Effect"
-import { listLinks } from "../../bpf/guest/links/LinkWalk.ts"
+import { listLinks } from "../../bpf/guest/links/Links.ts"
 import type { Link } from "../../bpf/Link.ts"
 import { formatReason } from "../../core/Reason.ts"
 import { GuestKernel } from "../../memory/GuestKernel.ts"

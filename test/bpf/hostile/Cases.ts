@@ -6,7 +6,7 @@ import * as Stream from "effect/Stream"
 import { crc32 } from "node:zlib"
 import { makeGuestMapAccessor } from "../../../src/bpf/guest/GuestMapAccessor.ts"
 import { GuestMaps } from "../../../src/bpf/guest/GuestMaps.ts"
-import { listLinks } from "../../../src/bpf/guest/links/LinkWalk.ts"
+import { listLinks } from "../../../src/bpf/guest/links/Links.ts"
 import { listPrograms } from "../../../src/bpf/guest/programs/ProgramWalk.ts"
 import { writeMaps } from "../../../src/bpf/guest/write/MapWrite.ts"
 import { openInnerMaps } from "../../../src/bpf/InnerMaps.ts"
@@ -19,7 +19,7 @@ import { toJson } from "../../../src/btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../../src/core/Address.ts"
 import { GuestKernel } from "../../../src/memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../src/memory/KernelSpace.ts"
-import { anchorFromNote, isAnchor } from "../../../src/memory/LocateKernel.ts"
+import { isLocated, locateByVmcoreinfo } from "../../../src/memory/LocateKernel.ts"
 import { PageTable } from "../../../src/memory/PageTable.ts"
 import { Damage, type Dice, type Look, random, WatchedMemory } from "../../support/damage.ts"
 
@@ -143,9 +143,9 @@ const SYMBOLS = [
 /** Where a kernel describes itself: what `attachAnew` reads before it comes to BPF. */
 const descriptions = (kernel: Kernel): ReadonlyArray<ReadonlyArray<Look>> => {
   const { memory, space, symbols } = kernel
-  const anchor = anchorFromNote(memory)
-  if (!isAnchor(anchor) || anchor.info === undefined) throw new Error("the image does not describe itself")
-  const { info } = anchor
+  const location = locateByVmcoreinfo(memory)
+  if (!isLocated(location) || location.info === undefined) throw new Error("the image does not describe itself")
+  const { info } = location
   const at = (address: bigint | undefined, len: number) => address === undefined ? [] : looksAt(space, address, len)
   const table = (name: string, len: number) => at(info.symbol(name), len)
   const offsets = info.symbol("kallsyms_offsets")

@@ -3,15 +3,15 @@ import * as Either from "effect/Either"
 import { parsing } from "../../../src/core/Errors.ts"
 import { Kallsyms } from "../../../src/memory/kallsyms/Kallsyms.ts"
 import { KernelSpace } from "../../../src/memory/KernelSpace.ts"
-import { anchorFromNote, isAnchor } from "../../../src/memory/LocateKernel.ts"
+import { isLocated, locateByVmcoreinfo } from "../../../src/memory/LocateKernel.ts"
 import { Vmcoreinfo } from "../../../src/memory/Vmcoreinfo.ts"
 import { LOADED, LONG_NAME, MadeKernel } from "../MadeKernel.ts"
 
 const read = (made: MadeKernel, replace?: (text: string) => string) => {
-  const anchor = anchorFromNote(made.memory())
-  if (!isAnchor(anchor)) return assert.fail(anchor.why)
+  const location = locateByVmcoreinfo(made.memory())
+  if (!isLocated(location)) return assert.fail(location.why)
   const info = new Vmcoreinfo(0, made.noteText(replace))
-  return parsing(() => new Kallsyms(new KernelSpace(anchor.table, undefined), info))
+  return parsing(() => new Kallsyms(new KernelSpace(location.table, undefined), info))
 }
 const kallsyms = (made: MadeKernel) => Either.getOrThrow(read(made))
 const refusal = (made: MadeKernel, replace?: (text: string) => string) =>

@@ -5,33 +5,37 @@ import { within } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
 import type { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { listNodes } from "../../../memory/structs/ListHead.ts"
+import type { Read } from "../../../memory/structs/StructReader.ts"
+import type { Attached } from "../../Attachment.ts"
 import type { Link } from "../../Link.ts"
 import type { Listing } from "../../MapAccessor.ts"
-import type { Attached, Found, LinkWalk } from "./LinkWalk.ts"
+import type { LinkReader } from "./LinkReader.ts"
 
 /**
  * What is attached without a link: to cgroups by BPF_PROG_ATTACH, to network devices as XDP by netlink, as tcx by
  * BPF_PROG_ATTACH. Not found: classic tc filters and actions, sockets' filters, flow dissectors.
  */
-export const listLinkless = (kernel: typeof GuestKernel.Service, links: LinkWalk): Listing<Link> => {
-  const walk = new LinklessWalk(kernel, links)
-  walk.cgroups()
-  walk.devices()
-  return { items: walk.items, problems: walk.problems.list }
-}
+export class DirectAttachments {
+  private readonly items: Array<Link> = []
+  private readonly problems = new WalkProblems()
+  private readonly kernel: typeof GuestKernel.Service
 
-class LinklessWalk {
-  readonly items: Array<Link> = []
-  readonly problems = new WalkProblems()
+  constructor(private readonly links: LinkReader) {
+    this.kernel = links.kernel
+  }
 
-  constructor(private readonly kernel: typeof GuestKernel.Service, private readonly links: LinkWalk) {}
+  list(): Listing<Link> {
+    this.cgroups()
+    this.devices()
+    return { items: this.items, problems: this.problems.list }
+  }
 
-  private add(type: string, program: bigint, attached: Found<Attached>): void {
+  private add(type: string, program: bigint, attached: Read<Attached>): void {
     this.items.push(this.links.link(null, type, program, attached))
   }
 
   /** As `listNodes`. */
-  private list(what: string, head: bigint, end = head): ReadonlyArray<bigint> {
+  private nodes(what: string, head: bigint, end = head): ReadonlyArray<bigint> {
     const { nodes, problem } = listNodes(this.kernel.space, head, end)
     if (problem !== undefined) this.problems.add(within(what, problem))
     return nodes
@@ -46,7 +50,7 @@ class LinklessWalk {
    * @see include/linux/cgroup-defs.h `struct cgroup`, include/linux/bpf-cgroup-defs.h `struct cgroup_bpf`, kernel/bpf/cgroup.c;
    * v6.1 to v6.18
    */
-  cgroups(): void {
+  private cgroups(): void {
     const { btf, space } = this.kernel
     const root = this.kernel.symbol("cgrp_dfl_root")
     const found = Either.gen(function*() {
@@ -65,13 +69,13 @@ class LinklessWalk {
     const seen = new Set(queue)
     for (let next = 0; next < queue.length; next++) {
       const cgroup = queue[next]
-      for (const sibling of this.list("cgroups", cgroup + BigInt(at["self.children"]))) {
+      for (const sibling of this.nodes("cgroups", cgroup + BigInt(at["self.children"]))) {
         const child = sibling - BigInt(at["self.sibling"])
         if (!seen.has(child)) queue.push(child)
         seen.add(child)
       }
       for (let slot = 0; slot < slots; slot++) {
-        for (const node of this.list("a cgroup's programs", cgroup + BigInt(at["bpf.progs"] + slot * 8), 0n)) {
+        for (const node of this.nodes("a cgroup's programs", cgroup + BigInt(at["bpf.progs"] + slot * 8), 0n)) {
           const start = node - BigInt(entry.at.node)
           const program = space.u64(start + BigInt(entry.at.prog))
           const link = space.u64(start + BigInt(entry.at.link))
@@ -90,7 +94,7 @@ class LinklessWalk {
    * @see include/linux/netdevice.h `struct net_device`, `struct bpf_xdp_entity`, v6.1 to v6.18; include/linux/bpf_mprog.h
    * `struct bpf_mprog_entry`, since v6.6
    */
-  devices(): void {
+  private devices(): void {
     const { btf, space } = this.kernel
     const namespaces = this.kernel.symbol("net_namespace_list")
     const found = Either.gen(function*() {
@@ -102,9 +106,9 @@ class LinklessWalk {
     })
     if (namespaces === undefined || Either.isLeft(found)) return
     const { device: { arrays, at }, net, xdp } = found.right
-    for (const node of this.list("network namespaces", namespaces)) {
+    for (const node of this.nodes("network namespaces", namespaces)) {
       const devices = node - BigInt(net.at.list) + BigInt(net.at.dev_base_head)
-      for (const entry of this.list("network devices", devices)) {
+      for (const entry of this.nodes("network devices", devices)) {
         const device = entry - BigInt(at.dev_list)
         for (let mode = 0; at.xdp_state !== undefined && mode < (arrays.xdp_state?.count ?? 0); mode++) {
           const state = device + BigInt(at.xdp_state + mode * xdp.size)

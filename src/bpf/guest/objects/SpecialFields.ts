@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../../../btf/Btf.ts"
-import { Kind, type TypeTagType } from "../../../btf/BtfType.ts"
+import { Kind } from "../../../btf/BtfType.ts"
 import { layout } from "../../../btf/Layout.ts"
 import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { type Codec, compilerWith } from "../../../btf/render/Codec.ts"
@@ -14,25 +14,13 @@ import { listNodesBehind, type Nodes } from "../../../memory/structs/ListHead.ts
 import { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
 import { treeNodes } from "../../../memory/structs/RbTree.ts"
 import { intOf, missing, objectOf, pointerOf, stringOf } from "../../DerivedCodec.ts"
+import { keptPointer, SPECIAL_STRUCTS } from "../../SpecialStructs.ts"
 import type { KernelObjects } from "./KernelObjects.ts"
 
 /** The longest object that programs allocate, in bytes: kernel/bpf/memalloc.c `sizes`, v6.12. */
-const OBJECT_LIMIT = 4096
+const ALLOCATION_LIMIT = 4096
 /** Bytes of JSON that a list, tree or kept object takes at most; what exceeds it is left out, and says so. */
 const COST_LIMIT = 2 ** 22
-
-/** kernel/bpf/btf.c `btf_find_kptr`, v6.12; `kptr_ref` and `kptr` of v6.1 are `kptr` and `kptr_untrusted` now. */
-const KEPT_POINTER = new Set(["kptr", "kptr_ref", "kptr_untrusted", "percpu_kptr"])
-/** Structs that only the kernel reads and writes, and how many bytes of them it uses. */
-export const SPECIAL_STRUCTS: ReadonlyMap<string, number> = new Map([
-  ["bpf_timer", 8],
-  ["bpf_wq", 8],
-  ["bpf_refcount", 4],
-  ["bpf_list_node", 16],
-  ["bpf_rb_node", 24],
-  ["bpf_list_head", 16],
-  ["bpf_rb_root", 16]
-])
 
 /** include/uapi/linux/time.h `CLOCK_*`, v6.12: the clocks of `bpf_timer_init`. */
 const CLOCKS = new Map([[0, "CLOCK_REALTIME"], [1, "CLOCK_MONOTONIC"], [7, "CLOCK_BOOTTIME"], [11, "CLOCK_TAI"]])
@@ -84,7 +72,7 @@ export class SpecialFields {
       const inObjects = renderPlansWith(btf, (id, use) => this.special(btf, id, use, undefined))
       const followed = (id: number): Followed | undefined => {
         const size = btf.sizeOf(id)
-        if (size === undefined || size > OBJECT_LIMIT) return undefined
+        if (size === undefined || size > ALLOCATION_LIMIT) return undefined
         const plan = inObjects(id)
         return { size, cost: plan.cost, tree: (view, at, most) => treeOf(plan, view, at, at + size, most) }
       }
@@ -273,12 +261,6 @@ export class SpecialFields {
     if (problem !== undefined) elements.push(missing(problem))
     return { _tag: "array", elements, omitted: nodes.length - Math.min(nodes.length, limit) }
   }
-}
-
-/** The tag of a pointer that a map owns, if it is one, by the type that it points at. */
-export const keptPointer = (btf: Btf, pointee: number): TypeTagType | undefined => {
-  const tag = btf.type(pointee)
-  return tag?.kind === "TYPE_TAG" && !tag.attribute && KEPT_POINTER.has(tag.name) ? tag : undefined
 }
 
 const FALSE: RenderedValue = { _tag: "bool", value: false }

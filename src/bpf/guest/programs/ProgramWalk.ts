@@ -12,7 +12,7 @@ import { GuestKernel } from "../../../memory/GuestKernel.ts"
 import { ARRAY_LIMIT, structAt, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
 import { BpfUnreadable, type Listing } from "../../MapAccessor.ts"
-import { Count, countOf, Program, type ProgramTarget } from "../../Program.ts"
+import { Count, countOf, Program, type ProgramTarget, targetNamed } from "../../Program.ts"
 import { type KernelTypes, ProgramTypes } from "./ProgramTypes.ts"
 
 /** Every program of a kernel that stands still, in the order of ids. */
@@ -276,23 +276,4 @@ export class ProgramWalk {
     const [runs, nanos, missed] = sums.map((sum) => countOf(BigInt.asUintN(64, sum)))
     return Either.right({ runs, nanos, misses: misses === undefined ? null : missed })
   }
-}
-
-/** What a type of the kernel's BTF is as a target; without an attach type a struct_ops program's is the struct alone. */
-export const targetNamed = (
-  btf: Btf,
-  typeId: number,
-  type: string,
-  attachType: number | undefined
-): Pick<ProgramTarget, "kind" | "name"> => {
-  const found = btf.type(typeId)
-  const name = btf.nameOf(typeId)
-  if (type === "struct_ops" && found?.kind === "STRUCT") {
-    const member = attachType === undefined ? "" : `.${found.members[attachType]?.name ?? `member ${attachType}`}`
-    return { kind: "struct_ops", name: `${name}${member}` }
-  }
-  if (found?.kind === "TYPEDEF") return { kind: "tracepoint", name: name.replace(/^btf_trace_/, "") }
-  return name.startsWith("bpf_iter_") && type === "tracing"
-    ? { kind: "iterator", name: name.slice("bpf_iter_".length) }
-    : { kind: "function", name }
 }

@@ -10,7 +10,7 @@ import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { OUT_OF_MEMORY } from "../../../memory/PageTable.ts"
 import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
-import type { MapOpener } from "./MapReading.ts"
+import type { MapOpener } from "./OpenedMap.ts"
 
 const PAGE = 4096
 /** Pages in 4 GiB: an arena lies in one such window, for user space and for the kernel. */

@@ -5,7 +5,7 @@ import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
 import { isPerCpu } from "../../MapType.ts"
-import type { MapOpener } from "./MapReading.ts"
+import type { MapOpener } from "./OpenedMap.ts"
 
 /**
  * Every element of an ARRAY (values in line), or of a PERCPU_ARRAY (a table of `__percpu` pointers). The key is the

@@ -5,7 +5,7 @@ import { corrupted } from "../../../core/Reason.ts"
 import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
 import { indexCodec } from "../../IndexCodec.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
-import type { MapOpener } from "./MapReading.ts"
+import type { MapOpener } from "./OpenedMap.ts"
 
 /** The 64-bit words of a bit set that are not 0. The key is the word's number: bit n of the set is bit n % 64 of word n / 64. */
 class BloomWalk extends ArrayWalk {

@@ -1,12 +1,12 @@
-import type { KernelSpace } from "../../../memory/KernelSpace.ts"
+import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
 import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
-import type { HashShape, HashTable } from "./HashWalk.ts"
+import type { HashTable } from "./HashTable.ts"
 
-/** So many buckets at once. */
+/** Buckets per batch. */
 const BUCKETS = 32
-/** So far into each chain. */
+/** Maximum depth in each chain. */
 const DEPTH = 4
-/** So many places at once; a table as full as kernels keep theirs has 32 elements in those buckets. */
+/** Capacity of a batch; a table as full as kernels keep theirs has 32 elements in those buckets. */
 const PLACES = 512
 
 /**
@@ -15,10 +15,10 @@ const PLACES = 512
  * the printing of a per-CPU hash of a million elements; without copies it would gain nothing. What is broken is left to
  * the walk to find.
  */
-export class ElementsAhead {
-  /** The first bucket that was not looked at. */
+export class HashPrefetch {
+  /** First bucket not prefetched yet. */
   end = 0
-  /** Of all that was touched, so that it is loaded at all. */
+  /** Keeps the loads from being optimized away. */
   private sum = 0
   /** Physical addresses. */
   private readonly nodes = new Float64Array(PLACES)
@@ -26,7 +26,6 @@ export class ElementsAhead {
 
   constructor(
     private readonly space: KernelSpace,
-    private readonly shape: HashShape,
     private readonly table: HashTable,
     private readonly copies: PerCpuCopies,
     /** From an element's start to its per-CPU pointer. */
@@ -35,12 +34,13 @@ export class ElementsAhead {
 
   /** Look at buckets from `bucket` on. */
   look(bucket: number): void {
-    const { nodes, shape, space, table } = this
+    const { nodes, space, table } = this
+    const { layout } = table
     const { memory } = space
     this.end = Math.min(bucket + BUCKETS, table.bucketCount)
     let count = 0
     for (; bucket < this.end; bucket++) {
-      const at = table.bucketsOffset + bucket * shape.bucketSize + shape.bucketFirst
+      const at = table.bucketsOffset + bucket * layout.bucketSize + layout.bucketFirst
       if (space.window(table.bucketsPage, at, 8)) count = this.add(space.view, space.at, count)
     }
     for (let depth = 0, first = 0; depth < DEPTH && first < count; depth++) {
@@ -55,11 +55,11 @@ export class ElementsAhead {
 
   /** The node that the pointer at `at` leads to, unless it ends a chain; gives how many there are. */
   private add(view: DataView, at: number, count: number): number {
-    const lo = view.getUint32(at, true)
-    if ((lo & 1) === 1 || count === PLACES) return count
-    const place = this.space.translatePage(view.getUint32(at + 4, true) * 2 ** 20 + (lo >>> 12))
+    const offset = pointerOffset(view, at)
+    if ((offset & 1) === 1 || count === PLACES) return count
+    const place = this.space.translatePage(pointerPage(view, at))
     if (place < 0) return count
-    this.nodes[count] = place + (lo & 4095)
+    this.nodes[count] = place + offset
     return count + 1
   }
 
@@ -67,11 +67,11 @@ export class ElementsAhead {
     const { copies, space: { memory } } = this
     let count = 0
     for (let n = 0; n < nodes; n++) {
-      if (!memory.seek(this.nodes[n] - this.shape.next + this.pointer, 8)) continue
-      const lo = memory.view.getUint32(memory.at, true)
-      const page = memory.view.getUint32(memory.at + 4, true) * 2 ** 20 + (lo >>> 12)
+      if (!memory.seek(this.nodes[n] - this.table.layout.next + this.pointer, 8)) continue
+      const page = pointerPage(memory.view, memory.at)
+      const offset = pointerOffset(memory.view, memory.at)
       for (let cpu = 0; cpu < copies.cpus && count < PLACES; cpu++) {
-        if (copies.isPossible(cpu)) this.values[count++] = copies.place(page, lo & 4095, cpu)
+        if (copies.isPossible(cpu)) this.values[count++] = copies.place(page, offset, cpu)
       }
     }
     return count

@@ -9,9 +9,10 @@ import { intOf, objectOf, recurringCodec } from "../../DerivedCodec.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
 import { cgroupLayout, perfEventLayout, socketLayout } from "../objects/KernelObjects.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
-import { bucketsOf, hashTableOf, HashWalk } from "./HashWalk.ts"
-import type { GuestMap, MapOpener, MapReading } from "./MapReading.ts"
-import { type Target, TargetWalk } from "./TargetWalk.ts"
+import { readHashTable, readHtab } from "./HashTable.ts"
+import { HashWalk } from "./HashWalk.ts"
+import type { GuestMap, MapOpener, OpenedMap } from "./OpenedMap.ts"
+import { PointerSlotWalk, type Target } from "./PointerSlotWalk.ts"
 
 const eventEntryLayout = memoizeByBtf((btf) => layout(btf, "bpf_event_entry", ["event"]))
 const deviceTableLayout = memoizeByBtf((btf) => layout(btf, "bpf_dtab", ["netdev_map"]))
@@ -53,12 +54,15 @@ const slots = (
 
 /** What `pointers` lead to; `describe` gets the place of `target.value`, from which `words` are counted (`recurringCodec`). */
 const reading = (
-  { aside }: GuestMap,
+  { secondCursor }: GuestMap,
   pointers: () => EntryWalk,
   target: Target,
   words: ReadonlyArray<number>,
   describe: (view: DataView, at: number) => RenderedValue
-): MapReading => ({ walk: () => new TargetWalk(pointers(), aside, target), value: recurringCodec(words, describe) })
+): OpenedMap => ({
+  walk: () => new PointerSlotWalk(pointers(), secondCursor, target),
+  value: recurringCodec(words, describe)
+})
 
 /** Both halves of 64-bit fields. */
 const wholes = (...fields: ReadonlyArray<number>): ReadonlyArray<number> => fields.flatMap((at) => [at, at + 4])
@@ -78,7 +82,7 @@ export const openPrograms: MapOpener = (map) =>
   })
 
 /** What pointers to a `struct bpf_map` lead to: `{ id, name, type }` of the inner map. */
-const innerMaps = (map: GuestMap, pointers: () => EntryWalk): MapReading => {
+const innerMaps = (map: GuestMap, pointers: () => EntryWalk): OpenedMap => {
   const { id } = map.layouts.map.at
   return reading(
     map,
@@ -96,8 +100,8 @@ export const openArrayOfMaps: MapOpener = (map) =>
 /** HASH_OF_MAPS: a hash map whose values are pointers; kernel/bpf/hashtab.c `htab_of_map_lookup_elem`, v6.12. */
 export const openHashOfMaps: MapOpener = (map) =>
   Either.map(
-    hashTableOf(map, 8),
-    ({ shape, table }) => innerMaps(map, () => new HashWalk(map.space, shape, table, undefined))
+    readHtab(map, 8),
+    (table) => innerMaps(map, () => new HashWalk(map.space, table, undefined))
   )
 
 /** PERF_EVENT_ARRAY: each slot's event; include/linux/bpf.h `struct bpf_event_entry`, v6.12. */
@@ -140,21 +144,21 @@ export const openDevices: MapOpener = (map) =>
     const device = yield* deviceLayout(map.kernel.btf)
     const pointers = yield* slots(map, at.netdev_map, true)
     const target = { size: device.size, value: device.at.val, length: map.info.valueSize }
-    return { walk: () => new TargetWalk(pointers(), map.aside, target), value: deviceCodec(map, device) }
+    return { walk: () => new PointerSlotWalk(pointers(), map.secondCursor, target), value: deviceCodec(map, device) }
   })
 
 /** DEVMAP_HASH: the same, in a hash by index. */
 export const openDeviceHash: MapOpener = (map) =>
   Either.gen(function*() {
-    const table = yield* deviceHashLayout(map.kernel.btf)
+    const { at } = yield* deviceHashLayout(map.kernel.btf)
     const device = yield* deviceLayout(map.kernel.btf)
-    const found = yield* bucketsOf(map, {
-      buckets: table.at.dev_index_head,
-      count: table.at.n_buckets,
+    const table = yield* readHashTable(map, {
+      buckets: at.dev_index_head,
+      count: at.n_buckets,
       elements: map.info.maxEntries,
       valueSize: map.info.valueSize,
       end: 0n,
-      shape: {
+      layout: {
         bucketSize: 8,
         bucketFirst: 0,
         next: device.at["index_hlist.next"],
@@ -163,7 +167,7 @@ export const openDeviceHash: MapOpener = (map) =>
         elementSize: device.size
       }
     })
-    return { walk: () => new HashWalk(map.space, found.shape, found.table, undefined), value: deviceCodec(map, device) }
+    return { walk: () => new HashWalk(map.space, table, undefined), value: deviceCodec(map, device) }
   })
 
 /**
@@ -223,7 +227,7 @@ const socketWords = (at: SocketFields): ReadonlyArray<number> => [
 
 /** What pointers to a `struct sock` lead to; bpf(2) gives the cookie where a value has room for it. */
 const sockets = (map: GuestMap, pointers: () => EntryWalk) =>
-  Either.map(socketLayout(map.kernel.btf), ({ at, size }): MapReading => {
+  Either.map(socketLayout(map.kernel.btf), ({ at, size }): OpenedMap => {
     const cookie = at["__sk_common.skc_cookie"]
     const target = { size: readable(size), value: cookie, length: map.info.valueSize === 8 ? 8 : 0 }
     const words = socketWords(at).map((word) => word - cookie)
@@ -247,16 +251,16 @@ export const openReuseport: MapOpener = (map) =>
 /** SOCKHASH; net/core/sock_map.c `struct bpf_shtab`, `struct bpf_shtab_bucket`, `struct bpf_shtab_elem`, v6.12. */
 export const openSocketHash: MapOpener = (map) =>
   Either.gen(function*() {
-    const table = yield* socketHashLayout(map.kernel.btf)
+    const { at } = yield* socketHashLayout(map.kernel.btf)
     const bucket = yield* socketBucketLayout(map.kernel.btf)
     const element = yield* socketElementLayout(map.kernel.btf)
-    const found = yield* bucketsOf(map, {
-      buckets: table.at.buckets,
-      count: table.at.buckets_num,
+    const table = yield* readHashTable(map, {
+      buckets: at.buckets,
+      count: at.buckets_num,
       elements: map.info.maxEntries,
       valueSize: 8,
       end: 0n,
-      shape: {
+      layout: {
         bucketSize: bucket.size,
         bucketFirst: bucket.at["head.first"],
         next: element.at["node.next"],
@@ -265,5 +269,5 @@ export const openSocketHash: MapOpener = (map) =>
         elementSize: element.at.key + map.info.keySize
       }
     })
-    return yield* sockets(map, () => new HashWalk(map.space, found.shape, found.table, undefined))
+    return yield* sockets(map, () => new HashWalk(map.space, table, undefined))
   })

@@ -8,7 +8,7 @@ import { WalkProblems } from "../../../core/WalkProblems.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "../../DerivedCodec.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
-import type { MapOpener } from "./MapReading.ts"
+import type { MapOpener } from "./OpenedMap.ts"
 
 /** `BPF_RINGBUF_HDR_SZ`, `BPF_RINGBUF_BUSY_BIT`, `BPF_RINGBUF_DISCARD_BIT`; include/uapi/linux/bpf.h, v6.12. */
 const HEADER = 8

@@ -7,8 +7,8 @@ import { corrupted } from "../../../core/Reason.ts"
 import { derivedCodec, hexOf, intOf, objectOf } from "../../DerivedCodec.ts"
 import type { KernelObjects } from "../objects/KernelObjects.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
-import type { MapOpener } from "./MapReading.ts"
-import { TargetWalk } from "./TargetWalk.ts"
+import type { MapOpener } from "./OpenedMap.ts"
+import { PointerSlotWalk } from "./PointerSlotWalk.ts"
 
 /** `BPF_F_STACK_BUILD_ID`: frames are `struct bpf_stack_build_id`; include/uapi/linux/bpf.h, v6.12. */
 const BUILD_ID = 1 << 5
@@ -57,7 +57,7 @@ const stackLayouts = memoizeByBtf((btf) =>
  * @see kernel/bpf/stackmap.c `struct bpf_stack_map`, `struct stack_map_bucket`; include/uapi/linux/bpf.h
  * `struct bpf_stack_build_id`; v6.12
  */
-export const openStackTraces: MapOpener = ({ aside, info, kernel, objects, offset, page, space }) =>
+export const openStackTraces: MapOpener = ({ secondCursor, info, kernel, objects, offset, page, space }) =>
   Either.gen(function*() {
     const { bucket, frame, map } = yield* stackLayouts(kernel.btf)
     if (!space.window(page, offset + map.at.n_buckets, 4)) return yield* Either.left(space.faultReason)
@@ -76,7 +76,7 @@ export const openStackTraces: MapOpener = ({ aside, info, kernel, objects, offse
     }
     const pointers = () => new ArrayWalk(space, page, offset + map.at.buckets, 8, buckets, undefined)
     return {
-      walk: () => new TargetWalk(pointers(), aside, target),
+      walk: () => new PointerSlotWalk(pointers(), secondCursor, target),
       value: byBuildId ? buildIdCodec(objects, frame.size, frame.at) : framesCodec(objects)
     }
   })

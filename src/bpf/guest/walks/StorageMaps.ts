@@ -8,9 +8,10 @@ import { corrupted } from "../../../core/Reason.ts"
 import { OBJECT_LIMIT } from "../../../memory/structs/StructReader.ts"
 import { derivedCodec, intOf, missing, objectOf } from "../../DerivedCodec.ts"
 import { isPerCpu, MapType } from "../../MapType.ts"
-import { bucketsOf, HashWalk } from "./HashWalk.ts"
-import type { GuestMap, MapOpener } from "./MapReading.ts"
-import { TargetWalk } from "./TargetWalk.ts"
+import { readHashTable } from "./HashTable.ts"
+import { HashWalk } from "./HashWalk.ts"
+import type { GuestMap, MapOpener } from "./OpenedMap.ts"
+import { PointerSlotWalk } from "./PointerSlotWalk.ts"
 
 const localStorageLayouts = memoizeByBtf((btf) => localStorageOffsets.resolve(btf))
 
@@ -45,16 +46,16 @@ const ownerOf = ({ objects, type }: GuestMap, address: bigint): RenderedValue =>
  */
 export const openLocalStorage: MapOpener = (map) =>
   Either.gen(function*() {
-    const { bucket, element, map: table, storage } = yield* localStorageLayouts(map.kernel.btf)
-    const found = yield* bucketsOf(map, {
-      buckets: table.at.buckets,
-      count: table.at.bucket_log,
+    const { bucket, element, map: { at }, storage } = yield* localStorageLayouts(map.kernel.btf)
+    const table = yield* readHashTable(map, {
+      buckets: at.buckets,
+      count: at.bucket_log,
       isLog: true,
       elements: undefined,
       keySize: 8,
       valueSize: map.info.valueSize,
       end: 0n,
-      shape: {
+      layout: {
         bucketSize: bucket.size,
         bucketFirst: bucket.at["list.first"],
         next: element.at["map_node.next"],
@@ -63,10 +64,10 @@ export const openLocalStorage: MapOpener = (map) =>
       }
     })
     const key = derivedCodec((view, at) => {
-      const owner = map.aside.u64(view.getBigUint64(at, true) + BigInt(storage.at.owner))
-      return owner === undefined ? missing(map.aside.faultReason) : ownerOf(map, owner)
+      const owner = map.secondCursor.u64(view.getBigUint64(at, true) + BigInt(storage.at.owner))
+      return owner === undefined ? missing(map.secondCursor.faultReason) : ownerOf(map, owner)
     })
-    return { walk: () => new HashWalk(map.space, found.shape, found.table, undefined), key }
+    return { walk: () => new HashWalk(map.space, table, undefined), key }
   })
 
 /**
@@ -83,7 +84,7 @@ export const openCgroupStorage: MapOpener = (map) =>
     if (info.keySize < 8 || info.keySize > element.sizeOf.key || info.valueSize > OBJECT_LIMIT) {
       return yield* Either.left(corrupted(`keys of ${info.keySize} bytes, values of ${info.valueSize}`))
     }
-    const shape = {
+    const layout = {
       bucketSize: 16,
       bucketFirst: 0,
       next: element.at.list_map,
@@ -93,6 +94,7 @@ export const openCgroupStorage: MapOpener = (map) =>
     }
     const perCpu = isPerCpu(map.type)
     const list = {
+      layout,
       bucketsPage: page,
       bucketsOffset: offset + at.list,
       bucketCount: 1,
@@ -105,8 +107,8 @@ export const openCgroupStorage: MapOpener = (map) =>
     return {
       walk: () =>
         perCpu
-          ? new HashWalk(space, shape, list, map.copies)
-          : new TargetWalk(new HashWalk(space, shape, list, undefined), map.aside, target),
+          ? new HashWalk(space, list, map.copies)
+          : new PointerSlotWalk(new HashWalk(space, list, undefined), map.secondCursor, target),
       key: derivedCodec((view, at) => {
         const id = view.getBigUint64(at, true)
         return objectOf({

@@ -11,7 +11,7 @@ import { OBJECT_LIMIT } from "../../../memory/structs/StructReader.ts"
 import { derivedCodec } from "../../DerivedCodec.ts"
 import { indexCodec } from "../../IndexCodec.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
-import { type GuestMap, type MapOpener } from "./MapReading.ts"
+import { type GuestMap, type MapOpener } from "./OpenedMap.ts"
 
 /** Where the struct's pointers to functions are, by member. */
 const functionsOf = (types: Btf, typeId: number): ReadonlyMap<string, number> => {
@@ -31,11 +31,11 @@ const functionsOf = (types: Btf, typeId: number): ReadonlyMap<string, number> =>
  * The kernel's struct by its type; a function that a program implements is that program, another kernel function its
  * symbol. `programIds` is where the kernel keeps, at the function's own offset, the program's id.
  */
-const structCodec = ({ aside, objects }: GuestMap, types: Btf, typeId: number, programIds: bigint): Codec => {
+const structCodec = ({ secondCursor, objects }: GuestMap, types: Btf, typeId: number, programIds: bigint): Codec => {
   const plain = compile(types, typeId)
   const functions = functionsOf(types, typeId)
   const functionAt = (view: DataView, at: number, place: number): RenderedValue => {
-    const id = aside.u64(programIds + BigInt(place))
+    const id = secondCursor.u64(programIds + BigInt(place))
     if (id !== undefined && id !== 0n && id <= 0xffff_ffffn) return objects.program(Number(id))
     return objects.code(view.getBigUint64(at + place, true))
   }

@@ -20,19 +20,19 @@ export interface Target {
  * The entries of a walk whose values are pointers, each with what its pointer leads to. Entries with a null pointer are
  * empty slots: left out. One whose object cannot be read is reported and left out.
  */
-export class TargetWalk implements EntryWalk {
+export class PointerSlotWalk implements EntryWalk {
   valueView: DataView
   valueAt = 0
   valueLength = 0
   private entry = -1
 
-  /** `aside` is another cursor than that of `pointers`, whose key stays valid. */
+  /** `secondCursor` is another cursor than that of `pointers`, whose key stays valid. */
   constructor(
     private readonly pointers: EntryWalk,
-    private readonly aside: KernelSpace,
+    private readonly secondCursor: KernelSpace,
     private readonly target: Target
   ) {
-    this.valueView = aside.view
+    this.valueView = secondCursor.view
   }
 
   next(): boolean {
@@ -44,31 +44,31 @@ export class TargetWalk implements EntryWalk {
       const offset = pointerOffset(pointers.valueView, pointers.valueAt)
       if (page === 0 && offset === 0) continue
       if (this.reach(page, offset)) return true
-      problems.add(within(`entry ${this.entry}`, this.aside.faultReason))
+      problems.add(within(`entry ${this.entry}`, this.secondCursor.faultReason))
     }
     return false
   }
 
   private reach(page: number, offset: number): boolean {
-    const { aside, target } = this
+    const { secondCursor, target } = this
     for (const field of target.follow ?? []) {
-      if (!aside.window(page, offset + field, 8)) return false
-      page = pointerPage(aside.view, aside.at)
-      offset = pointerOffset(aside.view, aside.at)
+      if (!secondCursor.window(page, offset + field, 8)) return false
+      page = pointerPage(secondCursor.view, secondCursor.at)
+      offset = pointerOffset(secondCursor.view, secondCursor.at)
     }
-    if (!aside.window(page, offset, target.size)) return false
+    if (!secondCursor.window(page, offset, target.size)) return false
     if (typeof target.length === "number") this.valueLength = target.length
     else {
-      const length = target.length(aside.view, aside.at)
+      const length = target.length(secondCursor.view, secondCursor.at)
       const most = target.most ?? length
       if (length > most) {
         this.problems.add(corrupted(`entry ${this.entry}: has ${length} bytes, room for ${most}`))
       }
       this.valueLength = Math.min(length, most)
-      if (!aside.window(page, offset, Math.max(target.size, target.value + this.valueLength))) return false
+      if (!secondCursor.window(page, offset, Math.max(target.size, target.value + this.valueLength))) return false
     }
-    this.valueView = aside.view
-    this.valueAt = aside.at + target.value
+    this.valueView = secondCursor.view
+    this.valueAt = secondCursor.at + target.value
     return true
   }
 

@@ -24,7 +24,7 @@ export interface GuestMap {
   readonly kernel: typeof GuestKernel.Service
   readonly space: KernelSpace
   /** Another cursor over the same memory, for what is looked at beside a walk. */
-  readonly aside: KernelSpace
+  readonly secondCursor: KernelSpace
   readonly copies: PerCpuCopies
   readonly layouts: BpfLayouts
   readonly objects: KernelObjects
@@ -33,7 +33,7 @@ export interface GuestMap {
 }
 
 /** How a map is read. */
-export interface MapReading {
+export interface OpenedMap {
   readonly walk: () => EntryWalk
   /** Instead of the map's own, where its BTF does not describe what the walk gives. */
   readonly key?: Codec
@@ -43,4 +43,4 @@ export interface MapReading {
 }
 
 /** Gets ready to read a map of one type, or says why it cannot. */
-export type MapOpener = (map: GuestMap) => Either.Either<MapReading, Reason | { readonly message: string }>
+export type MapOpener = (map: GuestMap) => Either.Either<OpenedMap, Reason | { readonly message: string }>

@@ -1,0 +1,127 @@
+import * as Either from "effect/Either"
+import { type Json, toJson } from "../../../btf/render/RenderedValue.ts"
+import { combine, type Reason, toReason, unreadable, within } from "../../../core/Reason.ts"
+import type { GuestKernel } from "../../../memory/GuestKernel.ts"
+import { type Read, structAt, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
+import { type Attached, attachment } from "../../Attachment.ts"
+import { type Attachment, Link } from "../../Link.ts"
+import { KernelObjects } from "../objects/KernelObjects.ts"
+import type { ProgramWalk } from "../programs/ProgramWalk.ts"
+import { linkLayouts } from "./LinkLayouts.ts"
+
+/** Reads what links and attachments without a link have in common: their programs, and what those are attached to. */
+export class LinkReader {
+  readonly objects: KernelObjects
+  readonly layouts: ReturnType<typeof linkLayouts>
+  readonly reader: StructReader
+  private readonly names = new Map<number, string>()
+
+  constructor(readonly kernel: typeof GuestKernel.Service, readonly programs: ProgramWalk) {
+    this.objects = new KernelObjects(kernel, [], [])
+    this.layouts = linkLayouts(kernel.btf)
+    this.reader = new StructReader(kernel.space)
+  }
+
+  link(id: number | null, type: string, program: bigint, attached: Read<Attached>): Link {
+    const programId = program === 0n ? undefined : this.programs.idOf(program)
+    const unread = program !== 0n && programId === undefined
+      ? [within("its program", this.kernel.space.faultReason)]
+      : []
+    const problems = Either.isLeft(attached) ? [...unread, attached.left] : unread
+    const known = Either.getOrUndefined(attached)
+    return new Link({
+      id,
+      type,
+      programId: programId ?? null,
+      programName: programId === undefined ? null : this.nameOf(programId, program),
+      attachType: known?.attachType ?? null,
+      target: known?.target ?? null,
+      problem: combine(problems)
+    })
+  }
+
+  private nameOf(id: number, program: bigint): string {
+    const known = this.names.get(id)
+    if (known !== undefined) return known
+    const name = Either.match(this.programs.read(program), { onLeft: () => "", onRight: ({ name }) => name })
+    this.names.set(id, name)
+    return name
+  }
+
+  /** The struct that contains the link at an address. */
+  around<L extends { readonly size: number }>(
+    link: bigint,
+    found: Either.Either<L, { readonly message: string }>,
+    place: (layout: L) => number
+  ): Read<{ readonly view: DataView; readonly layout: L }> {
+    if (Either.isLeft(found)) return Either.left(toReason(found.left))
+    const view = structAt(this.kernel.space, found.right, link - BigInt(place(found.right)))
+    return view === undefined ? this.fault() : Either.right({ view, layout: found.right })
+  }
+
+  /** A field of the struct that a pointer leads to. */
+  field<L>(
+    address: bigint,
+    found: Either.Either<L, { readonly message: string }>,
+    field: (layout: L) => number
+  ): Read<bigint> {
+    if (Either.isLeft(found)) return Either.left(toReason(found.left))
+    return this.reader.u64(address + BigInt(field(found.right)))
+  }
+
+  fault(): Either.Either<never, Reason> {
+    return Either.left(this.kernel.space.faultReason)
+  }
+
+  typed(view: DataView, field: number | undefined): { readonly attachType?: string } {
+    return field === undefined ? {} : { attachType: this.programs.attachName(view.getUint32(field, true)) }
+  }
+
+  /** Null for a null pointer: the cgroup is gone. */
+  cgroupAt(cgroup: bigint): Read<Attachment | null> {
+    if (cgroup === 0n) return Either.right(null)
+    const json = toJson(this.objects.cgroup(cgroup))
+    const path = field(json, "path")
+    const id = field(json, "id")
+    return typeof path === "string" && (typeof id === "number" || typeof id === "string")
+      ? Either.right(attachment("cgroup", path, id))
+      : Either.left(unreadable(`its cgroup: ${JSON.stringify(path ?? json)}`))
+  }
+
+  /** The inode number of the `struct net` at an address. */
+  inodeOf(net: bigint): Read<number> {
+    const found = this.layouts.network()
+    if (Either.isLeft(found)) return Either.left(toReason(found.left))
+    const inode = this.kernel.space.u32(net + BigInt(found.right.at["ns.inum"]))
+    return inode < 0 ? this.fault() : Either.right(inode)
+  }
+
+  /** Null for a null pointer: the device is gone. */
+  deviceAt(device: bigint): Read<Attachment | null> {
+    const found = this.layouts.device()
+    if (device === 0n) return Either.right(null)
+    if (Either.isLeft(found)) return Either.left(toReason(found.left))
+    const { at, sizeOf } = found.right
+    const view = structAt(this.kernel.space, found.right, device)
+    if (view === undefined) return this.fault()
+    return Either.map(this.inodeOf(view.getBigUint64(at["nd_net.net"], true)), (netns) => ({
+      ...attachment("netdev", textIn(view, at.name, sizeOf.name), view.getInt32(at.ifindex, true)),
+      netns
+    }))
+  }
+
+  mapAt(address: bigint): Read<{ readonly id: number; readonly name: string }> {
+    const found = this.layouts.map()
+    if (Either.isLeft(found)) return Either.left(toReason(found.left))
+    const { at, sizeOf } = found.right
+    const view = structAt(this.kernel.space, found.right, address)
+    return view === undefined
+      ? this.fault()
+      : Either.right({ id: view.getUint32(at.id, true), name: textIn(view, at.name, sizeOf.name) })
+  }
+}
+
+const field = (json: Json, name: string): Json | undefined =>
+  typeof json === "object" && json !== null && !Array.isArray(json)
+    ? (json as { readonly [key: string]: Json })[name]
+    : undefined
