@@ -18,7 +18,11 @@ export const ROOMS = {
   },
   "core/kernels": {
     holds: "kernel ids, and the resolver that makes files of them",
-    imports: ["core", "core/kernels/cache", "core/kernels/config"]
+    imports: ["core", "core/kernels/cache", "core/kernels/config", "core/kernels/debian"]
+  },
+  "core/kernels/debian": {
+    holds: "Debian's suites and their kernel packages, through a private apt",
+    imports: ["core", "core/kernels/cache"]
   },
   "core/kernels/build": {
     holds: "kernels compiled from a source tree",

@@ -50,24 +50,29 @@ export { cachedKernel, type CachedKernelId, KernelEntryCorrupt, KernelNotCached 
 export { ikconfigOf } from "./kernels/config/Ikconfig.ts"
 export { KconfigInvalid, parseConfig, parseFragment, type Unmet, unmet } from "./kernels/config/Kconfig.ts"
 export { TEST_KCONFIG } from "./kernels/config/TestKconfig.ts"
+export { PackageListsFailed } from "./kernels/debian/AptState.ts"
 export {
   debianKernel,
   type DebianKernelError,
   fetchDebianKernel,
-  KernelFetchFailed,
-  KernelPackageMissing
-} from "./kernels/DebianKernel.ts"
-export { compareDebianVersions } from "./kernels/DebianVersion.ts"
+  fetchPackage,
+  KernelFetchFailed
+} from "./kernels/debian/DebianKernel.ts"
+export {
+  type DebianPackage,
+  findPackage,
+  KernelPackageMissing,
+  listPackages,
+  type PackageListError
+} from "./kernels/debian/DebianPackages.ts"
+export { type DebianRange, packagesInRange } from "./kernels/debian/DebianRange.ts"
+export { type DebianSelector, parseDebianSelector } from "./kernels/debian/DebianSelector.ts"
+export { compareDebianVersions } from "./kernels/debian/DebianVersion.ts"
 export { findKernel, type HostPlace, KernelVariableInvalid } from "./kernels/FindKernel.ts"
 export { artifactsOf, type KernelArtifacts } from "./kernels/KernelArtifacts.ts"
 export { inspectKernel, type KernelFacts } from "./kernels/KernelFacts.ts"
-export {
-  type DebianSelector,
-  type KernelId,
-  KernelIdInvalid,
-  parseKernelId,
-  parseKernelIds
-} from "./kernels/KernelId.ts"
+export { type KernelId, KernelIdInvalid, parseKernelId, parseKernelIds } from "./kernels/KernelId.ts"
+export { kernelOfId, type KernelOfIdError } from "./kernels/KernelOfId.ts"
 export { kernelAtPath, KernelNotFound } from "./kernels/KernelPath.ts"
 export { KernelResolver, layer as layerKernelResolver, type ResolveError } from "./kernels/KernelResolver.ts"
 export {

@@ -10,10 +10,11 @@ import { cacheRoot } from "../../core/CacheDir.ts"
 import { buildKernel } from "../../core/kernels/build/KernelBuild.ts"
 import type { BuildSource } from "../../core/kernels/build/SourceTree.ts"
 import { kconfigHash } from "../../core/kernels/cache/CacheKey.ts"
-import { type CacheEntry, cleanCache, listEntries } from "../../core/kernels/cache/KernelCache.ts"
+import { type CacheEntry, cleanCache, listEntries, type ValidEntry } from "../../core/kernels/cache/KernelCache.ts"
 import { KernelMetadata, type KernelSource } from "../../core/kernels/cache/KernelMetadata.ts"
 import { parseConfig } from "../../core/kernels/config/Kconfig.ts"
-import { fetchDebianKernel } from "../../core/kernels/DebianKernel.ts"
+import { fetchDebianKernel, fetchPackage } from "../../core/kernels/debian/DebianKernel.ts"
+import { packagesInRange } from "../../core/kernels/debian/DebianRange.ts"
 import { inspectKernel } from "../../core/kernels/KernelFacts.ts"
 import { type KernelIdInvalid, parseKernelId } from "../../core/kernels/KernelId.ts"
 import * as Resolver from "../../core/kernels/KernelResolver.ts"
@@ -210,13 +211,18 @@ const optionText = (options: ReadonlyMap<string, string>, name: string): string 
 export const fetch = (config: { readonly id: string }) =>
   Effect.gen(function*() {
     const id = yield* parseKernelId(config.id)
-    if (id._tag !== "Debian") {
+    const print = ({ directory, metadata }: ValidEntry) => writeText(`${join(directory, metadata.image.name)}\n`)
+    if (id._tag === "Debian") return yield* print(yield* fetchDebianKernel(id.selector, id.suite))
+    if (id._tag !== "DebianRange") {
       return yield* new UsageError({
         problem: "fetch gets Debian's kernels, as in debian:6.12-cloud; ktstr kernel build makes all others"
       })
     }
-    const { directory, metadata } = yield* fetchDebianKernel(id.selector)
-    yield* writeText(`${join(directory, metadata.image.name)}\n`)
+    const packages = yield* packagesInRange(id.range, id.suite)
+    if (packages.length === 0) {
+      return yield* new Resolver.KernelNotFound({ path: config.id, why: "no suite has a series of that range" })
+    }
+    yield* Effect.forEach(packages, (offered) => Effect.flatMap(fetchPackage(offered), print))
   }).pipe(Effect.provide(Live), Effect.provide(Stages.layer))
 
 type BuildConfig = Command.Command.ParseConfig<typeof buildOptions>

@@ -12,10 +12,10 @@ import { parsing } from "../Errors.ts"
 import type { Native } from "../Native.ts"
 import { kconfigHash } from "./cache/CacheKey.ts"
 import { listEntries } from "./cache/KernelCache.ts"
-import { cachedKernel } from "./CachedKernel.ts"
-import { debianKernel, type DebianKernelError } from "./DebianKernel.ts"
+import type { DebianKernelError } from "./debian/DebianKernel.ts"
 import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
 import { parseKernelId } from "./KernelId.ts"
+import { kernelOfId } from "./KernelOfId.ts"
 import { kernelAtPath } from "./KernelPath.ts"
 
 /** `KTSTR_KERNEL` names no kernel that can be had. */
@@ -84,30 +84,24 @@ const fromVariable = (
       parseKernelId(value),
       ({ why }) => new KernelVariableInvalid({ value, why })
     )
-    switch (id._tag) {
-      case "Path":
-        return Option.some(yield* Effect.mapError(kernelAtPath(id.path, root), refused))
-      case "Debian":
-        return Option.some(artifactsOf(yield* debianKernel(id.selector)))
-      case "Version":
-      case "CacheKey":
-        return yield* cachedKernel(id).pipe(
-          Effect.map(Option.some),
-          Effect.catchTags({
-            CacheError: (error) => Effect.fail(refused(error)),
-            KernelEntryCorrupt: (error) => Effect.as(Effect.logWarning(error.message), Option.none()),
-            KernelNotCached: (error) => Effect.as(Effect.logDebug(error.message), Option.none())
-          })
-        )
-      case "Range":
-      case "Git":
-        return yield* new KernelVariableInvalid({
-          value,
-          why:
-            "the variable names one kernel, not a range or a git source; set it to a version, a cache key, a path or " +
-            "debian:…, or use --kernel"
-        })
+    if (id._tag === "Range" || id._tag === "DebianRange" || id._tag === "Git") {
+      return yield* new KernelVariableInvalid({
+        value,
+        why:
+          "the variable names one kernel, not a range or a git source; set it to a version, a cache key, a path or " +
+          "debian:…, or use --kernel"
+      })
     }
+    return yield* Effect.map(kernelOfId(id, root), Option.some).pipe(
+      Effect.catchTags({
+        KernelIdInvalid: (error) => Effect.fail(refused(error)),
+        KernelNotFound: (error) => Effect.fail(refused(error)),
+        FormatError: (error) => Effect.fail(refused(error)),
+        CacheError: (error) => Effect.fail(id._tag === "Debian" ? error : refused(error)),
+        KernelEntryCorrupt: (error) => Effect.as(Effect.logWarning(error.message), Option.none()),
+        KernelNotCached: (error) => Effect.as(Effect.logDebug(error.message), Option.none())
+      })
+    )
   })
 
 const newestCached: Effect.Effect<Option.Option<KernelArtifacts>, never, FileSystem.FileSystem> = Effect.gen(

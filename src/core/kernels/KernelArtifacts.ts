@@ -12,6 +12,8 @@ export interface KernelArtifacts {
   readonly vmlinux?: string
   /** The build's `.config`, where it is known. */
   readonly config?: string
+  /** The directory of its modules (`kernel/`, `modules.builtin`), where it is known. */
+  readonly modules?: string
   /** Where the kernel came from, for people: a package and its version, or the path that was given. */
   readonly source: string
 }
@@ -24,13 +26,16 @@ export const artifactsOf = (
   image: join(directory, metadata.image.name),
   ...(metadata.vmlinux === null ? {} : { vmlinux: join(directory, metadata.vmlinux.name) }),
   ...(metadata.config === null ? {} : { config: join(directory, metadata.config) }),
+  ...(metadata.modules === null ? {} : { modules: join(directory, metadata.modules) }),
   source: describeSource(metadata.source)
 })
 
 const describeSource = (source: KernelSource): string => {
   switch (source.kind) {
     case "debian":
-      return `Debian package ${source.package} ${source.version}`
+      return `Debian package ${source.package} ${source.version}${
+        source.suite === undefined ? "" : ` of ${source.suite}`
+      }`
     case "tarball":
       return `sources of ${source.version}, ${source.from}`
     case "git":

@@ -1,11 +1,15 @@
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { cacheKey } from "./cache/CacheKey.ts"
+import { type DebianRange } from "./debian/DebianRange.ts"
+import { type DebianSelector, parseDebianSelector } from "./debian/DebianSelector.ts"
+import { isSuiteName } from "./debian/DebianSuites.ts"
 import { compareKernelVersions, type KernelVersion, parseKernelVersion } from "./KernelVersion.ts"
 
 /**
  * Which kernel is meant:
- * - `Debian`: a kernel image package of the distribution whose packages apt knows
+ * - `Debian`: a kernel image package of Debian, of the first suite that has it or of `suite`
+ * - `DebianRange`: the newest kernel of each of Debian's series from one to another
  * - `Git`: a ref (branch, tag or commit) of a repository
  * - `Range`: the newest release from `start` to `end`, both included
  * - `Path`: a kernel image, a vmlinux, or a directory that holds one; `~` is not yet expanded
@@ -13,22 +17,13 @@ import { compareKernelVersions, type KernelVersion, parseKernelVersion } from ".
  * - `CacheKey`: an entry of the cache, whatever it holds
  */
 export type KernelId =
-  | { readonly _tag: "Debian"; readonly selector: DebianSelector }
+  | { readonly _tag: "Debian"; readonly selector: DebianSelector; readonly suite?: string }
+  | { readonly _tag: "DebianRange"; readonly range: DebianRange; readonly suite?: string }
   | { readonly _tag: "Git"; readonly url: string; readonly ref: string }
   | { readonly _tag: "Range"; readonly start: KernelVersion; readonly end: KernelVersion }
   | { readonly _tag: "Path"; readonly path: string }
   | { readonly _tag: "Version"; readonly version: KernelVersion }
   | { readonly _tag: "CacheKey"; readonly key: string }
-
-/**
- * Which Debian package: one by its name, one by its release (`uname -r`), the newest of a series and flavour (`""` is the
- * plain one), or the newest whose name or release a shell pattern (`*`, `?`, `[…]`) matches.
- */
-export type DebianSelector =
-  | { readonly _tag: "Package"; readonly name: string }
-  | { readonly _tag: "Release"; readonly release: string }
-  | { readonly _tag: "Series"; readonly series: string; readonly flavour: string }
-  | { readonly _tag: "Pattern"; readonly pattern: string }
 
 /** A text that is no kernel id. `why` says what to write instead. */
 export class KernelIdInvalid extends Schema.TaggedError<KernelIdInvalid>("ktstr/KernelIdInvalid")("KernelIdInvalid", {
@@ -49,17 +44,37 @@ interface Form {
 }
 
 const DEBIAN = "debian:"
-const PACKAGE = /^linux-image-[a-z0-9][a-z0-9.+-]*$/
-const RELEASE = /^\d+\.\d+\.\d+[a-z0-9.+-]*-amd64$/
-const SERIES = /^(\d+\.\d+(?:\.\d+)?)(?:-(cloud|rt))?$/
-const PATTERN = /^(?=.*[*?[])[a-z0-9.+*?[][a-z0-9.+*?[\]!-]*$/
 
-const parseDebian = (text: string): DebianSelector | undefined => {
-  if (PACKAGE.test(text)) return { _tag: "Package", name: text }
-  if (RELEASE.test(text)) return { _tag: "Release", release: text }
-  if (PATTERN.test(text)) return { _tag: "Pattern", pattern: text }
-  const series = SERIES.exec(text)
-  return series === null ? undefined : { _tag: "Series", series: series[1], flavour: series[2] ?? "" }
+/** What follows `debian:`: `SELECTOR`, `SUITE/SELECTOR`, or a range `SERIES-FLAVOUR..SERIES-FLAVOUR`. */
+const parseDebian = (text: string): KernelId | string => {
+  const slash = text.indexOf("/")
+  const suite = slash < 0 ? undefined : text.slice(0, slash)
+  const rest = text.slice(slash + 1)
+  if (suite !== undefined && !isSuiteName(suite)) {
+    return "a suite's name is lower-case letters, digits, - and .; write it as in debian:trixie-backports/7.3-cloud"
+  }
+  const pin = suite === undefined ? {} : { suite }
+  if (rest.includes("..")) {
+    const range = parseDebianRange(rest)
+    return typeof range === "string" ? range : { _tag: "DebianRange", range, ...pin }
+  }
+  return Either.match(parseDebianSelector(rest), {
+    onLeft: (why): KernelId | string => why,
+    onRight: (selector) => ({ _tag: "Debian", selector, ...pin })
+  })
+}
+
+const SERIES_END = /^(\d+)\.(\d+)(?:-(cloud|rt))?$/
+
+const parseDebianRange = (text: string): DebianRange | string => {
+  const [from, to] = text.split("..").map((end) => SERIES_END.exec(end))
+  const written = "write it as in debian:6.16-cloud..7.3-cloud"
+  if (!from || !to) return `the ends of a Debian range are series; ${written}`
+  if (from[3] !== to[3]) return `both ends of a Debian range are of one flavour; ${written}`
+  if (Number(from[1]) - Number(to[1]) > 0 || (from[1] === to[1] && Number(from[2]) > Number(to[2]))) {
+    return `the range ends before it starts; ${written}`
+  }
+  return { start: `${from[1]}.${from[2]}`, end: `${to[1]}.${to[2]}`, flavour: from[3] ?? "" }
 }
 
 const GIT = "git+"
@@ -96,15 +111,9 @@ const parseVersion = (id: string): KernelId | string => {
 
 const forms: ReadonlyArray<Form> = [
   {
-    example: "debian:SERIES, RELEASE, PACKAGE or PATTERN (debian:6.12-cloud)",
+    example: "debian:[SUITE/]SERIES, RELEASE, PACKAGE or PATTERN (debian:6.12-cloud)",
     recognises: (id) => id.startsWith(DEBIAN),
-    parse: (id) => {
-      const selector = parseDebian(id.slice(DEBIAN.length))
-      return selector === undefined
-        ? "after debian: write a series (6.12, 6.12-cloud), a release (6.1.0-56-cloud-amd64), " +
-          "a package (linux-image-…) or a pattern of those (6.12*-rt-amd64)"
-        : { _tag: "Debian", selector }
-    }
+    parse: (id) => parseDebian(id.slice(DEBIAN.length))
   },
   {
     example: "git+URL#REF",

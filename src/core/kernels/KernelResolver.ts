@@ -4,40 +4,23 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type { FormatError } from "../Errors.ts"
 import type { Native } from "../Native.ts"
-import { cachedKernel, type KernelEntryCorrupt, type KernelNotCached } from "./CachedKernel.ts"
-import { debianKernel, type DebianKernelError } from "./DebianKernel.ts"
 import { findKernel, type KernelVariableInvalid } from "./FindKernel.ts"
-import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
-import { type KernelIdInvalid, parseKernelId } from "./KernelId.ts"
-import { kernelAtPath, KernelNotFound } from "./KernelPath.ts"
+import { type KernelArtifacts } from "./KernelArtifacts.ts"
+import { parseKernelId } from "./KernelId.ts"
+import { kernelOfId, type KernelOfIdError } from "./KernelOfId.ts"
+import { KernelNotFound } from "./KernelPath.ts"
 
 export { type KernelArtifacts, KernelNotFound }
 
 type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
 
 /** All that resolving an id, or finding a kernel without one, can fail with. */
-export type ResolveError =
-  | KernelIdInvalid
-  | KernelVariableInvalid
-  | KernelNotFound
-  | FormatError
-  | KernelNotCached
-  | KernelEntryCorrupt
-  | DebianKernelError
+export type ResolveError = KernelOfIdError | KernelVariableInvalid
 
 const resolve = Effect.fn("KernelResolver.resolve")(
   function*(text: string): Effect.fn.Return<KernelArtifacts, ResolveError, Host> {
-    const id = yield* parseKernelId(text)
-    switch (id._tag) {
-      case "Path":
-        return yield* kernelAtPath(id.path)
-      case "Debian":
-        return artifactsOf(yield* debianKernel(id.selector))
-      default:
-        return yield* cachedKernel(id)
-    }
+    return yield* kernelOfId(yield* parseKernelId(text))
   }
 )
 

@@ -17,7 +17,9 @@ import { Host, type Sample, store, temporary, withVariables } from "../kernelEnt
 
 const idOf = (text: string): CachedKernelId => {
   const id = Either.getOrThrow(parseKernelId(text))
-  if (id._tag === "Path" || id._tag === "Debian") throw new Error(`${text} is not looked up in the cache`)
+  if (id._tag === "Path" || id._tag === "Debian" || id._tag === "DebianRange") {
+    throw new Error(`${text} is not looked up in the cache`)
+  }
   return id
 }
 

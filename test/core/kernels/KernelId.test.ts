@@ -42,6 +42,18 @@ describe("parseKernelId", () => {
     ] as const
   )("takes %s for a Debian kernel", (text, selector) => parses(text, { _tag: "Debian", selector }))
 
+  it("takes what stands before a / behind debian: for a suite, and two series for a range", () => {
+    const selector = { _tag: "Series", series: "6.18", flavour: "rt" } as const
+    parses("debian:trixie-backports/6.18-rt", { _tag: "Debian", selector, suite: "trixie-backports" })
+    const range = { start: "6.16", end: "7.3", flavour: "cloud" }
+    parses("debian:6.16-cloud..7.3-cloud", { _tag: "DebianRange", range })
+    parses("debian:sid/6.9..6.10", {
+      _tag: "DebianRange",
+      range: { start: "6.9", end: "6.10", flavour: "" },
+      suite: "sid"
+    })
+  })
+
   it.each([
     ["git+https://example.org/linux.git#v6.14", "https://example.org/linux.git", "v6.14"],
     ["git+file:///srv/linux#for-next/a", "file:///srv/linux", "for-next/a"],
@@ -80,10 +92,11 @@ describe("parseKernelId", () => {
   )
 
   const forms =
-    "write debian:SERIES, RELEASE, PACKAGE or PATTERN (debian:6.12-cloud), git+URL#REF, a range (6.12..6.14), " +
+    "write debian:[SUITE/]SERIES, RELEASE, PACKAGE or PATTERN (debian:6.12-cloud), git+URL#REF, a range (6.12..6.14), " +
     "a path (./bzImage, /boot/vmlinuz-6.12, ~/linux), a version (6.14, 6.14.2, 6.15-rc3), " +
     "or a cache key (`ktstr kernel list`)"
-  const debian = "after debian: write a series (6.12, 6.12-cloud), a release (6.1.0-56-cloud-amd64), " +
+  const debian =
+    "after debian: or debian:SUITE/ write a series (6.12, 7.3-cloud, 6.18-rt), a release (6.1.0-56-cloud-amd64), " +
     "a package (linux-image-…) or a pattern of those (6.12*-rt-amd64)"
   const numbers = "a version has two or three numbers; write it as in 6.14, 6.14.2 or 6.15-rc3"
   const ends = "the ends of a range are versions; write it as in 6.12..6.14"
@@ -117,7 +130,19 @@ describe("parseKernelId", () => {
     ["debian:", debian],
     ["debian:six", debian],
     ["debian:-o=x*", debian],
-    ["debian:6.12/*", debian]
+    ["debian:sid/six", debian],
+    [
+      "debian:6.12/*",
+      "a suite's name is lower-case letters, digits, - and .; write it as in debian:trixie-backports/7.3-cloud"
+    ],
+    ["debian:6.1.0-56-cloud-arm64", "a kernel for arm64 does not run here; name one for amd64"],
+    ["debian:linux-image-6.1.0-56-686-pae", "a kernel for 686-pae does not run here; name one for amd64"],
+    ["debian:6.16..x", "the ends of a Debian range are series; write it as in debian:6.16-cloud..7.3-cloud"],
+    [
+      "debian:6.16-rt..7.3-cloud",
+      "both ends of a Debian range are of one flavour; write it as in debian:6.16-cloud..7.3-cloud"
+    ],
+    ["debian:7.3-rt..6.16-rt", "the range ends before it starts; write it as in debian:6.16-cloud..7.3-cloud"]
   ])("refuses %j and says what to write", (text, why) => {
     const error = Either.getOrThrow(Either.flip(parseKernelId(text)))
     assert.strictEqual(error.message, `kernel id ${JSON.stringify(text)}: ${why}`)

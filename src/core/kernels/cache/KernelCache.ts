@@ -66,6 +66,7 @@ export interface KernelContents {
   readonly image: string
   readonly vmlinux: string | null
   readonly config: string | null
+  readonly modules?: string | null
   readonly kconfigHash: string | null
   readonly extraKconfigHash: string | null
 }
@@ -128,6 +129,12 @@ const readMetadata = (directory: string): Effect.Effect<KernelMetadata, Fault, F
         return yield* Effect.fail(
           fault("image_missing", `${name} has ${size} bytes, not the ${bytes} that were stored`)
         )
+      }
+    }
+    if (metadata.modules !== null) {
+      const modules = yield* Effect.option(fs.stat(join(directory, metadata.modules)))
+      if (!Option.exists(modules, ({ type }) => type === "Directory")) {
+        return yield* Effect.fail(fault("image_missing", `${metadata.modules} is gone`))
       }
     }
     return metadata
@@ -289,6 +296,7 @@ const seal = (
     const fs = yield* FileSystem.FileSystem
     const metadata = new KernelMetadata({
       ...rest,
+      modules: rest.modules ?? null,
       format: 1,
       arch: "x86_64",
       image: yield* describeFile(directory, image),

@@ -11,7 +11,13 @@ const KernelFile = Schema.Struct({ name: FileName, bytes: Schema.NonNegativeInt,
 
 /** Where a cached kernel came from. */
 export const KernelSource = Schema.Union(
-  Schema.Struct({ kind: Schema.Literal("debian"), package: Schema.NonEmptyString, version: Schema.NonEmptyString }),
+  Schema.Struct({
+    kind: Schema.Literal("debian"),
+    package: Schema.NonEmptyString,
+    version: Schema.NonEmptyString,
+    /** Absent: stored before this was recorded. */
+    suite: Schema.optionalWith(Schema.NonEmptyString, { exact: true })
+  }),
   Schema.Struct({ kind: Schema.Literal("tarball"), version: Schema.NonEmptyString, from: Schema.NonEmptyString }),
   Schema.Struct({
     kind: Schema.Literal("git"),
@@ -37,6 +43,8 @@ export class KernelMetadata extends Schema.Class<KernelMetadata>("ktstr/KernelMe
   vmlinux: Schema.NullOr(KernelFile),
   /** The build's `.config`; null where it is not known. */
   config: Schema.NullOr(FileName),
+  /** The directory of its modules, as in /lib/modules/RELEASE; null where the source has none, or it was not recorded. */
+  modules: Schema.optionalWith(Schema.NullOr(FileName), { default: () => null }),
   /** CRC-32 of the test kconfig that it was built with; null: built by somebody else, or before this was recorded. */
   kconfigHash: Schema.NullOr(Crc32),
   /** CRC-32 of the user's extra kconfig, byte for byte; null: none. */

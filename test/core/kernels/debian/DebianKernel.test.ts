@@ -2,17 +2,18 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
 import * as Fiber from "effect/Fiber"
-import { cpSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs"
+import { cpSync, readdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
 import { basename, join } from "node:path"
-import { HostLacks } from "../../../src/core/Errors.ts"
-import { readEntry, storeKernel, verifyEntry } from "../../../src/core/kernels/cache/KernelCache.ts"
-import { debianKernel, fetchDebianKernel, selects } from "../../../src/core/kernels/DebianKernel.ts"
-import type { DebianSelector } from "../../../src/core/kernels/KernelId.ts"
-import { until } from "../../support/cli.ts"
-import { Host, temporary, withVariables } from "../kernelEntries.ts"
-import { processesIn, withVariable } from "../processes.ts"
-import { has, run } from "../samples.ts"
+import { cacheRoot } from "../../../../src/core/CacheDir.ts"
+import { HostLacks } from "../../../../src/core/Errors.ts"
+import { readEntry, storeKernel, verifyEntry } from "../../../../src/core/kernels/cache/KernelCache.ts"
+import { debianKernel, fetchDebianKernel } from "../../../../src/core/kernels/debian/DebianKernel.ts"
+import { type DebianSelector, selects } from "../../../../src/core/kernels/debian/DebianSelector.ts"
+import { until } from "../../../support/cli.ts"
+import { Host, temporary, withVariables } from "../../kernelEntries.ts"
+import { processesIn, withVariable } from "../../processes.ts"
+import { has, run } from "../../samples.ts"
 
 const hasApt = has("apt-get") && has("dpkg")
 const CLOUD: DebianSelector = { _tag: "Series", series: "6.12", flavour: "cloud" }
@@ -20,13 +21,21 @@ const CLOUD: DebianSelector = { _tag: "Series", series: "6.12", flavour: "cloud"
 /** The kernel of a selector from the user's own cache: at most one download, ever. */
 const shared = (selector: DebianSelector) => Effect.provide(debianKernel(selector), Host)
 
+/** The user's own package lists, at most a day old, in another cache. */
+const withLists = (root: string) =>
+  Effect.gen(function*() {
+    yield* Effect.provide(fetchDebianKernel(CLOUD), Host)
+    symlinkSync(join(yield* cacheRoot, ".apt"), join(root, ".apt"))
+  })
+
 /** The same with another cache. */
 const inCache = (root: string) => withVariables({ KTSTR_CACHE_DIR: root })
 
-const kernel = (root: string, selector: DebianSelector) => Effect.provide(inCache(root)(debianKernel(selector)), Host)
+const kernel = (root: string, selector: DebianSelector, suite?: string) =>
+  Effect.provide(inCache(root)(debianKernel(selector, suite)), Host)
 
-const messageOf = (root: string, selector: DebianSelector) =>
-  Effect.map(Effect.flip(kernel(root, selector)), (error) => error.message)
+const messageOf = (root: string, selector: DebianSelector, suite?: string) =>
+  Effect.map(Effect.flip(kernel(root, selector, suite)), (error) => error.message)
 
 const withProxy = (address: string) =>
   Effect.zipRight(withVariable("http_proxy", address), withVariable("https_proxy", address))
@@ -129,12 +138,13 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
   it.scoped("that apt has no newer one of is not downloaded again", () =>
     Effect.gen(function*() {
       const root = yield* temporary
+      yield* withLists(root)
       const { directory, metadata } = yield* Effect.provide(fetchDebianKernel(CLOUD), Host)
       cpSync(directory, join(root, basename(directory)), { recursive: true })
       yield* withProxy("http://127.0.0.1:9")
       const again = yield* Effect.provide(inCache(root)(fetchDebianKernel(CLOUD)), Host)
       assert.deepStrictEqual(again.metadata, metadata)
-      assert.deepStrictEqual(readdirSync(root), [basename(directory)])
+      assert.deepStrictEqual(readdirSync(root).toSorted(), [".apt", basename(directory)])
     }), 240_000)
 
   it.scoped("is the newest cached one that matches, and none that is broken", () =>
@@ -166,6 +176,7 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
   it.scoped("replaces an entry of an earlier format, or one that is broken", () =>
     Effect.gen(function*() {
       const root = yield* temporary
+      yield* withLists(root)
       const { directory, key, metadata } = yield* shared(CLOUD)
       if (metadata.source.kind !== "debian") return assert.fail(metadata.source.kind)
       const { package: name, version } = metadata.source
@@ -197,7 +208,7 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
         (yield* Effect.provide(verifyEntry(root, key), Host)).pipe((entry) => JSON.stringify(entry)).includes("Valid"),
         true
       )
-      assert.deepStrictEqual(readdirSync(root).toSorted(), [".locks", key])
+      assert.deepStrictEqual(readdirSync(root).toSorted(), [".apt", ".locks", key])
     }), 240_000)
 
   it.scoped("cannot be had without apt: that is what the host lacks", () =>
@@ -208,38 +219,68 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
       assert.instanceOf(error, HostLacks)
       assert.strictEqual(
         error.message,
-        "apt-cache: the program is not on the PATH; use a Debian host (apt and dpkg), or give the path of a kernel image"
+        "apt-get: the program is not on the PATH; use a Debian host (apt and dpkg), or give the path of a kernel image"
       )
     }))
 
   it.scoped("that does not exist is told with the close ones that do", () =>
     Effect.gen(function*() {
       const root = yield* temporary
+      yield* withLists(root)
+      // none of a suite's packages is it, so its lists are asked for again
+      yield* withProxy("http://127.0.0.1:9")
       const close = String
-        .raw`: the closest that apt knows are linux-image-\S+, linux-image-\S+, linux-image-\S+; run .apt-get update., or ask for one of those$`
-      const cases: ReadonlyArray<readonly [DebianSelector, string]> = [
-        [{ _tag: "Series", series: "6.12.99999", flavour: "cloud" }, "series 6.12.99999, flavour cloud"],
-        [{ _tag: "Release", release: "9.9.9-1-amd64" }, "release 9.9.9-1-amd64"],
-        [{ _tag: "Pattern", pattern: "6.12.*-hurd-*" }, String.raw`pattern 6\.12\.\*-hurd-\*`]
+        .raw` in bookworm: the closest are (\S+), (\S+), (\S+); .ktstr kernel search PATTERN. lists what there is$`
+      const cases: ReadonlyArray<readonly [DebianSelector, string, RegExp]> = [
+        [
+          { _tag: "Series", series: "6.12.99999", flavour: "cloud" },
+          "series 6.12.99999, flavour cloud",
+          /^linux-image-6\.12\..*-cloud-amd64$/
+        ],
+        [{ _tag: "Release", release: "9.9.9-1-amd64" }, "release 9.9.9-1-amd64", /^linux-image-6\.12\./],
+        [{ _tag: "Pattern", pattern: "6.12.*-hurd-*" }, String.raw`pattern 6\.12\.\*-hurd-\*`, /^linux-image-6\.12\./]
       ]
-      for (const [selector, wanted] of cases) {
-        assert.match(yield* messageOf(root, selector), new RegExp(`^no Debian package for ${wanted}${close}`))
+      for (const [selector, wanted, nearest] of cases) {
+        const message = yield* messageOf(root, selector, "bookworm")
+        const names = new RegExp(`^no Debian package for ${wanted}${close}`).exec(message)?.slice(1) ?? [message]
+        for (const name of names) assert.match(name, nearest)
       }
-      assert.deepStrictEqual(readdirSync(root), [])
+      assert.deepStrictEqual(readdirSync(root), [".apt"])
     }), 60_000)
 
   it.scoped("whose download fails leaves nothing but apt's last word", () =>
     Effect.gen(function*() {
       const root = yield* temporary
+      yield* withLists(root)
       yield* withProxy("http://127.0.0.1:9")
       const message = yield* messageOf(root, CLOUD)
       assert.match(message, /^cannot download linux-image-6\.12\S+ \S+: E: .*; check the network/)
-      assert.deepStrictEqual(readdirSync(root), [])
-    }), 60_000)
+      assert.deepStrictEqual(readdirSync(root), [".apt"])
+    }), 240_000)
+
+  it.scoped(
+    "whose suite cannot be reached, or does not exist, says which lists are not to be had, and why",
+    () =>
+      Effect.gen(function*() {
+        const root = yield* temporary
+        assert.match(
+          yield* messageOf(root, CLOUD, "nosuchsuite"),
+          /^cannot get the package lists of Debian's suite nosuchsuite: .*; name one that the mirror has, as in bookworm/
+        )
+        yield* withProxy("http://127.0.0.1:9")
+        assert.match(
+          yield* messageOf(root, CLOUD),
+          /^cannot get the package lists of Debian's suite \S+: .*onnect.*; check the network and the mirror/
+        )
+        assert.deepStrictEqual(readdirSync(root), [".apt"])
+      }),
+    60_000
+  )
 
   it.scoped("whose download is interrupted leaves no process and no file", () =>
     Effect.gen(function*() {
       const root = yield* temporary
+      yield* withLists(root)
       const silent = createServer()
       yield* Effect.acquireRelease(
         Effect.async<void>((done) => void silent.listen(0, "127.0.0.1", () => done(Effect.void))),
@@ -261,14 +302,14 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
       yield* Fiber.interrupt(fiber)
       // apt-get has ended; its helpers have the same signal, and end when they get to it
       yield* Effect.promise(() => until("apt's helpers end", () => processesIn(root).length === 0))
-      assert.deepStrictEqual(readdirSync(root), [])
+      assert.deepStrictEqual(readdirSync(root), [".apt"])
     }), 60_000)
 
   it.scoped("is not downloaded for a cache that cannot be written", () =>
     Effect.gen(function*() {
       assert.match(
         yield* messageOf("/sys/ktstr", CLOUD),
-        /^kernel cache \/sys\/ktstr: .*; set KTSTR_CACHE_DIR to a directory that you can write$/
+        /^kernel cache \/sys\/ktstr\/\.apt\/\S+: .*; set KTSTR_CACHE_DIR to a directory that you can write$/
       )
     }), 60_000)
 })

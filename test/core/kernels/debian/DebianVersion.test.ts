@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
 import { spawnSync } from "node:child_process"
-import { compareDebianVersions } from "../../../src/core/kernels/DebianVersion.ts"
-import { has } from "../samples.ts"
+import { compareDebianVersions } from "../../../../src/core/kernels/debian/DebianVersion.ts"
+import { has } from "../../samples.ts"
 
 const dpkg = (a: string, b: string): number => {
   const holds = (relation: string) => spawnSync("dpkg", ["--compare-versions", a, relation, b]).status === 0

@@ -1,0 +1,52 @@
+import type * as CommandExecutor from "@effect/platform/CommandExecutor"
+import type * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import type { FormatError } from "../Errors.ts"
+import type { Native } from "../Native.ts"
+import { cachedKernel, type KernelEntryCorrupt, type KernelNotCached } from "./CachedKernel.ts"
+import { debianKernel, type DebianKernelError } from "./debian/DebianKernel.ts"
+import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
+import { type KernelId, KernelIdInvalid } from "./KernelId.ts"
+import { kernelAtPath, type KernelNotFound } from "./KernelPath.ts"
+
+/** All that getting the kernel of an id can fail with. */
+export type KernelOfIdError =
+  | KernelIdInvalid
+  | KernelNotFound
+  | FormatError
+  | KernelNotCached
+  | KernelEntryCorrupt
+  | DebianKernelError
+
+/**
+ * The one kernel that an id means. A kernel of Debian's is fetched where the cache does not hold it; all others are as
+ * they are in the file system or in the cache.
+ * @param root where `usr/lib/debug` is, for a path
+ */
+export const kernelOfId = Effect.fn("KernelOfId.kernelOfId")(
+  function*(
+    id: KernelId,
+    root = "/"
+  ): Effect.fn.Return<
+    KernelArtifacts,
+    KernelOfIdError,
+    CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
+  > {
+    switch (id._tag) {
+      case "Path":
+        return yield* kernelAtPath(id.path, root)
+      case "Debian":
+        return artifactsOf(yield* debianKernel(id.selector, id.suite))
+      case "DebianRange": {
+        const { end, flavour, start } = id.range
+        const ends = [start, end].map((series) => flavour === "" ? series : `${series}-${flavour}`)
+        return yield* new KernelIdInvalid({
+          id: `debian:${id.suite === undefined ? "" : `${id.suite}/`}${ends.join("..")}`,
+          why: "this means several kernels, and one is wanted; write one series, as in debian:7.3-cloud"
+        })
+      }
+      default:
+        return yield* cachedKernel(id)
+    }
+  }
+)

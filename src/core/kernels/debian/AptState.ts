@@ -1,0 +1,190 @@
+import type * as CommandExecutor from "@effect/platform/CommandExecutor"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { join } from "node:path"
+import { type CacheError, makeDirectories, refused } from "../../CacheDir.ts"
+import { type LockTimeout, withLock } from "../../EntryLock.ts"
+import { HostLacks } from "../../Errors.ts"
+import type { Native } from "../../Native.ts"
+import { stage } from "../../Progress.ts"
+import { type Ended, lastLine, runToEnd } from "../../Subprocess.ts"
+import { APT_HINT, type DebianHost, KEYRING, sourcesOf } from "./DebianSuites.ts"
+
+/** The package lists of a suite could not be had. */
+export class PackageListsFailed
+  extends Schema.TaggedError<PackageListsFailed>("ktstr/PackageListsFailed")("PackageListsFailed", {
+    suite: Schema.String,
+    reason: Schema.Literal("no such suite", "not signed", "not reached"),
+    why: Schema.String
+  })
+{
+  override get message() {
+    const hint = {
+      "no such suite": "name one that the mirror has, as in bookworm, trixie-backports or sid",
+      "not signed": "use another mirror in the machine's apt sources",
+      "not reached": "check the network and the mirror in the machine's apt sources"
+    }[this.reason]
+    return `cannot get the package lists of Debian's suite ${this.suite}: ${this.why}; ${hint}`
+  }
+}
+
+/**
+ * A private apt for one suite, in `<cache>/.apt/SUITE`: its own sources, lists and index. It reads the machine's
+ * configuration of proxies and the like, and writes nothing of the machine's.
+ */
+export interface AptState {
+  readonly suite: string
+  readonly directory: string
+  /** When its lists were last brought up to date, in ms since 1970; undefined: never, or from another mirror. */
+  readonly refreshedAt: number | undefined
+}
+
+type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
+
+/** How long another process' download of the lists is waited for. */
+const LISTS_WAIT = "5 minutes"
+
+/** Files of a state. The time of the last update stands in the last one. */
+const [SOURCES, CONFIGURATION, REFRESHED] = ["sources.list", "apt.conf", "refreshed"]
+
+/** In place of what the machine says: see apt.conf(5). Hooks of the machine's would run on the machine's own files. */
+const CONFIGURATION_TEXT = `#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear APT::Architectures;
+#clear APT::Default-Release;
+#clear Acquire::IndexTargets::deb;
+Acquire::IndexTargets::deb::Packages { MetaKey "$(COMPONENT)/binary-$(ARCHITECTURE)/Packages";
+  flatMetaKey "Packages"; ShortDescription "Packages";
+  Description "$(RELEASE)/$(COMPONENT) $(ARCHITECTURE) Packages"; Optional "no"; };
+APT::Architecture "amd64";
+APT::Architectures { "amd64"; };
+APT::Sandbox::User "";
+Acquire::Languages "none";
+Acquire::Retries "1";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::State::status "/dev/null";
+Dir::Cache::pkgcache "pkgcache.bin";
+Dir::Cache::srcpkgcache "";
+`
+
+/** The arguments that have one of apt's programs use the state in a directory. */
+const argumentsFor = (directory: string): ReadonlyArray<string> => [
+  "-c",
+  join(directory, CONFIGURATION),
+  ...[
+    `Dir::Etc::sourcelist=${join(directory, SOURCES)}`,
+    `Dir::State::lists=${join(directory, "lists")}`,
+    `Dir::State::extended_states=${join(directory, "extended_states")}`,
+    `Dir::Cache=${join(directory, "cache")}`
+  ].flatMap((setting) => ["-o", setting])
+]
+
+const locked = (directory: string, mode: "shared" | "exclusive") =>
+<A, E, R>(
+  work: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | CacheError | LockTimeout, R | FileSystem.FileSystem | Native> =>
+  withLock(join(directory, "lock"), mode, LISTS_WAIT)(Effect.either(work)).pipe(
+    Effect.mapError((error) => error._tag === "LockTimeout" ? error : refused(directory)(error)),
+    Effect.flatten
+  )
+
+/** The state of a suite, as it is in the cache. Nothing is downloaded. */
+export const openAptState = Effect.fn("AptState.openAptState")(
+  function*(root: string, host: DebianHost, suite: string): Effect.fn.Return<AptState, CacheError | LockTimeout, Host> {
+    const fs = yield* FileSystem.FileSystem
+    const directory = join(root, ".apt", suite)
+    const prepare = Effect.gen(function*() {
+      for (const name of ["lists/partial", "cache/archives/partial"]) yield* makeDirectories(join(directory, name))
+      const read = (name: string) => Effect.orElseSucceed(fs.readFileString(join(directory, name)), () => "")
+      const sources = sourcesOf(host, suite)
+      if ((yield* read(SOURCES)) !== sources || (yield* read(CONFIGURATION)) !== CONFIGURATION_TEXT) {
+        yield* fs.remove(join(directory, REFRESHED), { force: true })
+        yield* fs.writeFileString(join(directory, CONFIGURATION), CONFIGURATION_TEXT)
+        yield* fs.writeFileString(join(directory, SOURCES), sources)
+      }
+      const text = yield* read(REFRESHED)
+      return { suite, directory, refreshedAt: /^\d{1,15}$/.test(text) ? Number(text) : undefined }
+    })
+    yield* Effect.mapError(makeDirectories(directory), refused(directory))
+    return yield* locked(directory, "exclusive")(Effect.mapError(prepare, refused(directory)))
+  }
+)
+
+/** Bring the lists up to date. apt checks their signatures; where it fails the lists are what they were. */
+export const refreshAptState = Effect.fn("AptState.refreshAptState")(
+  function*(
+    state: AptState
+  ): Effect.fn.Return<AptState, CacheError | LockTimeout | HostLacks | PackageListsFailed, Host> {
+    const fs = yield* FileSystem.FileSystem
+    const { directory, suite } = state
+    const hasKeyring = yield* Effect.orElseSucceed(fs.exists(KEYRING), () => false)
+    if (!hasKeyring) {
+      return yield* new HostLacks({
+        what: KEYRING,
+        why: "it holds the keys that Debian's package lists are signed with",
+        hint: "run `apt-get install debian-archive-keyring`"
+      })
+    }
+    const update = runToEnd(
+      "apt-get",
+      [...argumentsFor(directory), "-q", "--error-on=any", "update"],
+      APT_HINT
+    )
+    return yield* locked(directory, "exclusive")(Effect.gen(function*() {
+      const ended = yield* stage(`get the package lists of ${suite}`)(
+        Effect.filterOrElse(
+          update,
+          ({ code }) => code === 0,
+          (ended) => Effect.flatMap(listsFailed(suite, ended), Effect.fail)
+        )
+      )
+      yield* Effect.logDebug(lastLine(ended.stdout))
+      const refreshedAt = yield* Clock.currentTimeMillis
+      yield* Effect.mapError(
+        fs.writeFileString(join(directory, REFRESHED), String(refreshedAt)),
+        refused(directory)
+      )
+      return { ...state, refreshedAt }
+    }))
+  }
+)
+
+/** What apt's words mean: its first complaint says most. */
+const listsFailed = (suite: string, { stderr, stdout }: Ended): Effect.Effect<HostLacks | PackageListsFailed> =>
+  Effect.sync(() => {
+    const key = /NO_PUBKEY ([0-9A-F]+)/.exec(stdout + stderr)?.[1]
+    if (key !== undefined) {
+      return new HostLacks({
+        what: KEYRING,
+        why: `it has no key ${key}, which the package lists of Debian's suite ${suite} are signed with`,
+        hint: "install a newer debian-archive-keyring, the one of that suite or later"
+      })
+    }
+    const complaint = (/^(?:E|W): (.*)$/m.exec(stderr)?.[1] ?? lastLine(stderr)).trim()
+    const why = (/^Failed to fetch \S+\s+(.*)$/.exec(complaint)?.[1] ?? complaint).replaceAll(/\p{C}+/gu, " ").slice(
+      0,
+      300
+    )
+    const reason = /does not have a Release file/.test(stderr) && /\b404\b/.test(stdout)
+      ? "no such suite" as const
+      : /not signed|signature|clearsigned|GPG/i.test(stderr)
+      ? "not signed" as const
+      : "not reached" as const
+    return new PackageListsFailed({ suite, reason, why })
+  })
+
+/** Run one of apt's programs on the suite's lists. */
+export const aptOf = (
+  { directory }: AptState,
+  program: "apt-cache" | "apt-get",
+  args: ReadonlyArray<string>,
+  workingDirectory?: string
+): Effect.Effect<Ended, HostLacks | CacheError | LockTimeout, Host> =>
+  locked(directory, "shared")(
+    runToEnd(program, [...argumentsFor(directory), ...args], APT_HINT, workingDirectory)
+  )

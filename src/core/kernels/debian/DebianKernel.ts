@@ -1,0 +1,175 @@
+import type * as CommandExecutor from "@effect/platform/CommandExecutor"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import { join } from "node:path"
+import { cacheRoot } from "../../CacheDir.ts"
+import type { Native } from "../../Native.ts"
+import { stage } from "../../Progress.ts"
+import { lastLine, runToEnd } from "../../Subprocess.ts"
+import { type KernelContents, listEntries, readEntry, storeKernel, type ValidEntry } from "../cache/KernelCache.ts"
+import { aptOf, openAptState } from "./AptState.ts"
+import { type DebianPackage, findPackage, type KernelPackageMissing, type PackageListError } from "./DebianPackages.ts"
+import { type DebianSelector, selects } from "./DebianSelector.ts"
+import { APT_HINT, debianHost } from "./DebianSuites.ts"
+import { compareDebianVersions } from "./DebianVersion.ts"
+
+/** A package was found and could not be had. `why` is the last line of the program that failed. */
+export class KernelFetchFailed
+  extends Schema.TaggedError<KernelFetchFailed>("ktstr/KernelFetchFailed")("KernelFetchFailed", {
+    package: Schema.String,
+    step: Schema.Literal("download", "unpack", "store"),
+    why: Schema.String
+  })
+{
+  override get message() {
+    const hint = this.step === "download"
+      ? "check the network"
+      : "check the free space of the cache's file system, and try again"
+    return `cannot ${this.step} ${this.package}: ${this.why}; ${hint}`
+  }
+}
+
+export type DebianKernelError = PackageListError | KernelPackageMissing | KernelFetchFailed
+
+type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
+
+/**
+ * The kernel that a selector asks for, out of the cache or else fetched into it. **Any** cached kernel that matches
+ * counts, the newest of them first: a series stays at what was fetched once, without a look at the network, until that
+ * entry is removed or `fetchDebianKernel` gets a newer one.
+ * @param suite only a kernel of this suite; if not given of the first one that has it, see `suitesOf`
+ */
+export const debianKernel = Effect.fn("DebianKernel.debianKernel")(
+  function*(selector: DebianSelector, suite?: string): Effect.fn.Return<ValidEntry, DebianKernelError, Host> {
+    const cached = yield* newestCached(yield* cacheRoot, selector, suite)
+    return cached ?? (yield* fetchDebianKernel(selector, suite))
+  }
+)
+
+/**
+ * The newest kernel that a selector asks for and that a suite offers: downloaded (`apt-get download`, no privileges
+ * needed) and unpacked into the cache unless it is there; nothing is installed. apt checks the packages against the
+ * suite's signed index.
+ */
+export const fetchDebianKernel = Effect.fn("DebianKernel.fetchDebianKernel")(
+  function*(selector: DebianSelector, suite?: string): Effect.fn.Return<ValidEntry, DebianKernelError, Host> {
+    const chosen = yield* stage("find package")(findPackage(selector, suite, "recent"))
+    return yield* Effect.catchIf(
+      fetchPackage(chosen),
+      (error) => error._tag === "KernelFetchFailed" && error.step === "download",
+      (failed) =>
+        Effect.gen(function*() {
+          // the mirror may have dropped it for a newer one since the lists were downloaded
+          const now = yield* findPackage(selector, suite, "newest")
+          return now.name === chosen.name && now.version === chosen.version ? yield* failed : yield* fetchPackage(now)
+        })
+    )
+  }
+)
+
+/** Get a package of a suite into the cache, unless it is there. */
+export const fetchPackage = (chosen: DebianPackage): Effect.Effect<ValidEntry, DebianKernelError, Host> =>
+  Effect.gen(function*() {
+    const root = yield* cacheRoot
+    const key = `debian-${chosen.name}_${chosen.version}`
+    const there = Option.getOrUndefined(yield* readEntry(root, key))
+    return there?._tag === "Valid" && there.metadata.modules !== null
+      ? there
+      : yield* storeKernel(root, key, (directory) => fetchInto(directory, chosen), { replace: true })
+  })
+
+const newestCached = (root: string, selector: DebianSelector, suite: string | undefined) =>
+  Effect.map(listEntries(root), (entries) =>
+    entries
+      .flatMap((entry) =>
+        entry._tag === "Valid" && entry.metadata.source.kind === "debian" &&
+          (suite === undefined || entry.metadata.source.suite === suite) &&
+          selects(selector, entry.metadata.source.package)
+          ? [{ entry, version: entry.metadata.source.version }]
+          : []
+      )
+      .toSorted((a, b) => compareDebianVersions(b.version, a.version))
+      .at(0)?.entry)
+
+/** Fill a directory with the kernel of a package, and its modules. */
+const fetchInto = (
+  directory: string,
+  chosen: DebianPackage
+): Effect.Effect<KernelContents, PackageListError | KernelFetchFailed, Host> =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const failed = (step: "download" | "unpack" | "store") => (why: string) =>
+      new KernelFetchFailed({ package: `${chosen.name} ${chosen.version}`, step, why })
+    const scratch = yield* fs.makeTempDirectoryScoped({ directory: join(directory, "..") })
+    const state = yield* openAptState(yield* cacheRoot, yield* debianHost, chosen.suite)
+
+    const words = chosen.parts.map((part) => `${part}=${chosen.version}`)
+    const mebibytes = Math.ceil(chosen.bytes / 2 ** 20)
+    const download = yield* stage(`download ${chosen.name} ${chosen.version} of ${chosen.suite}, ${mebibytes} MiB`)(
+      aptOf(state, "apt-get", ["-qq", "download", ...words], scratch)
+    )
+    const archives = (yield* fs.readDirectory(scratch)).filter((name) => name.endsWith(".deb"))
+    if (download.code !== 0 || archives.length !== chosen.parts.length) {
+      return yield* failed("download")(complaintOf(download.stderr) || `apt-get ended with code ${download.code}`)
+    }
+
+    const tree = join(scratch, "tree")
+    for (const archive of archives) {
+      const unpack = yield* stage(`unpack ${archive}`)(runToEnd("dpkg", ["-x", join(scratch, archive), tree], APT_HINT))
+      if (unpack.code !== 0) return yield* failed("unpack")(complaintOf(unpack.stderr))
+    }
+    const release = chosen.release
+    const modules = [join(tree, "usr/lib/modules", release), join(tree, "lib/modules", release)]
+    const [image, config, kernel] = [
+      yield* firstOf([join(tree, "boot", `vmlinuz-${release}`), ...modules.map((path) => join(path, "vmlinuz"))]),
+      yield* firstOf([join(tree, "boot", `config-${release}`), ...modules.map((path) => join(path, "config"))]),
+      yield* firstOf(modules.map((path) => join(path, "kernel")))
+    ]
+    if (image === undefined) return yield* failed("unpack")(`the package holds no vmlinuz of ${release}`)
+    if (kernel === undefined) return yield* failed("unpack")(`the package holds no modules of ${release}`)
+    yield* fs.rename(image, join(directory, "vmlinuz"))
+    if (config !== undefined) yield* fs.rename(config, join(directory, "config"))
+    yield* fs.makeDirectory(join(directory, MODULES))
+    for (const name of ["kernel", "modules.builtin"]) {
+      yield* fs.rename(join(kernel, "..", name), join(directory, MODULES, name))
+    }
+    // some thousand files: one flush of the file system takes less time than one of each
+    const flushed = yield* runToEnd("sync", ["-f", directory], "install coreutils")
+    if (flushed.code !== 0) return yield* failed("store")(complaintOf(flushed.stderr))
+    return {
+      source: { kind: "debian" as const, package: chosen.name, version: chosen.version, suite: chosen.suite },
+      release,
+      image: "vmlinuz",
+      vmlinux: null,
+      config: config === undefined ? null : "config",
+      modules: MODULES,
+      kconfigHash: null,
+      extraKconfigHash: null
+    }
+  }).pipe(
+    Effect.scoped,
+    Effect.catchTags({
+      BadArgument: (error) => Effect.die(error),
+      SystemError: (error) =>
+        new KernelFetchFailed({
+          package: `${chosen.name} ${chosen.version}`,
+          step: "store",
+          why: error.description ?? error.message
+        })
+    })
+  )
+
+/** Where an entry has its modules, as in /lib/modules/RELEASE: `kernel/` and `modules.builtin`. */
+const MODULES = "modules"
+
+const firstOf = (paths: ReadonlyArray<string>) =>
+  Effect.flatMap(
+    FileSystem.FileSystem,
+    (fs) => Effect.map(Effect.filter(paths, (path) => fs.exists(path)), (found) => found.at(0))
+  )
+
+/** What a program said of its failure: that the disk is full if it did, else its last line. */
+const complaintOf = (stderr: string): string =>
+  /^.*No space left on device.*$/m.exec(stderr)?.[0].trim() ?? lastLine(stderr)

@@ -1,0 +1,275 @@
+import type * as CommandExecutor from "@effect/platform/CommandExecutor"
+import type * as FileSystem from "@effect/platform/FileSystem"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { type CacheError, cacheRoot } from "../../CacheDir.ts"
+import type { LockTimeout } from "../../EntryLock.ts"
+import type { HostLacks } from "../../Errors.ts"
+import type { Native } from "../../Native.ts"
+import { aptOf, type AptState, openAptState, type PackageListsFailed, refreshAptState } from "./AptState.ts"
+import { type DebianSelector, describeSelector, partsOfRelease, releaseOfPackage, selects } from "./DebianSelector.ts"
+import { type DebianHost, debianHost, suitesOf } from "./DebianSuites.ts"
+import { compareDebianVersions } from "./DebianVersion.ts"
+
+/** No package of the suites is the one asked for; `unread` are suites whose lists could not be had. */
+export class KernelPackageMissing
+  extends Schema.TaggedError<KernelPackageMissing>("ktstr/KernelPackageMissing")("KernelPackageMissing", {
+    wanted: Schema.String,
+    suites: Schema.Array(Schema.String),
+    close: Schema.Array(Schema.String),
+    unread: Schema.Array(Schema.String)
+  })
+{
+  override get message() {
+    const close = this.close.length === 0
+      ? "they have no kernel image package at all"
+      : `the closest are ${this.close.join(", ")}`
+    const unread = this.unread.length === 0 ? "" : ` (the lists of ${this.unread.join(", ")} could not be had)`
+    return `no Debian package for ${this.wanted} in ${this.suites.join(", ")}: ${close}${unread}; ` +
+      "`ktstr kernel search PATTERN` lists what there is"
+  }
+}
+
+/** A kernel that a suite offers. */
+export interface DebianPackage {
+  readonly suite: string
+  /** `linux-image-…` */
+  readonly name: string
+  readonly version: string
+  /** `uname -r` of it. */
+  readonly release: string
+  /**
+   * The packages that hold its files. Since 6.19 the image package only depends on others: `linux-binary-` has vmlinuz,
+   * `linux-base-` the config, `linux-modules-` the modules; before, it has all of them itself.
+   */
+  readonly parts: ReadonlyArray<string>
+  /** What they have together to be downloaded, in bytes. */
+  readonly bytes: number
+}
+
+export type PackageListError = CacheError | LockTimeout | HostLacks | PackageListsFailed
+
+type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
+
+const CLOSE_NAMES = 3
+const DAY = 24 * 60 * 60 * 1000
+
+/**
+ * The newest kernel that a selector asks for, of the first suite that has one: of `suite`, or in the order of `suitesOf`.
+ * Lists older than a day are brought up to date, and all of them where none of them has it. Where that cannot be done,
+ * those of before are used, with a warning that says how old they are.
+ * @param lists `newest`: bring them up to date in any case, as one does where a package has left the mirror
+ */
+export const findPackage = Effect.fn("DebianPackages.findPackage")(
+  function*(
+    selector: DebianSelector,
+    suite: string | undefined,
+    lists: "recent" | "newest"
+  ): Effect.fn.Return<DebianPackage, PackageListError | KernelPackageMissing, Host> {
+    const reader = yield* makeReader(suite)
+    const close: Array<string> = []
+    for (const wanted of lists === "newest" ? ["newest"] as const : ["recent", "newest"] as const) {
+      close.length = 0
+      for (const name of reader.suites) {
+        const state = yield* reader.open(name, wanted)
+        if (state === undefined) continue
+        const images = yield* imageNames(state)
+        const found = yield* newest(state, images.filter((image) => selects(selector, image)))
+        if (found !== undefined) return found
+        close.push(...images)
+      }
+    }
+    return yield* missing(reader, selector, close)
+  }
+)
+
+/** The newest kernel of each series that a suite has, by the same rules, out of all suites; see `findPackage`. */
+export const listPackages = Effect.fn("DebianPackages.listPackages")(
+  function*(
+    suite: string | undefined,
+    matches: (name: string) => boolean
+  ): Effect.fn.Return<ReadonlyArray<DebianPackage>, PackageListError, Host> {
+    const reader = yield* makeReader(suite)
+    const found: Array<DebianPackage> = []
+    for (const name of reader.suites) {
+      const state = yield* reader.open(name, "recent")
+      if (state === undefined) continue
+      found.push(...yield* describePackages(state, (yield* imageNames(state)).filter(matches)))
+    }
+    if (found.length === 0 && reader.failures.length > 0) return yield* Effect.fail(reader.failures[0])
+    for (const { message } of reader.failures) yield* Effect.logWarning(message)
+    return found
+  }
+)
+
+/** Opens suites one after the other, and remembers what could not be had of them. */
+interface Reader {
+  readonly suites: ReadonlyArray<string>
+  readonly failures: ReadonlyArray<PackageListsFailed | HostLacks>
+  /** Suites without any lists. */
+  readonly unread: ReadonlySet<string>
+  /** None where there are no lists, neither of now nor of before. */
+  readonly open: (
+    suite: string,
+    lists: "recent" | "newest"
+  ) => Effect.Effect<AptState | undefined, CacheError | LockTimeout, Host>
+}
+
+const makeReader = (pinned: string | undefined): Effect.Effect<Reader, CacheError | HostLacks, Host> =>
+  Effect.gen(function*() {
+    const root = yield* cacheRoot
+    const host: DebianHost = yield* debianHost
+    const failures: Array<PackageListsFailed | HostLacks> = []
+    const done = new Set<string>()
+    const unread = new Set<string>()
+    let reachable = true
+    const open: Reader["open"] = (suite, lists) =>
+      Effect.gen(function*() {
+        const state = yield* openAptState(root, host, suite)
+        const had = state.refreshedAt === undefined ? undefined : state
+        const age = (yield* Clock.currentTimeMillis) - (state.refreshedAt ?? 0)
+        if (done.has(suite) || (had !== undefined && lists === "recent" && age < DAY)) return had
+        done.add(suite)
+        // one attempt says whether there is a network: each costs its time-out
+        if (reachable) {
+          const tried = yield* tryRefresh(state)
+          if (!("failure" in tried)) return tried
+          failures.push(tried.failure)
+          reachable = tried.failure._tag !== "PackageListsFailed" || tried.failure.reason !== "not reached"
+        }
+        if (had === undefined) {
+          unread.add(suite)
+          return undefined
+        }
+        const why = failures.at(-1)?.message
+        yield* Effect.logWarning(`${why}; using the lists of ${suite} that were downloaded ${describeAge(age)} ago`)
+        return had
+      })
+    return { suites: pinned === undefined ? suitesOf(host) : [pinned], failures, unread, open }
+  })
+
+/** Of what can go wrong here, only that the cache cannot be used concerns other suites too. */
+const tryRefresh = (state: AptState) =>
+  refreshAptState(state).pipe(
+    Effect.catchTags({
+      PackageListsFailed: (failure) => Effect.succeed({ failure }),
+      HostLacks: (failure) => Effect.succeed({ failure })
+    })
+  )
+
+const describeAge = (millis: number): string => {
+  const hours = Math.round(millis / 3_600_000)
+  return hours < 1 ? "less than an hour" : hours < 48 ? `${hours} hours` : `${Math.round(hours / 24)} days`
+}
+
+const missing = (
+  { failures, suites, unread }: Reader,
+  selector: DebianSelector,
+  images: ReadonlyArray<string>
+): Effect.Effect<never, PackageListsFailed | HostLacks | KernelPackageMissing> =>
+  images.length === 0 && failures.length > 0
+    ? Effect.fail(failures[0])
+    : new KernelPackageMissing({
+      wanted: describeSelector(selector),
+      suites,
+      close: closest(images, selector),
+      unread: Array.from(unread)
+    })
+
+const imageNames = (state: AptState) =>
+  Effect.map(
+    aptOf(state, "apt-cache", ["pkgnames", "linux-image-"]),
+    ({ stdout }) => stdout.split("\n").filter((name) => releaseOfPackage(name) !== undefined)
+  )
+
+/** The newest of these packages. The same kernel comes signed and unsigned: unsigned ones are built for more of them. */
+const newest = (state: AptState, names: ReadonlyArray<string>) =>
+  Effect.map(
+    describePackages(state, names),
+    (packages) =>
+      packages.toSorted((a, b) =>
+        compareDebianVersions(b.version, a.version) ||
+        Number(b.name.endsWith("-unsigned")) - Number(a.name.endsWith("-unsigned"))
+      ).at(0)
+  )
+
+/** What the lists say of these packages. A name may be known only because another package mentions it. */
+const describePackages = (
+  state: AptState,
+  names: ReadonlyArray<string>
+): Effect.Effect<ReadonlyArray<DebianPackage>, CacheError | LockTimeout | HostLacks, Host> =>
+  Effect.gen(function*() {
+    const images = yield* stanzasOf(state, names)
+    const parts = new Map(images.map((image) => [image.name, partsOf(image)]))
+    const sizes = new Map(
+      [...images, ...yield* stanzasOf(state, Array.from(parts.values()).flat())].map(({ bytes, name }) => [name, bytes])
+    )
+    return images.map(({ name, version }) => ({
+      suite: state.suite,
+      name,
+      version,
+      release: releaseOfPackage(name) ?? name,
+      parts: parts.get(name) ?? [name],
+      bytes: (parts.get(name) ?? []).reduce((sum, part) => sum + (sizes.get(part) ?? 0), 0)
+    }))
+  })
+
+interface Stanza {
+  readonly name: string
+  readonly version: string
+  readonly depends: string
+  readonly bytes: number
+}
+
+const stanzasOf = (state: AptState, names: ReadonlyArray<string>) =>
+  names.length === 0
+    ? Effect.succeed<ReadonlyArray<Stanza>>([])
+    : Effect.map(
+      aptOf(state, "apt-cache", ["show", "--no-all-versions", ...names]),
+      ({ stdout }): ReadonlyArray<Stanza> =>
+        stdout.split(/\n\n+/).flatMap((stanza) => {
+          const field = (name: string) => new RegExp(`^${name}: (.+)$`, "m").exec(stanza)?.[1]
+          const [name, version] = [field("Package"), field("Version")]
+          return name === undefined || version === undefined
+            ? []
+            : [{ name, version, depends: field("Depends") ?? "", bytes: Number(field("Size") ?? 0) }]
+        })
+    )
+
+/** The packages with its files that an image package depends on, in its own version; itself where there are none. */
+const partsOf = ({ depends, name, version }: Stanza): ReadonlyArray<string> => {
+  const parts = depends.split(/,\s*/).flatMap((dependency) => {
+    const [, part, exactly] = /^(linux-(?:binary|base|modules)-[a-z0-9.+-]+) \(= (\S+)\)$/.exec(dependency) ?? []
+    return part !== undefined && exactly === version ? [part] : []
+  })
+  return parts.some((part) => part.startsWith("linux-binary-")) ? parts : [name]
+}
+
+/** The names that are most like what was asked for: of its flavour, with the longest start in common, then the newest. */
+const closest = (names: ReadonlyArray<string>, selector: DebianSelector): ReadonlyArray<string> => {
+  const wanted = packageLike(selector)
+  const shared = (name: string): number => {
+    let length = 0
+    while (length < name.length && name[length] === wanted[length]) length++
+    return length
+  }
+  const flavour = (name: string): number =>
+    selector._tag === "Series" && partsOfRelease(releaseOfPackage(name) ?? "")?.flavour === selector.flavour ? 1 : 0
+  return Array.from(new Set(names.map((name) => name.replace(/-unsigned$/, ""))))
+    .toSorted((a, b) => flavour(b) - flavour(a) || shared(b) - shared(a) || compareDebianVersions(b, a))
+    .slice(0, CLOSE_NAMES)
+}
+
+const packageLike = (selector: DebianSelector): string => {
+  switch (selector._tag) {
+    case "Package":
+      return selector.name
+    case "Release":
+      return `linux-image-${selector.release}`
+    case "Pattern":
+      return `linux-image-${/^(?:linux-image-)?([^*?[]*)/.exec(selector.pattern)?.[1]}`
+    case "Series":
+      return `linux-image-${selector.series}.`
+  }
+}

@@ -1,0 +1,93 @@
+import * as Either from "effect/Either"
+
+/**
+ * Which Debian package: one by its name, one by its release (`uname -r`), the newest of a series and flavour (`""` is the
+ * plain one), or the newest whose name or release a shell pattern (`*`, `?`, `[…]`) matches.
+ */
+export type DebianSelector =
+  | { readonly _tag: "Package"; readonly name: string }
+  | { readonly _tag: "Release"; readonly release: string }
+  | { readonly _tag: "Series"; readonly series: string; readonly flavour: string }
+  | { readonly _tag: "Pattern"; readonly pattern: string }
+
+const PACKAGE = /^linux-image-[a-z0-9][a-z0-9.+-]*$/
+const RELEASE = /^\d+\.\d+\.\d+[a-z0-9.+-]*-amd64$/
+const SERIES = /^(\d+\.\d+(?:\.\d+)?)(?:-(cloud|rt))?$/
+const PATTERN = /^(?=.*[*?[])[a-z0-9.+*?[][a-z0-9.+*?[\]!-]*$/
+
+/** Debian's other architectures, at the end of a release or of a package's name. */
+const OTHER_ARCHITECTURE =
+  /-(arm64|armel|armhf|armmp|armmp-lpae|i386|686|686-pae|loong64|mips64el|ppc64el|powerpc64le|riscv64|s390x)(?:-16k)?(?:-unsigned)?$/
+
+const FORMS = "write a series (6.12, 7.3-cloud, 6.18-rt), a release (6.1.0-56-cloud-amd64), " +
+  "a package (linux-image-…) or a pattern of those (6.12*-rt-amd64)"
+
+/** The selector that a text is, or why it is none and what to write. */
+export const parseDebianSelector = (text: string): Either.Either<DebianSelector, string> => {
+  const other = OTHER_ARCHITECTURE.exec(text)
+  if (other !== null) return Either.left(`a kernel for ${other[1]} does not run here; name one for amd64`)
+  if (PACKAGE.test(text)) return Either.right({ _tag: "Package", name: text })
+  if (RELEASE.test(text)) return Either.right({ _tag: "Release", release: text })
+  if (PATTERN.test(text)) return Either.right({ _tag: "Pattern", pattern: text })
+  const series = SERIES.exec(text)
+  return series === null
+    ? Either.left(`after debian: or debian:SUITE/ ${FORMS}`)
+    : Either.right({ _tag: "Series", series: series[1], flavour: series[2] ?? "" })
+}
+
+/** Whether a package's name is of what the selector asks for. Debug, meta and other architectures' packages never are. */
+export const selects = (selector: DebianSelector, packageName: string): boolean => {
+  const release = releaseOfPackage(packageName)
+  if (release === undefined) return false
+  switch (selector._tag) {
+    case "Package":
+      return packageName === selector.name
+    case "Release":
+      return release === selector.release
+    case "Pattern":
+      return wildcard(selector.pattern, packageName) || wildcard(selector.pattern, release)
+    case "Series": {
+      const parts = partsOfRelease(release)
+      return parts !== undefined && `${parts.version}.`.startsWith(`${selector.series}.`) &&
+        parts.flavour === selector.flavour
+    }
+  }
+}
+
+/** Whether a shell pattern of `*`, `?` and `[…]` matches all of a text; one that a shell takes for invalid matches nothing. */
+const wildcard = (pattern: string, text: string): boolean => {
+  const source = pattern.replaceAll(
+    /\*|\?|\[([!^]?)(\]?[^\]]*)\]|[^]/g,
+    (part, not?: string, set?: string) =>
+      part === "*" ? ".*" : part === "?" ? "." : set === undefined
+        ? part.replace(/[\\^$.+(){}|[\]/]/, "\\$&")
+        : `[${not === "" ? "" : "^"}${set.replaceAll(/[\\\]^[]/g, "\\$&")}]`
+  )
+  return Either.getOrElse(Either.try(() => new RegExp(`^${source}$`, "s").test(text)), () => false)
+}
+
+/** `6.1.0-56-cloud-amd64` of `linux-image-6.1.0-56-cloud-amd64-unsigned`, the same with or without the last word. */
+export const releaseOfPackage = (name: string): string | undefined =>
+  /^linux-image-(\d+\.\d+\.\d+.*-amd64)(?:-unsigned)?$/.exec(name)?.[1]
+
+/** Version, series and flavour (`""` is the plain one) of a release: 7.3.4, 7.3 and cloud of `7.3.4+deb13-cloud-amd64`. */
+export const partsOfRelease = (
+  release: string
+): { readonly version: string; readonly series: string; readonly flavour: string } | undefined => {
+  const parts = /^((\d+\.\d+)\.\d+)[^-]*(?:-\d[^-]*)?-(?:([a-z]+)-)?amd64$/.exec(release)
+  return parts === null ? undefined : { version: parts[1], series: parts[2], flavour: parts[3] ?? "" }
+}
+
+/** What an error calls it. */
+export const describeSelector = (selector: DebianSelector): string => {
+  switch (selector._tag) {
+    case "Package":
+      return selector.name
+    case "Release":
+      return `release ${selector.release}`
+    case "Pattern":
+      return `pattern ${selector.pattern}`
+    case "Series":
+      return `series ${selector.series}${selector.flavour === "" ? "" : `, flavour ${selector.flavour}`}`
+  }
+}
