@@ -22,6 +22,26 @@ export const PlainJson = Schema.Unknown.annotations({
 export const Details = Schema.Record({ key: Schema.String, value: PlainJson }).annotations({ identifier: "Details" })
 export type Details = typeof Details.Type
 
+const keyBytes = Schema.optional(Schema.String).annotations({
+  description: "all bytes of the key in hex; there where `key` does not show all"
+})
+const perCpuEntry = {
+  key: PlainJson,
+  keyBytes,
+  cpus: Schema.Array(PlainJson),
+  cpuBytes: Schema.optional(Schema.Array(Schema.NullOr(Schema.String))).annotations({
+    description: "all bytes of a CPU's value in hex; null where `cpus` shows all; absent where it does of every CPU"
+  })
+}
+const plainEntry = {
+  key: PlainJson,
+  keyBytes,
+  value: PlainJson,
+  valueBytes: Schema.optional(Schema.String).annotations({
+    description: "all bytes of the value in hex; there where `value` does not show all"
+  })
+}
+
 /**
  * One entry. Where bpf(2) has no key, there is one nevertheless: a queue's or stack's elements count the pops before them,
  * a ring buffer's records have their position, a bloom filter's 64-bit words their number, an arena's pages their address
@@ -31,11 +51,14 @@ export type Details = typeof Details.Type
  * not read is `{ "$unreadable": why }`.
  *
  * `value`, or in per-CPU maps `cpus`, whose element n is CPU n's copy (null: no such CPU, or unreadable).
+ *
+ * Where the form of a key or value does not determine its bytes (padding that is not zero, bytes behind a NUL, a bool
+ * beyond 1, NaN, -0, bits of no member), all its bytes are beside it in hex: `keyBytes`, `valueBytes`, `cpuBytes`.
  */
 export const Entry = Schema.Union(
   // first: `PlainJson` takes a value that is not there, so the other would take these and drop `cpus`
-  Schema.Struct({ key: PlainJson, cpus: Schema.Array(PlainJson) }),
-  Schema.Struct({ key: PlainJson, value: PlainJson })
+  Schema.Struct(perCpuEntry),
+  Schema.Struct(plainEntry)
 ).annotations({ identifier: "Entry" })
 
 /** `frozen`: read while its kernel stood still; `racing`: while it ran; `unseen`: this source cannot see the entries. */
@@ -124,15 +147,13 @@ export const DumpRecord = Schema.Union(
     record: Schema.Literal("entry"),
     id: Schema.Int,
     name: Schema.String,
-    key: PlainJson,
-    cpus: Schema.Array(PlainJson)
+    ...perCpuEntry
   }),
   Schema.Struct({
     record: Schema.Literal("entry"),
     id: Schema.Int,
     name: Schema.String,
-    key: PlainJson,
-    value: PlainJson
+    ...plainEntry
   }),
   Schema.Struct({
     record: Schema.Literal("mapEnd"),

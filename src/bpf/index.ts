@@ -1,4 +1,4 @@
-export { encodeAt, EncodeError, encodeValue } from "../btf/render/ValueEncoder.ts"
+export { encodeAt, EncodeError, encodeKey, encodeValue } from "../btf/render/ValueEncoder.ts"
 export type { EntryWalk } from "./EntryWalk.ts"
 export { layerGuestMaps, makeGuestMapAccessor } from "./guest/GuestMapAccessor.ts"
 export { listLinks } from "./guest/links/Links.ts"
@@ -27,9 +27,9 @@ export {
 export { Change, DiffDocument, FieldChange } from "./report/DiffChange.ts"
 export { parseDump } from "./report/DiffInput.ts"
 export { type Dump, jsonDocument, ndjsonRecords } from "./report/DumpWriter.ts"
+export type { EntryTexts } from "./report/EntryJson.ts"
 export { watchMaps, WatchTick } from "./report/MapWatch.ts"
 export {
-  type DiffEntry,
   type DiffMap,
   type DiffSide,
   diffSnapshots,

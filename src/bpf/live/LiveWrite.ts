@@ -4,7 +4,7 @@ import * as Schema from "effect/Schema"
 import { readFileSync } from "node:fs"
 import type { Btf } from "../../btf/Btf.ts"
 import type { Json } from "../../btf/render/RenderedValue.ts"
-import { EncodeError, encodeValue } from "../../btf/render/ValueEncoder.ts"
+import { EncodeError, encodeKey, encodeValue } from "../../btf/render/ValueEncoder.ts"
 import { errnoName } from "../../core/Errors.ts"
 import { formatReason } from "../../core/Reason.ts"
 import type { MapNotFound } from "../MapAccessor.ts"
@@ -72,7 +72,10 @@ export const writerOf = (
       ? undefined
       : yield* Either.mapLeft(btf.byId(info.btfId), (reason) => refused(formatReason(reason)))
     const key = calls.buffer(info.keySize)
-    yield* encodeInto(types, info.keyTypeId, isIndexed(map.type), change.key, key.bytes.subarray(0, info.keySize))
+    const keyBytes = key.bytes.subarray(0, info.keySize)
+    yield* types !== undefined && info.keyTypeId !== 0
+      ? encodeKey(types, info.keyTypeId, change.key, keyBytes)
+      : encodeInto(types, 0, isIndexed(map.type), change.key, keyBytes)
     if (change.kind === "delete") {
       const result = calls.delete(fd, key)
       return result < 0 ? yield* refused(reasonOf(-result, "delete", change.key)) : undefined

@@ -22,19 +22,45 @@ export type FieldChange = typeof FieldChange.Type
 const map = { id: Schema.Int, name: Schema.String, type: Schema.String }
 const program = { id: Schema.Int, name: Schema.String, type: Schema.String }
 
+const keyBytes = Schema.optional(Schema.String).annotations({
+  description: "all bytes of the key in hex; there where `key` does not show all"
+})
+const copiesHex = Schema.Array(Schema.NullOr(Schema.String))
+/** Hex of a value's bytes; of per-CPU maps an array by CPU; null where the form shows all. */
+const Bytes = Schema.NullOr(Schema.Union(Schema.String, copiesHex))
+
+const EntryWhole = Schema.Struct({
+  key: PlainJson,
+  keyBytes,
+  value: PlainJson.annotations({ description: "of per-CPU maps an array by CPU" }),
+  valueBytes: Schema.optional(Schema.Union(Schema.String, copiesHex)).annotations({
+    description: "all bytes of the value in hex, by CPU in per-CPU maps; there where `value` does not show all"
+  })
+})
+export type EntryWhole = typeof EntryWhole.Type
+
+const EntryChanged = Schema.Struct({
+  key: PlainJson,
+  keyBytes,
+  fields: Schema.Array(FieldChange),
+  bytes: Schema.optional(Schema.Struct({ before: Bytes, after: Bytes })).annotations({
+    description: "the value's bytes in hex; there where they differ in what its form does not show"
+  })
+})
+export type EntryChanged = typeof EntryChanged.Type
+
 /**
  * One difference between two dumps. Maps and programs are the same on both sides when id, name and type are (of different
- * boots name and type: the id is then the second side's); entries when their keys are. `problem`: what was not compared, and why.
+ * boots name and type: the id is then the second side's); entries when their keys' bytes are. `problem`: what was not compared, and why.
  */
 export const Change = Schema.Union(
   Schema.Struct({ change: Schema.Literal("mapAdded", "mapRemoved"), ...map }),
   Schema.Struct({
     change: Schema.Literal("entryAdded", "entryRemoved"),
     ...map,
-    key: PlainJson,
-    value: PlainJson.annotations({ description: "of per-CPU maps an array by CPU" })
+    ...EntryWhole.fields
   }),
-  Schema.Struct({ change: Schema.Literal("entryChanged"), ...map, key: PlainJson, fields: Schema.Array(FieldChange) }),
+  Schema.Struct({ change: Schema.Literal("entryChanged"), ...map, ...EntryChanged.fields }),
   Schema.Struct({ change: Schema.Literal("programAdded", "programRemoved"), ...program }),
   Schema.Struct({ change: Schema.Literal("programChanged"), ...program, fields: Schema.Array(FieldChange) }),
   Schema.Struct({ change: Schema.Literal("problem"), problem: Reason })

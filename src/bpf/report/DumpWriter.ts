@@ -4,6 +4,7 @@ import type { EntryWalk } from "../EntryWalk.ts"
 import { holdsMaps, innerMapAt, type InnerMaps } from "../InnerMaps.ts"
 import { type MapReader, problemOf } from "../MapReader.ts"
 import type { Header, ProgramInfo } from "../Report.ts"
+import { EntryJson } from "./EntryJson.ts"
 
 /** What a dump prints. `limit` bounds the entries of each map. */
 export interface Dump {
@@ -77,10 +78,7 @@ const INNER_FRAME: Frame = {
   close: JSON_FRAME.close
 }
 const VALUE = literal(",\"value\":")
-const CPUS = literal(",\"cpus\":[")
-const NULL = literal("null")
-const COMMA = 0x2c
-const CLOSE = 0x5d
+const CPUS = literal(",\"cpus\":")
 
 /** The hot loop: each entry inside its frame, without allocating for any. */
 function* writeEntries(
@@ -92,27 +90,30 @@ function* writeEntries(
 ): Generator<Uint8Array, { readonly written: number; readonly truncated: boolean }> {
   let written = 0
   if (walk === null) return { written, truncated: false }
-  const { cpus, key, value } = reader
+  const json = new EntryJson(reader)
   const held = holdsMaps(reader.info) ? inner : undefined
+  const { cpus, key, value } = reader
+  const plain = held === undefined && cpus === null && key.hides === null && value.hides === null
+  const [valueOpen, bytesName] = cpus === null ? [VALUE, "valueBytes"] : [CPUS, "cpuBytes"]
   while (walk.next()) {
     if (written === limit) return { written, truncated: true }
     out.literal(written === 0 ? frame.first : frame.open)
-    key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
-    if (held !== undefined) {
-      out.literal(VALUE)
-      yield* writeInnerMap(out, walk, held, limit)
-    } else if (cpus === null) {
+    if (plain) { // as below, without its calls: a tenth of the time of small entries
+      key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
       walk.value(0)
       out.literal(VALUE)
       value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
     } else {
-      out.literal(CPUS)
-      for (let cpu = 0; cpu < cpus; cpu++) {
-        if (cpu > 0) out.byte(COMMA)
-        if (walk.value(cpu)) value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
-        else out.literal(NULL)
+      const keyBytes = json.writeKey(walk, out)
+      if (keyBytes !== null) out.text(`,"keyBytes":${keyBytes}`)
+      if (held === undefined) {
+        out.literal(valueOpen)
+        const valueBytes = json.writeValue(walk, out)
+        if (valueBytes !== null) out.text(`,"${bytesName}":${valueBytes}`)
+      } else {
+        out.literal(VALUE)
+        yield* writeInnerMap(out, walk, held, limit)
       }
-      out.byte(CLOSE)
     }
     out.literal(frame.close)
     written++

@@ -5,12 +5,11 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { ByteSink } from "../../btf/render/ByteSink.ts"
-import type { Json } from "../../btf/render/RenderedValue.ts"
 import { Reason } from "../../core/Reason.ts"
 import { type MapReader, problemOf } from "../MapReader.ts"
 import { Change } from "./DiffChange.ts"
-import { changedCopies, changedFields } from "./DiffFields.ts"
+import { changedEntry, isChanged, wholeEntry } from "./EntryChange.ts"
+import { type EntryTexts, entryTexts, identityOf } from "./EntryJson.ts"
 
 /** Maps read once more: how many entries each has, and what has changed since the reading before. */
 export const WatchTick = Schema.Struct({
@@ -31,9 +30,9 @@ export type WatchTick = typeof WatchTick.Type
 /** Entries between two chances for other fibers. */
 const BATCH = 4096
 
-/** What a map holds: its entries' keys and values, as JSON text. A per-CPU value is an array by CPU. */
+/** What a map holds: its entries, by `identityOf` each. */
 interface Held {
-  readonly entries: Map<string, string>
+  readonly entries: Map<string, EntryTexts>
   readonly atMillis: number
   readonly problem: Reason | null
 }
@@ -74,56 +73,32 @@ export const watchMaps = <E, R>(
 const hold = (reader: MapReader): Effect.Effect<Held> =>
   Effect.gen(function*() {
     const atMillis = yield* Clock.currentTimeMillis
-    const entries = new Map<string, string>()
+    const entries = new Map<string, EntryTexts>()
     const walk = reader.walk?.() ?? null
-    const out = new ByteSink(4096)
-    const text = () => Buffer.from(out.take()).toString()
-    while (walk?.next() === true) {
-      reader.key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
-      const key = text()
-      if (reader.cpus === null) {
-        walk.value(0)
-        reader.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
-      } else {
-        for (let cpu = 0; cpu < reader.cpus; cpu++) {
-          out.text(cpu === 0 ? "[" : ",")
-          if (walk.value(cpu)) reader.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
-          else out.text("null")
-        }
-        out.text("]")
-      }
-      entries.set(key, text())
+    for (const entry of entryTexts(reader, walk)) {
+      entries.set(identityOf(entry), entry)
       if (entries.size % BATCH === 0) yield* Effect.yieldNow()
     }
     return { entries, atMillis, problem: problemOf(reader, walk) }
   })
 
 const changesOf = (
-  { cpus, info: { id, name, type } }: MapReader,
-  old: ReadonlyMap<string, string>,
+  { info: { id, name, type } }: MapReader,
+  old: ReadonlyMap<string, EntryTexts>,
   { entries, problem }: Held,
   seconds: number
 ): ReadonlyArray<Change> => {
   const changes: Array<Change> = []
-  for (const [key, value] of entries) {
+  for (const [key, entry] of entries) {
     const was = old.get(key)
-    if (was === undefined) {
-      changes.push({ change: "entryAdded", id, name, type, key: parse(key), value: parse(value) })
-    } else if (was !== value) {
-      const [before, after] = [parse(was), parse(value)]
-      const fields = cpus !== null && Array.isArray(before) && Array.isArray(after)
-        ? changedCopies(before, after, seconds)
-        : changedFields(before, after, seconds)
-      changes.push({ change: "entryChanged", id, name, type, key: parse(key), fields })
+    if (was === undefined) changes.push({ change: "entryAdded", id, name, type, ...wholeEntry(entry) })
+    else if (isChanged(was, entry)) {
+      changes.push({ change: "entryChanged", id, name, type, ...changedEntry(was, entry, seconds) })
     }
   }
   // What could not be read is not gone.
-  for (const [key, value] of problem === null ? old : []) {
-    if (!entries.has(key)) {
-      changes.push({ change: "entryRemoved", id, name, type, key: parse(key), value: parse(value) })
-    }
+  for (const [key, entry] of problem === null ? old : []) {
+    if (!entries.has(key)) changes.push({ change: "entryRemoved", id, name, type, ...wholeEntry(entry) })
   }
   return changes
 }
-
-const parse = (text: string): Json => JSON.parse(text)

@@ -1,25 +1,19 @@
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { ByteSink } from "../../btf/render/ByteSink.ts"
 import type { Json } from "../../btf/render/RenderedValue.ts"
 import { corrupted, type Reason, truncated, unsupported, within } from "../../core/Reason.ts"
 import { type MapReader, problemOf } from "../MapReader.ts"
 import { DumpDocument, type Header } from "../Report.ts"
 import type { Change } from "./DiffChange.ts"
-import { changedCopies, changedFields } from "./DiffFields.ts"
-
-/** An entry as JSON text, which is quick to compare; `value` is an array by CPU in per-CPU maps. */
-export interface DiffEntry {
-  readonly key: string
-  readonly value: string
-  readonly perCpu: boolean
-}
+import { changedFields } from "./DiffFields.ts"
+import { changedEntry, isChanged, wholeEntry } from "./EntryChange.ts"
+import { type EntryTexts, entryTexts, identityOf } from "./EntryJson.ts"
 
 export interface DiffMap {
   readonly id: number
   readonly name: string
   readonly type: string
-  readonly entries: () => Iterable<DiffEntry>
+  readonly entries: () => Iterable<EntryTexts>
   /** After `entries` has ended: why it gave not all, or null. */
   readonly missing: () => Reason | null
 }
@@ -54,7 +48,14 @@ export const sideOfDocument = (document: DumpDocument): DiffSide => ({
     *entries() {
       for (const entry of entries) {
         const perCpu = "cpus" in entry
-        yield { key: JSON.stringify(entry.key), value: JSON.stringify(perCpu ? entry.cpus : entry.value), perCpu }
+        const bytes = perCpu ? entry.cpuBytes : entry.valueBytes
+        yield {
+          key: JSON.stringify(entry.key),
+          keyBytes: entry.keyBytes === undefined ? null : JSON.stringify(entry.keyBytes),
+          value: JSON.stringify(perCpu ? entry.cpus : entry.value),
+          valueBytes: bytes === undefined ? null : JSON.stringify(bytes),
+          perCpu
+        }
       }
     },
     missing: () => problem ?? (truncated ? CUT : null)
@@ -79,26 +80,7 @@ export const sideOfReaders = (
       *entries() {
         const walk = reader.walk?.() ?? null
         problem = () => problemOf(reader, walk)
-        const out = new ByteSink(4096)
-        const text = () => Buffer.from(out.take()).toString()
-        while (walk?.next() === true) {
-          reader.key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
-          const key = text()
-          if (reader.cpus === null) {
-            walk.value(0)
-            reader.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
-            yield { key, value: text(), perCpu: false }
-            continue
-          }
-          out.text("[")
-          for (let cpu = 0; cpu < reader.cpus; cpu++) {
-            if (cpu > 0) out.text(",")
-            if (walk.value(cpu)) reader.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
-            else out.text("null")
-          }
-          out.text("]")
-          yield { key, value: text(), perCpu: true }
-        }
+        yield* entryTexts(reader, walk)
       },
       missing: () => problem()
     }
@@ -195,33 +177,27 @@ function* paired<A extends Named>(
 
 function* mapChanges(from: DiffMap, to: DiffMap, seconds: number | null): Generator<Change> {
   const map = named(to)
-  /** Null: the second side has it too. */
-  const before = new Map<string, string | null>()
+  /** By identity; null: the second side has it too. */
+  const before = new Map<string, EntryTexts | null>()
   let twice = 0
-  for (const { key, value } of from.entries()) {
+  for (const entry of from.entries()) {
+    const key = identityOf(entry)
     if (before.has(key)) twice++
-    before.set(key, value)
+    before.set(key, entry)
   }
-  for (const { key, perCpu, value } of to.entries()) {
+  for (const entry of to.entries()) {
+    const key = identityOf(entry)
     const old = before.get(key)
-    if (old === null) twice++
-    if (old === null || old === value) {
-      before.set(key, null)
+    if (old === undefined) {
+      yield { change: "entryAdded", ...map, ...wholeEntry(entry) }
       continue
     }
-    if (old !== undefined) before.set(key, null)
-    if (old === undefined) yield { change: "entryAdded", ...map, key: JSON.parse(key), value: JSON.parse(value) }
-    else {
-      const [past, present]: ReadonlyArray<Json> = [JSON.parse(old), JSON.parse(value)]
-      const fields = perCpu && Array.isArray(past) && Array.isArray(present)
-        ? changedCopies(past, present, seconds)
-        : changedFields(past, present, seconds)
-      if (fields.length > 0) yield { change: "entryChanged", ...map, key: JSON.parse(key), fields }
-    }
+    before.set(key, null)
+    if (old === null) twice++
+    else if (isChanged(old, entry)) yield { change: "entryChanged", ...map, ...changedEntry(old, entry, seconds) }
   }
-  for (const [key, value] of before) {
-    if (value === null) continue
-    yield { change: "entryRemoved", ...map, key: JSON.parse(key), value: JSON.parse(value) }
+  for (const entry of before.values()) {
+    if (entry !== null) yield { change: "entryRemoved", ...map, ...wholeEntry(entry) }
   }
   for (const [side, { missing }] of [["first", from], ["second", to]] as const) {
     const why = missing()

@@ -1,6 +1,8 @@
 import { escapedJson } from "../../core/EscapeText.ts"
+import { lazily } from "../../core/Lazily.ts"
 import type { Btf } from "../Btf.ts"
 import type { ByteSink } from "./ByteSink.ts"
+import { type HiddenBytes, hiddenBytes } from "./HiddenBytes.ts"
 import { run } from "./JsonCodec.ts"
 import { type JsonPlan, jsonPlan } from "./JsonPlan.ts"
 import { type RenderedValue, toJson } from "./RenderedValue.ts"
@@ -29,6 +31,8 @@ export interface Codec {
   readonly json: (view: DataView, at: number, out: ByteSink, length?: number) => void
   /** The value at `at` as a tree; `toJson` of it equals what `json` writes. */
   readonly tree: (view: DataView, at: number, options?: TreeOptions) => RenderedValue
+  /** Does the form of the whole value at `at` stand for other bytes too? Null: for values of this type it never does. */
+  readonly hides: HiddenBytes | null
 }
 
 const codecs = new WeakMap<Btf, Map<number, Codec>>()
@@ -68,9 +72,13 @@ const codecOf = (plan: RenderPlan, size: number): Codec => {
     treeOf(plan, view, at, Math.min(at + length, view.byteLength), elements)
   const { extent } = plan
   let fast: JsonPlan | undefined
+  const hides = lazily(() => hiddenBytes(plan, size))
   return {
     size,
     tree,
+    get hides() {
+      return hides()
+    },
     json: (view, at, out, length = size) => {
       if (extent <= length && at + extent <= view.byteLength) run(fast ??= jsonPlan(plan), view, at, out)
       else out.text(escapedJson(toJson(tree(view, at, { length }))))

@@ -1,6 +1,7 @@
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import type { Btf } from "../Btf.ts"
+import { compile } from "./Codec.ts"
 import { type Json, toJson } from "./RenderedValue.ts"
 import {
   type ArrayPlan,
@@ -49,6 +50,23 @@ export const encodeValue = (
   json: Json,
   into: Uint8Array
 ): Either.Either<ReadonlyArray<ByteRun>, EncodeError> => encode(renderPlan(btf, typeId), 0, "", json, into)
+
+/**
+ * As `encodeValue`, of a map's key. One whose form may hide bytes can also be given as all its bytes in hex digits, after
+ * `0x` or not: dumps have them as `keyBytes`.
+ */
+export const encodeKey = (
+  btf: Btf,
+  typeId: number,
+  json: Json,
+  into: Uint8Array
+): Either.Either<ReadonlyArray<ByteRun>, EncodeError> =>
+  Either.orElse(encodeValue(btf, typeId, json, into), (error) => {
+    const digits = typeof json === "string" ? json.replace(/^0x/, "") : ""
+    return digits.length === into.length * 2 && compile(btf, typeId).hides !== null
+      ? encodeBytes(digits, into)
+      : Either.left(error)
+  })
 
 /** As `encodeValue`, of bytes without a type: the JSON is a string of hex digits, two for each byte. */
 export const encodeBytes = (json: Json, into: Uint8Array): Either.Either<ReadonlyArray<ByteRun>, EncodeError> =>

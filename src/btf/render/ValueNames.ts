@@ -85,6 +85,12 @@ export class ValueNames {
     return this.values.get(name)
   }
 
+  /** Do two values have the same name? */
+  get hasDuplicates(): boolean {
+    for (const [value, name] of this.byValue) if (this.valueOf(name) !== value) return true
+    return false
+  }
+
   /** The names of the single bits that make up a positive value; empty if some of its bits have none. */
   flagsOf(value: number | bigint): ReadonlyArray<string> {
     if (value <= 0) return []

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { listPrograms } from "../../bpf/guest/programs/ProgramWalk.ts"
 import { DUMP_VERSION } from "../../bpf/Report.ts"
-import type { Change, FieldChange } from "../../bpf/report/DiffChange.ts"
+import type { Change, EntryWhole, FieldChange } from "../../bpf/report/DiffChange.ts"
 import { parseDump } from "../../bpf/report/DiffInput.ts"
 import { changes, type DiffSide, secondsBetween, sideOfDocument, sideOfReaders } from "../../bpf/report/SnapshotDiff.ts"
 import type { Json } from "../../btf/render/RenderedValue.ts"
@@ -126,18 +126,26 @@ function* linesOf(change: Change): Generator<string> {
     case "programRemoved":
       return yield red("  - it is gone\n")
     case "entryAdded":
-      return yield green(`  + ${shown(change.key)}: ${shown(change.value)}\n`)
+      return yield green(`  + ${entryText(change)}\n`)
     case "entryRemoved":
-      return yield red(`  - ${shown(change.key)}: ${shown(change.value)}\n`)
+      return yield red(`  - ${entryText(change)}\n`)
     case "entryChanged":
-      yield `  ~ ${shown(change.key)}\n`
-      return yield* change.fields.map(fieldText)
+      yield `  ~ ${shown(change.key)}${bytesText(change.keyBytes)}\n`
+      yield* change.fields.map(fieldText)
+      if (change.bytes === undefined) return
+      return yield `      bytes ${shown(change.bytes.before)} → ${shown(change.bytes.after)}\n`
     case "programChanged":
       return yield* change.fields.map(fieldText)
     case "problem":
       return yield yellow(`problem: ${visibleLine(formatReason(change.problem))}\n`)
   }
 }
+
+const entryText = ({ key, keyBytes, value, valueBytes }: EntryWhole): string =>
+  `${shown(key)}${bytesText(keyBytes)}: ${shown(value)}${bytesText(valueBytes)}`
+
+/** The bytes that a key's or value's form does not show. */
+const bytesText = (bytes: unknown): string => bytes === undefined ? "" : ` (bytes ${shown(bytes)})`
 
 const shown = (json: unknown): string => visibleLine(JSON.stringify(json))
 

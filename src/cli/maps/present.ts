@@ -4,6 +4,7 @@ import type { MapInfo } from "../../bpf/MapInfo.ts"
 import { type MapReader, problemOf } from "../../bpf/MapReader.ts"
 import type { Header } from "../../bpf/Report.ts"
 import type { Dump } from "../../bpf/report/DumpWriter.ts"
+import type { Codec } from "../../btf/render/Codec.ts"
 import { valueText } from "../../btf/render/ValueText.ts"
 import { formatReason, type Reason } from "../../core/Reason.ts"
 import { bold, dim, yellow } from "../terminal/Colour.ts"
@@ -105,24 +106,28 @@ function* entriesText(
       indent,
       column: indent
     })
-    yield `${margin}${key}:`
+    const keyBytes = hidden(reader.key, walk.keyView, walk.keyAt, walk.keyLength)
+    yield `${margin}${key}${keyBytes}:`
     const column = key.length - key.lastIndexOf("\n") + indent + 1
     if (inner !== undefined) yield* innerText(walk, inner, indent + 4, limit)
     else if (cpus === null) {
       walk.value(0)
+      const bytes = hidden(reader.value, walk.valueView, walk.valueAt, walk.valueLength)
       const value = reader.value.tree(walk.valueView, walk.valueAt, { length: walk.valueLength })
-      yield ` ${valueText(value, { indent, column })}\n`
+      yield ` ${valueText(value, { indent, column })}${bytes}\n`
     } else {
       yield "\n"
       for (let cpu = 0; cpu < cpus; cpu++) {
         const label = `CPU ${cpu}:`
-        const value = walk.value(cpu)
+        const there = walk.value(cpu)
+        const bytes = there ? hidden(reader.value, walk.valueView, walk.valueAt, walk.valueLength) : ""
+        const value = there
           ? valueText(reader.value.tree(walk.valueView, walk.valueAt), {
             indent: indent + 2,
             column: indent + 3 + label.length
           })
           : "unreadable"
-        yield `${margin}  ${dim(label)} ${value}\n`
+        yield `${margin}  ${dim(label)} ${value}${bytes}\n`
       }
     }
     shown++
@@ -132,6 +137,12 @@ function* entriesText(
   if (problem !== null) yield `${margin}${yellow(visibleLine(formatReason(problem)))}\n`
   if (walk !== null && shown === 0 && problem === null && !truncated) yield dim(`${margin}empty\n`)
 }
+
+/** The bytes of a key or value whose form does not show all of them. */
+const hidden = ({ hides }: Codec, view: DataView, at: number, length: number): string =>
+  hides !== null && hides(view, at)
+    ? dim(` (bytes ${Buffer.from(view.buffer, view.byteOffset + at, length).toString("hex")})`)
+    : ""
 
 /** The map that an entry of a map of maps holds, with its entries. */
 function* innerText(walk: EntryWalk, inner: InnerMaps, indent: number, limit: number): Generator<string, void> {

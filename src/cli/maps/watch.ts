@@ -88,7 +88,12 @@ const rowsOf = (change: WatchTick["changes"][number]): ReadonlyArray<ReadonlyArr
     case "entryRemoved":
       return [[visibleLine(change.name), short(change.key), "", "", red("gone"), ""]]
     case "entryChanged":
-      return change.fields.map((field) => [visibleLine(change.name), short(change.key), ...fieldCells(field)])
+      return [
+        ...change.fields.map((field) => [visibleLine(change.name), short(change.key), ...fieldCells(field)]),
+        ...(change.bytes === undefined
+          ? []
+          : [[visibleLine(change.name), short(change.key), "bytes", short(change.bytes.after), "", ""]])
+      ]
     default:
       return []
   }

@@ -7,7 +7,11 @@ export const writeOptions = {
   ...target,
   ...output,
   map: text("map", "MAP", "the map, by name or id; if not given, the variable's name says which"),
-  key: text("key", "JSON", "with --map: the entry's key, as a dump prints it; not needed by maps of one element"),
+  key: text(
+    "key",
+    "JSON",
+    "with --map: the entry's key, as a dump prints it, or 0x and all its bytes in hex; not needed by maps of one element"
+  ),
   cpu: text("cpu", "CPU", "in per-CPU maps: whose value, a CPU's number or all"),
   until: text("until", "REGEX", "then let the guest go on until a line of its console matches, and print that line"),
   racy: flag(

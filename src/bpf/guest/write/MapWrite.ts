@@ -4,7 +4,7 @@ import * as Schema from "effect/Schema"
 import type { Btf } from "../../../btf/Btf.ts"
 import { layout } from "../../../btf/Layout.ts"
 import type { Json } from "../../../btf/render/RenderedValue.ts"
-import { type ByteRun, encodeAt, encodeBytes, encodeValue, valueAt } from "../../../btf/render/ValueEncoder.ts"
+import { type ByteRun, encodeAt, encodeBytes, encodeKey, valueAt } from "../../../btf/render/ValueEncoder.ts"
 import { kvaFrom } from "../../../core/Address.ts"
 import { lazily } from "../../../core/Lazily.ts"
 import { formatReason } from "../../../core/Reason.ts"
@@ -294,7 +294,7 @@ const keyBytes = (map: Candidate, types: Btf | undefined, key: Json | undefined)
   }
   if (key === undefined) return Either.left("give a key")
   return types !== undefined && map.keyTypeId !== 0
-    ? encoded(encodeValue(types, map.keyTypeId, key, bytes))
+    ? encoded(encodeKey(types, map.keyTypeId, key, bytes))
     : encoded(encodeBytes(key, bytes))
 }
 

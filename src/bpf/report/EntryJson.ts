@@ -1,0 +1,112 @@
+import { ByteSink, literal } from "../../btf/render/ByteSink.ts"
+import type { Codec } from "../../btf/render/Codec.ts"
+import type { HiddenBytes } from "../../btf/render/HiddenBytes.ts"
+import type { EntryWalk } from "../EntryWalk.ts"
+import type { MapReader } from "../MapReader.ts"
+
+const OPEN = 0x5b
+const CLOSE = 0x5d
+const COMMA = 0x2c
+const NULL = literal("null")
+
+const hexOf = (view: DataView, at: number, length: number): string =>
+  `"${Buffer.from(view.buffer, view.byteOffset + at, length).toString("hex")}"`
+
+/** Writes a map's entries as JSON: the one way from an entry to text. Of most types no value hides bytes: none is looked at. */
+export class EntryJson {
+  private readonly key: Codec
+  private readonly value: Codec
+  private readonly cpus: number | null
+  private readonly keyHides: HiddenBytes | null
+  private readonly valueHides: HiddenBytes | null
+
+  constructor({ cpus, key, value }: MapReader) {
+    this.key = key
+    this.value = value
+    this.cpus = cpus
+    this.keyHides = key.hides
+    this.valueHides = value.hides
+  }
+
+  /**
+   * Write the key of the entry that a walk stands at. Where its form hides bytes, the result is all of them in hex, as
+   * JSON; else null.
+   */
+  writeKey(walk: EntryWalk, out: ByteSink): string | null {
+    if (this.keyHides === null) {
+      this.key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
+      return null
+    }
+    const { keyAt, keyLength, keyView } = walk
+    const hidden = this.keyHides(keyView, keyAt) ? hexOf(keyView, keyAt, keyLength) : null
+    this.key.json(keyView, keyAt, out, keyLength)
+    return hidden
+  }
+
+  /**
+   * Write the value of the entry that a walk stands at; of per-CPU maps an array by CPU, null for a CPU without. Where its
+   * form hides bytes, the result is them in hex, as JSON: in per-CPU maps an array again, null for a value that hides none.
+   */
+  writeValue(walk: EntryWalk, out: ByteSink): string | null {
+    if (this.cpus !== null) return this.writeCopies(walk, out, this.cpus)
+    walk.value(0)
+    if (this.valueHides === null) {
+      this.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
+      return null
+    }
+    return this.writeOne(walk, out)
+  }
+
+  private writeCopies(walk: EntryWalk, out: ByteSink, cpus: number): string | null {
+    let hidden: Array<string | null> | undefined
+    out.byte(OPEN)
+    for (let cpu = 0; cpu < cpus; cpu++) {
+      if (cpu > 0) out.byte(COMMA)
+      if (walk.value(cpu)) {
+        const bytes = this.writeOne(walk, out)
+        if (bytes !== null) (hidden ??= Array.from({ length: cpus }, () => null))[cpu] = bytes
+      } else out.literal(NULL)
+    }
+    out.byte(CLOSE)
+    return hidden === undefined ? null : `[${hidden.map((bytes) => bytes ?? "null").join(",")}]`
+  }
+
+  /** The bytes are looked at first: a codec that follows pointers moves the window under them. */
+  private writeOne(walk: EntryWalk, out: ByteSink): string | null {
+    const { valueAt, valueLength, valueView } = walk
+    const hidden = this.valueHides !== null && this.valueHides(valueView, valueAt)
+      ? hexOf(valueView, valueAt, valueLength)
+      : null
+    this.value.json(valueView, valueAt, out, valueLength)
+    return hidden
+  }
+}
+
+/** An entry as JSON texts, which are quick to compare. */
+export interface EntryTexts {
+  readonly key: string
+  /** All bytes of the key in hex, where `key` hides some; else null. */
+  readonly keyBytes: string | null
+  /** In per-CPU maps an array by CPU. */
+  readonly value: string
+  /** As `keyBytes`; in per-CPU maps an array by CPU. */
+  readonly valueBytes: string | null
+  readonly perCpu: boolean
+}
+
+/** The entries of a walk as texts. */
+export function* entryTexts(reader: MapReader, walk: EntryWalk | null): Generator<EntryTexts, void> {
+  const json = new EntryJson(reader)
+  const out = new ByteSink(4096)
+  const text = (): string => Buffer.from(out.take()).toString()
+  while (walk?.next() === true) {
+    const keyBytes = json.writeKey(walk, out)
+    const key = text()
+    const valueBytes = json.writeValue(walk, out)
+    yield { key, keyBytes, value: text(), valueBytes, perCpu: reader.cpus !== null }
+  }
+}
+
+/** What an entry is paired by: its key's bytes, which `key` determines where it hides none. */
+export const identityOf = ({ key, keyBytes }: Pick<EntryTexts, "key" | "keyBytes">): string =>
+  keyBytes === null ? key : `${key} ${keyBytes}`
