@@ -20,6 +20,8 @@ export interface MadeKernelOptions {
   readonly offsetsLast?: boolean
   /** More symbols than those of what is in the image: `filler_0` … */
   readonly fillers?: number
+  /** Symbols for other things of the image, and their size in bytes. They are zeros. */
+  readonly objects?: { readonly [symbol: string]: number }
   readonly btf?: Uint8Array | "none"
   readonly cpuOffsets?: ReadonlyArray<bigint>
   readonly possibleCpus?: number
@@ -58,6 +60,7 @@ export class MadeKernel {
       encoding: "absolute per-CPU",
       offsetsLast: true,
       fillers: 0,
+      objects: {},
       btf: madeBtf(),
       cpuOffsets: [0x1000_0000n, 0x1000_8000n],
       possibleCpus: 0b11,
@@ -87,6 +90,7 @@ export class MadeKernel {
       this.symbols.set("__stop_BTF", this.symbols.get("__start_BTF")! + BigInt(btf.length))
     }
     this.place(LONG_NAME, new Uint8Array(16))
+    for (const [name, size] of Object.entries(this.options.objects)) this.place(name, new Uint8Array(size))
     for (let i = 0; i < this.options.fillers; i++) this.place(`filler_${i}`, Uint8Array.of(0xc3), 1)
     this.#placeKallsyms()
     this.#placeNotes()

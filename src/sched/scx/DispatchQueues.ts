@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import { hex, kvaOffset, kvaPage } from "../../core/Address.ts"
-import { corrupted, type Reason, unreadable } from "../../core/Reason.ts"
+import { corrupted, type Reason, unreadable, within } from "../../core/Reason.ts"
 import type { GuestKernel } from "../../memory/GuestKernel.ts"
 import { listNodes } from "../../memory/structs/ListHead.ts"
 import { treeNodes } from "../../memory/structs/RbTree.ts"
@@ -170,7 +170,7 @@ class DispatchQueueWalk {
     const at = this.#layouts.dispatchQ?.at("hash_node")
     if (Either.isLeft(layout) || at === undefined) return
     const { nodes, problem } = rhashtableNodes(space, layout.right, table)
-    if (problem !== undefined) this.problems.push(unreadable(`the table of queues at ${hex(table)}: ${problem}`))
+    if (problem !== undefined) this.problems.push(within(`the table of queues at ${hex(table)}`, problem))
     for (const node of nodes) {
       this.#read(node - BigInt(at), { kind: "user", ...(sched === undefined ? {} : { sched: hex(sched) }) })
     }
@@ -200,7 +200,7 @@ class DispatchQueueWalk {
       }
       const byTime = tasks.filter(({ order }) => order === "vtime").length
       const { nodes, problem } = treeNodes(space, btf, tree)
-      if (problem !== undefined) problems.push(unreadable(`its tree: ${problem}`))
+      if (problem !== undefined) problems.push(within("its tree", problem))
       else if (nodes.length !== byTime) {
         problems.push(corrupted(`its tree has ${nodes.length} tasks, its list ${byTime} that are in the tree`))
       }
@@ -230,7 +230,7 @@ class DispatchQueueWalk {
     let cursors = 0
     if (linkAt === undefined || flagsAt === undefined || entity === undefined) return { cursors, problems, tasks }
     const { nodes, problem } = listNodes(space, head)
-    if (problem !== undefined) problems.push(unreadable(`its list: ${problem}`))
+    if (problem !== undefined) problems.push(within("its list", problem))
     for (const node of nodes) {
       const flags = space.u32(node + BigInt(flagsAt))
       if (flags >= 0 && (flags & ITER_CURSOR) !== 0) {

@@ -1,6 +1,6 @@
 import type { Btf } from "../../btf/Btf.ts"
 import { hex, kvaOffset, kvaPage } from "../../core/Address.ts"
-import { absent, type Reason, unreadable } from "../../core/Reason.ts"
+import { absent, type Reason, unreadable, within } from "../../core/Reason.ts"
 import type { GuestKernel } from "../../memory/GuestKernel.ts"
 import { listNodes } from "../../memory/structs/ListHead.ts"
 import { enumValues, flagNames } from "../EnumValues.ts"
@@ -187,7 +187,7 @@ export const schedulerAddresses = (
   const found = new Set<bigint>(root === undefined || root === 0n ? [] : [root])
   if (all !== undefined && linkAt !== undefined) {
     const { nodes, problem } = listNodes(space, all)
-    if (problem !== undefined) problems.push(unreadable(`the list of schedulers: ${problem}`))
+    if (problem !== undefined) problems.push(within("the list of schedulers", problem))
     for (const node of nodes) found.add(node - BigInt(linkAt))
   }
   return [...found]

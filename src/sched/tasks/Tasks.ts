@@ -1,5 +1,5 @@
 import { hex, kvaOffset, kvaPage } from "../../core/Address.ts"
-import { type Reason, unreadable } from "../../core/Reason.ts"
+import { type Reason, unreadable, within } from "../../core/Reason.ts"
 import type { GuestKernel } from "../../memory/GuestKernel.ts"
 import { listNodes } from "../../memory/structs/ListHead.ts"
 import { type ENTITY, type SCHED_INFO, schedLayouts, type SE, type TASK } from "../SchedLayouts.ts"
@@ -257,7 +257,7 @@ export const taskAddresses = (
   const found = new Set<bigint>()
   const problems: Array<Reason> = []
   const leaders = listNodes(kernel.space, first + offsets.tasks)
-  if (leaders.problem !== undefined) problems.push(unreadable(`the list of processes: ${leaders.problem}`))
+  if (leaders.problem !== undefined) problems.push(within("the list of processes", leaders.problem))
   for (const node of leaders.nodes) {
     const leader = node - offsets.tasks
     const signal = kernel.space.u64(leader + BigInt(offsets.signal))
@@ -267,7 +267,7 @@ export const taskAddresses = (
     }
     const threads = listNodes(kernel.space, signal + offsets.threadHead)
     if (threads.problem !== undefined) {
-      problems.push(unreadable(`the threads of task ${hex(leader)}: ${threads.problem}`))
+      problems.push(within(`the threads of task ${hex(leader)}`, threads.problem))
     }
     found.add(leader)
     for (const thread of threads.nodes) found.add(thread - offsets.threadNode)
