@@ -68,7 +68,7 @@ describe("programs, links and differences of an image", () => {
 
       mkdirSync(join(cwd, "directory"))
       const unwritable = yield* ktstr([...args, "--out", join(cwd, "none", "x")], { cwd })
-      assert.match(unwritable.stderr, /ktstr: cannot write .*none\/x: .*; give a path that can be written/)
+      assert.match(unwritable.stderr, /ktstr: cannot write .*none\/x: .*; give a writable path/)
       assert.strictEqual(unwritable.code, 1)
       assert.deepStrictEqual(readdirSync(cwd).toSorted(), ["after.json", "before.json", "directory"])
     }))

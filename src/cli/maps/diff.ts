@@ -18,6 +18,7 @@ import { visibleLine } from "../terminal/escapeControls.ts"
 import { FileUnreadable } from "../terminal/exit.ts"
 import { writePieces } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
+import { whyOf } from "../terminal/whyOf.ts"
 
 /** Pieces of output of about this many characters. */
 const PIECE = 1 << 16
@@ -39,7 +40,7 @@ const openSide = (path: string) =>
     const unreadable = (error: PlatformError) =>
       new FileUnreadable({
         what: path,
-        why: (error._tag === "SystemError" ? error.description?.replace(/, .*$/, "") : undefined) ?? error.message,
+        why: whyOf(error),
         hint: "give a dump or a memory image"
       })
     const start = yield* Effect.mapError(

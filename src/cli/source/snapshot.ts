@@ -11,6 +11,7 @@ import { LiveHost } from "../../host/LiveHost.ts"
 import { boot, bootAndFreeze, type BootOptions, openImage } from "../../Ktstr.ts"
 import * as Engine from "../../kvm/Engine.ts"
 import { FileUnreadable, UsageError } from "../terminal/exit.ts"
+import { whyOf } from "../terminal/whyOf.ts"
 import type { Machine, Output, Script, Target } from "./options.ts"
 
 /** What only a VM that we boot has: its options, by the names of their values. */
@@ -126,7 +127,7 @@ const scriptOf = (target: Script) =>
     const script = yield* Effect.mapError(files.readFileString(path), (error) =>
       new FileUnreadable({
         what: `the script ${path}`,
-        why: (error._tag === "SystemError" ? error.description?.replace(/, .*$/, "") : undefined) ?? error.message,
+        why: whyOf(error),
         hint: "give --exec-file a file that you can read"
       }))
     return { script }

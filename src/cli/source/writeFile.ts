@@ -4,6 +4,9 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import { randomUUID } from "node:crypto"
+import { dirname, join } from "node:path"
+import { whyOf } from "../terminal/whyOf.ts"
 
 /** A file cannot be written. */
 export class FileUnwritable extends Schema.TaggedError<FileUnwritable>("ktstr/FileUnwritable")("FileUnwritable", {
@@ -11,13 +14,17 @@ export class FileUnwritable extends Schema.TaggedError<FileUnwritable>("ktstr/Fi
   why: Schema.String
 }) {
   override get message() {
-    return `cannot write ${this.path}: ${this.why}; give a path that can be written, on a disk with room`
+    return `cannot write ${this.path}: ${this.why}; give a writable path on a disk with free space`
   }
 }
 
+/** Names of our own descriptors: links, of which the target is meant. */
+const DESCRIPTOR = /^(\/dev\/(stdout|stderr|fd\/\d+)|\/proc\/(self|\d+)\/fd\/\d+)$/
+
 /**
- * Write borrowed pieces to a file, each before the next is asked for: whole, or not at all. It is written beside its place
- * and takes it in the end; what was there before stays until then.
+ * Write borrowed pieces to a file, each before the next is asked for: whole, or not at all. They go to a new file with a
+ * random name beside it, which takes its place and its mode in the end. A link is replaced, not followed; a device, a pipe
+ * and a descriptor (`/dev/stdout`) are written to.
  */
 export const writeFile = (
   path: string,
@@ -25,21 +32,17 @@ export const writeFile = (
 ): Effect.Effect<void, FileUnwritable, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const files = yield* FileSystem.FileSystem
-    const put = (place: string, flag: "w" | "a") =>
+    const put = (place: string, options: FileSystem.OpenFileOptions) =>
       Effect.scoped(Effect.gen(function*() {
-        const file = yield* files.open(place, { flag })
+        const file = yield* files.open(place, options)
         for (const piece of pieces) yield* file.writeAll(piece)
       }))
-    const there = yield* Effect.option(files.stat(path))
-    // A device or a pipe is not to be replaced; and it has no positions, which writing wants when it does not append.
-    if (Option.isSome(there) && there.value.type !== "File") return yield* put(path, "a")
-    const part = `${path}.part`
-    yield* Effect.zipRight(put(part, "w"), files.rename(part, path)).pipe(
+    const there = Option.getOrUndefined(yield* Effect.option(files.stat(path)))
+    // Such a file has no positions, which writing wants when it does not append.
+    if (there !== undefined && there.type !== "File" || DESCRIPTOR.test(path)) return yield* put(path, { flag: "a" })
+    const part = join(dirname(path), `.ktstr-${randomUUID()}.part`)
+    const mode = there === undefined ? {} : { mode: there.mode & 0o777 }
+    yield* Effect.zipRight(put(part, { flag: "wx", ...mode }), files.rename(part, path)).pipe(
       Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Effect.ignore(files.remove(part, { force: true })))
     )
-  }).pipe(Effect.mapError((error: PlatformError) =>
-    new FileUnwritable({
-      path,
-      why: (error._tag === "SystemError" ? error.description?.replace(/, .*$/, "") : undefined) ?? error.message
-    })
-  ))
+  }).pipe(Effect.mapError((error: PlatformError) => new FileUnwritable({ path, why: whyOf(error) })))

@@ -17,27 +17,26 @@ const writeSome = (piece: Uint8Array, at: number): Promise<number> =>
     write(1, piece, at, piece.length - at, null, (error, written) => error === null ? resolve(written) : reject(error))
   )
 
-/** Writes the piece; false when the reader has gone away, or the signal came. */
+/** Writes the piece; false when the reader has gone away, or the signal came. Fails with an `OutputError` only. */
 const writeWhole = async (piece: Uint8Array, signal: AbortSignal): Promise<boolean> => {
   for (let at = 0; at < piece.length && !signal.aborted;) {
     try {
       at += await writeSome(piece, at)
     } catch (error) {
-      const code = error instanceof Error && "code" in error ? error.code : error
+      const code = error instanceof Error && "code" in error ? String(error.code) : String(error)
       if (code === "EPIPE") return false
-      if (code !== "EAGAIN") throw error
+      if (code !== "EAGAIN") throw new OutputError({ code })
       await setTimeout(1) // a pipe that somebody made non-blocking, and is full
     }
   }
   return !signal.aborted
 }
 
+/** What fails in between two writes, where the pieces are made, is a bug and not stdout's fault. */
 const writing = (write: (signal: AbortSignal) => Promise<boolean>): Effect.Effect<boolean, OutputError> =>
-  Effect.tryPromise({
-    try: write,
-    catch: (error) =>
-      new OutputError({ code: error instanceof Error && "code" in error ? String(error.code) : String(error) })
-  })
+  Effect.tryPromise({ try: write, catch: (error) => error }).pipe(
+    Effect.catchAll((error) => error instanceof OutputError ? Effect.fail(error) : Effect.die(error))
+  )
 
 /** Write one piece to stdout; false when its reader has gone away, which is no error. */
 export const writePiece = (piece: Uint8Array): Effect.Effect<boolean, OutputError> =>

@@ -2,7 +2,7 @@ import * as NodeContext from "@effect/platform-node/NodeContext"
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { execFile, execFileSync } from "node:child_process"
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import { chmodSync, lstatSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { promisify } from "node:util"
 import { writeFile } from "../../../src/cli/source/writeFile.ts"
 import { scratch } from "../../support/guest.ts"
@@ -27,6 +27,36 @@ it.scoped("a file is written whole, or is as it was", () =>
     assert.deepStrictEqual(readdirSync(directory), ["dump.json"])
     const error = yield* Effect.flip(writeFile(`${directory}/none/dump.json`, []))
     assert.match(error.message, /^cannot write .*\/none\/dump\.json: ENOENT: no such file or directory; /)
+  }).pipe(Effect.provide(NodeContext.layer)))
+
+it.scoped("only the file itself is replaced: no link is followed, no neighbour lost", () =>
+  Effect.gen(function*() {
+    const directory = yield* scratch
+    const path = `${directory}/dump.json`
+    writeFileSync(`${directory}/precious`, "precious")
+    symlinkSync("precious", `${path}.part`)
+    symlinkSync("precious", path)
+    yield* writeFile(path, [bytes("new")])
+    assert.strictEqual(readFileSync(path, "utf8"), "new")
+    assert.isTrue(lstatSync(path).isFile())
+    assert.strictEqual(readFileSync(`${directory}/precious`, "utf8"), "precious")
+    assert.isTrue(lstatSync(`${path}.part`).isSymbolicLink())
+    chmodSync(path, 0o600)
+    yield* writeFile(path, [bytes("newer")])
+    assert.strictEqual(statSync(path).mode & 0o777, 0o600)
+    assert.deepStrictEqual(readdirSync(directory).toSorted(), ["dump.json", "dump.json.part", "precious"])
+  }).pipe(Effect.provide(NodeContext.layer)))
+
+it.scoped("several at once on one file all succeed, and one of them is there", () =>
+  Effect.gen(function*() {
+    const directory = yield* scratch
+    const path = `${directory}/dump.json`
+    const texts = Array.from({ length: 16 }, (_, run) => `${run} `.repeat(1000))
+    yield* Effect.forEach(texts, (text) => writeFile(path, Array.from({ length: 10 }, () => bytes(text))), {
+      concurrency: "unbounded"
+    })
+    assert.include(texts.map((text) => text.repeat(10)), readFileSync(path, "utf8"))
+    assert.deepStrictEqual(readdirSync(directory), ["dump.json"])
   }).pipe(Effect.provide(NodeContext.layer)))
 
 it.scoped("a pipe is written to, not replaced", () =>
