@@ -1,5 +1,5 @@
 // Builds dist/: the library file by file (tsc: a subpath a room, nothing pays for what it does not import), and the
-// command as one bundle (esbuild) with V8's code for it, so that it starts quickly.
+// command as one bundle (esbuild), so that it starts quickly.
 import { build } from "esbuild"
 import { execFileSync } from "node:child_process"
 import { chmodSync, copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs"
@@ -25,11 +25,4 @@ const bundle = readFileSync("dist/bin/main.cjs", "utf8")
 writeFileSync("dist/bin/main.cjs", bundle.replaceAll(/\bimport\((?=")/g, "importModule("))
 copyFileSync("src/cli/launch.cjs", "dist/bin/ktstr.cjs")
 chmodSync("dist/bin/ktstr.cjs", 0o755)
-const warmUp = `
-  const { code, run } = require("./dist/bin/ktstr.cjs")
-  process.on("exit", () => require("node:fs").writeFileSync("dist/bin/main.cjs.code", code()))
-  process.argv = [process.argv[0], "ktstr", "--help"]
-  run()
-`
-execFileSync(process.execPath, ["-e", warmUp], { stdio: ["ignore", "ignore", "inherit"] })
 writeFileSync("dist/.built", "")

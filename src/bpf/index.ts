@@ -1,4 +1,4 @@
-export { encodeAt, EncodeError, encodeKey, encodeValue } from "../btf/render/ValueEncoder.ts"
+export { type ByteRun, encodeAt, EncodeError, encodeKey, encodeValue } from "../btf/render/ValueEncoder.ts"
 export type { EntryWalk } from "./EntryWalk.ts"
 export { layerGuestMaps, makeGuestMapAccessor } from "./guest/GuestMapAccessor.ts"
 export { listLinks } from "./guest/links/Links.ts"
@@ -34,6 +34,7 @@ export {
   type DiffSide,
   diffSnapshots,
   NotADump,
+  secondsBetween,
   sideOfDocument,
   sideOfReaders
 } from "./report/SnapshotDiff.ts"

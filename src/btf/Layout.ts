@@ -51,12 +51,12 @@ export interface Layout<Required extends string, Optional extends string = never
 }
 
 /** Optional members; of an array within the array, all are there or none. */
-type OptionalFields<Field extends string> = ReadonlyArray<Field | ReadonlyArray<Field>>
+export type OptionalFields<Field extends string> = ReadonlyArray<Field | ReadonlyArray<Field>>
 
 /** By a field's name the one that it has in other kernels, tried where no member has the first. */
 export type OtherNames<Field extends string> = { readonly [F in Field]?: string }
 
-type OfMembers<Required extends string, Optional extends string> =
+export type OfMembers<Required extends string, Optional extends string> =
   & { readonly [F in Required]: number }
   & { readonly [F in Optional]: number | undefined }
 

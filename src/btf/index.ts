@@ -26,14 +26,23 @@ export {
   type VoidType
 } from "./BtfType.ts"
 export { diffAll, diffTypes, type MemberChange, type Placed, type TypeChange } from "./c/BtfDiff.ts"
-export { type Declaration, declarationOf, oneLine } from "./c/CDeclaration.ts"
+export { Budget, type Declaration, declarationOf, oneLine } from "./c/CDeclaration.ts"
 export { type Hole, type MemberLayout, type StructLayout, structLayout, structTotals } from "./c/StructLayout.ts"
 export { typeText } from "./c/TypeText.ts"
+export type { Enumeration } from "./Enumeration.ts"
 export { findTypes, TypeNotFound } from "./FindTypes.ts"
-export { type Layout, layout, LayoutError, layoutOf } from "./Layout.ts"
+export {
+  type Layout,
+  layout,
+  LayoutError,
+  layoutOf,
+  type OfMembers,
+  type OptionalFields,
+  type OtherNames
+} from "./Layout.ts"
 export { GroupMissing, type GroupParts, type OffsetGroup } from "./OffsetGroup.ts"
 export { offsetGroups } from "./offsets/offsetGroups.ts"
-export { ByteSink } from "./render/ByteSink.ts"
+export { ByteSink, type Literal } from "./render/ByteSink.ts"
 export { bytesCodec, type Codec, compile, type TreeOptions } from "./render/Codec.ts"
 export {
   type ArrayValue,

@@ -19,7 +19,7 @@ export {
 } from "./kernels/build/KernelBuild.ts"
 export { KernelReleaseMissing } from "./kernels/build/KernelRelease.ts"
 export { SourceInvalid } from "./kernels/build/KernelTree.ts"
-export type { BuildSource } from "./kernels/build/SourceTree.ts"
+export type { BuildSource, SourceError } from "./kernels/build/SourceTree.ts"
 export {
   cacheKey,
   CacheKeyInvalid,
@@ -84,3 +84,5 @@ export {
 } from "./kernels/KernelVersion.ts"
 export { Native } from "./Native.ts"
 export { Progress, stage } from "./Progress.ts"
+export { formatReason, Reason, ReasonKind } from "./Reason.ts"
+export { WalkProblems } from "./WalkProblems.ts"

@@ -1,7 +1,7 @@
 export * as Engine from "./Engine.ts"
 export { IncludeError } from "./guest/HostFiles.ts"
 export type { InitSpec, ShellTerminal } from "./guest/Init.ts"
-export { type InitramfsSpec, makeInitramfs } from "./guest/Initramfs.ts"
+export { type InitramfsSpec, makeInitramfs, minimumMemoryMib } from "./guest/Initramfs.ts"
 export { type KvmVerdict, probeKvm } from "./native/KvmProbe.ts"
 export * as Qemu from "./qemu/Qemu.ts"
 export {
@@ -13,6 +13,7 @@ export {
   TopologyError,
   type TopologySpec
 } from "./spec/Topology.ts"
+export { VmDied } from "./spec/VmDied.ts"
 export {
   type Acceleration,
   type ConsoleSize,

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
+import { Buffer } from "node:buffer"
 import { Btf } from "../btf/Btf.ts"
 import { Kva, Pa } from "../core/Address.ts"
 import { type FormatError, parsing, type SyscallError } from "../core/Errors.ts"
@@ -75,7 +76,7 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
       const space = spaceOf(location)
       const { notes } = vmlinux
       const there = notes === undefined ? undefined : space.read(notes.address + location.shift, notes.bytes.length)
-      if (notes !== undefined && there !== undefined && !notes.bytes.equals(there)) {
+      if (notes !== undefined && there !== undefined && Buffer.compare(notes.bytes, there) !== 0) {
         return yield* new WrongKernel({
           vmlinux: vmlinux.subject,
           why: `both are ${location.release}, but the build ids differ`

@@ -24,9 +24,9 @@ export interface Vmlinux {
   readonly subject: string
   readonly release: string
   readonly symbols: ReadonlyMap<string, bigint>
-  readonly banner: { readonly address: bigint; readonly bytes: Buffer }
+  readonly banner: { readonly address: bigint; readonly bytes: Uint8Array }
   /** The image's ELF notes, with the build id; they lie in the guest's memory too. */
-  readonly notes: { readonly address: bigint; readonly bytes: Buffer } | undefined
+  readonly notes: { readonly address: bigint; readonly bytes: Uint8Array } | undefined
   /** `init_top_pgt`, the root of the kernel's own page tables. */
   readonly root: bigint
 }
@@ -103,7 +103,7 @@ export const locateByVmlinux = (memory: GuestMemory, vmlinux: Vmlinux): KernelLo
       for (let at = first; at < to; at += ALIGN) {
         if (bytes[at] !== banner.bytes[0]) continue
         const found = memory.bytes(start + at, banner.bytes.length)
-        if (found === undefined || !banner.bytes.equals(found)) continue
+        if (found === undefined || Buffer.compare(banner.bytes, found) !== 0) continue
         candidates++
         for (const levels of [4, 5] as const) {
           const table = new PageTable(memory, start + at + rootFromBanner, levels)

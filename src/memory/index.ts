@@ -1,12 +1,13 @@
 export { NoBtf, NotAKernel, Unmapped, WrongKernel } from "./Errors.ts"
 export { GuestKernel } from "./GuestKernel.ts"
-export { GuestMemory, type MemoryRegion } from "./GuestMemory.ts"
-export { Kallsyms } from "./kallsyms/Kallsyms.ts"
+export { GuestMemory, type MemoryRegion, type NextWritten } from "./GuestMemory.ts"
+export { Kallsyms, type KallsymsEncoding } from "./kallsyms/Kallsyms.ts"
 export { type Fault, KernelSpace, pointerOffset, pointerPage, READ_LIMIT, WINDOW_LIMIT } from "./KernelSpace.ts"
 export { isLocated, type KernelLocation, type KernelNotLocated, locateByVmcoreinfo } from "./LocateKernel.ts"
 export { type LocateKernel, openImage } from "./MemoryImage.ts"
 export { findDirectMap, NOT_PRESENT, OUT_OF_MEMORY, PageTable } from "./PageTable.ts"
 export { type PerCpuOffsets, perCpuOffsets } from "./PerCpu.ts"
+export { SaveError, saveImage } from "./SaveImage.ts"
 export {
   type EntryVisitor,
   type IdrLayout,

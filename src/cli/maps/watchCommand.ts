@@ -1,14 +1,19 @@
 import * as Command from "@effect/cli/Command"
-import { handler } from "../handler.ts"
+import * as Effect from "effect/Effect"
 import { every } from "../source/every.ts"
 import { filter, output, target } from "../source/options.ts"
 
-/** `ktstr watch` */
 export const watch = Command.make("watch", {
   ...target,
   map: filter.map,
   every,
   ndjson: output.ndjson
-}, handler(() => import("./watch.ts"), (module) => module.watch)).pipe(
-  Command.withDescription("Show which map entries change, how fast, until Ctrl-C")
-)
+}, (config) =>
+  Effect.flatMap(
+    Effect.promise(() => import("./watch.ts")),
+    (module) => module.watch(config)
+  )).pipe(
+    Command.withDescription(
+      "Show which entries of BPF maps change, and how fast, until Ctrl-C: on this host, or in a VM, frozen for each reading"
+    )
+  )

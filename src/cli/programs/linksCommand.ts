@@ -1,10 +1,12 @@
 import * as Command from "@effect/cli/Command"
-import { handler } from "../handler.ts"
+import * as Effect from "effect/Effect"
 import { output, target } from "../source/options.ts"
 
 /** `ktstr links` */
 export const links = Command.make(
   "links",
   { ...target, ...output },
-  handler(() => import("./links.ts"), (module) => module.links)
-).pipe(Command.withDescription("List what BPF programs are attached to"))
+  (config) => Effect.flatMap(Effect.promise(() => import("./links.ts")), (module) => module.links(config))
+).pipe(
+  Command.withDescription("List what the BPF programs of a kernel are attached to")
+)

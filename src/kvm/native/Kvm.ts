@@ -12,7 +12,6 @@ import { resizeLine } from "../guest/Init.ts"
 import { minimumMemoryMib } from "../guest/Initramfs.ts"
 import { type Disk, openDisks } from "../spec/Disks.ts"
 import { apicIds, resolveTopology, showsLlcs, type Topology } from "../spec/Topology.ts"
-import { VM_DEFAULTS } from "../spec/VmDefaults.ts"
 import type { VmDied } from "../spec/VmDied.ts"
 import {
   type ConsoleSize,
@@ -136,7 +135,7 @@ export const bootKvm = Effect.fn("Kvm.boot")(function*(spec: VmSpec, options: Kv
       })
       : new GuestPanicked({ line })
   })
-  const timeout = Duration.decode(spec.timeout ?? Duration.seconds(VM_DEFAULTS.timeoutSeconds))
+  const timeout = Duration.decode(spec.timeout ?? "60 seconds")
   const ready = yield* Effect.forkScoped(
     Effect.timeoutFail(reported(report, console, ended), {
       duration: timeout,

@@ -1,3 +1,10 @@
 export { VmDied } from "../spec/VmDied.ts"
-export { type Segment, type VcpuRegisters } from "./cpu/Registers.ts"
+export {
+  type ControlRegister,
+  type GeneralRegister,
+  type MsrName,
+  type Segment,
+  type SegmentRegister,
+  type VcpuRegisters
+} from "./cpu/Registers.ts"
 export * as Kvm from "./Kvm.ts"
