@@ -49,6 +49,7 @@ const documentOfLines = (text: string): Either.Either<object, string> => {
   const programs: Array<unknown> = []
   const problems: Array<Reason> = []
   let header: object = {}
+  let sched: { readonly sched?: unknown } = {}
   let line = 0
   for (let start = 0; start < text.length;) {
     const end = text.indexOf("\n", start)
@@ -78,7 +79,10 @@ const documentOfLines = (text: string): Either.Either<object, string> => {
         break
       case "problem":
         problems.push(record.right.problem)
+        break
+      case "sched":
+        sched = { sched: record.right.sched }
     }
   }
-  return Either.right({ ...header, maps: [...maps.values()], programs, problems })
+  return Either.right({ ...header, maps: [...maps.values()], programs, problems, ...sched })
 }
