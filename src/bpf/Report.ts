@@ -126,10 +126,7 @@ export const DumpDocument = Schema.Struct({
   freeze: Schema.NullOr(Freeze),
   maps: Schema.Array(MapDump),
   programs: Schema.Array(ProgramInfo),
-  problems: Schema.Array(Reason),
-  sched: Schema.optional(Schema.Unknown).annotations({
-    description: "the scheduler of a frozen kernel: what `ktstr sched show --json` prints under `sched`"
-  })
+  problems: Schema.Array(Reason)
 }).annotations({ identifier: "DumpDocument" })
 export type DumpDocument = typeof DumpDocument.Type
 
@@ -167,6 +164,5 @@ export const DumpRecord = Schema.Union(
     problem: Schema.NullOr(Reason)
   }),
   Schema.Struct({ record: Schema.Literal("program"), ...ProgramInfo.fields }),
-  Schema.Struct({ record: Schema.Literal("problem"), problem: Reason }),
-  Schema.Struct({ record: Schema.Literal("sched"), sched: Schema.Unknown })
+  Schema.Struct({ record: Schema.Literal("problem"), problem: Reason })
 ).annotations({ identifier: "DumpRecord" })

@@ -84,7 +84,7 @@ export class MadeKernel {
     this.place("__cpu_possible_mask", words64(BigInt(possibleCpus)))
     this.place("__per_cpu_offset", words64(...cpuOffsets, ...Array.from({ length: 64 - cpuOffsets.length }, () => 0n)))
     this.place("page_offset_base", words64(directBase))
-    this.place("map_idr", new Uint8Array(24))
+    for (const name of ["map_idr", "prog_idr", "link_idr"]) this.place(name, new Uint8Array(24))
     if (btf !== "none") {
       this.place("__start_BTF", btf, 8)
       this.symbols.set("__stop_BTF", this.symbols.get("__start_BTF")! + BigInt(btf.length))

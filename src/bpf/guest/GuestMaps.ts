@@ -25,7 +25,7 @@ import { type BpfLayouts, bpfLayouts } from "./walks/BpfLayouts.ts"
 import type { GuestMap, OpenedMap } from "./walks/OpenedMap.ts"
 
 /** A map of the list: what its `struct bpf_map` says, and where that is. */
-type ListedMap = Pick<GuestMap, "info" | "type" | "kernelTypeId" | "page" | "offset">
+export type ListedMap = Pick<GuestMap, "info" | "type" | "kernelTypeId" | "page" | "offset">
 
 /** `BPF_OBJ_NAME_LEN` (include/uapi/linux/bpf.h): the bytes of a map's or program's name, with its NUL. */
 const NAME_BYTES = 16
@@ -181,7 +181,11 @@ export class GuestMaps {
       }
     }
     const problems: Array<Reason> = []
-    const types = this.typesOf(map, problems)
+    const known = this.types(map)
+    if (known !== undefined && Either.isLeft(known)) {
+      problems.push({ ...known.left, text: `${known.left.text}: shown as bytes` })
+    }
+    const types = known === undefined ? undefined : Either.getOrUndefined(known)
     const codec = (what: "key" | "value", typeId: number, size: number, plain: Codec): Codec => {
       if (types === undefined || typeId === 0) return plain
       const typed = what === "key" ? compile(types, typeId) : this.special.compile(types, typeId)
@@ -197,7 +201,7 @@ export class GuestMaps {
       isIndexed(map.type) && keySize === 4 ? indexCodec : bytesCodec(keySize)
     )
     const value = codec("value", valueTypeId, valueSize, bytesCodec(valueSize))
-    const reading = this.readingOf(map)
+    const reading = this.open(map)
     if (Either.isLeft(reading)) problems.push(reading.left)
     const opened = Either.getOrUndefined(reading)
     const perCpu = isPerCpu(map.type)
@@ -215,7 +219,7 @@ export class GuestMaps {
   }
 
   /** How to read a map's entries, or why they are not read. */
-  private readingOf(map: ListedMap): Either.Either<OpenedMap, Reason> {
+  open(map: ListedMap): Either.Either<OpenedMap, Reason> {
     const { secondCursor, copies, kernel, layouts, objects } = this
     const open = mapOpeners.get(map.type)
     if (open === undefined) return Either.left(unsupported(`${map.info.type} maps (type ${map.type}) are not read`))
@@ -227,17 +231,13 @@ export class GuestMaps {
     return Either.mapLeft(open(given), toReason)
   }
 
-  /** The map's own BTF, on the base of this guest's vmlinux BTF where it is split. */
-  private typesOf(map: ListedMap, problems: Array<Reason>): Btf | undefined {
+  /** The map's own BTF, on the base of this guest's vmlinux BTF where it is split; undefined: it has none. */
+  types(map: ListedMap): Either.Either<Btf, Reason> | undefined {
     const { kernel: { space }, layouts } = this
-    if (!space.window(map.page, map.offset + layouts.map.at.btf, 8)) return undefined
+    if (!space.window(map.page, map.offset + layouts.map.at.btf, 8)) return Either.left(space.faultReason)
     const page = pointerPage(space.view, space.at)
     const offset = pointerOffset(space.view, space.at)
-    if (page === 0) return undefined
-    const known = this.typesAtPlace(page, offset, `BTF of map ${map.info.id}`)
-    if (Either.isRight(known)) return known.right
-    problems.push({ ...known.left, text: `${known.left.text}: shown as bytes` })
-    return undefined
+    return page === 0 ? undefined : this.typesAtPlace(page, offset, `BTF of map ${map.info.id}`)
   }
 
   /** The types of a `struct btf`, read once. */

@@ -49,7 +49,6 @@ const documentOfLines = (text: string): Either.Either<object, string> => {
   const programs: Array<unknown> = []
   const problems: Array<Reason> = []
   let header: object = {}
-  let sched: { readonly sched?: unknown } = {}
   let line = 0
   for (let start = 0; start < text.length;) {
     const end = text.indexOf("\n", start)
@@ -79,10 +78,7 @@ const documentOfLines = (text: string): Either.Either<object, string> => {
         break
       case "problem":
         problems.push(record.right.problem)
-        break
-      case "sched":
-        sched = { sched: record.right.sched }
     }
   }
-  return Either.right({ ...header, maps: [...maps.values()], programs, problems, ...sched })
+  return Either.right({ ...header, maps: [...maps.values()], programs, problems })
 }

@@ -12,8 +12,6 @@ export interface Dump {
   readonly readers: Iterable<MapReader>
   readonly programs: ReadonlyArray<ProgramInfo>
   readonly problems: ReadonlyArray<Reason>
-  /** The scheduler's state as JSON, which another room reads; not given: left out. */
-  readonly sched?: object | undefined
   readonly limit: number
   /** With the values of maps of maps go these maps' entries; not given: the ids alone. */
   readonly inner?: InnerMaps | undefined
@@ -38,8 +36,7 @@ export function* jsonDocument(dump: Dump): Generator<Uint8Array, void> {
     const { truncated } = yield* writeEntries(out, reader, walk, dump, JSON_FRAME)
     out.text(`],${JSON.stringify({ truncated, problem: problemOf(reader, walk) }).slice(1)}`)
   }
-  const rest = { programs: dump.programs, problems: dump.problems, sched: dump.sched }
-  out.text(`],\n${JSON.stringify(rest).slice(1)}\n`)
+  out.text(`],\n"programs":${JSON.stringify(dump.programs)},"problems":${JSON.stringify(dump.problems)}}\n`)
   yield out.take()
 }
 
@@ -59,7 +56,6 @@ export function* ndjsonRecords(dump: Dump): Generator<Uint8Array, void> {
   }
   for (const program of dump.programs) line({ record: "program", ...program })
   for (const problem of dump.problems) line({ record: "problem", problem })
-  if (dump.sched !== undefined) line({ record: "sched", sched: dump.sched })
   yield out.take()
 }
 

@@ -1,7 +1,6 @@
 import * as Effect from "effect/Effect"
 import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
 import { openInnerMaps } from "../../bpf/InnerMaps.ts"
 import type { MapAccessor } from "../../bpf/MapAccessor.ts"
 import type { MapInfo } from "../../bpf/MapInfo.ts"
@@ -9,8 +8,6 @@ import { typeNames } from "../../bpf/MapType.ts"
 import { DumpDocument, type Header } from "../../bpf/Report.ts"
 import { type Dump, jsonDocument, ndjsonRecords } from "../../bpf/report/DumpWriter.ts"
 import type { Btf } from "../../btf/Btf.ts"
-import type { GuestKernel } from "../../memory/GuestKernel.ts"
-import { readSched, SchedDocument } from "../../sched/index.ts"
 import type { Filter, Output, Target } from "../source/options.ts"
 import { format, Live, openMaps } from "../source/snapshot.ts"
 import { writeFile } from "../source/writeFile.ts"
@@ -22,14 +19,9 @@ import { dumpText } from "./present.ts"
 /** A kernel whose maps are printed, whatever it is read from. */
 interface Snapshot {
   readonly header: Header
-  readonly kernel: typeof GuestKernel.Service | { readonly release: string; readonly btf: Btf }
+  readonly kernel: { readonly release: string; readonly btf: Btf }
   readonly maps: typeof MapAccessor.Service
 }
-
-/** What `ktstr dump --json` prints, with the scheduler, which the dump's own room knows nothing of. */
-const WholeDocument = Schema.Struct({ ...DumpDocument.fields, sched: Schema.optional(SchedDocument) }).annotations({
-  identifier: "DumpDocument"
-})
 
 /** Entries of a map that are shown to people when no limit is given. */
 const LIMIT_FOR_PEOPLE = 64
@@ -37,7 +29,7 @@ const LIMIT_FOR_PEOPLE = 64
 export const dump = (
   config: Target & Output & Filter & { readonly out: Option.Option<string>; readonly schema: boolean }
 ) =>
-  config.schema ? writeText(`${JSON.stringify(JSONSchema.make(WholeDocument), null, 2)}\n`) : Effect.gen(function*() {
+  config.schema ? writeText(`${JSON.stringify(JSONSchema.make(DumpDocument), null, 2)}\n`) : Effect.gen(function*() {
     const asked = yield* format(config)
     // a file is for `ktstr diff` and scripts
     const as = Option.isSome(config.out) && asked === "text" ? "json" : asked
@@ -48,7 +40,7 @@ export const dump = (
 /** Print a snapshot's maps, those that the filter keeps, on stdout or into a file. */
 export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", filter: Filter, out?: string) =>
   Effect.gen(function*() {
-    const { header, kernel, maps } = snapshot
+    const { header, maps } = snapshot
     const { items, problems } = yield* maps.maps
     const programs = yield* maps.programs
     const kept = yield* select(snapshot, items, filter)
@@ -61,7 +53,6 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
       programs: as === "text" && kept.length < items.length ? [] : programs.items,
       problems: [...problems, ...programs.problems],
       limit,
-      sched: as === "text" || !("space" in kernel) ? undefined : readSched(kernel),
       inner: filter.inner ? yield* openInnerMaps(maps, readers) : undefined
     }
     const start = performance.now()

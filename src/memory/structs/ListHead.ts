@@ -31,12 +31,12 @@ export const listNodes = (space: KernelSpace, head: bigint, end: bigint = head):
     if (node === 0n && end === 0n) return ended(undefined)
     const back = node === undefined ? undefined : previous(node)
     if (node === undefined || back === undefined) return ended(space.faultReason)
-    if (nodes.has(node)) return ended(corrupted(`${hex(node)} is in the list twice`))
     // The kernel may stand still in the middle: a node between the two is not linked yet, or not linked any more.
     if (back !== before && back !== previous(before) && !(next(back) === node && previous(back) === before)) {
       return ended(corrupted(`${hex(node)} points back at ${hex(back)}, not at ${hex(before)}`))
     }
     if (node === end) return ended(undefined)
+    if (nodes.has(node)) return ended(corrupted(`${hex(node)} is in the list twice`))
     if (nodes.size === NODE_LIMIT) return ended(truncated(`more than ${NODE_LIMIT} nodes in the list at ${hex(head)}`))
     nodes.add(node)
     before = node
@@ -50,5 +50,5 @@ export const listNodesBehind = (space: KernelSpace, next: bigint, prev: bigint):
   if (head === undefined) return { nodes: [], problem: space.faultReason }
   return space.u64(head) === next && space.u64(head + 8n) === prev
     ? listNodes(space, head)
-    : { nodes: [], problem: corrupted(`${hex(next)} is not the first node of the list at ${hex(head)}`) }
+    : { nodes: [], problem: corrupted(`${hex(next)} is not the first of the list at ${hex(head)}`) }
 }

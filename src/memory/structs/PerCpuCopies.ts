@@ -1,3 +1,6 @@
+import * as Either from "effect/Either"
+import { kvaFrom } from "../../core/Address.ts"
+import { corrupted, type Reason } from "../../core/Reason.ts"
 import type { KernelSpace } from "../KernelSpace.ts"
 
 const PAGES = 2 ** 52
@@ -33,6 +36,15 @@ export class PerCpuCopies {
   window(page: number, offset: number, cpu: number, length: number): boolean {
     const sum = offset + this.offsets[cpu]
     return this.space.window(this.pageOf(page, sum, cpu), sum & 4095, length)
+  }
+
+  /** The addresses of the copies by CPU, undefined where one is not possible. */
+  places(page: number, offset: number): Either.Either<ReadonlyArray<bigint | undefined>, Reason> {
+    if (page === 0 && offset === 0) return Either.left(corrupted("its per-CPU pointer is null"))
+    return Either.right(Array.from(this.pages, (_, cpu) => {
+      const sum = offset + this.offsets[cpu]
+      return this.isPossible(cpu) ? kvaFrom(this.pageOf(page, sum, cpu), sum & 4095) : undefined
+    }))
   }
 
   /** Where a CPU's copy is in physical memory, if it is mapped; else somewhere. */

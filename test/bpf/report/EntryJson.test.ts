@@ -176,14 +176,3 @@ describe("keys and values whose form hides bytes", () => {
     assert.strictEqual(Buffer.from(text).toString("hex"), "0f0000000000000a")
   })
 })
-
-it("a dump carries the scheduler of a frozen kernel, in its document and in its records", () => {
-  const sched = { time: { jiffies: "18446744073709551615", hz: 250 }, tasks: [] }
-  const dump = { ...dumpOf(readerOf("cgrp_llc", "comm_key", null, [])), sched }
-  for (const pieces of [jsonDocument(dump), ndjsonRecords(dump)]) {
-    assert.deepStrictEqual(Either.getOrThrow(parseDump(textOf(pieces), "kept")).sched, sched)
-  }
-  for (const pieces of [jsonDocument({ ...dump, sched: undefined }), ndjsonRecords({ ...dump, sched: undefined })]) {
-    assert.notProperty(Either.getOrThrow(parseDump(textOf(pieces), "kept")), "sched")
-  }
-})

@@ -27,7 +27,10 @@ describe.each(["list", "hlist"] as const)("listNodes of a %s", (kind) => {
   it("ends at a node that comes twice", () => {
     const { nodes, objects, walk } = list(kind, 4)
     objects.set64(nodes[3], nodes[1])
-    assert.deepStrictEqual(walk(), { nodes, problem: corrupted(`${hex(nodes[1])} is in the list twice`) })
+    assert.deepStrictEqual(walk(), {
+      nodes,
+      problem: corrupted(`${hex(nodes[1])} points back at ${hex(nodes[0])}, not at ${hex(nodes[3])}`)
+    })
     objects.set64(nodes[3], nodes[3])
     assert.deepStrictEqual(walk(), { nodes, problem: corrupted(`${hex(nodes[3])} is in the list twice`) })
   })
@@ -87,7 +90,7 @@ describe("listNodesBehind", () => {
     assert.deepStrictEqual(behind(nodes[0], nodes[2]), { nodes, problem: undefined })
     assert.deepStrictEqual(behind(head, head), {
       nodes: [],
-      problem: corrupted(`${hex(head)} is not the first node of the list at ${hex(nodes[2])}`)
+      problem: corrupted(`${hex(head)} is not the first of the list at ${hex(nodes[2])}`)
     })
     assert.deepStrictEqual(behind(0n, 0n), { nodes: [], problem: undefined })
     assert.deepStrictEqual(behind(NOWHERE, NOWHERE), {
@@ -96,7 +99,7 @@ describe("listNodesBehind", () => {
     })
     assert.deepStrictEqual(behind(nodes[1], nodes[2]), {
       nodes: [],
-      problem: corrupted(`${hex(nodes[1])} is not the first node of the list at ${hex(nodes[0])}`)
+      problem: corrupted(`${hex(nodes[1])} is not the first of the list at ${hex(nodes[0])}`)
     })
   })
 })

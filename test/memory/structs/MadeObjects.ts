@@ -1,5 +1,6 @@
 import * as Either from "effect/Either"
 import { Btf } from "../../../src/btf/Btf.ts"
+import type { KernelSpace } from "../../../src/memory/KernelSpace.ts"
 import { BlobWriter } from "../../btf/BlobWriter.ts"
 import { LOADED, MadeKernel } from "../MadeKernel.ts"
 
@@ -7,23 +8,30 @@ import { LOADED, MadeKernel } from "../MadeKernel.ts"
 export type MadeMember = readonly [name: string, at: number, type: number]
 
 /** BTF of the structs that a test needs, by what `declare` says of them. */
-export const madeTypes = (declare: (blob: BlobWriter, struct: DeclareStruct) => void): Btf => {
+export const madeTypes = (declare: (blob: BlobWriter, struct: DeclareStruct) => void): Btf =>
+  Either.getOrThrow(Btf.parse(madeTypeBytes(declare), { subject: "made" }))
+
+/** The same as bytes. */
+export const madeTypeBytes = (declare: (blob: BlobWriter, struct: DeclareStruct) => void): Uint8Array => {
   const blob = new BlobWriter()
   declare(
     blob,
     (name, size, members) => blob.struct(name, size, members.map(([name, at, type]) => ({ name, type, bits: at * 8 })))
   )
-  return Either.getOrThrow(Btf.parse(blob.bytes(), { subject: "made" }))
+  return blob.bytes()
 }
 
 export type DeclareStruct = (name: string, size: number, members: ReadonlyArray<MadeMember>) => number
 
 /** Objects in a made kernel's memory, put there by hand; addresses are those of the direct map. */
 export class MadeObjects {
-  readonly made = new MadeKernel()
-  readonly space = this.made.space()
+  readonly space: KernelSpace
   private free = 0
   private end = 0
+
+  constructor(readonly made = new MadeKernel()) {
+    this.space = made.space()
+  }
 
   /** A fresh object of `size` bytes: its address. */
   object(size: number): bigint {

@@ -1,11 +1,13 @@
 import * as Either from "effect/Either"
-import { corrupted, within } from "../../../core/Reason.ts"
+import { kvaFrom } from "../../../core/Address.ts"
+import { absent, corrupted, type Reason, within } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
-import type { KernelSpace } from "../../../memory/KernelSpace.ts"
+import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
 import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
 import { isPerCpu } from "../../MapType.ts"
-import type { MapOpener } from "./OpenedMap.ts"
+import { roundUp8 } from "./HashTable.ts"
+import type { MapOpener, ValuePlaces } from "./OpenedMap.ts"
 
 /**
  * Every element of an ARRAY (values in line), or of a PERCPU_ARRAY (a table of `__percpu` pointers). The key is the
@@ -31,7 +33,7 @@ export class ArrayWalk implements EntryWalk {
     private readonly maxEntries: number,
     private readonly copies: PerCpuCopies | undefined
   ) {
-    this.slot = copies === undefined ? Math.ceil(valueLength / 8) * 8 : 8
+    this.slot = copies === undefined ? roundUp8(valueLength) : 8
   }
 
   next(): boolean {
@@ -51,18 +53,29 @@ export class ArrayWalk implements EntryWalk {
     return false
   }
 
+  /** Where the value of a key lies. */
+  find(key: Uint8Array): Either.Either<ValuePlaces, Reason> {
+    const { copies, maxEntries, offset, page, slot, space } = this
+    const index = new DataView(key.buffer, key.byteOffset, key.byteLength).getUint32(0, true)
+    if (index >= maxEntries) return Either.left(absent(`it has elements 0 to ${maxEntries - 1}, not ${index}`))
+    const at = offset + index * slot
+    if (copies === undefined) return Either.right([kvaFrom(page, at)])
+    if (!space.window(page, at, 8)) return Either.left(space.faultReason)
+    return copies.places(pointerPage(space.view, space.at), pointerOffset(space.view, space.at))
+  }
+
   value(copy: number): boolean {
     if (this.copies === undefined) return true
     if (!this.copies.isPossible(copy)) return false
     // The table's cell was found by next(), but another CPU's window may have moved the cursor since: find it again.
     if (!this.space.window(this.page, this.offset + this.index * this.slot, 8)) return false
-    const lo = this.space.view.getUint32(this.space.at, true)
-    const hi = this.space.view.getUint32(this.space.at + 4, true)
-    if (lo === 0 && hi === 0) {
+    const page = pointerPage(this.space.view, this.space.at)
+    const offset = pointerOffset(this.space.view, this.space.at)
+    if (page === 0 && offset === 0) {
       this.problems.add(corrupted(`element ${this.index}: its per-CPU pointer is null`))
       return false
     }
-    if (!this.copies.window(hi * 2 ** 20 + (lo >>> 12), lo & 4095, copy, this.valueLength)) {
+    if (!this.copies.window(page, offset, copy, this.valueLength)) {
       this.problems.add(within(`element ${this.index}, CPU ${copy}`, this.space.faultReason))
       return false
     }
@@ -81,5 +94,6 @@ export const openArray: MapOpener = ({ copies, info, kernel, layouts, offset, pa
   }
   const start = offset + layouts.array.at.value
   const perCpu = isPerCpu(type) ? copies : undefined
-  return Either.right({ walk: () => new ArrayWalk(space, page, start, valueSize, maxEntries, perCpu) })
+  const walk = () => new ArrayWalk(space, page, start, valueSize, maxEntries, perCpu)
+  return Either.right({ walk, find: (key) => walk().find(key) })
 }

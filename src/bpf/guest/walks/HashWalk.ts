@@ -1,5 +1,5 @@
 import * as Either from "effect/Either"
-import { corrupted, within } from "../../../core/Reason.ts"
+import { absent, corrupted, type Reason, within } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
 import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
@@ -7,7 +7,7 @@ import type { EntryWalk } from "../../EntryWalk.ts"
 import { isPerCpu } from "../../MapType.ts"
 import { HashPrefetch } from "./HashPrefetch.ts"
 import { type HashLayout, type HashTable, readHtab, roundUp8 } from "./HashTable.ts"
-import type { MapOpener } from "./OpenedMap.ts"
+import type { MapOpener, ValuePlaces } from "./OpenedMap.ts"
 
 /**
  * Every element of a HASH or LRU_HASH and of their per-CPU kinds, bucket by bucket; and of other maps that chain their
@@ -129,6 +129,34 @@ export class HashWalk implements EntryWalk {
     return true
   }
 
+  /** Where the value of a key lies, or why it is not found. All buckets are looked at, since the hash's seed is secret. */
+  find(key: Uint8Array): Either.Either<ValuePlaces, Reason> {
+    const wanted = Buffer.from(key)
+    for (;;) {
+      const { bucket, hi, lo } = this
+      if (!this.next()) break
+      const { buffer, byteOffset } = this.keyView
+      if (!wanted.equals(new Uint8Array(buffer, byteOffset + this.keyAt, this.keyLength))) continue
+      if (this.copies !== undefined) return this.copies.places(this.pointerPage, this.pointerOffset)
+      // Where the entry is, is not kept for each: it is the one that was next, or its bucket's first.
+      return (lo & 1) === 0 && bucket === this.bucket ? this.placeIn(hi, lo) : this.placeOfFirst()
+    }
+    const { reason } = this.problems
+    return Either.left(
+      reason === null ? absent("it has no such key") : within("the key was not found, and not all can be read", reason)
+    )
+  }
+
+  private placeOfFirst(): Either.Either<ValuePlaces, Reason> {
+    this.openBucket()
+    return (this.lo & 1) === 0 ? this.placeIn(this.hi, this.lo) : Either.left(this.space.faultReason)
+  }
+
+  /** The value in the element whose node is at a pointer. */
+  private placeIn(hi: number, lo: number): Either.Either<ValuePlaces, Reason> {
+    return Either.right([(BigInt(hi) << 32n) + BigInt(lo) + BigInt(this.valueOffset - this.layout.next)])
+  }
+
   /** Read the pointer to the next element; an end becomes an odd one. */
   private follow(view: DataView, at: number): void {
     this.lo = view.getUint32(at, true)
@@ -178,6 +206,7 @@ export class HashWalk implements EntryWalk {
 
 /** HASH, LRU_HASH, PERCPU_HASH, LRU_PERCPU_HASH. */
 export const openHash: MapOpener = (map) =>
-  Either.map(readHtab(map, map.info.valueSize), (table) => ({
-    walk: () => new HashWalk(map.space, table, isPerCpu(map.type) ? map.copies : undefined)
-  }))
+  Either.map(readHtab(map, map.info.valueSize), (table) => {
+    const walk = () => new HashWalk(map.space, table, isPerCpu(map.type) ? map.copies : undefined)
+    return { walk, find: (key) => walk().find(key) }
+  })

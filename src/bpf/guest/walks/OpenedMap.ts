@@ -32,9 +32,14 @@ export interface GuestMap {
   readonly typesAt: (address: bigint) => Either.Either<Btf, Reason>
 }
 
+/** Where a value lies: CPU n's at element n in per-CPU maps (undefined: that CPU is not possible), else one address. */
+export type ValuePlaces = ReadonlyArray<bigint | undefined>
+
 /** How a map is read. */
 export interface OpenedMap {
   readonly walk: () => EntryWalk
+  /** The value of an existing key, in maps that keep values where they can be written. */
+  readonly find?: (key: Uint8Array) => Either.Either<ValuePlaces, Reason>
   /** Instead of the map's own, where its BTF does not describe what the walk gives. */
   readonly key?: Codec
   readonly value?: Codec

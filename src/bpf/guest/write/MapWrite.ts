@@ -3,18 +3,16 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import type { Btf } from "../../../btf/Btf.ts"
 import { layout } from "../../../btf/Layout.ts"
+import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import type { Json } from "../../../btf/render/RenderedValue.ts"
 import { type ByteRun, encodeAt, encodeBytes, encodeKey, valueAt } from "../../../btf/render/ValueEncoder.ts"
-import { kvaFrom } from "../../../core/Address.ts"
 import { lazily } from "../../../core/Lazily.ts"
 import { formatReason } from "../../../core/Reason.ts"
 import { GuestKernel } from "../../../memory/GuestKernel.ts"
-import { structAt, textIn } from "../../../memory/structs/StructReader.ts"
-import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
-import { isIndexed, isPerCpu } from "../../MapType.ts"
-import { ProgramTypes } from "../programs/ProgramTypes.ts"
+import { isIndexed, isPerCpu, MapType } from "../../MapType.ts"
+import { GuestMaps, type ListedMap } from "../GuestMaps.ts"
+import type { ValuePlaces } from "../walks/OpenedMap.ts"
 import { guardedRanges } from "./MapWriteGuards.ts"
-import { type Copies, isWritable, placeOf, staysInPlace, type WriteMap } from "./MapWritePlace.ts"
 
 /**
  * One value to set. Keys and values are the plain JSON that a dump prints; a value may leave out members of structs, which
@@ -50,7 +48,7 @@ export class MapWriteError extends Schema.TaggedError<MapWriteError>("ktstr/MapW
   why: Schema.String
 }) {
   override get message() {
-    return `${this.assignment} was not written, nor anything else: ${this.why}`
+    return `${this.assignment} could not be written; nothing was changed: ${this.why}`
   }
 }
 
@@ -70,22 +68,14 @@ export const writeMaps = (
     Effect.withSpan("MapWrite.writeMaps")
   )
 
-/** A map, with what is wanted of it for writing. */
-interface Candidate extends WriteMap {
-  readonly id: number
-  readonly name: string
-  readonly types: Either.Either<Btf, string> | undefined
-  readonly keyTypeId: number
-  readonly valueTypeId: number
-  /** Why it must not be written; undefined: it may. */
-  readonly closed: string | undefined
-}
-
 /** Bytes for an address, and how the value looks that they are part of. */
 interface Piece {
   readonly address: bigint
   readonly bytes: Uint8Array
 }
+
+/** Does a value stay where it is as long as its map lives? */
+const staysInPlace = (type: number): boolean => type === MapType.ARRAY || type === MapType.PERCPU_ARRAY
 
 /** include/uapi/linux/bpf.h `BPF_F_RDONLY_PROG`, v6.12 */
 const RDONLY_PROG = 1 << 7
@@ -98,7 +88,7 @@ const writing = (
   Either.gen(function*() {
     const { memory, space } = kernel
     if (consistency === "racing") space.flush()
-    const candidates = lazily(() => listCandidates(kernel))
+    const maps = lazily(() => Either.mapLeft(GuestMaps.make(kernel), ({ message }) => message))
     const pieces: Array<Piece> = []
     const written: Array<MapWritten> = []
     for (const assignment of assignments) {
@@ -107,7 +97,7 @@ const writing = (
         return yield* Either.left(refused("this memory is only for reading: give a VM, not an image"))
       }
       const done = yield* Either.mapLeft(
-        Either.flatMap(candidates(), (maps) => assign(kernel, maps, assignment, consistency, pieces)),
+        Either.flatMap(maps(), (guest) => assign(kernel, guest, assignment, consistency, pieces)),
         refused
       )
       written.push(...done)
@@ -130,64 +120,30 @@ const nameOf = ({ key, map, path }: MapAssignment): string =>
   [map ?? "", key === undefined ? "" : `[${JSON.stringify(key)}]`, path === undefined || path === "" ? "" : `.${path}`]
     .join("").replace(/^\./, "") || "the value"
 
-const listCandidates = (kernel: typeof GuestKernel.Service): Either.Either<ReadonlyArray<Candidate>, string> =>
-  Either.gen(function*() {
-    const { btf, space } = kernel
-    // include/linux/bpf.h `struct bpf_map`, v6.1 to v6.18
-    const map = yield* layout(btf, "bpf_map", [
-      "id",
-      "name",
-      "map_type",
-      "map_flags",
-      "key_size",
-      "value_size",
-      "max_entries",
-      "btf",
-      "btf_key_type_id",
-      "btf_value_type_id"
-    ], ["frozen"])
-    const shape = yield* idrLayout(btf)
-    const kernelTypes = yield* ProgramTypes.make(kernel)
-    const address = kernel.symbol("map_idr")
-    if (address === undefined) return yield* Either.left({ message: "the kernel's symbols lack map_idr" })
-    const maps: Array<Candidate> = []
-    walkIdr(space, shape, address, (id, page, offset) => {
-      const view = structAt(space, map, kvaFrom(page, offset))
-      if (view === undefined || view.getUint32(map.at.id, true) !== id) return
-      const u32 = (at: number): number => view.getUint32(at, true)
-      const types = view.getBigUint64(map.at.btf, true)
-      const isConstant = (u32(map.at.map_flags) & RDONLY_PROG) !== 0
-      const isFrozen = map.at.frozen !== undefined && view.getUint8(map.at.frozen) !== 0
-      maps.push({
-        address: kvaFrom(page, offset),
-        id,
-        name: textIn(view, map.at.name, map.sizeOf.name),
-        type: u32(map.at.map_type),
-        keySize: u32(map.at.key_size),
-        valueSize: u32(map.at.value_size),
-        maxEntries: u32(map.at.max_entries),
-        types: types === 0n
-          ? undefined
-          : Either.mapBoth(kernelTypes.at(types), { onLeft: formatReason, onRight: ({ btf }) => btf }),
-        keyTypeId: u32(map.at.btf_key_type_id),
-        valueTypeId: u32(map.at.btf_value_type_id),
-        closed: isConstant
-          ? "it is read-only for programs: the verifier has taken its values for constants"
-          : isFrozen
-          ? "it is frozen (BPF_MAP_FREEZE): the verifier may have taken its values for constants"
-          : undefined
-      })
-    })
-    return maps
-  }).pipe(Either.mapLeft(({ message }) => message))
+/** include/linux/bpf.h `struct bpf_map`, v5.6 and newer */
+const frozenLayout = memoizeByBtf((btf) => layout(btf, "bpf_map", ["frozen"]))
+
+/** Why a map must not be written; undefined: it may be. */
+const closed = ({ btf, space }: typeof GuestKernel.Service, { info, offset, page }: ListedMap): string | undefined => {
+  if ((info.flags & RDONLY_PROG) !== 0) {
+    return "it is read-only for programs: the verifier has taken its values for constants"
+  }
+  const frozen = frozenLayout(btf)
+  if (Either.isLeft(frozen)) return undefined
+  if (!space.window(page, offset + frozen.right.at.frozen, 1)) return space.faultText
+  return space.view.getUint8(space.at) === 0
+    ? undefined
+    : "it is frozen (BPF_MAP_FREEZE): the verifier may have taken its values for constants"
+}
 
 /** The maps of an id or name, or those whose data section has the variable. */
-const mapsFor = (maps: ReadonlyArray<Candidate>, { map, path = "" }: MapAssignment): ReadonlyArray<Candidate> =>
-  map === undefined
-    ? maps.filter(({ types, valueTypeId }) =>
-      types !== undefined && Either.isRight(types) && hasVariable(types.right, valueTypeId, path)
-    )
-    : maps.filter(({ id, name }) => String(id) === map || name === map)
+const mapsFor = (guest: GuestMaps, { map, path = "" }: MapAssignment): ReadonlyArray<ListedMap> =>
+  guest.maps.items.filter((listed) => {
+    const { id, name, valueTypeId } = listed.info
+    if (map !== undefined) return String(id) === map || name === map
+    const types = guest.types(listed)
+    return types !== undefined && Either.isRight(types) && hasVariable(types.right, valueTypeId, path)
+  })
 
 const hasVariable = (btf: Btf, typeId: number, path: string): boolean => {
   const type = btf.type(typeId)
@@ -199,40 +155,47 @@ const hasVariable = (btf: Btf, typeId: number, path: string): boolean => {
 
 const assign = (
   kernel: typeof GuestKernel.Service,
-  maps: ReadonlyArray<Candidate>,
+  guest: GuestMaps,
   assignment: MapAssignment,
   consistency: "frozen" | "racing",
   pieces: Array<Piece>
 ): Either.Either<ReadonlyArray<MapWritten>, string> =>
   Either.gen(function*() {
     const { cpu, key, path = "", value } = assignment
-    const found = mapsFor(maps, assignment)
+    const found = mapsFor(guest, assignment)
     const [map] = found
     if (map === undefined) {
       return yield* Either.left(
         assignment.map === undefined ? "no map has a variable of that name" : "there is no such map"
       )
     }
+    const { info, type } = map
     if (found.length > 1) {
-      const all = found.map(({ id, name }) => `${id} (${name})`).join(", ")
-      return yield* Either.left(`several maps could be meant: ${all}; give the id`)
+      const all = found.map(({ info: { id, name } }) => `${id} (${name})`).join(", ")
+      return yield* Either.left(`ambiguous: ${all}; give the id`)
     }
-    if (map.closed !== undefined) return yield* Either.left(map.closed)
-    if (!isWritable(map.type)) return yield* Either.left("values of maps of its type are not written")
-    if (consistency === "racing" && !staysInPlace(map.type)) {
+    const why = closed(kernel, map)
+    if (why !== undefined) return yield* Either.left(why)
+    const { find } = yield* Either.mapLeft(guest.open(map), formatReason)
+    if (find === undefined) return yield* Either.left(`writing maps of type ${info.type} is not supported`)
+    if (consistency === "racing" && !staysInPlace(type)) {
       return yield* Either.left("the guest runs, and may give an element of such a map to another key: freeze it first")
     }
-    if (map.types !== undefined && Either.isLeft(map.types)) return yield* Either.left(map.types.left)
-    const types = map.types?.right
-    const copies = yield* placeOf(kernel, map, yield* keyBytes(map, types, key))
+    const read = guest.types(map)
+    if (read !== undefined && Either.isLeft(read)) return yield* Either.left(formatReason(read.left))
+    const types = read?.right
+    if (isPerCpu(type) && kernel.perCpuProblem !== undefined) {
+      return yield* Either.left(formatReason(kernel.perCpuProblem))
+    }
+    const copies = yield* Either.mapLeft(find(yield* keyBytes(map, types, key)), ({ text }) => text)
     const cpus = yield* cpusOf(map, copies, cpu)
-    const typed = types !== undefined && map.valueTypeId !== 0 && types.sizeOf(map.valueTypeId) === map.valueSize
+    const typed = types !== undefined && info.valueTypeId !== 0 && types.sizeOf(info.valueTypeId) === info.valueSize
       ? types
       : undefined
     const written: Array<MapWritten> = []
     for (const copy of cpus) {
       const address = copies[copy]
-      const bytes = address === undefined ? undefined : kernel.space.read(address, map.valueSize)
+      const bytes = address === undefined ? undefined : kernel.space.read(address, info.valueSize)
       if (address === undefined || bytes === undefined) {
         return yield* Either.left(address === undefined ? `CPU ${copy} is not possible` : kernel.space.faultText)
       }
@@ -243,20 +206,20 @@ const assign = (
           ? path === ""
             ? encodeBytes(value, bytes)
             : Either.left({ message: "its values have no type: give all bytes as hex" })
-          : encodeAt(typed, map.valueTypeId, path, value, bytes),
+          : encodeAt(typed, info.valueTypeId, path, value, bytes),
         ({ message }) => message
       )
-      if (typed !== undefined) yield* guarded(typed, map.valueTypeId, before, bytes)
+      if (typed !== undefined) yield* guarded(typed, info.valueTypeId, before, bytes)
       for (const { at, length } of runs) {
         pieces.push({ address: address + BigInt(at), bytes: bytes.slice(at, at + length) })
       }
       written.push({
-        mapId: map.id,
-        mapName: map.name,
+        mapId: info.id,
+        mapName: info.name,
         path,
-        cpu: isPerCpu(map.type) ? copy : null,
-        before: yield* shown(typed, map.valueTypeId, path, before),
-        after: yield* shown(typed, map.valueTypeId, path, bytes)
+        cpu: isPerCpu(type) ? copy : null,
+        before: yield* shown(typed, info.valueTypeId, path, before),
+        after: yield* shown(typed, info.valueTypeId, path, bytes)
       })
     }
     return written
@@ -280,32 +243,36 @@ const shown = (
     ? Either.right(Buffer.from(bytes).toString("hex"))
     : Either.mapLeft(valueAt(types, typeId, path, bytes), ({ message }) => message)
 
-const keyBytes = (map: Candidate, types: Btf | undefined, key: Json | undefined): Either.Either<Uint8Array, string> => {
-  const bytes = new Uint8Array(map.keySize)
+const keyBytes = (
+  { info, type }: ListedMap,
+  types: Btf | undefined,
+  key: Json | undefined
+): Either.Either<Uint8Array, string> => {
+  const bytes = new Uint8Array(info.keySize)
   const encoded = (result: Either.Either<ReadonlyArray<ByteRun>, { readonly message: string }>) =>
     Either.mapBoth(result, { onLeft: ({ message }) => `its key: ${message}`, onRight: () => bytes })
-  if (isIndexed(map.type) && map.keySize === 4 && (key === undefined || typeof key === "number")) {
-    if (key === undefined && map.maxEntries !== 1) return Either.left(`it has ${map.maxEntries} elements: give a key`)
+  if (isIndexed(type) && info.keySize === 4 && (key === undefined || typeof key === "number")) {
+    if (key === undefined && info.maxEntries !== 1) return Either.left(`it has ${info.maxEntries} elements: give a key`)
     if (key !== undefined && !(Number.isInteger(key) && key >= 0 && key < 2 ** 32)) {
-      return Either.left(`${key} is no index`)
+      return Either.left(`${key} is not an index`)
     }
     new DataView(bytes.buffer).setUint32(0, key ?? 0, true)
     return Either.right(bytes)
   }
   if (key === undefined) return Either.left("give a key")
-  return types !== undefined && map.keyTypeId !== 0
-    ? encoded(encodeKey(types, map.keyTypeId, key, bytes))
+  return types !== undefined && info.keyTypeId !== 0
+    ? encoded(encodeKey(types, info.keyTypeId, key, bytes))
     : encoded(encodeBytes(key, bytes))
 }
 
 /** Which of the copies are to be set. */
 const cpusOf = (
-  map: Candidate,
-  copies: Copies,
+  { type }: ListedMap,
+  copies: ValuePlaces,
   cpu: MapAssignment["cpu"]
 ): Either.Either<ReadonlyArray<number>, string> => {
   const possible = copies.flatMap((copy, index) => copy === undefined ? [] : [index])
-  if (!isPerCpu(map.type)) return cpu === undefined ? Either.right([0]) : Either.left("it has one value for all CPUs")
+  if (!isPerCpu(type)) return cpu === undefined ? Either.right([0]) : Either.left("it has one value for all CPUs")
   if (cpu === undefined) return Either.left("each CPU has a value of its own: say which CPU, or all")
   if (cpu === "all") return Either.right(possible)
   return possible.includes(cpu) ? Either.right([cpu]) : Either.left(`CPU ${cpu} is not possible here`)
