@@ -11,6 +11,7 @@ import { MapAccessor } from "./bpf/MapAccessor.ts"
 import { DUMP_VERSION, type Header } from "./bpf/Report.ts"
 import { hex } from "./core/Address.ts"
 import { KernelResolver } from "./core/kernels/KernelResolver.ts"
+import { kernelModules } from "./core/kernels/Modules.ts"
 import { stage } from "./core/Progress.ts"
 import { lastWords } from "./kvm/guest/Init.ts"
 import { type InitramfsSpec, makeInitramfs } from "./kvm/guest/Initramfs.ts"
@@ -40,7 +41,12 @@ export class ScriptFailed extends Schema.TaggedError<ScriptFailed>("ktstr/Script
 export interface BootOptions extends Omit<VmSpec, "initramfs">, InitramfsSpec {
   /** A kernel id: `debian:6.12-cloud`, or a path. */
   readonly kernel: string
+  /** Names of kernel modules to load before the script, with all that they depend on; built-in ones are fine. */
+  readonly modules?: ReadonlyArray<string> | undefined
 }
+
+/** What a disk needs, on either engine; a kernel that has them built in, or cannot have them, needs none. */
+const DISK_MODULES = ["virtio_pci", "virtio_mmio", "virtio_blk"]
 
 /** Read an image of a guest's memory; `vmlinux` only for kernels that do not describe themselves. */
 export const openImage = Effect.fn("Ktstr.openImage")(
@@ -52,10 +58,16 @@ export const openImage = Effect.fn("Ktstr.openImage")(
 
 /** Get the kernel and make the initramfs: what an engine boots, and what `uname -r` of it will say. */
 export const prepare = Effect.fn("Ktstr.prepare")(function*(options: BootOptions) {
-  const { image, release } = yield* stage(`kernel ${options.kernel}`)(
+  const kernel = yield* stage(`kernel ${options.kernel}`)(
     Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(options.kernel))
   )
-  const initramfs = yield* stage("initramfs")(makeInitramfs(options))
+  const { image, release } = kernel
+  const forDisks = options.disks === undefined || options.disks.length === 0 ? [] : DISK_MODULES
+  const needed = yield* kernelModules(kernel, forDisks, { optional: true })
+  const asked = yield* kernelModules(kernel, options.modules ?? [], { optional: false })
+  for (const name of asked.builtIn) yield* Effect.logInfo(`module ${name} is built into ${release}`)
+  const guestModules = Array.from(new Map([...needed.modules, ...asked.modules].map((one) => [one.name, one])).values())
+  const initramfs = yield* stage("initramfs")(makeInitramfs({ ...options, guestModules }))
   const spec: VmSpec = { ...options, kernel: image, initramfs }
   return { release, spec }
 })

@@ -26,6 +26,35 @@ export const decompress = Effect.fn("Decompress.decompress")(
   }
 )
 
+/** Whether the bytes start like one of the formats of `decompress`. */
+export const isCompressed = (bytes: Uint8Array): boolean =>
+  formats.some(({ magic }) => magic.every((byte, i) => bytes[i] === byte))
+
+/**
+ * Decompress gzip, zstd or xz of a size that is not known beforehand, into `limit` bytes at most; data with more are a
+ * `FormatError`. zstd data must say their size in their frame, as those of the `zstd` command do.
+ */
+export const decompressWithin = Effect.fn("Decompress.decompressWithin")(
+  function*(bytes: Uint8Array, limit: number, subject: string): Effect.fn.Return<Uint8Array, FormatError> {
+    const format = formats.find(({ magic }) => magic.every((byte, i) => bytes[i] === byte))?.name
+    switch (format) {
+      case "gzip":
+        return yield* decodeGzip(bytes, limit, subject)
+      case "xz":
+        return yield* decodeXz(bytes, limit, subject)
+      case "zstd": {
+        const size = zstdHeader(bytes)?.contentSize
+        if (size === undefined || size > limit) {
+          return yield* broken(subject, 4, `a zstd frame that says its size, of at most ${limit} bytes`)
+        }
+        return yield* decodeZstd(bytes, size, subject)
+      }
+      default:
+        return yield* broken(subject, 0, `gzip, zstd or xz data${format === undefined ? "" : `, found ${format}`}`)
+    }
+  }
+)
+
 const broken = (subject: string, offset: number, expected: string): FormatError =>
   new FormatError({ format: "compressed data", subject, offset, expected })
 
@@ -61,31 +90,39 @@ const decodeZstd: Decode = (bytes, size, subject) =>
   })
 
 /**
- * The frame with `size` as its content size; undefined where it says another one or has no whole header.
+ * Of a zstd frame's header: where its content size stands or would stand, and that size, undefined where it is not said;
+ * undefined where there is no whole header.
  * @see RFC 8878, 3.1.1.1 "Frame Header"
  */
-const withContentSize = (bytes: Uint8Array, size: number): Uint8Array | undefined => {
+const zstdHeader = (bytes: Uint8Array): { sizeAt: number; contentSize: number | undefined } | undefined => {
   if (bytes.length < 18) return undefined // the longest header
   const descriptor = bytes[4]
   const sizeFlag = descriptor >> 6
   const singleSegment = (descriptor & 0x20) !== 0
   const sizeAt = 5 + (singleSegment ? 0 : 1) + [0, 1, 2, 4][descriptor & 3] // window descriptor, dictionary id
-  if (sizeFlag === 0 && !singleSegment) {
-    const frame = new Uint8Array(bytes.length + 4)
-    frame.set(bytes.subarray(0, sizeAt))
-    frame[4] = descriptor | 0x80 // a content size of four bytes
-    new DataView(frame.buffer).setUint32(sizeAt, size, true)
-    frame.set(bytes.subarray(sizeAt), sizeAt + 4)
-    return frame
-  }
+  if (sizeFlag === 0 && !singleSegment) return { sizeAt, contentSize: undefined }
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  const said = [
+  const contentSize = [
     () => bytes[sizeAt],
     () => view.getUint16(sizeAt, true) + 256,
     () => view.getUint32(sizeAt, true),
     () => Number(view.getBigUint64(sizeAt, true))
   ][sizeFlag]()
-  return said === size ? bytes : undefined
+  return { sizeAt, contentSize }
+}
+
+/** The frame with `size` as its content size; undefined where it says another one or has no whole header. */
+const withContentSize = (bytes: Uint8Array, size: number): Uint8Array | undefined => {
+  const header = zstdHeader(bytes)
+  if (header === undefined) return undefined
+  const { contentSize, sizeAt } = header
+  if (contentSize !== undefined) return contentSize === size ? bytes : undefined
+  const frame = new Uint8Array(bytes.length + 4)
+  frame.set(bytes.subarray(0, sizeAt))
+  frame[4] = bytes[4] | 0x80 // a content size of four bytes
+  new DataView(frame.buffer).setUint32(sizeAt, size, true)
+  frame.set(bytes.subarray(sizeAt), sizeAt + 4)
+  return frame
 }
 
 /** A block of a legacy LZ4 frame holds this many bytes when unpacked, the last one fewer. */
@@ -130,15 +167,16 @@ const decodeXz: Decode = (bytes, size, subject) =>
       const { default: lzma } = await import("lzma-native")
       const stream = lzma.createStream("streamDecoder", { memlimit: XZ_MEMORY })
       stream.end(bytes)
-      const output = new Uint8Array(size)
+      const pieces: Array<Uint8Array> = []
       let filled = 0
       for await (const piece of stream) {
         if (signal.aborted) break
         if (filled + piece.length > size) throw new Error(`it has more than ${size} bytes`)
-        output.set(piece, filled)
+        pieces.push(piece)
         filled += piece.length
       }
-      return output.subarray(0, filled)
+      const output = Buffer.concat(pieces, filled)
+      return new Uint8Array(output.buffer, output.byteOffset, output.length)
     },
     catch: (error) => broken(subject, 0, `sound xz data (${error instanceof Error ? error.message : String(error)})`)
   })

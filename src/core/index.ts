@@ -2,7 +2,7 @@
 export { hex, Kva, kvaFrom, KvaFromHex, kvaOffset, kvaPage, Pa } from "./Address.ts"
 export { buildIdOf } from "./BuildId.ts"
 export { CacheError, cacheRoot } from "./CacheDir.ts"
-export { decompress } from "./Decompress.ts"
+export { decompress, decompressWithin } from "./Decompress.ts"
 export { ElfFile, type ElfNeeded, type ElfSection, type ElfSegment, parseElf, SectionType, SegmentType } from "./Elf.ts"
 export { LockTimeout, withLock } from "./EntryLock.ts"
 export { errnoName, FormatError, HostLacks, parsing, SyscallError } from "./Errors.ts"
@@ -82,6 +82,7 @@ export {
   type KernelVersion,
   parseKernelVersion
 } from "./kernels/KernelVersion.ts"
+export { type KernelModule, kernelModules, ModuleMissing, type ModuleSet } from "./kernels/Modules.ts"
 export { Native } from "./Native.ts"
 export { Progress, stage } from "./Progress.ts"
 export { formatReason, Reason, ReasonKind } from "./Reason.ts"

@@ -66,6 +66,9 @@ export const machine = {
   disk: words("disk", "FILE[,ro]", "give the guest this image as a disk, /dev/vda and so on; ,ro is read-only").pipe(
     Options.repeated
   ),
+  module: words("module", "NAME", "load this kernel module and its dependencies before the script").pipe(
+    Options.repeated
+  ),
   cmdline: text("cmdline", "WORDS", "more words for the guest kernel's command line"),
   console: text("console", "FILE", "keep the guest's console in this file"),
   timeout: count("timeout", 1, "seconds that the guest may take to boot and run the script; 60 if not given")

@@ -25,6 +25,7 @@ const OF_A_VM = {
   topology: "topology",
   memoryMib: "memory-mib",
   disk: "disk",
+  module: "module",
   cmdline: "cmdline",
   console: "console",
   timeout: "timeout"
@@ -35,7 +36,9 @@ const SAY_WHICH =
 
 const givenOfAVm = (target: Target) =>
   (Object.keys(OF_A_VM) as Array<keyof typeof OF_A_VM>).filter((name) =>
-    name === "include" || name === "disk" ? target[name].length > 0 : Option.isSome<unknown>(target[name])
+    name === "include" || name === "disk" || name === "module"
+      ? target[name].length > 0
+      : Option.isSome<unknown>(target[name])
   )
 
 /** The maps of the kernel that the options name, and what the lists say of it, until the scope closes. */
@@ -108,6 +111,7 @@ export const bootOptions = (target: Machine & Script, notGiven = SAY_WHICH) =>
         const path = word.replace(/,ro$/, "")
         return { path, readOnly: path !== word }
       }),
+      modules: target.module,
       cmdline: Option.getOrUndefined(target.cmdline),
       timeout: Option.getOrUndefined(Option.map(target.timeout, Duration.seconds)),
       consoleFile: Option.getOrUndefined(target.console)

@@ -56,9 +56,13 @@ export const kernelAtPath = Effect.fn("KernelPath.kernelAtPath")(
       join(dirname(vmlinux ?? image), ".config"),
       join(dirname(image), `config-${release}`)
     ])
+    const modules = yield* firstDirectory(
+      ["lib/modules", "usr/lib/modules"].map((name) => join(root, name, release, "kernel"))
+    )
     return {
       release,
       image,
+      ...(modules === undefined ? {} : { modules: dirname(modules) }),
       ...(vmlinux === undefined ? {} : { vmlinux }),
       ...(config === undefined ? {} : { config }),
       source: path
@@ -66,14 +70,18 @@ export const kernelAtPath = Effect.fn("KernelPath.kernelAtPath")(
   }
 )
 
-const firstFile = (
+const firstFile = (paths: ReadonlyArray<string>) => firstOf("File", paths)
+const firstDirectory = (paths: ReadonlyArray<string>) => firstOf("Directory", paths)
+
+const firstOf = (
+  wanted: "File" | "Directory",
   paths: ReadonlyArray<string>
 ): Effect.Effect<string | undefined, never, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     for (const path of paths) {
       const info = yield* Effect.option(fs.stat(path))
-      if (Option.exists(info, ({ type }) => type === "File")) return path
+      if (Option.exists(info, ({ type }) => type === wanted)) return path
     }
     return undefined
   })

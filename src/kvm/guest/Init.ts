@@ -1,4 +1,5 @@
 import type { ConsoleSize } from "../spec/VmEngine.ts"
+import { type GuestModule, loadFunction, loadingModules } from "./GuestModules.ts"
 
 /** Where the initramfs keeps the user's script and what `--include` named; relative to the guest's root. */
 export const SCRIPT = "ktstr/script"
@@ -19,6 +20,8 @@ export const lastWords = /ktstr: the script ended with status \d{1,3}$/
 export interface InitSpec {
   /** Shell commands, or a script with a `#!` line, to run as root when the guest is up. */
   readonly script?: string | undefined
+  /** Kernel modules to load before the script, each behind those it depends on. Where one fails, the script is not run. */
+  readonly guestModules?: ReadonlyArray<GuestModule> | undefined
   /** Once the script has ended, end the VM too; if not given it stays. What the script says is then not changed on its way. */
   readonly powerOff?: boolean | undefined
   /** A root shell on the console, for a terminal, after the script; the VM ends with it. */
@@ -68,6 +71,8 @@ ip link set lo up
 cd /root
 ${libraries.length === 0 ? "" : `export LD_LIBRARY_PATH=${quoted(libraries.join(":"))}\n`}${
     spec.powerOff === true ? "stty -F /dev/ttyS0 -opost\n" : ""
+  }${spec.guestModules === undefined || spec.guestModules.length === 0 ? "" : loadFunction}${
+    loadingModules(spec.guestModules ?? [])
   }${runLine(spec.script)}
 status=$?
 ${spec.shell !== undefined ? shellLines(spec.shell) : spec.powerOff === true ? powerOffLines : stayLines}`

@@ -3,6 +3,7 @@ import { posix } from "node:path"
 import type { HostLacks } from "../../core/Errors.ts"
 import { requireProgram } from "../../core/Programs.ts"
 import { cpioArchive, type CpioEntry } from "./Cpio.ts"
+import { moduleEntries } from "./GuestModules.ts"
 import { IncludeError, INITRAMFS_LIMIT, readHostFile, readInclude } from "./HostFiles.ts"
 import { INCLUDES, initDirectories, initScript, type InitSpec, SCRIPT } from "./Init.ts"
 import { sharedLibraries } from "./SharedLibraries.ts"
@@ -41,6 +42,7 @@ export const makeInitramfs = Effect.fn("Initramfs.make")(function*(spec: Initram
   add({ kind: "file", path: "bin/busybox", mode: 0o755, bytes: shell.bytes })
   add({ kind: "file", path: "init", mode: 0o755, bytes: init })
   add({ kind: "file", path: SCRIPT, mode: 0o755, bytes: script })
+  for (const entry of moduleEntries(spec.guestModules ?? [])) add(entry)
   for (const { bytes, path } of libraries) add({ kind: "file", path: path.slice(1), mode: 0o755, bytes })
   for (const [index, entries] of includes.entries()) {
     for (const { file, mode, name } of entries) {
