@@ -6,7 +6,7 @@ import type { KernelSpace } from "../KernelSpace.ts"
 /** No kernel object that is read here is longer, in bytes; what claims to be is corrupted. */
 export const OBJECT_LIMIT = 2 ** 16
 
-/** Elements of an array of pointers that are believed; the kernel's own limits (64 used maps, 256 functions) are lower. */
+/** Elements of an array of pointers that are believed. */
 export const ARRAY_LIMIT = 65536
 
 /** Bytes of a string that are read: `KSYM_NAME_LEN`, the kernel's longest name (include/linux/kallsyms.h, v6.1 and newer). */

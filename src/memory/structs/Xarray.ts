@@ -48,7 +48,7 @@ export const isValueEntry = (offset: number): boolean => (offset & 1) === 1
 
 /**
  * Visit every entry of the `struct xarray` at `address`, in index order, once for an entry that spans several indices.
- * Reserved (zero) and retry entries are no entries. A node that cannot be read, has the wrong height or is reached twice
+ * Reserved (zero) and retry entries are no entries. A node that cannot be read, has the wrong height, overlaps another or is reached twice
  * gives a line in the result and is left out; the walk goes on beside it. Indices from 2^53 on are rounded.
  * @see lib/xarray.c `xas_load`, `xas_descend`; include/linux/xarray.h `xa_is_internal`, v6.12
  */
@@ -60,7 +60,10 @@ export const walkXarray = (
 ): ReadonlyArray<Reason> => {
   const problems = new WalkProblems()
   const bits = shape.fanout === 64 ? 6 : 4
-  const seen = new Set<number>()
+  const size = shape.slots + shape.fanout * 8
+  // By where a node starts in units of its size: nodes that overlap are in the same unit, or side by side.
+  const seen = new Map<number, number>()
+  let nodes = 0
 
   /** `parent`: the shift of the node above, or -1 at the head, where any height is right. */
   const entry = (index: number, page: number, offset: number, parent: number): void => {
@@ -73,12 +76,19 @@ export const walkXarray = (
   const node = (index: number, page: number, offset: number, parent: number): void => {
     const where = () => hex(kvaFrom(page, offset))
     const pa = space.translatePage(page)
-    if (!space.window(page, offset, shape.slots + shape.fanout * 8)) {
+    if (!space.window(page, offset, size)) {
       return problems.add(within(`node at index ${index}`, space.faultReason))
     }
-    if (seen.has(pa + offset)) return problems.add(corrupted(`node ${where()} at index ${index} is in the tree twice`))
-    if (seen.size >= MAX_NODES) return problems.add(corrupted(`more than ${MAX_NODES} nodes: walk ended`))
-    seen.add(pa + offset)
+    const start = pa + offset
+    const cell = Math.floor(start / size)
+    for (let near = cell - 1; near <= cell + 1; near++) {
+      const other = seen.get(near)
+      if (other === undefined || Math.abs(other - start) >= size) continue
+      const how = other === start ? "is in the tree twice" : "overlaps another node"
+      return problems.add(corrupted(`node ${where()} at index ${index} ${how}`))
+    }
+    if (++nodes > MAX_NODES) return problems.add(corrupted(`more than ${MAX_NODES} nodes: walk ended`))
+    seen.set(cell, start)
     const shift = space.view.getUint8(space.at + shape.shift)
     if (parent < 0 ? shift % bits !== 0 || shift >= 64 : shift !== parent - bits) {
       const below = parent < 0 ? "" : ` under ${parent}`

@@ -94,6 +94,19 @@ describe("walkIdr", () => {
     }
   })
 
+  it("leaves out a node that overlaps another, which makes a small memory a large tree", () => {
+    const t = tree()
+    const node = t.node(0, { 0: P, 1: P + 64n })
+    t.head(t.node(6, { 0: node, 1: node + 8n, 2: node - 8n, 3: node + 568n }))
+    const { entries, problems } = t.walk()
+    assert.deepStrictEqual(entries.slice(0, 2), [[0, P], [1, P + 64n]])
+    assert.deepStrictEqual(problems.map(({ kind, text }) => [kind, text.replace(/0x[0-9a-f]+/, "0x")]), [
+      ["corrupted", "node 0x at index 64 overlaps another node"],
+      ["corrupted", "node 0x at index 128 overlaps another node"],
+      ["corrupted", "node 0x at index 192 overlaps another node"]
+    ])
+  })
+
   it("passes value entries on", () => {
     const t = tree()
     t.head(t.node(0, { 3: 42n << 1n | 1n }))

@@ -9,7 +9,7 @@ import { hex, kvaFrom } from "../../../core/Address.ts"
 import { absent, combine, corrupted, type Reason, toReason, unsupported, within } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { GuestKernel } from "../../../memory/GuestKernel.ts"
-import { ARRAY_LIMIT, structAt, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
+import { structAt, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
 import { BpfUnreadable, type Listing } from "../../MapAccessor.ts"
 import { Count, countOf, Program, type ProgramTarget, targetNamed } from "../../Program.ts"
@@ -56,6 +56,12 @@ export const noBpf = (what: string, why: string): BpfUnreadable =>
     hint: "is this a Linux 6.1 or newer with CONFIG_BPF_SYSCALL and CONFIG_KALLSYMS_ALL?"
   })
 
+/**
+ * Maps and functions of one program that are believed. The verifier allows 64 maps and 256 functions
+ * (include/linux/bpf_verifier.h `MAX_USED_MAPS`, `BPF_MAX_SUBPROGS`, v6.12); BPF_PROG_BIND_MAP adds maps.
+ */
+const PROGRAM_LIMIT = 1024
+
 /** Reads programs, those of `prog_idr` and those that others point at. Not for hot loops. */
 export class ProgramWalk {
   private readonly typeNames: ReadonlyMap<number, string>
@@ -87,10 +93,15 @@ export class ProgramWalk {
     if (Either.isLeft(shape)) return { items, problems: [toReason(shape.left)] }
     const problems = walkIdr(kernel.space, shape.right, address, (id, page, offset) => {
       const at = kvaFrom(page, offset)
+      // The id first: a hostile list leads to one large program from each of its places.
+      const found = this.idOf(at)
+      if (found === undefined) return broken.add(within(`program ${id}`, kernel.space.faultReason))
+      if (found !== id) {
+        return broken.add(corrupted(`program ${id}: the structure at ${hex(at)} says it is program ${found}`))
+      }
       const program = this.read(at)
       if (Either.isLeft(program)) broken.add(within(`program ${id}`, program.left))
-      else if (program.right.id === id) items.push(program.right)
-      else broken.add(corrupted(`program ${id}: the structure at ${hex(at)} says it is program ${program.right.id}`))
+      else items.push(program.right)
     })
     return { items, problems: [...problems.map((problem) => within("prog_idr", problem)), ...broken.list] }
   }
@@ -227,7 +238,7 @@ export class ProgramWalk {
   private jitedBytes(main: number, functions: bigint, count: number): Either.Either<number, Reason> {
     const { kernel: { space }, layouts: { program } } = this
     if (count === 0 || functions === 0n) return Either.right(main)
-    if (count > ARRAY_LIMIT) return Either.left(corrupted(`${count} functions`))
+    if (count > PROGRAM_LIMIT) return Either.left(corrupted(`${count} functions`))
     let sum = 0
     for (let index = 0; index < count; index++) {
       const at = space.u64(functions + BigInt(index) * 8n)
@@ -240,7 +251,7 @@ export class ProgramWalk {
 
   private mapIds(maps: bigint, count: number): Either.Either<ReadonlyArray<number>, Reason> {
     const { kernel: { space }, layouts: { map } } = this
-    if (count > ARRAY_LIMIT) return Either.left(corrupted(`${count} maps`))
+    if (count > PROGRAM_LIMIT) return Either.left(corrupted(`${count} maps`))
     const ids: Array<number> = []
     for (let index = 0; index < count; index++) {
       const at = space.u64(maps + BigInt(index) * 8n)
