@@ -88,12 +88,20 @@ export const boot = Effect.fn("Ktstr.boot")(function*(options: BootOptions) {
   )
 })
 
-/** Freeze a VM that `boot` gave, and attach to its memory: it stands still while the scope is open. */
+/**
+ * Freeze a VM that `boot` gave, and attach to its memory: it stands still while the scope is open. After that what was made
+ * of it fails as unreadable; to compare two freezes keep a dump of the first, or use `watchMaps`.
+ */
 export const freezeAndAttach = Effect.fn("Ktstr.freezeAndAttach")(function*(vm: Vm, name: string) {
   const start = performance.now()
   const frozen = yield* stage("freeze")(vm.freeze)
   const millis = Math.round((performance.now() - start) * 10) / 10
-  const kernel = yield* stage("attach")(GuestKernel.fromMemory(frozen.memory, `memory of ${name}`))
+  // What is kept of this freeze after its end reads nothing, instead of what the guest does then.
+  const memory = yield* Effect.acquireRelease(
+    Effect.sync(() => frozen.memory.borrow()),
+    (memory) => Effect.sync(() => memory.release())
+  )
+  const kernel = yield* stage("attach")(GuestKernel.fromMemory(memory, `memory of ${name}`))
   return yield* snapshot(kernel, {
     source: { kind: "vm", engine: vm.engine === "kvm" ? "kvm" : `qemu (${vm.acceleration.by})`, kernel: name },
     freeze: { at: new Date(frozen.takenAt).toISOString(), millis, cpus: vm.topology.cpus }

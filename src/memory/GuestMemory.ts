@@ -41,13 +41,15 @@ export function* writtenParts(
 
 const MAX_REGION = 2 ** 30
 const MAX_PHYSICAL = 2 ** 52
+const NOTHING = new DataView(new ArrayBuffer(0))
 
 /**
  * A guest's physical memory: sorted regions with holes between them. Regions that touch are read as one, so a mapping
  * may come in pieces. Addresses are bytes (`Pa`), numbers are little-endian, alignment does not matter.
  *
  * Nothing here throws after construction: an address in a hole gives -1, `undefined` or `false`.
- * Borrowed bytes live as long as the mapping they come from.
+ * Borrowed bytes live as long as the mapping they come from. Before that ends, `release` empties this: what reads it later
+ * is told that there is no memory, and never touches what is not mapped any more.
  */
 export class GuestMemory {
   /** After `seek`, or any scalar read: the region that was found … */
@@ -57,8 +59,8 @@ export class GuestMemory {
   /** Physical address of byte 0 of `view`. */
   #base: number
   #current = 0
-  readonly #views: ReadonlyArray<DataView>
-  readonly regions: ReadonlyArray<MemoryRegion>
+  #views: ReadonlyArray<DataView>
+  #regions: ReadonlyArray<MemoryRegion>
   readonly writable: boolean
   /** Bytes in all regions. */
   readonly size: number
@@ -88,7 +90,7 @@ export class GuestMemory {
       end = start + bytes.length
       size += bytes.length
     }
-    this.regions = sorted
+    this.#regions = sorted
     this.#views = sorted.map(({ bytes }) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength))
     this.view = this.#views[0]
     this.#base = sorted[0].start
@@ -101,6 +103,29 @@ export class GuestMemory {
     regions: ReadonlyArray<MemoryRegion>,
     options: { readonly subject?: string; readonly writable?: boolean } = {}
   ): Either.Either<GuestMemory, FormatError> => parsing(() => new GuestMemory(regions, options))
+
+  /** Sorted; none once it was released. */
+  get regions(): ReadonlyArray<MemoryRegion> {
+    return this.#regions
+  }
+
+  /** Was it emptied, because its scope closed? */
+  get released(): boolean {
+    return this.#regions.length === 0
+  }
+
+  /** Empty it for ever: its mapping, or the freeze that it belongs to, is about to end. */
+  release(): void {
+    this.#regions = this.#views = []
+    this.view = NOTHING
+    this.#base = 0
+    this.at = 0
+  }
+
+  /** The same memory with an end of its own. */
+  borrow(): GuestMemory {
+    return new GuestMemory(this.#regions, { writable: this.writable })
+  }
 
   /**
    * Hot: when the `len` bytes at `pa` lie within one region, sets `view` and `at` to them. Valid until the next call of
@@ -122,14 +147,15 @@ export class GuestMemory {
 
   /** Make the region that holds `pa` the current one. */
   #locate(pa: number): boolean {
+    if (this.#regions.length === 0) return false
     let low = 0
-    let high = this.regions.length - 1
+    let high = this.#regions.length - 1
     while (low < high) {
       const middle = (low + high + 1) >>> 1
-      if (this.regions[middle].start <= pa) low = middle
+      if (this.#regions[middle].start <= pa) low = middle
       else high = middle - 1
     }
-    const { bytes, start } = this.regions[low]
+    const { bytes, start } = this.#regions[low]
     if (!(pa >= start && pa < start + bytes.length)) return false
     this.#current = low
     this.#base = start
@@ -166,7 +192,7 @@ export class GuestMemory {
 
   /** Borrowed when they lie within one region, else a copy; `undefined` where any of them is missing. */
   bytes(pa: number, len: number): Uint8Array | undefined {
-    if (this.seek(pa, len)) return this.regions[this.#current].bytes.subarray(this.at, this.at + len)
+    if (this.seek(pa, len)) return this.#regions[this.#current].bytes.subarray(this.at, this.at + len)
     if (!this.has(pa, len)) return undefined
     const out = new Uint8Array(len)
     this.copy(pa, out)
@@ -179,8 +205,8 @@ export class GuestMemory {
     if (!this.#locate(pa)) return false
     let end = this.#base + this.view.byteLength
     for (let next = this.#current + 1; end < pa + len; next++) {
-      if (next >= this.regions.length || this.regions[next].start !== end) return false
-      end += this.regions[next].bytes.length
+      if (next >= this.#regions.length || this.#regions[next].start !== end) return false
+      end += this.#regions[next].bytes.length
     }
     return true
   }
@@ -191,7 +217,7 @@ export class GuestMemory {
       if (!this.#locate(pa + done)) return false
       const at = pa + done - this.#base
       const part = Math.min(out.length - done, this.view.byteLength - at)
-      out.set(this.regions[this.#current].bytes.subarray(at, at + part), done)
+      out.set(this.#regions[this.#current].bytes.subarray(at, at + part), done)
       done += part
     }
     return true
@@ -204,7 +230,7 @@ export class GuestMemory {
       this.#locate(pa + done)
       const at = pa + done - this.#base
       const part = Math.min(bytes.length - done, this.view.byteLength - at)
-      this.regions[this.#current].bytes.set(bytes.subarray(done, done + part), at)
+      this.#regions[this.#current].bytes.set(bytes.subarray(done, done + part), at)
       done += part
     }
     return true

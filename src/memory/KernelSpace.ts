@@ -164,12 +164,12 @@ export class KernelSpace {
     }
   }
 
-  /** The last failure for a message: `0xffffc90000000000 is not mapped`. */
-  /** `faultText`, as data. */
+  /** The last failure, as data. */
   get faultReason(): Reason {
     return unreadable(this.faultText)
   }
 
+  /** The last failure for a message: `0xffffc90000000000 is not mapped`. */
   get faultText(): string {
     const { address, reason } = this.fault
     const why = {
@@ -177,7 +177,9 @@ export class KernelSpace {
       OutOfMemory: "lies in memory that is not there",
       TooLong: "is asked for too many bytes"
     }
-    return `${hex(address)} ${why[reason]}`
+    return this.memory.released
+      ? `${hex(address)} lies in memory that was released: its scope has closed, or the freeze it belongs to has ended`
+      : `${hex(address)} ${why[reason]}`
   }
 
   /** The physical address of a byte, or negative. */

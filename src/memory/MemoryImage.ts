@@ -64,7 +64,11 @@ export const openImage = (
     if (magic.startsWith("\x7fELF")) return yield* coreMemory(file)
     if (magic.startsWith(LIME)) return yield* limeMemory(file)
     return yield* rawMemory(file, options.locate ?? locateByVmcoreinfo)
-  }).pipe(Effect.withSpan("MemoryImage.openImage", { attributes: { path } }))
+  }).pipe(
+    // After the mappings were made, so before they end.
+    Effect.tap((memory) => Effect.addFinalizer(() => Effect.sync(() => memory.release()))),
+    Effect.withSpan("MemoryImage.openImage", { attributes: { path } })
+  )
 
 const HINT = "give a raw memory file, an ELF core or a LiME dump (QEMU: memory-backend-file, dump-guest-memory)"
 

@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
-import { accessorOf } from "../AccessorOf.ts"
+import { makeAccessor } from "../MakeAccessor.ts"
 import { type BpfUnreadable, MapAccessor } from "../MapAccessor.ts"
 import { GuestMaps } from "./GuestMaps.ts"
 
@@ -9,7 +9,7 @@ import { GuestMaps } from "./GuestMaps.ts"
 export const makeGuestMapAccessor: Effect.Effect<typeof MapAccessor.Service, BpfUnreadable, GuestKernel> = Effect.gen(
   function*() {
     const guest = yield* GuestMaps.make(yield* GuestKernel)
-    return accessorOf({
+    return makeAccessor({
       maps: { items: guest.maps.items.map(({ info }) => info), problems: guest.maps.problems },
       programs: guest.programs,
       reader: (map) => Effect.sync(() => guest.reader(map))

@@ -9,9 +9,9 @@ import { errnoName, type HostLacks } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
 import { absent, combine, corrupted, type Reason, unreadable, unsupported } from "../../core/Reason.ts"
 import { possibleCpus } from "../../host/PossibleCpus.ts"
-import { accessorOf } from "../AccessorOf.ts"
 import { indexCodec } from "../IndexCodec.ts"
 import type { Link } from "../Link.ts"
+import { makeAccessor } from "../MakeAccessor.ts"
 import { type Listing, MapAccessor, MapNotFound } from "../MapAccessor.ts"
 import { MapInfo } from "../MapInfo.ts"
 import type { MapReader } from "../MapReader.ts"
@@ -60,7 +60,11 @@ export const makeLiveMaps = (
     const keep = options.keep ?? (() => true)
     const found = yield* Effect.acquireRelease(
       Effect.sync(() => listMaps(calls, kernel, keep)),
-      ({ items }) => Effect.sync(() => items.forEach(({ fd }) => calls.close(fd)))
+      ({ items }) =>
+        Effect.sync(() => {
+          calls.ended = true
+          items.forEach(({ fd }) => calls.close(fd))
+        })
     )
     if (found.failed !== 0) return yield* bpfRefused(-found.failed)
     const cpus = possibleCpus()
@@ -77,7 +81,8 @@ export const makeLiveMaps = (
     const reader = (info: MapInfo): Effect.Effect<MapReader> =>
       Effect.gen(function*() {
         const map = byId.get(info.id)
-        if (map === undefined) return notListed(info)
+        if (map === undefined) return notReadable(info, absent("it is not in the list"))
+        if (calls.ended) return notReadable(info, unreadable("its scope has closed, and the map with it"))
         const perCpu = isPerCpu(map.type) ? cpus : null
         const table = tableOf(map.fd, info, perCpu)
         const reading = readings.get(info.id)
@@ -88,7 +93,7 @@ export const makeLiveMaps = (
     const links = withFailure("links", liveLinks(calls, btf, objects, loaded, (id) => byId.get(id)?.info.name))
     const maps = { items: found.items.map(({ info }) => info), problems: found.problems }
     return {
-      accessor: accessorOf({ maps, programs: { ...programs, items: programs.items.map(brief) }, reader }),
+      accessor: makeAccessor({ maps, programs: { ...programs, items: programs.items.map(brief) }, reader }),
       programs,
       links: { ...links, problems: [...links.problems, NO_LINKLESS] },
       btfs: withFailure("BTF objects", discover(calls, "btf", (fd) => itemOf(btfInfo(calls, fd)))),
@@ -161,7 +166,7 @@ const withFailure = <A>(what: string, { failed, items, problems }: Found<A>): Li
     : [...problems, unreadable(`${what} cannot be listed: ${errnoName(-failed)}`)]
 })
 
-const notListed = (info: MapInfo): MapReader => ({
+const notReadable = (info: MapInfo, problem: Reason): MapReader => ({
   info,
   consistency: "unseen",
   key: bytesCodec(info.keySize),
@@ -169,7 +174,7 @@ const notListed = (info: MapInfo): MapReader => ({
   cpus: null,
   walk: null,
   details: null,
-  problem: absent("it is not in the list")
+  problem
 })
 
 const readerOf = (

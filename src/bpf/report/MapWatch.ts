@@ -5,6 +5,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { Pause } from "../../core/Pause.ts"
 import { Reason } from "../../core/Reason.ts"
 import { type MapReader, problemOf } from "../MapReader.ts"
 import { Change } from "./DiffChange.ts"
@@ -27,8 +28,8 @@ export const WatchTick = Schema.Struct({
 }).annotations({ identifier: "WatchTick" })
 export type WatchTick = typeof WatchTick.Type
 
-/** Entries between two chances for other fibers. */
-const BATCH = 4096
+/** Entries between two looks at the clock. */
+const BATCH = 256
 
 /** What a map holds: its entries, by `identityOf` each. */
 interface Held {
@@ -75,9 +76,11 @@ const hold = (reader: MapReader): Effect.Effect<Held> =>
     const atMillis = yield* Clock.currentTimeMillis
     const entries = new Map<string, EntryTexts>()
     const walk = reader.walk?.() ?? null
+    const pause = new Pause()
+    let read = 0
     for (const entry of entryTexts(reader, walk)) {
       entries.set(identityOf(entry), entry)
-      if (entries.size % BATCH === 0) yield* Effect.yieldNow()
+      if (++read % BATCH === 0) yield* pause.now
     }
     return { entries, atMillis, problem: problemOf(reader, walk) }
   })

@@ -1,6 +1,10 @@
+import * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Json } from "../../btf/render/RenderedValue.ts"
+import { Pause } from "../../core/Pause.ts"
 import { corrupted, type Reason, truncated, unsupported, within } from "../../core/Reason.ts"
 import { type MapReader, problemOf } from "../MapReader.ts"
 import { DumpDocument, type Header } from "../Report.ts"
@@ -35,6 +39,10 @@ export class NotADump extends Schema.TaggedError<NotADump>("ktstr/NotADump")("No
     return `${this.subject} is not a dump: ${this.why}; make one with ktstr dump --json`
   }
 }
+
+/** Changes at once, and entries between two looks at the clock. */
+const BATCH = 256
+const STEP = 256
 
 const CUT = truncated("a limit cut its entries off")
 
@@ -103,10 +111,27 @@ export const secondsBetween = (from: DiffSide, to: DiffSide): number | null =>
  * text; the second side's stream by.
  */
 export const diffSnapshots = (from: DiffSide, to: DiffSide): Stream.Stream<Change> =>
-  Stream.suspend(() => Stream.fromIteratorSucceed(changes(from, to), 256))
+  Stream.suspend(() => {
+    const steps = changesAndPauses(from, to)
+    const pause = new Pause()
+    const batch = Effect.suspend(() => {
+      const found: Array<Change> = []
+      for (let step = steps.next(); step.done !== true; step = steps.next()) {
+        if (step.value !== null) found.push(step.value)
+        if (found.length === BATCH || pause.due) return Effect.as(pause.now, Chunk.unsafeFromArray(found))
+      }
+      return found.length === 0 ? Effect.fail(Option.none<never>()) : Effect.succeed(Chunk.unsafeFromArray(found))
+    })
+    return Stream.repeatEffectChunkOption(batch)
+  })
 
 /** `diffSnapshots` for plain code. */
 export function* changes(from: DiffSide, to: DiffSide): Generator<Change, void> {
+  for (const step of changesAndPauses(from, to)) if (step !== null) yield step
+}
+
+/** `changes`, with a null after some entries that were compared: sides that are alike are long without a change. */
+export function* changesAndPauses(from: DiffSide, to: DiffSide): Generator<Change | null, void> {
   const seconds = secondsBetween(from, to)
   const sameBoot = isSameBoot(from, to)
   if (!sameBoot) {
@@ -175,17 +200,20 @@ function* paired<A extends Named>(
   yield* pairs.sort((a, b) => (a[1] ?? a[0])!.id - (b[1] ?? b[0])!.id)
 }
 
-function* mapChanges(from: DiffMap, to: DiffMap, seconds: number | null): Generator<Change> {
+function* mapChanges(from: DiffMap, to: DiffMap, seconds: number | null): Generator<Change | null> {
   const map = named(to)
   /** By identity; null: the second side has it too. */
   const before = new Map<string, EntryTexts | null>()
   let twice = 0
+  let compared = 0
   for (const entry of from.entries()) {
     const key = identityOf(entry)
     if (before.has(key)) twice++
     before.set(key, entry)
+    if (++compared % STEP === 0) yield null
   }
   for (const entry of to.entries()) {
+    if (++compared % STEP === 0) yield null
     const key = identityOf(entry)
     const old = before.get(key)
     if (old === undefined) {

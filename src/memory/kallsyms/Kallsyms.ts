@@ -60,8 +60,9 @@ export class Kallsyms implements Symbols {
   constructor(space: KernelSpace, info: Vmcoreinfo) {
     const tables = tablesOf(space, info)
     this.count = tables.count
-    this.#names = tables.names
-    this.#tokens = readTokens(tables.tokenTable, tables.tokenIndex)
+    // Copies, some 2 MiB: the tables may be borrowed from a mapping, and names are asked for after it has ended.
+    this.#names = Buffer.from(tables.names)
+    this.#tokens = readTokens(Buffer.from(tables.tokenTable), tables.tokenIndex)
     this.#texts = this.#tokens.map((token) => token.toString("latin1"))
     this.#tokenLengths = Uint16Array.from(this.#tokens, (token) => token.length)
     this.#starts = new Uint32Array(tables.count)
@@ -71,7 +72,7 @@ export class Kallsyms implements Symbols {
     const proved = this.#prove(tables, info)
     this.#origin = proved.origin
     this.encoding = proved.encoding
-    this.#offsets = viewOf(proved.table)
+    this.#offsets = viewOf({ ...proved.table, bytes: Buffer.from(proved.table.bytes) })
     this.evidence = proved.evidence
     let first = 0
     if (this.encoding === "absolute per-CPU") {

@@ -94,6 +94,7 @@ export const Errno = {
   ENOENT: 2,
   ESRCH: 3,
   E2BIG: 7,
+  EBADF: 9,
   EAGAIN: 11,
   EACCES: 13,
   EFAULT: 14,

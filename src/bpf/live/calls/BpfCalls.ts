@@ -1,6 +1,6 @@
 import type { Native } from "../../../core/Native.ts"
 import { MapType } from "../../MapType.ts"
-import { Attr, ATTR_BYTES, Command } from "./BpfAbi.ts"
+import { Attr, ATTR_BYTES, Command, Errno } from "./BpfAbi.ts"
 
 /** Memory that bpf(2) reads or writes: it does not move. */
 export class CallBuffer {
@@ -35,6 +35,8 @@ export type UpdateMode = keyof typeof UPDATE_FLAGS
 export class BpfCalls {
   private readonly attr: DataView
   private readonly bytes: Uint8Array
+  /** Set when the maps that were open are closed: their descriptors' numbers may be others' by now. Calls fail with EBADF. */
+  ended = false
   /** Of the last call: what the kernel wrote back into `next_id`, `count`, `retval` or `info_len`. */
   answer = 0
 
@@ -172,6 +174,7 @@ export class BpfCalls {
   }
 
   private call(command: number, answerAt?: number): number {
+    if (this.ended) return -Errno.EBADF
     const result = this.native.bpf(command, this.bytes)
     if (answerAt !== undefined) this.answer = this.attr.getUint32(answerAt, true)
     return result

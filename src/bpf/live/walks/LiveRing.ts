@@ -1,10 +1,11 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import type * as Scope from "effect/Scope"
 import type { Btf } from "../../../btf/Btf.ts"
 import { ringBufferOffsets } from "../../../btf/offsets/bpf/RingBuffer.ts"
 import type { SyscallError } from "../../../core/Errors.ts"
 import type { Native } from "../../../core/Native.ts"
-import { absent, corrupted } from "../../../core/Reason.ts"
+import { absent, corrupted, unreadable } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "../../DerivedCodec.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
@@ -27,8 +28,16 @@ export interface LiveRing {
  * The kernel maps the consumer's page, the producer's, and the data, twice in a row.
  * @see kernel/bpf/ringbuf.c `ringbuf_map_mmap_kern`, `ringbuf_map_mmap_user`, `struct bpf_ringbuf`; v6.12
  */
-export const openLiveRing = (native: typeof Native.Service, btf: Btf, fd: number, size: number) =>
-  Effect.map(native.mmap(fd, 0, 2 * PAGE + 2 * size, "read"), (memory): LiveRing => {
+export const openLiveRing = (
+  native: typeof Native.Service,
+  btf: Btf,
+  fd: number,
+  size: number
+): Effect.Effect<LiveRing, SyscallError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const memory = yield* native.mmap(fd, 0, 2 * PAGE + 2 * size, "read")
+    let mapped = true
+    yield* Effect.addFinalizer(() => Effect.sync(() => mapped = false))
     const view = new DataView(memory)
     const consumer = () => Number(view.getBigUint64(0, true))
     const producer = () => Number(view.getBigUint64(PAGE, true))
@@ -42,6 +51,11 @@ export const openLiveRing = (native: typeof Native.Service, btf: Btf, fd: number
         ...(pendingAt === undefined ? {} : { pending: Number(view.getBigUint64(pendingAt, true)) })
       }),
       walk: () => {
+        if (!mapped) {
+          const ended = new RingCopyWalk(new DataView(new ArrayBuffer(0)), 0)
+          ended.problems.add(unreadable("its scope has closed, and the map with it"))
+          return ended
+        }
         const from = consumer()
         const to = producer()
         const broken = from > to || to - from > size || from % 8 !== 0 || to % 8 !== 0
@@ -57,7 +71,7 @@ export const openLiveRing = (native: typeof Native.Service, btf: Btf, fd: number
         return walk
       }
     }
-  }) satisfies Effect.Effect<LiveRing, SyscallError, unknown>
+  })
 
 /** The records of a ring that are not consumed. The key is the position: bytes since the ring was made. */
 class RingCopyWalk implements EntryWalk {

@@ -152,7 +152,10 @@ const createMemory = (
         succeeded("KVM_SET_USER_MEMORY_REGION", result)
       })
     )
-    return yield* Effect.orDie(GuestMemory.make(regions, { subject: "the guest", writable: true }))
+    return yield* Effect.acquireRelease(
+      Effect.orDie(GuestMemory.make(regions, { subject: "the guest", writable: true })),
+      (memory) => Effect.sync(() => memory.release())
+    )
   })
 
 const lacks = (why: string) =>

@@ -1,16 +1,20 @@
+import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import type { EntryWalk } from "./EntryWalk.ts"
+import { Pause } from "../core/Pause.ts"
 import { type BpfUnreadable, type Listing, type MapAccessor, MapNotFound, MapProblem } from "./MapAccessor.ts"
 import type { MapInfo } from "./MapInfo.ts"
 import { decodeEntry, type MapEntry, type MapReader, problemOf } from "./MapReader.ts"
 import type { ProgramInfo } from "./Report.ts"
 
-/** Entries decoded between two chances for other fibers. */
+/** Entries decoded at once. */
 const BATCH = 256
+/** Entries between two looks at the clock. */
+const LOOKS = 32
 
 /** A `MapAccessor` of what a source lists, and how it reads a map. */
-export const accessorOf = (source: {
+export const makeAccessor = (source: {
   readonly maps: Listing<MapInfo>
   readonly programs: Listing<ProgramInfo>
   readonly reader: (map: MapInfo) => Effect.Effect<MapReader, BpfUnreadable>
@@ -36,9 +40,16 @@ const entriesOf = (reader: MapReader): Stream.Stream<MapEntry, MapProblem> =>
       return problem === null ? Stream.empty : Stream.fail(new MapProblem({ ...reader.info, problem }))
     })
     if (walk === null) return missing
-    return Stream.concat(Stream.fromIteratorSucceed(decoded(reader, walk), BATCH), missing)
+    const pause = new Pause()
+    const batch = Effect.suspend(() => {
+      const entries: Array<MapEntry> = []
+      while (walk.next()) {
+        entries.push(decodeEntry(reader, walk))
+        if (entries.length === BATCH || (entries.length % LOOKS === 0 && pause.due)) break
+      }
+      return entries.length === 0
+        ? Effect.fail(Option.none<never>())
+        : Effect.as(pause.now, Chunk.unsafeFromArray(entries))
+    })
+    return Stream.concat(Stream.repeatEffectChunkOption(batch), missing)
   })
-
-function* decoded(reader: MapReader, walk: EntryWalk): Generator<MapEntry, void> {
-  while (walk.next()) yield decodeEntry(reader, walk)
-}
