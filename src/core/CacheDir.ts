@@ -73,13 +73,15 @@ export const temporaryDirectory = Effect.fn("CacheDir.temporaryDirectory")(
 export const LOCK_WAIT = "60 seconds"
 
 const TEMPORARY = ".tmp-"
+/** The names of ours: the cache may be a directory that holds other things. */
+const OURS = /^\.tmp-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
 const removeLeftovers = (root: string): Effect.Effect<void, PlatformError, FileSystem.FileSystem | Native> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const native = yield* Native
     for (const name of yield* fs.readDirectory(root)) {
-      if (!name.startsWith(TEMPORARY)) continue
+      if (!OURS.test(name)) continue
       const path = join(root, name)
       yield* Effect.gen(function*() {
         const abandoned = yield* native.flock((yield* fs.open(path)).fd, "exclusive")

@@ -43,7 +43,11 @@ const acquire = (
     const fs = yield* FileSystem.FileSystem
     const native = yield* Native
     // a directory can only be opened for reading, and so can a lock in a cache of another user
-    const file = yield* Effect.orElse(fs.open(path, { flag: "a+" }), () => fs.open(path))
+    // and where somebody put a link, nothing is made where it leads
+    const isLink = yield* Effect.isSuccess(fs.readLink(path))
+    const file = yield* isLink
+      ? fs.open(path)
+      : Effect.orElse(fs.open(path, { flag: "a+" }), () => fs.open(path))
     const granted = native.flock(file.fd, mode)
     yield* granted.pipe(
       Effect.filterOrFail((got) => got, () => "held" as const),

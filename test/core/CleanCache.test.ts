@@ -1,6 +1,7 @@
 import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { spawn } from "node:child_process"
+import { randomUUID } from "node:crypto"
 import { once } from "node:events"
 import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -27,17 +28,20 @@ layer(Host, { excludeTestServices: true })("cleanCache", (it) => {
       for (const [options, left] of cases) {
         const root = yield* temporary
         yield* storeAll(root, ["a", "b", "c"])
-        corrupt(root, "broken")
-        corrupt(root, "drifted")
+        corrupt(root, "6.1.2-tarball-x86_64-kc01234567")
+        corrupt(root, "debian-linux-image-6.1.0-56-amd64_6.1.1-1")
         mkdirSync(join(root, ".downloads"))
-        mkdirSync(join(root, ".tmp-left/entry"), { recursive: true })
+        writeFileSync(join(root, ".downloads/linux.tar.xz.part"), "half")
+        mkdirSync(join(root, `.tmp-${randomUUID()}/entry`), { recursive: true })
+        mkdirSync(join(root, ".tmp-backup"))
         const before = yield* listEntries(root)
         const cleaned = yield* cleanCache(root, options)
         assert.deepStrictEqual(brief(cleaned.kept), [...left])
         assert.deepStrictEqual(cleaned.removed, before.filter((entry) => !left.includes(entry.key)))
         assert.deepStrictEqual(cleaned.inUse, [])
         assert.deepStrictEqual(yield* listEntries(root), cleaned.kept)
-        assert.deepStrictEqual(visible(root), [".downloads", ...left.toSorted()])
+        assert.deepStrictEqual(visible(root), [".downloads", ".tmp-backup", ...left.toSorted()])
+        assert.deepStrictEqual(readdirSync(join(root, ".downloads")), [])
       }
     }))
 
@@ -74,16 +78,20 @@ layer(Host, { excludeTestServices: true })("cleanCache", (it) => {
       symlinkSync(outside, join(directory, "out"))
       symlinkSync(join(outside, KEY), join(root, "link"))
       corrupt(outside, "broken")
-      symlinkSync(join(outside, "broken"), join(root, "broken-link"))
+      symlinkSync(join(outside, "broken"), join(root, "broken-link-kc01234567"))
       mkdirSync(join(root, "Documents"))
+      mkdirSync(join(root, "myproject"))
+      writeFileSync(join(root, "myproject/metadata.json"), "{\"name\":\"my app\"}")
+      mkdirSync(join(root, "later"))
+      writeFileSync(join(root, "later/metadata.json"), "{\"format\":9,\"source\":{\"kind\":\"nebula\"}}")
       mkdirSync(join(root, KEY))
       const { kept, removed } = yield* cleanCache(root, {})
       assert.deepStrictEqual(
         brief(removed).toSorted(),
-        [`${KEY}: missing`, "broken-link: truncated", "link", "linking"].toSorted()
+        [`${KEY}: missing`, "broken-link-kc01234567: truncated", "later: schema_drift", "link", "linking"].toSorted()
       )
-      assert.deepStrictEqual(brief(kept), ["Documents: missing"])
-      assert.deepStrictEqual(visible(root), ["Documents"])
+      assert.deepStrictEqual(brief(kept), ["Documents: missing", "myproject: schema_drift"])
+      assert.deepStrictEqual(visible(root), ["Documents", "myproject"])
       assert.deepStrictEqual(readdirSync(outside).toSorted(), [".locks", KEY, "broken"].toSorted())
       assert.strictEqual(yield* fault(outside, KEY), "valid")
     }))

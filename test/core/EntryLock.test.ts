@@ -5,7 +5,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
-import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { LockTimeout, withLock } from "../../src/core/EntryLock.ts"
@@ -40,6 +40,17 @@ const isFree = (path: string, mode: "--shared" | "--exclusive") =>
   spawnSync("flock", ["--nonblock", mode, path, "true"]).status === 0
 
 layer(Layer.merge(NodeFileSystem.layer, NativeKoffi.layer), { excludeTestServices: true })("withLock", (it) => {
+  it.scoped("makes no file where a link leads to, and takes the lock of one that is there", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const [link, target] = [join(directory, "lock"), join(directory, "elsewhere")]
+      symlinkSync(target, link)
+      assert.include((yield* Effect.flip(withLock(link, "exclusive", 0)(Effect.void))).message, "NotFound")
+      assert.isFalse(existsSync(target))
+      writeFileSync(target, "")
+      assert.isFalse(yield* withLock(link, "exclusive", 0)(Effect.sync(() => isFree(target, "--shared"))))
+    }))
+
   for (const kind of ["file", "directory"] as const) {
     const place = Effect.map(temporary, (directory) => kind === "file" ? join(directory, "lock") : directory)
 

@@ -37,6 +37,8 @@ class AttemptFailed extends Schema.TaggedError<AttemptFailed>()("AttemptFailed",
 const PartOf = Schema.parseJson(Schema.Struct({ url: Schema.String, validator: Schema.String }))
 
 const ATTEMPTS = 6
+/** Kernel sources have 150 MB. */
+const LIMIT = 2 ** 30
 /** A server that says nothing for this long has gone. */
 const STALL = "60 seconds"
 const PAUSE = Schedule.union(Schedule.exponential("200 millis"), Schedule.spaced("10 seconds"))
@@ -51,19 +53,24 @@ const HINT_SERVER = "try again later, or take another server"
  * (ETag or Last-Modified, RFC 9110 section 13.1.5) and else begins anew. Its size is checked where the server tells it.
  *
  * @param options.sha256 64 hex digits that the content must have; one with another is removed
+ * @param options.limit the most bytes that it may have; 1 GiB if not given. Of a larger file nothing is kept.
  * @param options.attempts how often a connection, a server that is busy or a rest is tried for; 6 if not given
  */
 export const download = Effect.fn("Download.download")(
   function*(
     url: string,
     file: string,
-    options: { readonly sha256?: string | undefined; readonly attempts?: number | undefined } = {}
+    options: {
+      readonly sha256?: string | undefined
+      readonly attempts?: number | undefined
+      readonly limit?: number | undefined
+    } = {}
   ): Effect.fn.Return<void, DownloadFailed, FileSystem.FileSystem | HttpClient.HttpClient> {
     const attempts = options.attempts ?? ATTEMPTS
     const { part, state } = partsOf(file)
     const fs = yield* FileSystem.FileSystem
     const work = Effect.gen(function*() {
-      yield* receive(url, part, state).pipe(
+      yield* receive(url, part, state, options.limit ?? LIMIT).pipe(
         Effect.retry({ while: (error) => error.again, times: attempts - 1, schedule: PAUSE }),
         Effect.mapError((error) =>
           error.again && attempts > 1
@@ -93,7 +100,8 @@ const partsOf = (file: string) => ({ part: `${file}.part`, state: `${file}.part.
 const receive = (
   url: string,
   part: string,
-  state: string
+  state: string,
+  limit: number
 ): Effect.Effect<void, AttemptFailed, FileSystem.FileSystem | HttpClient.HttpClient> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
@@ -144,13 +152,24 @@ const receive = (
     const told = status === 206 ? range?.[2] : headers["content-length"]
     const size = told === undefined || !/^\d+$/.test(told) ? undefined : Number(told)
 
+    const tooLarge = fatal(`the file has more than the ${limit} bytes that are allowed`, HINT_ADDRESS)
+    if (size !== undefined && size > limit) {
+      yield* discard
+      return yield* tooLarge
+    }
+    let total = from
     const received = yield* response.stream.pipe(
+      Stream.mapEffect((piece) => (total += piece.length) > limit ? tooLarge : Effect.succeed(piece)),
       Stream.timeoutFail(() => transport("the server stopped sending"), STALL),
       Stream.run(fs.sink(part, { flag: "a" })),
       stage(`download ${basename(part, ".part")}${amount(from, size)}`),
       Effect.either
     )
-    if (Either.isLeft(received) && received.left._tag !== "ResponseError") return yield* received.left
+    if (Either.isLeft(received) && received.left._tag !== "ResponseError") {
+      // neither will become less when it is tried again: a full disk must not stay full
+      if (total > limit || isDiskFull(received.left)) yield* discard
+      return yield* received.left
+    }
     const bytes = Number((yield* fs.stat(part)).size)
     // the numbers tell a cut from an announcement that was a lie
     if (size === undefined ? Either.isLeft(received) || bytes === 0 : bytes < size) {
@@ -239,6 +258,8 @@ const webPage = (): AttemptFailed => fatal("the server answered with a web page,
 
 const transport = (why: string): AttemptFailed => new AttemptFailed({ why, hint: HINT_NETWORK, again: true })
 const fatal = (why: string, hint: string): AttemptFailed => new AttemptFailed({ why, hint, again: false })
+
+const isDiskFull = (error: { readonly message: string }): boolean => /\bENOSPC\b/.test(error.message)
 
 const unwritable = (error: PlatformError): AttemptFailed =>
   fatal(

@@ -95,6 +95,13 @@ export const unpack = (
       )
     )
     const invalid = (why: string) => new SourceInvalid({ source: subject, why, hint: HINT_ARCHIVE })
+    if (/No space left on device/.test(done.stderr)) {
+      return yield* new SourceInvalid({
+        source: subject,
+        why: "the disk is full (ENOSPC)",
+        hint: `make room in ${temporary}, some 2 GiB for the sources of a kernel`
+      })
+    }
     if (done.code !== 0) return yield* invalid(`it cannot be unpacked (${done.stderr.split("\n", 1)[0]})`)
     const names = yield* Effect.mapError(fs.readDirectory(directory), refused(directory))
     const top = join(directory, names[0] ?? "")

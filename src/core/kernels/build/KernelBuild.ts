@@ -342,7 +342,8 @@ const deliver = (root: string, job: Job, identity: SourceIdentity, request: Buil
       )
       return { _tag: "Stored", entry, fresh: true } as const
     }
-    const directory = resolve(request.output ?? `ktstr-build-${release}`)
+    // what a kernel says of itself may not lead to another directory
+    const directory = resolve(request.output ?? `ktstr-build-${release.replaceAll(/[^\w.+~-]/g, "_")}`)
     const unusable = (why: string) =>
       new KernelBuildFailed({ step: "store", why, hint: "name another directory for it" })
     const { type } = yield* Effect.mapError(

@@ -8,6 +8,9 @@ import { join } from "node:path"
 import { compareKernelVersions, covers, type KernelVersion, parseKernelVersion } from "../KernelVersion.ts"
 import { download, DownloadFailed } from "./Download.ts"
 
+/** The list of checksums of a series has some 100 KB. */
+const LIST_LIMIT = 16 * 2 ** 20
+
 /** A version that the mirror does not have. */
 export class KernelReleaseMissing
   extends Schema.TaggedError<KernelReleaseMissing>("ktstr/KernelReleaseMissing")("KernelReleaseMissing", {
@@ -99,7 +102,7 @@ const checksums = (url: string, asked: KernelVersion, mirror: string) =>
     const directory = yield* Effect.mapError(fs.makeTempDirectoryScoped(), unwritable)
     const file = join(directory, "sha256sums.asc")
     yield* Effect.catchIf(
-      download(url, file),
+      download(url, file, { limit: LIST_LIMIT }),
       (error) => error.status === 404,
       () => new KernelReleaseMissing({ version: asked.text, mirror, close: [] })
     )

@@ -53,6 +53,8 @@ export interface CorruptEntry {
   readonly key: string
   readonly directory: string
   readonly kind: CorruptKind
+  /** Whether its metadata is ours, if only of another version: nobody else writes a `format` and a `source` with a kind. */
+  readonly hasOurMetadata: boolean
   readonly why: string
 }
 
@@ -75,8 +77,15 @@ const METADATA = "metadata.json"
 /** Ours have less than 2 KiB. */
 const MAX_METADATA = 64 * 1024
 
-type Fault = Pick<CorruptEntry, "kind" | "why">
-const fault = (kind: CorruptKind, why: string): Fault => ({ kind, why })
+type Fault = Pick<CorruptEntry, "kind" | "why" | "hasOurMetadata">
+const fault = (kind: CorruptKind, why: string): Fault => ({
+  kind,
+  why,
+  // these two are found when the metadata has been read
+  hasOurMetadata: kind === "image_missing" || kind === "unknown"
+})
+
+const Ours = Schema.Struct({ format: Schema.Int, source: Schema.Struct({ kind: Schema.NonEmptyString }) })
 
 /** Entry `key`, with whatever is wrong with it; none where there is no such directory. The files' content is not read. */
 export const readEntry = (
@@ -162,7 +171,8 @@ const parseMetadata = (bytes: Uint8Array): Either.Either<KernelMetadata, Fault> 
     return yield* Either.mapLeft(Schema.decodeUnknownEither(KernelMetadata)(json), (error) => {
       const first = ParseResult.ArrayFormatter.formatErrorSync(error).at(0)
       const where = first === undefined || first.path.length === 0 ? "" : ` at ${first.path.join(".")}`
-      return fault("schema_drift", `${METADATA} is of another format${where}: ${oneLine(first?.message ?? "")}`)
+      const why = `${METADATA} is of another format${where}: ${oneLine(first?.message ?? "")}`
+      return { ...fault("schema_drift", why), hasOurMetadata: Schema.is(Ours)(json) }
     })
   })
 
@@ -213,7 +223,14 @@ export const verifyEntry = (
       const { sha256 } = yield* describeFile(directory, file.name)
       if (sha256 !== file.sha256) {
         const why = `${file.name} has other content than what was stored`
-        return Option.some<CacheEntry>({ _tag: "Corrupt", key, directory, kind: "image_missing", why })
+        return Option.some<CacheEntry>({
+          _tag: "Corrupt",
+          key,
+          directory,
+          kind: "image_missing",
+          why,
+          hasOurMetadata: true
+        })
       }
     }
     return found
@@ -358,8 +375,9 @@ export interface Cleaned {
 
 /**
  * Remove entries: all of them; with `keep`, all but that many valid ones, those last stored; with `corruptOnly`, the
- * corrupt ones alone. One that was stored anew meanwhile stays. So does a directory without metadata under a name that no
- * source gives: the cache may be a directory that holds other things. What dead processes left goes too.
+ * corrupt ones alone. One that was stored anew meanwhile stays. So does a directory under a name that no source gives,
+ * unless its metadata is ours: the cache may be a directory that holds other things. What dead processes left goes too,
+ * and so do downloads that were cut short.
  */
 export const cleanCache = Effect.fn("KernelCache.cleanCache")(
   function*(
@@ -394,13 +412,32 @@ export const cleanCache = Effect.fn("KernelCache.cleanCache")(
         Effect.catchTag("LockTimeout", ({ holder }) => Effect.sync(() => inUse.push({ entry, holder })))
       )
     }
+    yield* removeDownloads(root)
     return { removed, kept, inUse }
   },
   Effect.scoped
 )
 
+/** Remove what downloads that were cut short left; one that goes on has the lock of its file, see `fetchArchive`. */
+const removeDownloads = (root: string) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const directory = join(root, ".downloads")
+    for (const name of yield* Effect.orElseSucceed(fs.readDirectory(directory), () => [])) {
+      const file = name.replace(/\.part(?:\.json)?$/, "")
+      const remove = fs.remove(join(directory, name), { force: true })
+      yield* lockEntry(root, `download-${file}`, "exclusive", 0)(remove).pipe(
+        Effect.catchTag("LockTimeout", ({ holder, path }) => Effect.logDebug(`${path} is in use by ${holder}`))
+      )
+    }
+  })
+
+/** Whether an entry is not ours: under a name that no source gives, and without metadata that only we write. */
 const isForeign = (entry: CacheEntry): boolean =>
-  entry._tag === "Corrupt" && entry.kind === "missing" && !/^debian-linux-image-|-kc[0-9a-f]{8}/.test(entry.key)
+  entry._tag === "Corrupt" && !entry.hasOurMetadata && !SOURCES_KEY.test(entry.key)
+
+/** The keys that sources give, see `CacheKey.ts`. */
+const SOURCES_KEY = /^debian-linux-image-\d|-kc[0-9a-f]{8}(?:-xkc[0-9a-f]{8})?$/
 
 const isSame = (a: CacheEntry, b: CacheEntry): boolean =>
   a._tag === "Valid" ? b._tag === "Valid" && a.metadata.storedAt === b.metadata.storedAt : b._tag === "Corrupt"

@@ -39,7 +39,7 @@ describe.each(clients)("a download over %s", (_, client) => {
   /** Download from a server of these manners; what came, what is in the directory, what was asked for. */
   const get = (
     answer: (...given: [...Parameters<Answer>, (bytes: number) => () => boolean]) => void,
-    options: { sha256?: string; attempts?: number; directory?: string } = {}
+    options: { sha256?: string; attempts?: number; directory?: string; limit?: number } = {}
   ) =>
     Effect.gen(function*() {
       const directory = options.directory ?? (yield* temporary)
@@ -56,6 +56,24 @@ describe.each(clients)("a download over %s", (_, client) => {
         bytes: message === undefined ? readFileSync(file) : undefined
       }
     }).pipe(Effect.provide(Live))
+
+  it.scopedLive("stops at a file that is larger than allowed, announced or not, and keeps nothing of it", () =>
+    Effect.gen(function*() {
+      const message =
+        "cannot download http://server/linux.tar.xz: the file has more than the 1000 bytes that are allowed; " +
+        "check the address"
+      const announced = yield* get((request, response) => sendFile(request, response, tarball, ETAG), { limit: 1000 })
+      assert.deepStrictEqual([announced.message, announced.left, announced.asked.length], [message, [], 1])
+      const endless = yield* get((_request, response) => {
+        const more = () => {
+          while (!response.destroyed && response.write(Buffer.alloc(4096, "x")));
+        }
+        response.on("drain", more)
+        response.writeHead(200, { "content-type": "application/x-xz" })
+        more()
+      }, { limit: 1000 })
+      assert.deepStrictEqual([endless.message, endless.left, endless.asked.length], [message, [], 1])
+    }))
 
   it.scopedLive("gives the file and nothing else", () =>
     Effect.gen(function*() {
