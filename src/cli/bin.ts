@@ -7,9 +7,13 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import { stripVTControlCharacters } from "node:util"
 import packageJson from "../../package.json" with { type: "json" }
-import { ktstr } from "./commands.ts"
+import { commandGroups, examples, footer, ktstr } from "./commands.ts"
+import { asked } from "./help/CommandLine.ts"
+import { commandTree } from "./help/CommandTree.ts"
+import { helpText } from "./help/Help.ts"
+import { optionGroups } from "./source/options.ts"
 import { visibleLine } from "./terminal/escapeControls.ts"
-import { exitCode, report } from "./terminal/exit.ts"
+import { exitCode, report, UsageError } from "./terminal/exit.ts"
 import { writeText } from "./terminal/Output.ts"
 
 /** A stage that cannot be broken off, such as a file system that hangs, must not keep a user who wants to leave. */
@@ -24,15 +28,14 @@ const logger = Logger.replace(
   })
 )
 
-/** @effect/cli styles its help always, and prints usage errors itself: style for terminals only, and let `report` print. */
-const onlyHelp = <A, E, R>(command: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+/** @effect/cli prints usage errors itself, and styles what it prints: let `report` print errors, and style nothing. */
+const unstyled = <A, E, R>(command: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.consoleWith((console) =>
     Effect.withConsole(command, {
       ...console,
       error: () => Effect.void,
       log: (...words) => {
-        const text = `${words.join(" ").trimEnd()}\n`
-        return Effect.orDie(writeText(process.stdout.isTTY ? text : stripVTControlCharacters(text)))
+        return Effect.orDie(writeText(`${stripVTControlCharacters(words.join(" ")).trimEnd()}\n`))
       }
     })
   )
@@ -49,11 +52,11 @@ const parted = (words: ReadonlyArray<string>): ReadonlyArray<string> => {
 
 // A reader of our messages that went away is no reason to fail.
 process.stderr.on("error", () => undefined)
-let asked = false
+let interruptedOnce = false
 // These listeners stay: `ora`'s, which restores the cursor, kills us when it finds itself the last one.
 const interrupted = () => {
-  if (asked) process.exit(130) // the user has no patience at all
-  asked = true
+  if (interruptedOnce) process.exit(130) // the user has no patience at all
+  interruptedOnce = true
   setTimeout(() => {
     if (process.stdin.isRaw) process.stdin.setRawMode(false)
     process.kill(process.pid, "SIGKILL")
@@ -61,11 +64,33 @@ const interrupted = () => {
 }
 process.on("SIGINT", interrupted).on("SIGTERM", interrupted)
 process.on("SIGHUP", () => process.kill(process.pid, "SIGTERM"))
-Command.run(ktstr, { name: "ktstr", version: packageJson.version })([
-  ...process.argv.slice(0, 2),
-  ...parted(process.argv.slice(2))
-]).pipe(
-  onlyHelp,
+
+/** Widest help: longer lines are hard to read. */
+const HELP_WIDTH = 100
+
+const run = Command.run(ktstr, { name: "ktstr", version: packageJson.version })
+
+/** Help and mistyped names are answered here, the rest is parsed by @effect/cli. */
+const main = Effect.suspend(() => {
+  const words = parted(process.argv.slice(2))
+  const answer = asked(commandTree(ktstr.descriptor), words)
+  switch (answer.kind) {
+    case "wrong":
+      return new UsageError({ problem: answer.problem })
+    case "help": {
+      const path = answer.path.slice(1).join(" ")
+      const extras = path === ""
+        ? { groups: commandGroups, examples: examples[path], footer }
+        : { groups: optionGroups, examples: examples[path] ?? [] }
+      const width = Math.min(HELP_WIDTH, process.stdout.columns || 80)
+      return writeText(helpText(answer.path, answer.node, extras, width))
+    }
+    case "run":
+      return unstyled(run([...process.argv.slice(0, 2), ...words]))
+  }
+})
+
+main.pipe(
   Effect.tapErrorCause(report),
   Effect.provide(Layer.mergeAll(NodeContext.layer, logger, CliConfig.layer({ isCaseSensitive: true }))),
   NodeRuntime.runMain({

@@ -1,60 +1,76 @@
 import * as Command from "@effect/cli/Command"
-import * as Effect from "effect/Effect"
 import { btf } from "./btf/btfCommand.ts"
+import { doctor } from "./doctorCommand.ts"
+import type { Group } from "./help/Help.ts"
 import { kernel } from "./kernel/kernelCommand.ts"
 import { diff } from "./maps/diffCommand.ts"
+import { dump } from "./maps/dumpCommand.ts"
+import { maps } from "./maps/mapsCommand.ts"
 import { watch } from "./maps/watchCommand.ts"
-import { write } from "./maps/writeCommand.ts"
 import { links } from "./programs/linksCommand.ts"
 import { progs } from "./programs/progsCommand.ts"
 import { sched } from "./sched/schedCommand.ts"
-import { filter, mapName, out, output, schema, target } from "./source/options.ts"
 import { vm } from "./vm/vmCommand.ts"
-
-// The handlers' modules are imported when they run: `ktstr --help` must not load what only a dump needs.
-const dump = Command.make("dump", {
-  ...target,
-  ...output,
-  ...filter,
-  out,
-  schema
-}, (config) => Effect.flatMap(Effect.promise(() => import("./maps/dump.ts")), (module) => module.dump(config))).pipe(
-  Command.withDescription("Print the BPF maps of a kernel, entry by entry, with their C types")
-)
-
-const list = Command.make(
-  "list",
-  { ...target, ...output, type: filter.type, map: filter.map },
-  (config) => Effect.flatMap(Effect.promise(() => import("./maps/maps.ts")), (module) => module.list(config))
-).pipe(
-  Command.withDescription("List the BPF maps of a kernel")
-)
-
-const show = Command.make(
-  "show",
-  { ...target, ...output, limit: filter.limit, inner: filter.inner, name: mapName },
-  (config) => Effect.flatMap(Effect.promise(() => import("./maps/maps.ts")), (module) => module.show(config))
-).pipe(
-  Command.withDescription("Print one map: what it is, and its entries")
-)
-
-const maps = Command.make("maps").pipe(
-  Command.withDescription("List the BPF maps of a kernel, show one, or write into one"),
-  Command.withSubcommands([list, show, write])
-)
-
-const doctor = Command.make(
-  "doctor",
-  { json: output.json },
-  (config) => Effect.flatMap(Effect.promise(() => import("./doctor.ts")), (module) => module.doctor(config))
-).pipe(
-  Command.withDescription("Say what this host has and lacks, what that means, and how to fix it")
-)
 
 /** The whole command line. */
 export const ktstr = Command.make("ktstr").pipe(
   Command.withDescription(
-    "Boot a Linux kernel in a throw-away VM, freeze it, and show its BPF maps with C types, from its memory alone"
+    "Boot a Linux kernel in a throw-away VM, freeze it, and read its state from raw memory: BPF maps, "
+      + "programs, links, scheduler. No agent or debug info needed."
   ),
   Command.withSubcommands([dump, maps, progs, links, sched, diff, watch, vm, kernel, btf, doctor])
 )
+
+/** The headings of commands in `ktstr --help`. */
+export const commandGroups: ReadonlyArray<Group> = [
+  { title: "Look", names: ["dump", "maps", "progs", "links", "sched"] },
+  { title: "Compare", names: ["diff", "watch"] },
+  { title: "Run", names: ["vm"] },
+  { title: "Kernels", names: ["kernel", "btf"] },
+  { title: "Host", names: ["doctor"] }
+]
+
+/** The last line of `ktstr --help`. */
+export const footer = "Also: --version, --completions bash|zsh|fish, COMMAND --help, --log-level debug"
+
+/** The examples of each command's help, by its path. */
+export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
+  "": [
+    "ktstr vm shell --kernel debian:6.12-cloud",
+    "ktstr dump --kernel debian:6.12-cloud --include prog.bpf.o --exec-file load.sh",
+    "ktstr maps list --live"
+  ],
+  "dump": ["ktstr dump --image guest.mem --map counters --json"],
+  "maps": ["ktstr maps show counters --live"],
+  "maps list": ["ktstr maps list --image guest.mem --type hash"],
+  "maps show": ["ktstr maps show counters --live --limit 10"],
+  "maps write": ["ktstr maps write --live --map counters --key 3 =0"],
+  "progs": ["ktstr progs list --live"],
+  "progs list": ["ktstr progs list --image guest.mem --json"],
+  "progs show": ["ktstr progs show my_prog --live"],
+  "links": ["ktstr links --image guest.mem"],
+  "diff": ["ktstr diff before.json after.json"],
+  "watch": ["ktstr watch --live --map counters --every 250ms"],
+  "vm": ["ktstr vm run --kernel debian:6.12-cloud --exec 'uname -r'"],
+  "vm run": ["ktstr vm run --kernel debian:6.12-cloud --cpus 2 --exec 'uname -r; nproc'"],
+  "vm shell": ["ktstr vm shell --kernel debian:6.12-cloud --memory-mib 1024"],
+  "kernel": ["ktstr kernel fetch debian:6.12-cloud"],
+  "kernel list": ["ktstr kernel list --json"],
+  "kernel path": ["ktstr kernel path debian:6.12-cloud"],
+  "kernel show": ["ktstr kernel show debian:6.12-cloud --config"],
+  "kernel fetch": ["ktstr kernel fetch debian:6.12-cloud"],
+  "kernel build": ["ktstr kernel build --source ~/linux --extra-kconfig my.config"],
+  "kernel clean": ["ktstr kernel clean --keep 3"],
+  "btf": ["ktstr btf show task_struct"],
+  "btf show": ["ktstr btf show 'struct rq' --kernel debian:6.12-cloud"],
+  "btf offsets": ["ktstr btf offsets --group task"],
+  "btf header": ["ktstr btf header --btf my.bpf.o"],
+  "btf diff": ["ktstr btf diff debian:6.1-cloud debian:6.12-cloud 'struct bpf_map'"],
+  "sched": ["ktstr sched show --image guest.mem"],
+  "sched show": ["ktstr sched show --kernel debian:7.3-cloud --include scx_simple --exec 'scx_simple & sleep 2'"],
+  "sched tasks": ["ktstr sched tasks --image guest.mem --sort wait --class ext"],
+  "sched dsqs": ["ktstr sched dsqs global --image guest.mem"],
+  "sched domains": ["ktstr sched domains --image guest.mem"],
+  "sched watch": ["ktstr sched watch --kernel debian:7.3-cloud --every 500ms"],
+  "doctor": ["ktstr doctor --json"]
+}

@@ -1,21 +1,17 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import * as Effect from "effect/Effect"
-import { output, text } from "../source/options.ts"
+import { handler } from "../handler.ts"
+import { output, text, words } from "../source/options.ts"
 
-const handlers = Effect.promise(() => import("./btf.ts"))
+const handlers = () => import("./btf.ts")
 
 /** Whose BTF: this host's kernel's, if neither is given. */
 const source = {
-  kernel: text("kernel", "ID", "the BTF of this kernel: debian:6.12-cloud, a key of `kernel list`, a path"),
-  btf: text("btf", "FILE", "the BTF in this file: raw, or a vmlinux, a module, a BPF object, a bzImage")
+  kernel: text("kernel", "ID", "the BTF of this kernel: debian:6.12-cloud, a key of `ktstr kernel list`, a path"),
+  btf: text("btf", "FILE", "the BTF in this file: raw, or a vmlinux, module, BPF object or bzImage")
 }
-const base = text(
-  "base",
-  "FILE",
-  "with --btf of a module: the BTF that it continues, /sys/kernel/btf/vmlinux as a rule"
-)
+const base = text("base", "FILE", "with --btf of a module: its base BTF, usually /sys/kernel/btf/vmlinux")
 const types = Args.text({ name: "type" }).pipe(
   Args.withDescription("a name, or `struct NAME`, `union NAME`, `enum NAME`, `typedef NAME`"),
   Args.repeated
@@ -24,47 +20,40 @@ const types = Args.text({ name: "type" }).pipe(
 const show = Command.make(
   "show",
   { ...source, base, json: output.json, types },
-  (config) => Effect.flatMap(handlers, (module) => module.show(config))
-).pipe(
-  Command.withDescription("Print types as C, with the offset and size of each member, as pahole does")
-)
+  handler(handlers, (module) => module.show)
+).pipe(Command.withDescription("Print types as C, with each member's offset and size, as pahole does"))
 
 const header = Command.make(
   "header",
   { ...source, base, json: output.json },
-  (config) => Effect.flatMap(handlers, (module) => module.header(config))
-).pipe(
-  Command.withDescription("Say what the BTF is made up of: its header, and how many types of each kind")
-)
+  handler(handlers, (module) => module.header)
+).pipe(Command.withDescription("Print a BTF's header, and how many types of each kind it has"))
 
 const offsets = Command.make("offsets", {
   ...source,
   json: output.json,
-  group: Options.text("group").pipe(
-    Options.withPseudoName("NAME"),
-    Options.withDescription("only this group, with its fields"),
-    Options.repeated
+  group: words("group", "NAME", "only this group, with its fields").pipe(Options.repeated)
+}, handler(() => import("./btfOffsets.ts"), (module) => module.offsets)).pipe(
+  Command.withDescription(
+    "List the groups of kernel fields that ktstr reads: which are available in this kernel, and why the others are not"
   )
-}, (config) => Effect.flatMap(Effect.promise(() => import("./btfOffsets.ts")), (module) => module.offsets(config)))
-  .pipe(
-    Command.withDescription("List the groups of kernel fields that ktstr reads: which this kernel has, and why not")
-  )
+)
 
 const side = (name: string) =>
-  Args.text({ name }).pipe(Args.withDescription("a kernel's id, or a file as --btf of `btf show` takes"))
+  Args.text({ name }).pipe(Args.withDescription("a kernel's id, or a file that --btf of `btf show` takes"))
 
 const diff = Command.make(
   "diff",
   { before: side("a"), after: side("b"), types, json: output.json },
-  (config) => Effect.flatMap(handlers, (module) => module.diff(config))
+  handler(handlers, (module) => module.diff)
 ).pipe(
   Command.withDescription(
-    "Say what moved in structs and unions from one kernel to another; without a type, in which of all"
+    "Compare structs and unions of two kernels, member by member; without a type, list all that differ"
   )
 )
 
 /** `ktstr btf …` */
 export const btf = Command.make("btf").pipe(
-  Command.withDescription("Show a kernel's types, where it keeps what ktstr reads, and what differs between two"),
+  Command.withDescription("Show a kernel's types, compare two kernels' types"),
   Command.withSubcommands([show, offsets, header, diff])
 )

@@ -1,4 +1,3 @@
-import type * as Command from "@effect/cli/Command"
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
@@ -25,7 +24,7 @@ import { FileUnreadable, UsageError } from "../terminal/exit.ts"
 import { writeText } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
-import type { buildOptions, cleanOptions } from "./kernelCommand.ts"
+import type { BuildConfig, CleanConfig } from "./kernelOptions.ts"
 
 const Live = Layer.provideMerge(Resolver.layer, NativeKoffi.layer)
 
@@ -225,8 +224,6 @@ export const fetch = (config: { readonly id: string }) =>
     yield* Effect.forEach(packages, (offered) => Effect.flatMap(fetchPackage(offered), print))
   }).pipe(Effect.provide(Live), Effect.provide(Stages.layer))
 
-type BuildConfig = Command.Command.ParseConfig<typeof buildOptions>
-
 /** Prints what `--kernel` takes: the entry's key, or where the image is if the kernel was not stored. */
 export const build = (config: BuildConfig) =>
   Effect.gen(function*() {
@@ -284,7 +281,7 @@ const extraKconfigOf = ({ extraKconfig }: BuildConfig) =>
   })
 
 export const clean = (
-  config: Command.Command.ParseConfig<typeof cleanOptions>
+  config: CleanConfig
 ) =>
   Effect.gen(function*() {
     if ([Option.isSome(config.keep), config.corruptOnly, config.all].filter(Boolean).length !== 1) {

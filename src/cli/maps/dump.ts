@@ -8,7 +8,7 @@ import { typeNames } from "../../bpf/MapType.ts"
 import { DumpDocument, type Header } from "../../bpf/Report.ts"
 import { type Dump, jsonDocument, ndjsonRecords } from "../../bpf/report/DumpWriter.ts"
 import type { Btf } from "../../btf/Btf.ts"
-import type { Filter, Output, Target } from "../source/options.ts"
+import { type Filter, type Output, type Target, TEXT_LIMIT } from "../source/options.ts"
 import { format, Live, openMaps } from "../source/snapshot.ts"
 import { writeFile } from "../source/writeFile.ts"
 import { UsageError } from "../terminal/exit.ts"
@@ -22,9 +22,6 @@ interface Snapshot {
   readonly kernel: { readonly release: string; readonly btf: Btf }
   readonly maps: typeof MapAccessor.Service
 }
-
-/** Entries of a map that are shown to people when no limit is given. */
-const LIMIT_FOR_PEOPLE = 64
 
 export const dump = (
   config: Target & Output & Filter & { readonly out: Option.Option<string>; readonly schema: boolean }
@@ -44,7 +41,7 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
     const { items, problems } = yield* maps.maps
     const programs = yield* maps.programs
     const kept = yield* select(snapshot, items, filter)
-    const limit = Option.getOrElse(filter.limit, () => as === "text" ? LIMIT_FOR_PEOPLE : Infinity)
+    const limit = Option.getOrElse(filter.limit, () => as === "text" ? TEXT_LIMIT : Infinity)
     const readers = yield* Effect.forEach(kept, maps.reader)
     const dump: Dump = {
       header,

@@ -8,7 +8,7 @@ import * as NativeKoffi from "../../core/NativeKoffi.ts"
 import { LiveHost } from "../../host/LiveHost.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeText } from "../terminal/Output.ts"
-import type { WriteConfig } from "./writeCommand.ts"
+import type { WriteConfig } from "./writeOptions.ts"
 
 /** Update or delete one entry of a map of this host. */
 export const liveWrite = (config: WriteConfig) =>

@@ -14,7 +14,7 @@ import { visibleLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeText } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
-import type { WriteConfig } from "./writeCommand.ts"
+import type { WriteConfig } from "./writeOptions.ts"
 
 /** The guest's console did not print what was waited for, in time or before the guest's end. */
 export class LineNotSeen extends Schema.TaggedError<LineNotSeen>("ktstr/LineNotSeen")("LineNotSeen", {

@@ -1,12 +1,10 @@
 import * as Command from "@effect/cli/Command"
-import * as Effect from "effect/Effect"
+import { handler } from "../handler.ts"
 import { output, target } from "../source/options.ts"
 
 /** `ktstr links` */
 export const links = Command.make(
   "links",
   { ...target, ...output },
-  (config) => Effect.flatMap(Effect.promise(() => import("./links.ts")), (module) => module.links(config))
-).pipe(
-  Command.withDescription("List what the BPF programs of a kernel are attached to")
-)
+  handler(() => import("./links.ts"), (module) => module.links)
+).pipe(Command.withDescription("List what BPF programs are attached to"))

@@ -8,7 +8,7 @@ const PERIOD = /^(\d+(?:\.\d+)?)(ms|s|m)$/
 /** `1s`, `250ms`, `0.5m` */
 const Period = Schema.String.pipe(
   Schema.filter((text) => PERIOD.test(text) && Number.parseFloat(text) > 0),
-  Schema.annotations({ message: () => "--every wants a time such as 1s, 250ms or 2m" })
+  Schema.annotations({ message: () => "--every needs a time such as 1s, 250ms or 2m" })
 )
 
 const millisOf = (text: string): number => {
@@ -16,10 +16,10 @@ const millisOf = (text: string): number => {
   return Number(number) * (unit === "ms" || unit === "m" ? UNITS[unit] : UNITS.s)
 }
 
-/** How often what goes on is read. */
+/** The time between two readings. */
 export const every = Options.text("every").pipe(
   Options.withPseudoName("TIME"),
-  Options.withDescription("how often to read: 1s (if not given), 250ms, 2m"),
+  Options.withDescription("how often to read: 1s (default), 250ms, 2m"),
   Options.withSchema(Period),
   Options.withDefault("1s"),
   Options.map((text) => Duration.millis(millisOf(text)))

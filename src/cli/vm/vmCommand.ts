@@ -1,31 +1,24 @@
 import * as Command from "@effect/cli/Command"
-import * as Effect from "effect/Effect"
-import { flag, machine, script } from "../source/options.ts"
+import { handler } from "../handler.ts"
+import { dmesg, machine, script } from "../source/options.ts"
 
-const dmesg = flag("dmesg", "let the kernel's messages onto the console too")
+const handlers = () => import("./vm.ts")
 
-const run = Command.make(
-  "run",
-  { ...machine, ...script, dmesg },
-  (config) => Effect.flatMap(Effect.promise(() => import("./vm.ts")), (module) => module.run(config))
-).pipe(
+const run = Command.make("run", { ...machine, ...script, dmesg }, handler(handlers, (module) => module.run)).pipe(
   Command.withDescription(
-    "Boot a kernel, run commands in it with their output on stdout, and end with their exit status; the VM goes with them"
+    "Boot a kernel, run commands in it, print their output, and exit with their status; the VM ends with them"
   )
 )
 
-const shell = Command.make(
-  "shell",
-  { ...machine, dmesg },
-  (config) => Effect.flatMap(Effect.promise(() => import("./vm.ts")), (module) => module.shell(config))
-).pipe(
+const shell = Command.make("shell", { ...machine, dmesg }, handler(handlers, (module) => module.shell)).pipe(
   Command.withDescription(
-    "Boot a kernel and give a root shell in it; exit or Ctrl-D ends it and the VM, Ctrl-A x does at once, Ctrl-A Ctrl-A "
-      + "types one Ctrl-A. Without a terminal on stdin, the commands there are run, as vm run does"
+    "Boot a kernel and open a root shell in it. `exit` or Ctrl-D ends the shell and stops the VM; Ctrl-A x stops it "
+      + "immediately; Ctrl-A Ctrl-A sends one Ctrl-A. If stdin is not a terminal, its commands are run as by vm run"
   )
 )
 
+/** `ktstr vm …` */
 export const vm = Command.make("vm").pipe(
-  Command.withDescription("Boot a kernel and run commands in it, or use it from a shell"),
+  Command.withDescription("Boot a kernel and run commands in it, or open a shell"),
   Command.withSubcommands([run, shell])
 )

@@ -12,6 +12,7 @@ import { resizeLine } from "../guest/Init.ts"
 import { minimumMemoryMib } from "../guest/Initramfs.ts"
 import { type Disk, openDisks } from "../spec/Disks.ts"
 import { apicIds, resolveTopology, showsLlcs, type Topology } from "../spec/Topology.ts"
+import { VM_DEFAULTS } from "../spec/VmDefaults.ts"
 import type { VmDied } from "../spec/VmDied.ts"
 import {
   type ConsoleSize,
@@ -135,7 +136,7 @@ export const bootKvm = Effect.fn("Kvm.boot")(function*(spec: VmSpec, options: Kv
       })
       : new GuestPanicked({ line })
   })
-  const timeout = Duration.decode(spec.timeout ?? "60 seconds")
+  const timeout = Duration.decode(spec.timeout ?? Duration.seconds(VM_DEFAULTS.timeoutSeconds))
   const ready = yield* Effect.forkScoped(
     Effect.timeoutFail(reported(report, console, ended), {
       duration: timeout,

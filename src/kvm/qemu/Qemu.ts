@@ -16,6 +16,7 @@ import { minimumMemoryMib } from "../guest/Initramfs.ts"
 import { type KvmVerdict, probeKvm } from "../native/KvmProbe.ts"
 import { openDisks } from "../spec/Disks.ts"
 import { resolveTopology } from "../spec/Topology.ts"
+import { VM_DEFAULTS } from "../spec/VmDefaults.ts"
 import {
   type Acceleration,
   GuestExited,
@@ -192,7 +193,7 @@ export const bootQemu = Effect.fn("Qemu.boot")(function*(
       ? new GuestExited({ signal, status, lastLine: console.lastLine, detail: complaints.lastLine })
       : new GuestPanicked({ line })
   })
-  const timeout = Duration.decode(spec.timeout ?? "60 seconds")
+  const timeout = Duration.decode(spec.timeout ?? Duration.seconds(VM_DEFAULTS.timeoutSeconds))
   const ready = yield* Effect.forkScoped(Effect.timeoutFail(reported(report, console, ended), {
     duration: timeout,
     onTimeout: () => new NotReady({ seconds: Duration.toSeconds(timeout), lastLine: console.lastLine })

@@ -1,5 +1,6 @@
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
+import { VM_DEFAULTS } from "./VmDefaults.ts"
 
 /** A cache before a node's memory, as HMAT tells of it. */
 export interface MemorySideCache {
@@ -84,10 +85,10 @@ export const resolveTopology = (spec: {
   readonly topology?: TopologySpec | undefined
 }): Either.Either<Topology, TopologyError> =>
   Either.gen(function*() {
-    const shape = spec.topology ?? { nodes: 1, llcs: 1, cores: spec.cpus ?? 1, threads: 1 }
+    const shape = spec.topology ?? { nodes: 1, llcs: 1, cores: spec.cpus ?? VM_DEFAULTS.cpus, threads: 1 }
     const { cores, llcs, nodes, threads } = shape
     const cpus = llcs * cores * threads
-    const asked = spec.memoryMib ?? sum(shape.memory?.map(({ mib }) => mib) ?? [512])
+    const asked = spec.memoryMib ?? sum(shape.memory?.map(({ mib }) => mib) ?? [VM_DEFAULTS.memoryMib])
     if (spec.topology === undefined && !(isCount(cpus, MOST_APIC_ID) && isCount(asked))) {
       return yield* refuse(
         `${cpus} CPUs and ${asked} MiB are no machine`,

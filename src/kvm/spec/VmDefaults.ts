@@ -1,0 +1,2 @@
+/** Settings of a VM whose `VmSpec` leaves them out: CPUs, RAM in MiB, seconds until it must have reported ready. */
+export const VM_DEFAULTS = { cpus: 1, memoryMib: 512, timeoutSeconds: 60 } as const
