@@ -1,7 +1,6 @@
 import * as CliConfig from "@effect/cli/CliConfig"
 import * as Command from "@effect/cli/Command"
 import * as NodeContext from "@effect/platform-node/NodeContext"
-import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
@@ -15,9 +14,7 @@ import { optionGroups } from "./source/options.ts"
 import { visibleLine } from "./terminal/escapeControls.ts"
 import { exitCode, report, UsageError } from "./terminal/exit.ts"
 import { writeText } from "./terminal/Output.ts"
-
-/** A stage that cannot be broken off, such as a file system that hangs, must not keep a user who wants to leave. */
-const PATIENCE_MILLIS = 15_000
+import { runMain } from "./terminal/signals.ts"
 
 /** stdout is for answers: what the program logs goes to stderr, a line each. */
 const logger = Logger.replace(
@@ -52,18 +49,6 @@ const parted = (words: ReadonlyArray<string>): ReadonlyArray<string> => {
 
 // A reader of our messages that went away is no reason to fail.
 process.stderr.on("error", () => undefined)
-let interruptedOnce = false
-// These listeners stay: `ora`'s, which restores the cursor, kills us when it finds itself the last one.
-const interrupted = () => {
-  if (interruptedOnce) process.exit(130) // the user has no patience at all
-  interruptedOnce = true
-  setTimeout(() => {
-    if (process.stdin.isRaw) process.stdin.setRawMode(false)
-    process.kill(process.pid, "SIGKILL")
-  }, PATIENCE_MILLIS).unref()
-}
-process.on("SIGINT", interrupted).on("SIGTERM", interrupted)
-process.on("SIGHUP", () => process.kill(process.pid, "SIGTERM"))
 
 /** Widest help: longer lines are hard to read. */
 const HELP_WIDTH = 100
@@ -90,12 +75,10 @@ const main = Effect.suspend(() => {
   }
 })
 
-main.pipe(
-  Effect.tapErrorCause(report),
-  Effect.provide(Layer.mergeAll(NodeContext.layer, logger, CliConfig.layer({ isCaseSensitive: true }))),
-  NodeRuntime.runMain({
-    disableErrorReporting: true,
-    disablePrettyLogger: true,
-    teardown: (exit, onExit) => onExit(exitCode(exit))
-  })
+runMain(
+  main.pipe(
+    Effect.tapErrorCause(report),
+    Effect.provide(Layer.mergeAll(NodeContext.layer, logger, CliConfig.layer({ isCaseSensitive: true })))
+  ),
+  exitCode
 )

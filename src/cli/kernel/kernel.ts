@@ -22,6 +22,7 @@ import { bold, dim, green, red, yellow } from "../terminal/Colour.ts"
 import { visibleLine } from "../terminal/escapeControls.ts"
 import { FileUnreadable, UsageError } from "../terminal/exit.ts"
 import { writeText } from "../terminal/Output.ts"
+import { holdSignals } from "../terminal/signals.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 import type { BuildConfig, CleanConfig } from "./kernelOptions.ts"
@@ -209,6 +210,7 @@ const optionText = (options: ReadonlyMap<string, string>, name: string): string 
 
 export const fetch = (config: { readonly id: string }) =>
   Effect.gen(function*() {
+    yield* holdSignals
     const id = yield* parseKernelId(config.id)
     const print = ({ directory, metadata }: ValidEntry) => writeText(`${join(directory, metadata.image.name)}\n`)
     if (id._tag === "Debian") return yield* print(yield* fetchDebianKernel(id.selector, id.suite))
@@ -222,11 +224,12 @@ export const fetch = (config: { readonly id: string }) =>
       return yield* new Resolver.KernelNotFound({ path: config.id, why: "no suite has a series of that range" })
     }
     yield* Effect.forEach(packages, (offered) => Effect.flatMap(fetchPackage(offered), print))
-  }).pipe(Effect.provide(Live), Effect.provide(Stages.layer))
+  }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
 /** Prints what `--kernel` takes: the entry's key, or where the image is if the kernel was not stored. */
 export const build = (config: BuildConfig) =>
   Effect.gen(function*() {
+    yield* holdSignals
     const built = yield* buildKernel({
       source: yield* sourceOf(config),
       extraKconfig: yield* extraKconfigOf(config),
@@ -241,6 +244,7 @@ export const build = (config: BuildConfig) =>
     yield* Effect.logWarning(`not stored in the cache, because ${built.why}; it is in ${built.directory}`)
     yield* writeText(`${join(built.directory, "bzImage")}\n`)
   }).pipe(
+    Effect.scoped,
     Effect.provide(NativeKoffi.layer),
     Effect.provide(FetchHttpClient.layer),
     Effect.provide(Stages.layer)
@@ -289,6 +293,7 @@ export const clean = (
         problem: "say what to remove, by one of: --keep N (all but the newest N), --corrupt-only, --all"
       })
     }
+    yield* holdSignals
     const { inUse, kept, removed } = yield* cleanCache(yield* cacheRoot, {
       ...(Option.isSome(config.keep) ? { keep: config.keep.value } : {}),
       corruptOnly: config.corruptOnly
@@ -301,4 +306,4 @@ export const clean = (
       if (entry._tag === "Valid") continue
       yield* Effect.logWarning(`${entry.directory} stays: it does not look like a kernel of ktstr's; remove it by hand`)
     }
-  }).pipe(Effect.provide(NativeKoffi.layer))
+  }).pipe(Effect.scoped, Effect.provide(NativeKoffi.layer))

@@ -11,6 +11,7 @@ import { LiveHost } from "../../host/LiveHost.ts"
 import { boot, bootAndFreeze, type BootOptions, openImage } from "../../Ktstr.ts"
 import * as Engine from "../../kvm/Engine.ts"
 import { FileUnreadable, UsageError } from "../terminal/exit.ts"
+import { holdSignals } from "../terminal/signals.ts"
 import { whyOf } from "../terminal/whyOf.ts"
 import type { Machine, Output, Script, Target } from "./options.ts"
 
@@ -76,6 +77,7 @@ export const openTarget = (target: Target) =>
     if (Option.isSome(target.vmlinux)) {
       return yield* new UsageError({ problem: "--vmlinux goes with --image" })
     }
+    yield* holdSignals
     return yield* Effect.provide(bootAndFreeze(yield* bootOptions(target)), engineOf(target))
   })
 
@@ -86,6 +88,7 @@ export const bootTarget = (target: Target) =>
       return yield* new UsageError({ problem: "this needs a VM that goes on: give --kernel, which boots one" })
     }
     const options = yield* bootOptions(target)
+    yield* holdSignals
     return { vm: yield* Effect.provide(boot(options), engineOf(target)), name: options.kernel }
   })
 

@@ -6,6 +6,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { randomUUID } from "node:crypto"
 import { dirname, join } from "node:path"
+import { holdSignals } from "../terminal/signals.ts"
 import { whyOf } from "../terminal/whyOf.ts"
 
 /** A file cannot be written. */
@@ -42,7 +43,8 @@ export const writeFile = (
     if (there !== undefined && there.type !== "File" || DESCRIPTOR.test(path)) return yield* put(path, { flag: "a" })
     const part = join(dirname(path), `.ktstr-${randomUUID()}.part`)
     const mode = there === undefined ? {} : { mode: there.mode & 0o777 }
+    yield* holdSignals
     yield* Effect.zipRight(put(part, { flag: "wx", ...mode }), files.rename(part, path)).pipe(
       Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Effect.ignore(files.remove(part, { force: true })))
     )
-  }).pipe(Effect.mapError((error: PlatformError) => new FileUnwritable({ path, why: whyOf(error) })))
+  }).pipe(Effect.scoped, Effect.mapError((error: PlatformError) => new FileUnwritable({ path, why: whyOf(error) })))

@@ -25,7 +25,8 @@ export const layer: Layer.Layer<Progress> = Layer.succeed(Progress, {
   around: <A, E, R>(stage: string, work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     Effect.flatMap(Clock.currentTimeMillis, (start) => {
       const name = visibleLine(stage)
-      const spinner = ora({ text: name, stream: process.stderr, discardStdin: false })
+      // the cursor stays: ora would listen to signals to bring it back, which then could not end synchronous work
+      const spinner = ora({ text: name, stream: process.stderr, discardStdin: false, hideCursor: false })
       const running = Effect.sync(() => canSpin() ? spinner.start() : spinner)
       return Effect.acquireUseRelease(running, () => work, (_, exit) =>
         Effect.map(Clock.currentTimeMillis, (end) => {

@@ -10,6 +10,7 @@ import type { Machine, Script } from "../source/options.ts"
 import { bootOptions, engineOf, Live } from "../source/snapshot.ts"
 import { FileUnreadable, GuestStatus } from "../terminal/exit.ts"
 import { type OutputError, writePiece } from "../terminal/Output.ts"
+import { holdSignals } from "../terminal/signals.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { rawTerminal, terminalSize } from "./vmTerminal.ts"
 
@@ -54,6 +55,7 @@ const commands = Effect.tryPromise({
 
 const runToEnd = (options: BootOptions, { engine }: Config) =>
   Effect.gen(function*() {
+    yield* holdSignals
     const { spec } = yield* prepare({ ...options, powerOff: true })
     const vm = yield* Effect.flatMap(VmEngine, (engine) => engine.boot(spec))
     const { rest, unread } = yield* consoleToStdout(vm)
@@ -66,6 +68,7 @@ const interact = (options: BootOptions, { engine }: Config) =>
   Effect.gen(function*() {
     const { COLORTERM: colorTerm, TERM: term } = process.env
     const size = terminalSize()
+    yield* holdSignals
     const { release, spec } = yield* prepare({ ...options, shell: { colorTerm, size, term } })
     process.stderr.write(`  boot ${release}; exit or Ctrl-D ends the shell and the VM, Ctrl-A x at once\n`)
     const vm = yield* Effect.flatMap(VmEngine, (engine) => engine.boot(spec))

@@ -225,7 +225,7 @@ describe("ktstr vm shell on a terminal", () => {
     SECONDS * 1000
   )
 
-  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const) {
     it.scopedLive(`leaves the terminal as it was after ${signal}; exit code 130`, () =>
       Effect.gen(function*() {
         const { end, pid } = yield* session()

@@ -1,0 +1,75 @@
+import { assert, describe, it } from "@effect/vitest"
+import { build } from "esbuild"
+import { type ChildProcess, spawn } from "node:child_process"
+import { once } from "node:events"
+
+const root = new URL("../../../", import.meta.url).pathname
+
+/** A process of its own that runs `main`; its first output means that it is at work. */
+const started = async (main: string): Promise<ChildProcess> => {
+  const { outputFiles: [{ text }] } = await build({
+    stdin: {
+      contents: `import * as Effect from "effect/Effect"
+        import { holdSignals, runMain } from "./src/cli/terminal/signals.ts"
+        import { writeSync } from "node:fs"
+        const say = (text) => Effect.sync(() => writeSync(1, text))
+        runMain(${main}, (exit) => exit._tag === "Success" ? 0 : 130)`,
+      resolveDir: root
+    },
+    bundle: true,
+    format: "cjs",
+    platform: "node",
+    write: false
+  })
+  const child = spawn(process.execPath, ["-"], { stdio: ["pipe", "pipe", "inherit"] })
+  child.stdin.end(text)
+  await once(child.stdout, "data")
+  return child
+}
+
+const ended = async (child: ChildProcess): Promise<readonly [number | null, string | null]> => {
+  const [code, signal] = await once(child, "exit")
+  return [code, signal]
+}
+
+describe("a signal", () => {
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const) {
+    it(`${signal} ends synchronous work`, async () => {
+      const child = await started(`Effect.zipRight(say("busy"), Effect.sync(() => { for (;;); }))`)
+      child.kill(signal)
+      assert.deepStrictEqual(await ended(child), [null, signal])
+    })
+
+    it(`${signal} interrupts what must be put back in order, which is then done`, async () => {
+      const child = await started(
+        `Effect.scoped(Effect.gen(function*() {
+          yield* holdSignals
+          yield* Effect.addFinalizer(() => say("done"))
+          yield* say("held")
+          yield* Effect.never
+        }))`
+      )
+      let said = ""
+      child.stdout!.on("data", (data: Buffer) => said += data.toString())
+      const closed = once(child, "close")
+      child.kill(signal)
+      assert.deepStrictEqual((await closed).slice(0, 2), [130, null])
+      assert.strictEqual(said, "done")
+    })
+  }
+
+  it("a second one does not wait", async () => {
+    const child = await started(
+      `Effect.scoped(Effect.gen(function*() {
+        yield* holdSignals
+        yield* Effect.addFinalizer(() => Effect.zipRight(say("stuck"), Effect.never))
+        yield* say("held")
+        yield* Effect.never
+      }))`
+    )
+    child.kill("SIGINT")
+    await once(child.stdout!, "data")
+    child.kill("SIGINT")
+    assert.deepStrictEqual(await ended(child), [130, null])
+  })
+})
