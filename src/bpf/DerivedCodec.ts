@@ -2,6 +2,7 @@ import { type Literal, literal } from "../btf/render/ByteSink.ts"
 import type { Codec } from "../btf/render/Codec.ts"
 import type { RenderedValue } from "../btf/render/RenderedValue.ts"
 import { toJson } from "../btf/render/RenderedValue.ts"
+import { escapedJson } from "../core/EscapeText.ts"
 import type { Reason } from "../core/Reason.ts"
 
 /**
@@ -11,7 +12,7 @@ import type { Reason } from "../core/Reason.ts"
 export const derivedCodec = (render: (view: DataView, at: number, length: number) => RenderedValue): Codec => ({
   size: 0,
   hides: null,
-  json: (view, at, out, length = 0) => out.text(JSON.stringify(toJson(render(view, at, length)))),
+  json: (view, at, out, length = 0) => out.text(escapedJson(toJson(render(view, at, length)))),
   tree: (view, at, { length = 0 } = {}) => render(view, at, length)
 })
 

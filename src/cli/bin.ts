@@ -13,7 +13,7 @@ import { helpText } from "./help/Help.ts"
 import { optionGroups } from "./source/options.ts"
 import { visibleLine } from "./terminal/escapeControls.ts"
 import { exitCode, report, UsageError } from "./terminal/exit.ts"
-import { writeText } from "./terminal/Output.ts"
+import { writeMessage, writeText } from "./terminal/Output.ts"
 import { runMain } from "./terminal/signals.ts"
 
 /** stdout is for answers: what the program logs goes to stderr, a line each. */
@@ -21,7 +21,7 @@ const logger = Logger.replace(
   Logger.defaultLogger,
   Logger.make(({ logLevel, message }) => {
     const words = Array.isArray(message) ? message.map(String).join(" ") : String(message)
-    process.stderr.write(`ktstr: ${logLevel.label.toLowerCase()}: ${visibleLine(words)}\n`)
+    writeMessage(`ktstr: ${logLevel.label.toLowerCase()}: ${visibleLine(words)}\n`)
   })
 )
 

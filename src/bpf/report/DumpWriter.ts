@@ -1,4 +1,5 @@
 import { ByteSink, type Literal, literal } from "../../btf/render/ByteSink.ts"
+import { escapedJson } from "../../core/EscapeText.ts"
 import type { Reason } from "../../core/Reason.ts"
 import type { EntryWalk } from "../EntryWalk.ts"
 import { holdsMaps, innerMapAt, type InnerMaps } from "../InnerMaps.ts"
@@ -26,30 +27,30 @@ const CHUNK = 1 << 18
  */
 export function* jsonDocument(dump: Dump): Generator<Uint8Array, void> {
   const out = new ByteSink(CHUNK * 2)
-  out.text(`${JSON.stringify(dump.header).slice(0, -1)},"maps":[`)
+  out.text(`${escapedJson(dump.header).slice(0, -1)},"maps":[`)
   let separator = "\n"
   for (const reader of dump.readers) {
     const fields = { ...reader.info, details: reader.details, consistency: reader.consistency }
-    out.text(`${separator}${JSON.stringify(fields).slice(0, -1)},"entries":[`)
+    out.text(`${separator}${escapedJson(fields).slice(0, -1)},"entries":[`)
     separator = ",\n"
     const walk = reader.walk?.() ?? null
     const { truncated } = yield* writeEntries(out, reader, walk, dump, JSON_FRAME)
-    out.text(`],${JSON.stringify({ truncated, problem: problemOf(reader, walk) }).slice(1)}`)
+    out.text(`],${escapedJson({ truncated, problem: problemOf(reader, walk) }).slice(1)}`)
   }
-  out.text(`],\n"programs":${JSON.stringify(dump.programs)},"problems":${JSON.stringify(dump.problems)}}\n`)
+  out.text(`],\n"programs":${escapedJson(dump.programs)},"problems":${escapedJson(dump.problems)}}\n`)
   yield out.take()
 }
 
 /** The `--ndjson` records (`DumpRecord`), one a line, as UTF-8 in borrowed pieces. */
 export function* ndjsonRecords(dump: Dump): Generator<Uint8Array, void> {
   const out = new ByteSink(CHUNK * 2)
-  const line = (record: object): void => out.text(`${JSON.stringify(record)}\n`)
+  const line = (record: object): void => out.text(`${escapedJson(record)}\n`)
   line({ record: "dump", ...dump.header })
   for (const reader of dump.readers) {
     const { id, name } = reader.info
     line({ record: "map", ...reader.info, details: reader.details, consistency: reader.consistency })
     const walk = reader.walk?.() ?? null
-    const open = literal(`${JSON.stringify({ record: "entry", id, name }).slice(0, -1)},"key":`)
+    const open = literal(`${escapedJson({ record: "entry", id, name }).slice(0, -1)},"key":`)
     const frame = { first: open, open, close: literal("}\n") }
     const { truncated, written } = yield* writeEntries(out, reader, walk, dump, frame)
     line({ record: "mapEnd", id, name, entries: written, truncated, problem: problemOf(reader, walk) })
@@ -125,10 +126,10 @@ function* writeEntries(
 /** The map that an entry of a map of maps holds, with its entries. */
 function* writeInnerMap(out: ByteSink, walk: EntryWalk, inner: InnerMaps, limit: number): Generator<Uint8Array, void> {
   const { id, problem, reader } = innerMapAt(walk, inner)
-  if (reader === null) return out.text(JSON.stringify({ id, entries: [], truncated: false, problem }))
+  if (reader === null) return out.text(escapedJson({ id, entries: [], truncated: false, problem }))
   const { name, type } = reader.info
-  out.text(`${JSON.stringify({ id, name, type }).slice(0, -1)},"entries":[`)
+  out.text(`${escapedJson({ id, name, type }).slice(0, -1)},"entries":[`)
   const entries = reader.walk?.() ?? null
   const { truncated } = yield* writeEntries(out, reader, entries, { limit }, INNER_FRAME)
-  out.text(`],${JSON.stringify({ truncated, problem: problemOf(reader, entries) }).slice(1)}`)
+  out.text(`],${escapedJson({ truncated, problem: problemOf(reader, entries) }).slice(1)}`)
 }

@@ -17,6 +17,7 @@ import { dim, green, red, yellow } from "../terminal/Colour.ts"
 import { visibleLine } from "../terminal/escapeControls.ts"
 import { FileUnreadable } from "../terminal/exit.ts"
 import { writePieces } from "../terminal/Output.ts"
+import { type Printable, printable } from "../terminal/Printable.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { whyOf } from "../terminal/whyOf.ts"
 
@@ -57,16 +58,15 @@ const openSide = (path: string) =>
     return sideOfReaders(header, readers, programs.items)
   })
 
-function* pieces(lines: Iterable<string>): Generator<Uint8Array, void> {
-  const encoder = new TextEncoder()
+function* pieces(lines: Iterable<string>): Generator<Printable, void> {
   let text = ""
   for (const line of lines) {
     text += line
     if (text.length < PIECE) continue
-    yield encoder.encode(text)
+    yield printable(text)
     text = ""
   }
-  yield encoder.encode(text)
+  yield printable(text)
 }
 
 function* jsonText(from: DiffSide, to: DiffSide): Generator<string> {

@@ -12,7 +12,8 @@ import { type Filter, type Output, type Target, TEXT_LIMIT } from "../source/opt
 import { format, Live, openMaps } from "../source/snapshot.ts"
 import { writeFile } from "../source/writeFile.ts"
 import { UsageError } from "../terminal/exit.ts"
-import { writePieces, writeText } from "../terminal/Output.ts"
+import { writeMessage, writePieces, writeText } from "../terminal/Output.ts"
+import { dumpPieces } from "../terminal/Printable.ts"
 import { duration, layer as stagesLayer } from "../terminal/Stages.ts"
 import { dumpText } from "./present.ts"
 
@@ -53,10 +54,12 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
       inner: filter.inner ? yield* openInnerMaps(maps, readers) : undefined
     }
     const start = performance.now()
-    const pieces = as === "json" ? jsonDocument(dump) : as === "ndjson" ? ndjsonRecords(dump) : dumpText(dump)
+    const pieces = as === "text"
+      ? dumpText(dump)
+      : dumpPieces(as === "json" ? jsonDocument(dump) : ndjsonRecords(dump))
     yield* out === undefined ? writePieces(pieces) : writeFile(out, pieces)
     // no stage: its spinner would run through the text on a terminal
-    process.stderr.write(`  read and print: ${duration(performance.now() - start)}\n`)
+    writeMessage(`  read and print: ${duration(performance.now() - start)}\n`)
   })
 
 /** The maps that the filter keeps; a name that no map has fails, and a type that this kernel does not know. */

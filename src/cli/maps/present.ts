@@ -9,6 +9,7 @@ import { valueText } from "../../btf/render/ValueText.ts"
 import { formatReason, type Reason } from "../../core/Reason.ts"
 import { bold, dim, yellow } from "../terminal/Colour.ts"
 import { visibleLine } from "../terminal/escapeControls.ts"
+import { type Printable, printable } from "../terminal/Printable.ts"
 import { duration } from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 
@@ -50,14 +51,13 @@ export const problemLines = (problems: ReadonlyArray<Reason>): string =>
   problems.map((problem) => `${yellow(`problem: ${visibleLine(formatReason(problem))}`)}\n`).join("")
 
 /** A dump for people, piece by piece. */
-export function* dumpText(dump: Dump): Generator<Uint8Array, void> {
-  const encoder = new TextEncoder()
+export function* dumpText(dump: Dump): Generator<Printable, void> {
   let text = headerText(dump.header)
   for (const reader of dump.readers) {
     for (const part of mapText(reader, dump)) {
       text += part
       if (text.length < PIECE) continue
-      yield encoder.encode(text)
+      yield printable(text)
       text = ""
     }
   }
@@ -65,7 +65,7 @@ export function* dumpText(dump: Dump): Generator<Uint8Array, void> {
     const rows = dump.programs.map(({ id, name, type }) => [String(id), visibleLine(name), visibleLine(type)])
     text += `${bold("programs")}\n${table(["ID", "NAME", "TYPE"], rows, [0])}`
   }
-  yield encoder.encode(text + problemLines(dump.problems))
+  yield printable(text + problemLines(dump.problems))
 }
 
 function* mapText(reader: MapReader, { inner, limit }: Pick<Dump, "inner" | "limit">): Generator<string, void> {

@@ -12,7 +12,7 @@ import { bootTarget, Live, openMaps } from "../source/snapshot.ts"
 import { bold, dim, green, red, yellow } from "../terminal/Colour.ts"
 import { visibleLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
-import { writeText } from "../terminal/Output.ts"
+import { writeScreen, writeText } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 
@@ -34,11 +34,11 @@ export const watch = (
         problem: "say what to watch: --live, the maps of this host, or --kernel ID, those of a VM"
       })
     }
-    const print = config.ndjson ? recordsOf : process.stdout.isTTY ? screenOf : textOf
+    const print = (tick: WatchTick) => config.ndjson ? writeText(recordsOf(tick)) : writeScreen(textOf(tick))
     const readers = config.live
       ? Effect.succeed(yield* readersOf((yield* openMaps(config)).maps, config.map))
       : yield* readersOfVm(config)
-    yield* Stream.runForEach(watchMaps(readers, config.every), (tick) => writeText(print(tick)))
+    yield* Stream.runForEach(watchMaps(readers, config.every), print)
   }).pipe(Effect.scoped, Effect.provide(Live))
 
 const readersOf = (maps: typeof MapAccessor.Service, names: ReadonlyArray<string>) =>
@@ -59,9 +59,6 @@ const readersOfVm = (config: Target & { readonly map: ReadonlyArray<string> }) =
 const recordsOf = ({ changes, ...tick }: WatchTick): string =>
   [{ record: "tick", ...tick }, ...changes.map((change) => ({ record: "change", ...change }))]
     .map((record) => `${JSON.stringify(record)}\n`).join("")
-
-/** The reading in place of the one before: clears the terminal. */
-const screenOf = (tick: WatchTick): string => `\x1b[H\x1b[2J${textOf(tick)}`
 
 const textOf = ({ at, changes, maps, seconds }: WatchTick): string => {
   const names = maps.length > 4

@@ -11,7 +11,7 @@ import { bootTarget, Live } from "../source/snapshot.ts"
 import { bold, dim, red } from "../terminal/Colour.ts"
 import { visibleLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
-import { writeText } from "../terminal/Output.ts"
+import { writeScreen, writeText } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 
@@ -48,7 +48,10 @@ export const watch = (config: Target & { readonly every: Duration.Duration; read
     })
     yield* Stream.runForEach(
       samples,
-      (sample) => writeText(config.ndjson ? `${JSON.stringify({ record: "sample", ...sample })}\n` : textOf(sample))
+      (sample) =>
+        config.ndjson
+          ? writeText(`${JSON.stringify({ record: "sample", ...sample })}\n`)
+          : writeScreen(textOf(sample))
     )
   }).pipe(Effect.scoped, Effect.provide(Live))
 
@@ -113,7 +116,6 @@ const textOf = ({ at, cpus, eventsPerSecond, findings, queues, scheduler }: Samp
   const events = Object.entries(eventsPerSecond ?? {}).map(([event, by]) => `${event.replace(/^SCX_EV_/, "")} ${by}/s`)
   const head = `${bold(at.slice(11, 19))} ${scheduler === null ? "no sched_ext scheduler" : visibleLine(scheduler)}`
   return [
-    process.stdout.isTTY ? "\x1b[H\x1b[2J" : "",
     `${head}${events.length === 0 ? "" : dim(` · ${visibleLine(events.join(" · "))}`)}\n`,
     table(
       ["CPU", "RUNNABLE", "SWITCHES/s", "RUNS"],

@@ -6,6 +6,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { randomUUID } from "node:crypto"
 import { dirname, join } from "node:path"
+import type { Printable } from "../terminal/Printable.ts"
 import { holdSignals } from "../terminal/signals.ts"
 import { whyOf } from "../terminal/whyOf.ts"
 
@@ -29,7 +30,7 @@ const DESCRIPTOR = /^(\/dev\/(stdout|stderr|fd\/\d+)|\/proc\/(self|\d+)\/fd\/\d+
  */
 export const writeFile = (
   path: string,
-  pieces: Iterable<Uint8Array>
+  pieces: Iterable<Printable>
 ): Effect.Effect<void, FileUnwritable, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const files = yield* FileSystem.FileSystem

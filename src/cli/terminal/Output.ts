@@ -2,6 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { write } from "node:fs"
 import { setTimeout } from "node:timers/promises"
+import { escapeOutput, type Printable, printable } from "./Printable.ts"
 
 /** stdout refused bytes for another reason than a reader that went away. */
 export class OutputError extends Schema.TaggedError<OutputError>("ktstr/OutputError")("OutputError", {
@@ -38,15 +39,18 @@ const writing = (write: (signal: AbortSignal) => Promise<boolean>): Effect.Effec
     Effect.catchAll((error) => error instanceof OutputError ? Effect.fail(error) : Effect.die(error))
   )
 
-/** Write one piece to stdout; false when its reader has gone away, which is no error. */
-export const writePiece = (piece: Uint8Array): Effect.Effect<boolean, OutputError> =>
+/**
+ * Write a guest's console to stdout as it is, since it is the terminal's to interpret; false when the reader has gone away,
+ * which is not an error.
+ */
+export const writeConsole = (piece: Uint8Array): Effect.Effect<boolean, OutputError> =>
   writing((signal) => writeWhole(piece, signal))
 
 /**
  * Write borrowed pieces to stdout, each before the next is asked for. A closed pipe (`| head`) ends the writing and is
- * no error; interruption ends it between two writes.
+ * not an error; interruption ends it between two writes.
  */
-export const writePieces = (pieces: Iterable<Uint8Array>): Effect.Effect<void, OutputError> =>
+export const writePieces = (pieces: Iterable<Printable>): Effect.Effect<void, OutputError> =>
   Effect.asVoid(writing(async (signal) => {
     for (const piece of pieces) {
       if (!await writeWhole(piece, signal)) return false
@@ -54,6 +58,16 @@ export const writePieces = (pieces: Iterable<Uint8Array>): Effect.Effect<void, O
     return true
   }))
 
-/** Write text to stdout, as `writePieces` does. */
-export const writeText = (text: string): Effect.Effect<void, OutputError> =>
-  writePieces([new TextEncoder().encode(text)])
+/** Write text or JSON to stdout, made printable, as `writePieces` does. */
+export const writeText = (text: string): Effect.Effect<void, OutputError> => writePieces([printable(text)])
+
+const CLEAR = "\x1b[H\x1b[2J"
+
+/** Write text to stdout: on a terminal in place of all that it shows. */
+export const writeScreen = (text: string): Effect.Effect<void, OutputError> =>
+  process.stdout.isTTY
+    ? Effect.zipRight(writeConsole(new TextEncoder().encode(CLEAR)), writeText(text))
+    : writeText(text)
+
+/** Write text, made printable, to stderr: messages, progress. */
+export const writeMessage = (text: string): void => void process.stderr.write(escapeOutput(text))

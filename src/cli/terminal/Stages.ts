@@ -5,6 +5,7 @@ import * as Layer from "effect/Layer"
 import ora from "ora"
 import { Progress } from "../../core/Progress.ts"
 import { visibleLine } from "./escapeControls.ts"
+import { writeMessage } from "./Output.ts"
 
 /** `0.4 ms`, `12 ms`, `9.8 s`. */
 export const duration = (millis: number): string =>
@@ -31,7 +32,7 @@ export const layer: Layer.Layer<Progress> = Layer.succeed(Progress, {
       return Effect.acquireUseRelease(running, () => work, (_, exit) =>
         Effect.map(Clock.currentTimeMillis, (end) => {
           spinner.stop()
-          if (Exit.isSuccess(exit)) process.stderr.write(`  ${name}: ${duration(end - start)}\n`)
+          if (Exit.isSuccess(exit)) writeMessage(`  ${name}: ${duration(end - start)}\n`)
         }))
     })
 })

@@ -9,6 +9,7 @@ import * as Schema from "effect/Schema"
 import { getSystemErrorMap, stripVTControlCharacters } from "node:util"
 import { SyscallError } from "../../core/Errors.ts"
 import { visible, visibleLine } from "./escapeControls.ts"
+import { writeMessage } from "./Output.ts"
 
 /** The words of the command line do not fit together. */
 export class UsageError extends Schema.TaggedError<UsageError>("ktstr/UsageError")("UsageError", {
@@ -67,10 +68,9 @@ export const report = <E>(cause: Cause.Cause<E>): Effect.Effect<void> =>
     Option.match(Cause.failureOption(cause), {
       onNone: () => {
         if (Cause.isInterruptedOnly(cause)) return
-        process.stderr.write(`ktstr: a bug in ktstr, please report it:\n${visible(Cause.pretty(cause))}\n`)
+        writeMessage(`ktstr: a bug in ktstr, please report it:\n${visible(Cause.pretty(cause))}\n`)
       },
-      onSome: (error) =>
-        error instanceof GuestStatus || void process.stderr.write(`ktstr: ${visibleLine(sentence(error))}\n`)
+      onSome: (error) => error instanceof GuestStatus || writeMessage(`ktstr: ${visibleLine(sentence(error))}\n`)
     })
   )
 

@@ -9,7 +9,7 @@ import { type Vm, VmEngine } from "../../kvm/spec/VmEngine.ts"
 import type { Machine, Script } from "../source/options.ts"
 import { bootOptions, engineOf, Live } from "../source/snapshot.ts"
 import { FileUnreadable, GuestStatus } from "../terminal/exit.ts"
-import { type OutputError, writePiece } from "../terminal/Output.ts"
+import { type OutputError, writeConsole, writeMessage } from "../terminal/Output.ts"
 import { holdSignals } from "../terminal/signals.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { rawTerminal, terminalSize } from "./vmTerminal.ts"
@@ -70,7 +70,7 @@ const interact = (options: BootOptions, { engine }: Config) =>
     const size = terminalSize()
     yield* holdSignals
     const { release, spec } = yield* prepare({ ...options, shell: { colorTerm, size, term } })
-    process.stderr.write(`  boot ${release}; exit or Ctrl-D ends the shell and the VM, Ctrl-A x at once\n`)
+    writeMessage(`  boot ${release}; exit or Ctrl-D ends the shell and the VM, Ctrl-A x at once\n`)
     const vm = yield* Effect.flatMap(VmEngine, (engine) => engine.boot(spec))
     const { rest, unread } = yield* consoleToStdout(vm)
     const session = Effect.gen(function*() {
@@ -83,7 +83,7 @@ const interact = (options: BootOptions, { engine }: Config) =>
         Effect.onExit((exit) =>
           Effect.sync(() => {
             if (Exit.isSuccess(exit) && exit.value !== "left") return
-            process.stderr.write("\n") // the shell's line was not finished
+            writeMessage("\n") // the shell's line was not finished
           })
         )
       )
@@ -107,7 +107,7 @@ const consoleToStdout = (vm: Vm) =>
       Effect.suspend(() => {
         pieces++
         writing = true
-        return Effect.tap(writePiece(piece), () => Effect.sync(() => (writing = false)))
+        return Effect.tap(writeConsole(piece), () => Effect.sync(() => (writing = false)))
       })
     const copying = yield* Effect.forkScoped(copyWhile(vm.consoleBytes, write))
     const quiet: Effect.Effect<void> = Effect.suspend(() => {

@@ -5,9 +5,10 @@ import { execFile, execFileSync } from "node:child_process"
 import { chmodSync, lstatSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { promisify } from "node:util"
 import { writeFile } from "../../../src/cli/source/writeFile.ts"
+import { printable } from "../../../src/cli/terminal/Printable.ts"
 import { scratch } from "../../support/guest.ts"
 
-const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
+const bytes = printable
 
 it.scoped("a file is written whole, or is as it was", () =>
   Effect.gen(function*() {

@@ -1,0 +1,50 @@
+import { assert, describe, it } from "@effect/vitest"
+import { readdirSync, readFileSync } from "node:fs"
+import { join } from "node:path"
+import { COLORED } from "../../../src/cli/terminal/Colour.ts"
+import { visible, visibleLine } from "../../../src/cli/terminal/escapeControls.ts"
+import { printable } from "../../../src/cli/terminal/Printable.ts"
+
+const decode = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
+
+/** All code points of the categories that a terminal or a JSON reader may take for something else than text. */
+const unprintable = Array.from({ length: 0x110000 }, (_, code) => String.fromCodePoint(code))
+  .filter((character) => /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u.test(character))
+
+describe("text for a terminal or a file", () => {
+  it("has no control, format or separator character but tab and newline", () => {
+    assert.isAbove(unprintable.length, 2000)
+    for (const character of unprintable) {
+      const text = decode(printable(`a${character}b`))
+      if (character === "\n" || character === "\t") assert.strictEqual(text, `a${character}b`)
+      else assert.match(text, /^a(\\u[0-9a-f]{4}){1,2}b$/)
+      if (character !== "\n") assert.match(visible(`a${character}b`), /^a(\\x[0-9a-f]{2}|(\\u[0-9a-f]{4}){1,2})b$/)
+      assert.notMatch(visibleLine(character), /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u)
+    }
+  })
+
+  it("is the same JSON, keys too", () => {
+    const value = Object.fromEntries(unprintable.map((character) => [`k${character}`, `v${character}é→😀`]))
+    const text = decode(printable(JSON.stringify(value)))
+    assert.notMatch(text, /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u)
+    assert.deepStrictEqual(JSON.parse(text), value)
+  })
+
+  it("takes styles for ours where text is styled only", () => {
+    const text = decode(printable("\x1b[1mbold\x1b[22m \x1b[2J"))
+    assert.strictEqual(
+      text,
+      COLORED ? "\x1b[1mbold\x1b[22m \\u001b[2J" : "\\u001b[1mbold\\u001b[22m \\u001b[2J"
+    )
+  })
+
+  it("is written by one module", () => {
+    const root = new URL("../../../src/", import.meta.url).pathname
+    const writers = readdirSync(root, { recursive: true, encoding: "utf8" })
+      .filter((path) => path.endsWith(".ts"))
+      .filter((path) =>
+        /process\.(stdout|stderr)\.write|\bwriteSync\([12],|as Printable\b/.test(readFileSync(join(root, path), "utf8"))
+      )
+    assert.deepStrictEqual(writers.toSorted(), ["cli/terminal/Output.ts", "cli/terminal/Printable.ts"])
+  })
+})
