@@ -150,3 +150,4 @@ export const layerImage = (path: string, options?: { readonly vmlinux?: string }
 export const layerBoot = (options: BootOptions) => services(bootAndFreeze(options))
 
 export { GuestKernel, KernelResolver, MapAccessor, VmEngine }
+export { dump, type DumpSource, ndjson } from "./bpf/report/DumpSnapshot.ts"

@@ -1,11 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
 import type { EntryWalk } from "../../../src/bpf/EntryWalk.ts"
+import { makeAccessor } from "../../../src/bpf/MakeAccessor.ts"
 import { MapInfo } from "../../../src/bpf/MapInfo.ts"
 import type { MapReader } from "../../../src/bpf/MapReader.ts"
 import { DUMP_VERSION, DumpDocument, DumpRecord, type Header } from "../../../src/bpf/Report.ts"
 import { parseDump } from "../../../src/bpf/report/DiffInput.ts"
+import { dump, ndjson } from "../../../src/bpf/report/DumpSnapshot.ts"
 import { jsonDocument, ndjsonRecords } from "../../../src/bpf/report/DumpWriter.ts"
 import { changes, sideOfDocument, sideOfReaders } from "../../../src/bpf/report/SnapshotDiff.ts"
 import { Btf } from "../../../src/btf/Btf.ts"
@@ -175,4 +179,25 @@ describe("keys and values whose form hides bytes", () => {
     assert.isTrue(Either.isRight(encodeKey(btf, typeId("unsigned long long"), "0x0a0000000000000f", text)))
     assert.strictEqual(Buffer.from(text).toString("hex"), "0f0000000000000a")
   })
+
+  it.effect("are in the document and the records that the library gives of a snapshot", () =>
+    Effect.gen(function*() {
+      const source = {
+        header,
+        maps: makeAccessor({
+          maps: { items: [before.info], problems: [] },
+          programs: { items: [{ id: 7, name: "p", type: "xdp" }], problems: [] },
+          reader: () => Effect.succeed(before)
+        })
+      }
+      const document = yield* dump(source)
+      assert.deepStrictEqual<unknown>(document, {
+        ...JSON.parse(textOf(jsonDocument(dumpOf(before)))),
+        programs: [{ id: 7, name: "p", type: "xdp" }]
+      })
+      const lines = textOf(yield* Stream.runCollect(ndjson(source)))
+      const read = Either.getOrThrow(parseDump(lines, "lines"))
+      assert.deepStrictEqual([...changes(sideOfDocument(document), sideOfDocument(read))], [])
+      assert.lengthOf(read.maps[0].entries, 2)
+    }))
 })

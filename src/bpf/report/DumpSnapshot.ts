@@ -1,0 +1,49 @@
+import * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import { Pause } from "../../core/Pause.ts"
+import type { BpfUnreadable, MapAccessor } from "../MapAccessor.ts"
+import { DumpDocument, type Header } from "../Report.ts"
+import { type Dump, jsonDocument, ndjsonRecords } from "./DumpWriter.ts"
+
+/** What is dumped: a kernel's maps, and what the dump says first. A `Snapshot` and a `LiveSnapshot` are each one. */
+export interface DumpSource {
+  readonly header: Header
+  readonly maps: typeof MapAccessor.Service
+}
+
+/** The whole dump as one document. It has every entry in memory: for maps of millions of entries take `ndjson`. */
+export const dump = (source: DumpSource): Effect.Effect<DumpDocument, BpfUnreadable> =>
+  Stream.runCollect(pieces(source, jsonDocument)).pipe(
+    Effect.map((parts) => Buffer.concat(Chunk.toReadonlyArray(parts)).toString()),
+    Effect.flatMap((text) => Effect.orDie(Schema.decode(Schema.parseJson(DumpDocument))(text))),
+    Effect.withSpan("Ktstr.dump")
+  )
+
+/** The dump as NDJSON (`DumpRecord`s), UTF-8 in pieces of some 256 KiB, each its own. Memory stays flat. */
+export const ndjson = (source: DumpSource): Stream.Stream<Uint8Array, BpfUnreadable> => pieces(source, ndjsonRecords)
+
+const pieces = (
+  { header, maps }: DumpSource,
+  write: (dump: Dump) => Generator<Uint8Array, void>
+): Stream.Stream<Uint8Array, BpfUnreadable> =>
+  Stream.unwrap(Effect.gen(function*() {
+    const { items, problems } = yield* maps.maps
+    const programs = yield* maps.programs
+    const written = write({
+      header,
+      readers: yield* Effect.forEach(items, maps.reader),
+      programs: programs.items,
+      problems: [...problems, ...programs.problems],
+      limit: Infinity
+    })
+    const pause = new Pause()
+    return Stream.repeatEffectChunkOption(Effect.suspend(() => {
+      const next = written.next()
+      return next.done === true
+        ? Effect.fail(Option.none<never>())
+        : Effect.as(pause.now, Chunk.of(next.value.slice()))
+    }))
+  }))
