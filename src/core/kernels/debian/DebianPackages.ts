@@ -27,7 +27,7 @@ export class KernelPackageMissing
       : `the closest are ${this.close.join(", ")}`
     const unread = this.unread.length === 0 ? "" : ` (the lists of ${this.unread.join(", ")} could not be had)`
     return `no Debian package for ${this.wanted} in ${this.suites.join(", ")}: ${close}${unread}; ` +
-      "`ktstr kernel search PATTERN` lists what there is"
+      "ask for one of those"
   }
 }
 
