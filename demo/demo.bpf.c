@@ -16,8 +16,8 @@ struct task_struct {
 	struct sched_entity se;
 	struct task_struct *real_parent;
 	void *mm;
-	unsigned int __state, policy;
-	int pid, tgid, prio, static_prio, on_cpu;
+	unsigned int __state, policy, on_cpu; // on_cpu is a byte since v7.2: only unsigned members may change their width
+	int pid, tgid, prio, static_prio;
 	unsigned long nvcsw, nivcsw;
 	char comm[16];
 };
