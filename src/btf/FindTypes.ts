@@ -54,6 +54,8 @@ const parse = (query: string) => {
 /** How many names are suggested, and how long a name is looked for at all. */
 const MOST = 5
 const LONGEST = 64
+/** Pairs of letters that are compared, at most: those of a kernel take a quarter. */
+const STEP_LIMIT = 1 << 26
 
 /** The names nearest to one, of any sort: by the letters that would have to change, a third of them at most; then those that hold it. */
 const closeNames = (btf: Btf, name: string): ReadonlyArray<string> => {
@@ -61,10 +63,13 @@ const closeNames = (btf: Btf, name: string): ReadonlyArray<string> => {
   const wanted = name.toLowerCase()
   const most = wanted.length < 4 ? 1 : Math.max(2, wanted.length / 3)
   const ranks = new Map<string, number>()
-  for (let id = 1; id < btf.endId; id++) {
+  let steps = 0
+  for (let id = 1; id < btf.endId && steps < STEP_LIMIT; id++) {
     const other = btf.nameOf(id).toLowerCase()
     if (other === "") continue
-    const distance = Math.abs(other.length - wanted.length) <= most ? editDistance(wanted, other) : Infinity
+    const isNear = Math.abs(other.length - wanted.length) <= most
+    if (isNear) steps += wanted.length * other.length
+    const distance = isNear ? editDistance(wanted, other) : Infinity
     const rank = distance <= most
       ? distance
       : wanted.length > 3 && other.includes(wanted)

@@ -40,24 +40,38 @@ export interface TypeChange {
 export const diffTypes = (before: Btf, after: Btf, types: {
   readonly before: ReadonlyArray<StructType>
   readonly after: ReadonlyArray<StructType>
-}): ReadonlyArray<TypeChange> => {
-  const rest = formsOf(after, types.after)
-  const changed = formsOf(before, types.before).filter((form) => {
-    const same = rest.findIndex(({ text }) => text === form.text)
-    if (same >= 0) rest.splice(same, 1)
-    return same < 0
-  })
+}): ReadonlyArray<TypeChange> =>
+  compare(
+    formsOf(before, types.before, Budget.ofAll(before)),
+    formsOf(after, types.after, Budget.ofAll(after))
+  )
+
+const compare = (before: ReadonlyArray<Form>, after: ReadonlyArray<Form>): ReadonlyArray<TypeChange> => {
+  const changed = withoutTwins(before, after)
+  const rest = withoutTwins(after, before)
   return Array.from(
     { length: Math.max(changed.length, rest.length) },
     (_, index) => change(changed[index], rest[index])
   )
 }
 
+/** The forms that have no equal one among the others; each of the others is the equal of one. */
+const withoutTwins = (forms: ReadonlyArray<Form>, others: ReadonlyArray<Form>): ReadonlyArray<Form> => {
+  const twins = new Map<string, number>()
+  for (const { text } of others) twins.set(text, (twins.get(text) ?? 0) + 1)
+  return forms.filter(({ text }) => {
+    const left = twins.get(text) ?? 0
+    if (left > 0) twins.set(text, left - 1)
+    return left === 0
+  })
+}
+
 /** All named structs and unions that differ, by name; those of a base, which are the kernel's and not the module's, are left out. */
 export const diffAll = (before: Btf, after: Btf): ReadonlyArray<TypeChange> => {
   const [old, new_] = [named(before), named(after)]
+  const [was, is] = [Budget.ofAll(before), Budget.ofAll(after)]
   return [...new Set([...old.keys(), ...new_.keys()])].toSorted().flatMap((name) =>
-    diffTypes(before, after, { before: old.get(name) ?? [], after: new_.get(name) ?? [] })
+    compare(formsOf(before, old.get(name) ?? [], was), formsOf(after, new_.get(name) ?? [], is))
   )
 }
 
@@ -85,38 +99,42 @@ interface Form {
 }
 
 /** Largest first. */
-const formsOf = (btf: Btf, types: ReadonlyArray<StructType>): Array<Form> =>
+const formsOf = (btf: Btf, types: ReadonlyArray<StructType>, budget: Budget): ReadonlyArray<Form> =>
   types.map((type): Form => {
-    const members = new Map<string, Placed>()
-    collect(btf, structLayout(btf, type), "", members, new Budget())
+    const members = new MemberNames()
+    collect(btf, structLayout(btf, type, budget), "", members, budget)
     const title = titleOf(type)
-    return { title, size: type.size, members, text: JSON.stringify([title, type.size, [...members]]) }
+    const { places } = members
+    return { title, size: type.size, members: places, text: JSON.stringify([title, type.size, [...places]]) }
   }).sort((a, b) => b.size - a.size)
 
-/** Members of a struct without a name, called or not, are told of one by one; those behind a pointer or in an array as a type. */
-const collect = (
-  btf: Btf,
-  { members }: StructLayout,
-  prefix: string,
-  into: Map<string, Placed>,
-  budget: Budget
-): void => {
+/** Places of members by their paths. */
+class MemberNames {
+  readonly places = new Map<string, Placed>()
+  /** How often a path was taken: only blobs that no compiler made have one twice. */
+  private readonly copies = new Map<string, number>()
+
+  add(path: string, placed: Placed): void {
+    let free = path
+    while (this.places.has(free)) {
+      const copy = (this.copies.get(path) ?? 1) + 1
+      this.copies.set(path, copy)
+      free = `${path}#${copy}`
+    }
+    this.places.set(free, placed)
+  }
+}
+
+/** Members of a struct without a name, called or not, stand one by one; those behind a pointer or in an array as a type. */
+const collect = (btf: Btf, { members }: StructLayout, prefix: string, into: MemberNames, budget: Budget): void => {
   for (const member of members) {
     const { body, declaration, name } = member
     if (body !== undefined && "members" in body && declaration.declarator === name) {
       collect(btf, body, name === "" ? prefix : `${prefix}${name}.`, into, budget)
     } else {
-      into.set(freeName(into, prefix + name), placedOf(btf, member, budget))
+      into.add(prefix + name, placedOf(btf, member, budget))
     }
   }
-}
-
-/** Only blobs that no compiler made have one name twice. */
-const freeName = (taken: ReadonlyMap<string, Placed>, name: string): string => {
-  if (!taken.has(name)) return name
-  let copy = 2
-  while (taken.has(`${name}#${copy}`)) copy++
-  return `${name}#${copy}`
 }
 
 const placedOf = (btf: Btf, { bits, offset, size, typeId }: MemberLayout, budget: Budget): Placed => ({

@@ -7,12 +7,20 @@ const CHAIN_LIMIT = 64
 const DEPTH_LIMIT = 16
 /** Types that one declaration may name: the kernel's longest function types have twenty. */
 const STEP_LIMIT = 1024
-/** Characters, or so, of all that is written about one type: the kernel's longest takes a hundredth. */
-const TEXT_LIMIT = 1 << 23
+/** Characters, or so, of all that is written about one type: the kernel's longest takes a twentieth. */
+const TEXT_LIMIT = 1 << 21
+/** The same for each type of a blob, where it is written about many: those of a kernel take less than half. */
+const TEXT_PER_TYPE = 1 << 10
 
-/** What may still be written about one type, in characters or so. A hostile blob can describe text without end. */
+/** Characters, or so, that may still be written: a hostile blob can describe text without end. */
 export class Budget {
-  private left = TEXT_LIMIT
+  private constructor(private left: number) {}
+
+  /** For all that is written about one type. */
+  static readonly ofType = (): Budget => new Budget(TEXT_LIMIT)
+  /** For all types of a blob together. */
+  static readonly ofAll = (btf: Btf): Budget => new Budget(TEXT_LIMIT + TEXT_PER_TYPE * btf.endId)
+
   spend(characters: number): boolean {
     this.left -= characters
     return this.left > 0
@@ -33,16 +41,16 @@ export interface Declaration {
  * How C declares something of this type. Never fails: what a hostile blob says beyond any sense (endless chains, types
  * that do not exist) is named in a comment.
  */
-export const declarationOf = (btf: Btf, typeId: number, name: string, budget = new Budget()): Declaration =>
+export const declarationOf = (btf: Btf, typeId: number, name: string, budget = Budget.ofType()): Declaration =>
   new Writer(btf, budget).declaration(typeId, name)
 
 /** The same in one line, bodies included: `struct { int a; } *name`. Without a name it is the type alone. */
-export const oneLine = (btf: Btf, typeId: number, name = "", budget = new Budget()): string =>
+export const oneLine = (btf: Btf, typeId: number, name = "", budget = Budget.ofType()): string =>
   new Writer(btf, budget).line(typeId, name)
 
 /** `int probe(struct device *dev, …)`: a function of this prototype, its parameters named. */
 export const prototypeLine = (btf: Btf, prototype: PrototypeType, name: string): string => {
-  const writer = new Writer(btf, new Budget())
+  const writer = new Writer(btf, Budget.ofType())
   return writer.line(prototype.returns, `${name}(${writer.parameters(prototype, true)})`)
 }
 

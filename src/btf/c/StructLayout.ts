@@ -40,7 +40,8 @@ export interface StructLayout {
 }
 
 /** Take a struct or union amember. Never fails: what is beyond any sense is cut. */
-export const structLayout = (btf: Btf, type: StructType): StructLayout => new LayoutBuilder(btf).struct(type, 0, 0)
+export const structLayout = (btf: Btf, type: StructType, budget = Budget.ofType()): StructLayout =>
+  new LayoutBuilder(btf, budget).struct(type, 0, 0)
 
 /** Totals of a struct's members, holes and padding, as `pahole` counts them. In a union, and where members overlap, there are no holes. */
 export const structTotals = ({ padding, members }: StructLayout) => {
@@ -73,10 +74,9 @@ export const structTotals = ({ padding, members }: StructLayout) => {
 const NOTHING: Hole = { bits: 0, bytes: 0 }
 
 class LayoutBuilder {
-  private readonly budget = new Budget()
   private readonly paddings = new Map<number, number>()
 
-  constructor(private readonly btf: Btf) {}
+  constructor(private readonly btf: Btf, private readonly budget: Budget) {}
 
   struct(type: StructType, base: number, depth: number): StructLayout {
     const members: Array<MemberLayout> = []

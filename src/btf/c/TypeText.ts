@@ -42,7 +42,7 @@ const lines = (btf: Btf, type: BtfType): ReadonlyArray<string> => {
     case "VAR":
       return sized(`${["static ", "", "extern "][type.linkage] ?? ""}${oneLine(btf, type.type, type.name)}`)
     case "DATASEC": {
-      const budget = new Budget()
+      const budget = Budget.ofType()
       return [
         `/* section ${type.name}, size: ${type.size} */`,
         ...type.variables.map(({ offset, size, type: id }) => {

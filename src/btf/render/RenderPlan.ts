@@ -9,8 +9,13 @@ const HEIGHT_LIMIT = 32
 const COST_LIMIT = 1 << 26
 /** Of an array whose elements have no bytes, so many are shown. */
 const EMPTY_LIMIT = 64
-/** All plans of one BTF, in bytes of memory or so: 1 Mi members. All types of a 6.18 kernel take a twelfth. */
-const MEMORY_LIMIT = 1 << 26
+/** Parts of one value, of arrays the first 64 elements: a tree takes some 150 bytes for each. A 7.3 kernel's largest has 18,541. */
+const PART_LIMIT = 1 << 19
+/** All plans of one BTF and what is made of them, in bytes of memory or so. All types of a 7.3 kernel take a ninth. */
+const MEMORY_LIMIT = 1 << 28
+/** What a step of a `JsonPlan` takes, and the most that a member has there (`UNROLL`). */
+const STEP_MEMORY = 128
+const MOST_STEPS = 24
 
 /** What every plan knows. */
 interface PlanCommon {
@@ -20,6 +25,8 @@ interface PlanCommon {
   readonly cost: number
   /** Plans below it that hold no others. */
   readonly leaves: number
+  /** Structs, arrays and leaves in it, itself among them; of an array those of 64 elements. */
+  readonly parts: number
   /** Levels of structs and arrays. */
   readonly height: number
 }
@@ -105,6 +112,7 @@ export const derivedPlan = (size: number, cost: number, render: DerivedPlan["ren
   extent: size,
   cost,
   leaves: 1,
+  parts: 1,
   height: 0
 })
 
@@ -118,6 +126,7 @@ const leaf = (kind: LeafPlan["kind"], size: number, signed = false): LeafPlan =>
   // `-128,` for a char at worst; two hex digits for a byte; "0x" and 16 digits; the longest float
   cost: kind === "text" ? 5 * size + 8 : kind === "bytes" ? 2 * size + 8 : 32,
   leaves: 1,
+  parts: 1,
   height: 0
 })
 
@@ -127,6 +136,7 @@ const unsupported = (reason: string): UnsupportedPlan => ({
   extent: 0,
   cost: reason.length * 6 + 24,
   leaves: 1,
+  parts: 1,
   height: 0
 })
 
@@ -226,7 +236,11 @@ class Builder {
       return leaf("text", count, element.signed)
     }
     const most = stride === 0 ? EMPTY_LIMIT : Math.floor(COST_LIMIT / (element.cost + 1))
-    const shown = Math.min(count, most)
+    const shown = Math.min(
+      count,
+      most,
+      element.parts > PART_LIMIT / 64 ? Math.floor(PART_LIMIT / element.parts) : count
+    )
     return {
       kind: "array",
       element,
@@ -236,6 +250,7 @@ class Builder {
       extent: shown === 0 ? 0 : (shown - 1) * stride + element.extent,
       cost: shown * (element.cost + 1) + 32,
       leaves: shown * element.leaves,
+      parts: 1 + Math.min(shown, 64) * element.parts,
       height: element.height + 1
     }
   }
@@ -251,7 +266,7 @@ class Builder {
         for (const inner of plan.members) members.add(inner.name, at + inner.at, inner.plan)
       } else if (plan.kind === "unsupported") members.add("(anonymous)", at, plan)
       // Other nameless members are padding.
-      if (this.memory + members.memory > MEMORY_LIMIT) return this.tooBig(members)
+      if (this.memory + members.memory > MEMORY_LIMIT || members.count > PART_LIMIT) return this.tooBig(members)
     }
     this.memory += members.memory
     return members.struct(type.kind === "UNION" ? "union" : "struct", type.size)
@@ -285,7 +300,7 @@ class Builder {
     const members = new Members()
     for (const { offset, type: id } of type.variables) {
       members.add(this.btf.nameOf(id), offset, this.build(id, depth + 1))
-      if (this.memory + members.memory > MEMORY_LIMIT) return this.tooBig(members)
+      if (this.memory + members.memory > MEMORY_LIMIT || members.count > PART_LIMIT) return this.tooBig(members)
     }
     this.memory += members.memory
     return members.struct("struct", type.size)
@@ -306,6 +321,7 @@ const scalar = (of: Pick<ScalarPlan, "form" | "bit" | "bits" | "signed" | "names
     extent: Math.ceil((of.bit + of.bits) / 8),
     cost: Math.max(of.bits <= 16 ? 8 : of.bits <= 64 ? 24 : 48, of.names.longest * 6 + 2),
     leaves: 1,
+    parts: 1,
     height: 0
   }
 }
@@ -313,31 +329,45 @@ const scalar = (of: Pick<ScalarPlan, "form" | "bit" | "bits" | "signed" | "names
 /** The members of one struct, with the sums that bound it. */
 class Members {
   memory = 0
+  get count(): number {
+    return this.fields.length
+  }
   private readonly fields: Array<FieldPlan> = []
   private readonly names = new Set<string>()
   private extent = 0
   private cost = 8
   private leaves = 0
+  private parts = 1
   private height = 0
 
-  /** Static variables of two linked files may have one name: the second is called `name@offset`. */
+  /**
+   * Static variables of two linked files may have one name: the second is called `name@offset`. A name that begins with
+   * `$` gets another one: `$truncated` and its like are our own marks.
+   */
   add(name: string, at: number, plan: RenderPlan): void {
-    const key = this.names.has(name) ? `${name}@${at}` : name
+    const label = name.startsWith("$") ? `$${name}` : name
+    const key = this.names.has(label) ? `${label}@${at}` : label
     this.names.add(key)
     const labelled = key.length * 6 + 4
     const room = COST_LIMIT - this.cost - labelled
-    const kept = plan.height >= HEIGHT_LIMIT ? TOO_DEEP : plan.cost > room ? TOO_MUCH : plan
+    const kept = plan.height >= HEIGHT_LIMIT
+      ? TOO_DEEP
+      : plan.cost > room || this.parts + plan.parts > PART_LIMIT
+      ? TOO_MUCH
+      : plan
     this.fields.push({ name: key, at, plan: kept })
-    this.memory += 64 + key.length
+    this.memory += 64 + key.length + STEP_MEMORY * (kept.leaves <= MOST_STEPS ? kept.leaves : 1)
     this.extent = Math.max(this.extent, at + kept.extent)
     this.cost += labelled + kept.cost
     this.leaves += kept.leaves
+    this.parts += kept.parts
     this.height = Math.max(this.height, kept.height)
   }
 
   /** With the padding that its size includes. */
   struct(kind: StructPlan["kind"], size: number): StructPlan {
-    const { cost, extent, fields, height, leaves } = this
-    return { kind, members: fields, extent: Math.max(extent, size), cost, leaves: leaves + 1, height: height + 1 }
+    const { cost, extent, fields, height, leaves, parts } = this
+    const whole = Math.max(extent, size)
+    return { kind, members: fields, extent: whole, cost, leaves: leaves + 1, parts, height: height + 1 }
   }
 }

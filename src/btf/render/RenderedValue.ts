@@ -54,7 +54,7 @@ export type Json = null | boolean | number | string | ReadonlyArray<Json> | { re
  * decimal strings; enums are their name, or the number; pointers `"0x…"`; floats that JSON lacks are `"NaN"`,
  * `"Infinity"`, `"-Infinity"`; structs are objects, arrays arrays. What could not be rendered is an object with one
  * key that no C member has: `{"$truncated":{"needed":8,"had":4}}`, `{"$unsupported":"reason"}`, and as the last element
- * of an array `{"$omitted":12}`.
+ * of an array `{"$omitted":12}`. GNU C allows members that begin with `$`: they are given another one.
  */
 export const toJson = (value: RenderedValue): Json => {
   switch (value._tag) {

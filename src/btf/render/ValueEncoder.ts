@@ -251,8 +251,9 @@ class Draft {
 
   private members(plan: StructPlan, at: number, path: string, json: Json): void {
     if (!isObject(json)) throw fails(path, "an object", json)
+    const fields = new Map(plan.members.map((member) => [member.name, member]))
     for (const [name, value] of Object.entries(json)) {
-      const field = plan.members.find((member) => member.name === name)
+      const field = fields.get(name)
       if (field === undefined) {
         const names = listOf(plan.members.map((member) => member.name))
         throw fails(path, `only members that its type has: ${names}`, name)
@@ -364,6 +365,7 @@ const characterOf = ({ signed }: LeafPlan): ScalarPlan => ({
   extent: 1,
   cost: 8,
   leaves: 1,
+  parts: 1,
   height: 0
 })
 

@@ -7,6 +7,10 @@ import { parseElf } from "../../../src/core/Elf.ts"
 import { vmlinuxOf } from "../../../src/core/KernelImage.ts"
 import { kernelImage } from "../../support/kernels.ts"
 
+/** More files of BTF that the comparison runs on, apart by colons: those of newer kernels, which no package here has. */
+export const MORE_FILES: ReadonlyArray<string> = (process.env["KTSTR_BTF_FILES"] ?? "").split(":")
+  .filter((path) => path !== "")
+
 export const HOST = "/sys/kernel/btf/vmlinux"
 
 export const WITHOUT_SCX = [

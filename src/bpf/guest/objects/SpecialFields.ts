@@ -25,19 +25,22 @@ const COST_LIMIT = 2 ** 22
 /** include/uapi/linux/time.h `CLOCK_*`, v6.12: the clocks of `bpf_timer_init`. */
 const CLOCKS = new Map([[0, "CLOCK_REALTIME"], [1, "CLOCK_MONOTONIC"], [7, "CLOCK_BOOTTIME"], [11, "CLOCK_TAI"]])
 
-/** kernel/bpf/helpers.c `struct bpf_hrtimer`; its members from `prog` on are in `cb` since v6.10 */
+/**
+ * kernel/bpf/helpers.c `struct bpf_hrtimer`; its members from `prog` on are in `cb` since v6.10. Of include/linux/
+ * hrtimer_types.h `struct hrtimer`, v7.1 and newer have the bool `is_queued` where older ones have `state`.
+ */
 const timerLayout = memoizeByBtf((btf) =>
   layout(
     btf,
     "bpf_hrtimer",
     ["timer.node.expires", "timer.state", "timer.base", "cb.prog", "cb.callback_fn"],
     [],
-    { "cb.prog": "prog", "cb.callback_fn": "callback_fn" }
+    { "timer.state": "timer.is_queued", "cb.prog": "prog", "cb.callback_fn": "callback_fn" }
   )
 )
 /** include/linux/hrtimer_defs.h `struct hrtimer_clock_base`, v6.12 */
 const clockLayout = memoizeByBtf((btf) => layout(btf, "hrtimer_clock_base", ["clockid"]))
-/** `HRTIMER_STATE_ENQUEUED`; include/linux/hrtimer.h, v6.12 */
+/** `HRTIMER_STATE_ENQUEUED`; include/linux/hrtimer.h, v6.12. Also what `is_queued` holds if it is true. */
 const ENQUEUED = 1
 /** kernel/bpf/helpers.c `struct bpf_work`, v6.10 and newer */
 const workLayout = memoizeByBtf((btf) => layout(btf, "bpf_work", ["work.data", "cb.prog", "cb.callback_fn"]))

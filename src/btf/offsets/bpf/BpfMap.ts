@@ -5,7 +5,7 @@ import { offsetGroup } from "../../OffsetGroup.ts"
  * What every BPF map has, its types' BTF, and where arrays keep their elements (the ktstr crate's `BpfMapOffsets`).
  * `array.value` is the place of the per-CPU pointers too (`pptrs`, a union). `btf` is the kernel's `struct btf`, the
  * types of one object; `base_btf` points at what split BTF continues.
- * @see include/linux/bpf.h `struct bpf_map`, `struct bpf_array`; kernel/bpf/btf.c `struct btf`; v6.1 to v6.18
+ * @see include/linux/bpf.h `struct bpf_map`, `struct bpf_array`; kernel/bpf/btf.c `struct btf`; v6.1 to v7.3
  */
 export const bpfMapOffsets = offsetGroup("bpf-map", "BPF maps: the list of them, and arrays", function*(btf) {
   return {
@@ -30,7 +30,7 @@ export const bpfMapOffsets = offsetGroup("bpf-map", "BPF maps: the list of them,
  * Hash maps: `table.buckets` points at `n_buckets` buckets, each the head of a chain of elements that ends with an odd
  * pointer; the value follows the key (the ktstr crate's `HtabOffsets`). Several structs are called `bucket`: this one
  * has a head and a lock. `element.at.key` is not `element.size`, which may have padding.
- * @see kernel/bpf/hashtab.c `struct bpf_htab`, `struct bucket`, `struct htab_elem`; v6.1 to v6.18
+ * @see kernel/bpf/hashtab.c `struct bpf_htab`, `struct bucket`, `struct htab_elem`; v6.1 to v7.3
  */
 export const bpfHashOffsets = offsetGroup("bpf-hash", "BPF hash maps", function*(btf) {
   return {
@@ -44,7 +44,7 @@ export const bpfHashOffsets = offsetGroup("bpf-hash", "BPF hash maps", function*
  * The kernel's own copy of a registered struct: `map.at.kvalue` plus `value.at.data`, a cache line's alignment behind a
  * count and a state. A map's `value_size` counts that header too (the ktstr crate's `StructOpsOffsets`).
  * @see kernel/bpf/bpf_struct_ops.c `struct bpf_struct_ops_map`; include/linux/bpf.h `struct bpf_struct_ops_value`; v6.1
- * to v6.18
+ * to v7.3
  */
 export const bpfStructOpsOffsets = offsetGroup("bpf-struct-ops", "BPF struct_ops maps", function*(btf) {
   const map = yield* layout(btf, "bpf_struct_ops_map", ["kvalue"])

@@ -6,7 +6,7 @@ import { offsetGroup } from "../../OffsetGroup.ts"
  * each the head of a chain of elements by their `map_node`; a null ends it. The value is at `element.at["sdata.data"]`,
  * the object that it belongs to at `storage.at.owner` behind the pointer `element.at.local_storage` (the ktstr crate's
  * `TaskStorageOffsets`).
- * @see include/linux/bpf_local_storage.h, kernel/bpf/bpf_local_storage.c; v6.1 to v6.18
+ * @see include/linux/bpf_local_storage.h, kernel/bpf/bpf_local_storage.c; v6.1 to v7.3
  */
 export const localStorageOffsets = offsetGroup(
   "local-storage",

@@ -7,7 +7,7 @@ import { checkArrays, offsetGroup } from "../../OffsetGroup.ts"
  * array of atomic_long_t) plus what each CPU has not added to it yet, `perCpu.vm_numa_event` (of unsigned long) behind
  * the `__percpu` pointer `zone.per_cpu_zonestats`. `counters` indexes both. Nodes: the symbol `node_data`, an array of
  * pointers.
- * @see include/linux/mmzone.h `struct pglist_data`, `struct zone`, `struct per_cpu_zonestat`; v5.14 to v6.18,
+ * @see include/linux/mmzone.h `struct pglist_data`, `struct zone`, `struct per_cpu_zonestat`; v5.14 to v7.3,
  * CONFIG_NUMA
  */
 export const numaOffsets = offsetGroup("numa", "each node's allocation counters (CONFIG_NUMA)", function*(btf) {

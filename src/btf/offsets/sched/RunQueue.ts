@@ -18,7 +18,7 @@ export const rqLayout = <const Field extends string>(
 /**
  * A CPU's run queue, on kernels with and without sched_ext. With `scxRunQueueOffsets` the ktstr crate's
  * `KernelOffsets`.
- * @see kernel/sched/sched.h `struct rq`, v6.1 to v6.18
+ * @see kernel/sched/sched.h `struct rq`, v6.1 to v7.3
  */
 export const runQueueOffsets = offsetGroup("run-queue", "run queues: how many tasks, and the clock", function*(btf) {
   return { rq: yield* layout(btf, "rq", OWN) }

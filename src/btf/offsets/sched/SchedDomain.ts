@@ -9,7 +9,7 @@ import { rqLayout } from "./RunQueue.ts"
  *
  * The three `newidle_*` counters came with v6.19 ("sched/fair: Proportional newidle balance") and went back into stable
  * kernels, v6.1, v6.12 and v6.18 among them.
- * @see kernel/sched/sched.h `struct rq`; include/linux/sched/topology.h `struct sched_domain`; v6.1 to v6.19,
+ * @see kernel/sched/sched.h `struct rq`; include/linux/sched/topology.h `struct sched_domain`; v6.1 to v7.3,
  * CONFIG_SMP
  */
 export const schedDomainOffsets = offsetGroup("sched-domain", "the tree of scheduling domains", function*(btf) {
@@ -47,7 +47,7 @@ const BY_CAUSE = ["lb_imbalance_load", "lb_imbalance_util", "lb_imbalance_task",
  *
  * v6.14 split `lb_imbalance` by its cause into four ("sched: Report the different kinds of imbalances in
  * /proc/schedstat"): either it is there, or they are.
- * @see include/linux/sched/topology.h `struct sched_domain`, v6.1 to v6.19; CONFIG_SCHEDSTATS
+ * @see include/linux/sched/topology.h `struct sched_domain`, v6.1 to v7.3; CONFIG_SCHEDSTATS
  */
 export const schedDomainStatsOffsets = offsetGroup(
   "sched-domain-stats",

@@ -5,15 +5,15 @@ import { rqLayout } from "./RunQueue.ts"
 // The parts of the ktstr crate's `ScxWalkerOffsets`, which follow sched_ext's lists and tables. Each is a group of its
 // own: a kernel without one of them blinds only those who read that.
 
-/** @see kernel/sched/sched.h `struct rq`, v6.12 to v7.1; `curr` is in a union with `donor` */
+/** @see kernel/sched/sched.h `struct rq`, v6.12 to v7.3; `curr` is in a union with `donor` */
 export const scxWalkRqOffsets = offsetGroup("scx-walk-rq", "sched_ext: the running task of a CPU", function*(btf) {
   return { rq: yield* rqLayout(btf, ["scx", "curr"]) }
 })
 
 /**
  * `kick_sync` was `pnt_seq` before v6.19; `clock` came with v6.14, `nr_immed` later. Stable kernels of v6.12
- * moved `ops_qseq` to the task (`scxWalkEntityOffsets`).
- * @see kernel/sched/sched.h `struct scx_rq`, v6.12 to v7.1
+ * moved `ops_qseq` to the task, as v7.3 has it (`scxWalkEntityOffsets`).
+ * @see kernel/sched/sched.h `struct scx_rq`, v6.12 to v7.3
  */
 export const scxWalkScxRqOffsets = offsetGroup("scx-walk-scx-rq", "sched_ext: runnable tasks of a CPU", function*(btf) {
   const rq = yield* rqLayout(btf, ["scx"])
@@ -27,12 +27,12 @@ export const scxWalkScxRqOffsets = offsetGroup("scx-walk-scx-rq", "sched_ext: ru
   return { rq, scxRq }
 })
 
-/** @see include/linux/sched.h `struct task_struct`, v6.12 to v7.1 */
+/** @see include/linux/sched.h `struct task_struct`, v6.12 to v7.3 */
 export const scxWalkTaskOffsets = offsetGroup("scx-walk-task", "sched_ext: a task", function*(btf) {
   return { task: yield* layout(btf, "task_struct", ["comm", "pid", "scx"]) }
 })
 
-/** @see include/linux/sched/ext.h `struct sched_ext_entity`, v6.12 to v7.1: the type of `task_struct.scx` */
+/** @see include/linux/sched/ext.h `struct sched_ext_entity`, v6.12 to v7.3: the type of `task_struct.scx` */
 export const scxWalkEntityOffsets = offsetGroup("scx-walk-entity", "sched_ext: its part of a task", function*(btf) {
   const task = yield* layout(btf, "task_struct", ["scx"])
   const entity = yield* layoutOf(btf, task.typeOf.scx, [
@@ -52,7 +52,7 @@ export const scxWalkEntityOffsets = offsetGroup("scx-walk-entity", "sched_ext: i
   return { task, entity }
 })
 
-/** @see include/linux/sched/ext.h `struct scx_dsq_list_node`, v6.12 to v7.1: the type of `sched_ext_entity.dsq_list` */
+/** @see include/linux/sched/ext.h `struct scx_dsq_list_node`, v6.12 to v7.3: the type of `sched_ext_entity.dsq_list` */
 export const scxWalkDsqNodeOffsets = offsetGroup(
   "scx-walk-dsq-node",
   "sched_ext: a task's place in a queue",
@@ -61,7 +61,7 @@ export const scxWalkDsqNodeOffsets = offsetGroup(
   }
 )
 
-/** @see include/linux/sched/ext.h `struct scx_dispatch_q`, v6.12 to v7.1 */
+/** @see include/linux/sched/ext.h `struct scx_dispatch_q`, v6.12 to v7.3 */
 export const scxWalkDispatchQOffsets = offsetGroup(
   "scx-walk-dispatch-q",
   "sched_ext: a dispatch queue",
@@ -73,7 +73,7 @@ export const scxWalkDispatchQOffsets = offsetGroup(
 /**
  * `exit_kind` is an atomic_t. Global queues, one a node: `pnode`, an array of pointers to what `scxWalkPnodeOffsets`
  * tells, or before v7.1 `global_dsqs`, an array of pointers to the queues. Before v6.16 all of this is in variables.
- * @see kernel/sched/ext_internal.h (v6.16 and v6.17: ext.c) `struct scx_sched`, to v7.1
+ * @see kernel/sched/ext_internal.h (v6.16 and v6.17: ext.c) `struct scx_sched`, to v7.3
  */
 export const scxWalkSchedOffsets = offsetGroup(
   "scx-walk-sched",
@@ -97,7 +97,7 @@ export const scxWalkPcpuOffsets = offsetGroup("scx-walk-pcpu", "sched_ext: a CPU
 /**
  * A resizable hash table: `table.tbl` points at `buckets.size` chains from `buckets.at.buckets` on, of `head`s;
  * `nelems` is an atomic_t.
- * @see include/linux/rhashtable-types.h, include/linux/rhashtable.h; v6.1 to v6.18
+ * @see include/linux/rhashtable-types.h, include/linux/rhashtable.h; v6.1 to v7.3
  */
 export const scxWalkRhashtableOffsets = offsetGroup(
   "scx-walk-rhashtable",

@@ -7,7 +7,7 @@ import { checkArrays, offsetGroup } from "../../OffsetGroup.ts"
  * `pidTypes` indexes; the number in the root namespace is at `pid.at.numbers` plus `upid.at.nr`, the next namespace's
  * `upid.size` further. `utime` and `stime` are nanoseconds. `core_cookie` needs CONFIG_SCHED_CORE.
  * @see include/linux/sched.h `struct task_struct`; include/linux/sched/signal.h `struct signal_struct`;
- * include/linux/pid.h `struct pid`, `struct upid`; v6.1 to v6.18
+ * include/linux/pid.h `struct pid`, `struct upid`; v6.1 to v7.3
  */
 export const taskOffsets = offsetGroup("task", "tasks: identity, priorities, switches, time", function*(btf) {
   const signal = yield* layout(btf, "signal_struct", ["nr_threads", "pids", "nvcsw", "nivcsw"])
