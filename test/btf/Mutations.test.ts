@@ -16,7 +16,7 @@ import { FormatError } from "../../src/core/Errors.ts"
 import { BlobWriter } from "./BlobWriter.ts"
 
 /** How many mutations are tried: seeds 0 to this. */
-const COUNT = Number(process.env["KTSTR_MUTATIONS"] ?? 3000)
+const COUNT = Number(process.env["KTSTR_MUTATIONS"] ?? 2000)
 
 /** Seeds that once failed: `KTSTR_MUTATIONS=100000` finds more. */
 const CORPUS: ReadonlyArray<number> = JSON.parse(
@@ -162,15 +162,15 @@ const readAll = (btf: Btf): void => {
     assert.notMatch(json, /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u)
     const tree = codec.tree(view, 0, { elements: 64 })
     if (json.length < 20_000) {
-      assert.deepStrictEqual(JSON.parse(json), toJson(codec.tree(view, 0)))
+      assert.strictEqual(JSON.stringify(JSON.parse(json)), JSON.stringify(toJson(codec.tree(view, 0))))
       // oxlint-disable-next-line no-control-regex -- newlines are ours
       assert.notMatch(valueText(tree).replaceAll("\n", ""), /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u)
     }
     assert.isBelow(typeText(btf, id).length, 2 ** 24)
-    for (const name of ["node", btf.nameOf(id)]) {
-      const found = layout(btf, name, ["next"], ["text", "a", "big", ""])
-      if (Either.isRight(found)) assert.isAtMost(found.right.at.next, found.right.size)
-    }
+  }
+  for (const name of ["node", "outer", "node_t", ""]) {
+    const found = layout(btf, name, ["next"], ["text", "a", "big", ""])
+    if (Either.isRight(found)) assert.isAtMost(found.right.at.next, found.right.size)
   }
   findTypes(btf, "struct nod")
   diffAll(btf, parsed)
