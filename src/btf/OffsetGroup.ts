@@ -24,7 +24,12 @@ export interface GroupParts {
   readonly [part: string]: Layout<never, string> | Enumeration<string> | undefined
 }
 
-/** Structs that one reader of kernel memory needs together: it gets all of them or none. */
+/**
+ * Structs that one reader of kernel memory needs together: it gets all of them or none.
+ *
+ * Where a layout stands: one that a single file reads stands beside its reader, as a constant; one that two files read, or
+ * that `btf offsets` shows, is a group under `offsets`.
+ */
 export interface OffsetGroup<Parts extends GroupParts> {
   readonly name: string
   /** What can be read with it, for people. */

@@ -2,6 +2,9 @@
 // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
 const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu
 
+/** Printable ASCII alone, which nearly all text is: quicker to see than that no character is of the above. */
+const PLAIN = /^[ -~]*$/
+
 /** By UTF-16 unit, as JSON and JavaScript write it: a character beyond U+FFFF takes two. */
 const escaped = (character: string): string => {
   let text = ""
@@ -13,7 +16,7 @@ const escaped = (character: string): string => {
  * Text of a guest, a file or a server that a terminal shows as it is: everything that could move the cursor, colour,
  * reorder or hide text is written as an escape, `\u001b`.
  */
-export const escapeText = (text: string): string => text.replace(UNPRINTABLE, escaped)
+export const escapeText = (text: string): string => PLAIN.test(text) ? text : text.replace(UNPRINTABLE, escaped)
 
 /** A value as JSON (`JSON.stringify`) whose strings and keys, which are the same when parsed, are safe for a terminal. */
-export const escapedJson = (value: unknown): string => JSON.stringify(value).replace(UNPRINTABLE, escaped)
+export const escapedJson = (value: unknown): string => escapeText(JSON.stringify(value))

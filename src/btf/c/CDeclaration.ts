@@ -7,8 +7,8 @@ const CHAIN_LIMIT = 64
 const DEPTH_LIMIT = 16
 /** Types that one declaration may name: the kernel's longest function types have twenty. */
 const STEP_LIMIT = 1024
-/** Characters, or so, of all that is written about one type: the kernel's longest takes a twentieth. */
-const TEXT_LIMIT = 1 << 21
+/** Characters, or so, of all that is written about one type: the kernel's longest takes a fiftieth. */
+const TEXT_LIMIT = 1 << 22
 /** The same for each type of a blob, where it is written about many: those of a kernel take less than half. */
 const TEXT_PER_TYPE = 1 << 10
 

@@ -62,7 +62,8 @@ const interpret = (plan: JsonPlan, view: DataView, base: number, sink: ByteSink)
         break
       case JsonOpCode.ENUM32: {
         const value = op.signed ? view.getInt32(at, true) : view.getUint32(at, true)
-        pos = writeNamed(out, pos, value, op.names)
+        if (op.names !== null) pos = writeNamed(out, pos, value, op.names)
+        else pos = op.signed ? writeI32(out, pos, value) : writeU32(out, pos, value)
         break
       }
       case JsonOpCode.BITS: {
@@ -70,7 +71,9 @@ const interpret = (plan: JsonPlan, view: DataView, base: number, sink: ByteSink)
         for (let byte = op.count - 1; byte >= 0; byte--) raw = (raw << 8) | view.getUint8(at + byte)
         raw <<= op.left
         const value = op.signed ? raw >> op.right : raw >>> op.right
-        pos = op.bool ? writeBool(out, pos, value !== 0) : writeNamed(out, pos, value, op.names)
+        if (op.bool) pos = writeBool(out, pos, value !== 0)
+        else if (op.names !== null) pos = writeNamed(out, pos, value, op.names)
+        else pos = op.signed ? writeI32(out, pos, value) : writeU32(out, pos, value)
         break
       }
       case JsonOpCode.POINTER:

@@ -65,7 +65,10 @@ const callsOut = ({ code }: JsonOp): boolean => code === JsonOpCode.REPEAT || co
 /** The source of one step, at `index` of the plan. */
 const statement = (op: JsonOp, index: number): string => {
   const at = `base + ${op.at}`
-  const named = (value: string): string => `pos = writeNamed(out, pos, ${value}, ops[${index}].names)`
+  const named = (value: string): string =>
+    op.names === null
+      ? `pos = ${op.signed ? "writeI32" : "writeU32"}(out, pos, ${value})`
+      : `pos = writeNamed(out, pos, ${value}, ops[${index}].names)`
   const whole = (writer: string): string =>
     `pos = ${writer}(out, pos, view.getUint32(${at} + 4, true), view.getUint32(${at}, true))`
   switch (op.code) {

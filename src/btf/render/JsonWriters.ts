@@ -31,16 +31,11 @@ export const writeBool = (out: DataView, pos: number, value: boolean): number =>
 }
 
 /** An enum's name, or the number. */
-export const writeNamed = (
-  out: DataView,
-  pos: number,
-  value: number,
-  names: NameLiterals | null
-): number => {
-  const name = names?.ranges.get(value)
-  if (names === null || name === undefined) return value < 0 ? writeI32(out, pos, value) : writeU32(out, pos, value)
+export const writeNamed = (out: DataView, pos: number, value: number, { ranges, words }: NameLiterals): number => {
+  const name = ranges.get(value)
+  if (name === undefined) return value < 0 ? writeI32(out, pos, value) : writeU32(out, pos, value)
   let at = pos
-  for (let word = name.from; word < name.to; word++, at += 4) out.setInt32(at, names.words[word], true)
+  for (let word = name.from; word < name.to; word++, at += 4) out.setInt32(at, words[word], true)
   return pos + name.length
 }
 

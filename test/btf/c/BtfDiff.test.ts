@@ -11,6 +11,7 @@ import { openBtfFile } from "../../../src/btf/BtfFile.ts"
 import { diffAll, type TypeChange } from "../../../src/btf/c/BtfDiff.ts"
 import { findTypes } from "../../../src/btf/FindTypes.ts"
 import { kernelImage } from "../../support/kernels.ts"
+import { BlobWriter } from "../BlobWriter.ts"
 import { compileC } from "../compileC.ts"
 
 const parsed = (source: string): Btf => Either.getOrThrow(Btf.parse(compileC(source).btf, { subject: "a.o" }))
@@ -185,5 +186,35 @@ describe("a type's name", () => {
     assert.match(message(""), /no type ""/)
     assert.match(message("x".repeat(10_000)), /no type "x+"/)
     assert.match(message("a\0b"), /no type/)
+    assert.match(message("constructor thing"), /no type "constructor thing"/)
+    assert.match(message("__proto__ thing"), /no type "__proto__ thing"/)
+  })
+})
+
+describe("hostile blobs", () => {
+  const of = (fill: (writer: BlobWriter, int: number) => void): Btf => {
+    const writer = new BlobWriter()
+    fill(writer, writer.int("int", 4))
+    return Either.getOrThrow(Btf.parse(writer.bytes(), { subject: "hostile" }))
+  }
+  const empty = of((writer) => writer.struct("none", 0, []))
+
+  it("a member's name that comes 20,000 times has as many places", () => {
+    const names = Array.from({ length: 20_000 }, () => "same")
+    const same = (bits: number) =>
+      of((writer, int) => writer.struct("t", 4, names.map((name) => ({ name, type: int, bits }))))
+    const [change] = diffAll(same(0), same(8))
+    assert.strictEqual(change.members.length, 20_000)
+    assert.strictEqual(change.members.at(-1)?.member, "same#20000")
+  })
+
+  it("60,000 structs of one name are paired with their equals", () => {
+    const many = (from: number) =>
+      of((writer) => {
+        for (let size = from; size < from + 60_000; size++) writer.struct("t", size, [])
+      })
+    const changes = diffAll(many(0), many(1))
+    assert.deepStrictEqual(changes.map(({ sizeAfter, sizeBefore }) => [sizeBefore, sizeAfter]), [[0, 60_000]])
+    assert.strictEqual(diffAll(many(0), empty).length, 60_001)
   })
 })
