@@ -8,6 +8,7 @@ import { join, relative } from "node:path"
  * `imports` names folders; `room/**` a folder with all below it; `room/File.ts` one file. Its own folder is always allowed.
  * `index.ts` of a folder may import all below it, because it is that folder's list of names.
  * `native`: files that may import koffi, or `core/NativeKoffi.ts`, which loads it.
+ * `sourceText`: files that a thread gets as source text, so that they may `import type` and nothing else.
  * `owes`: imports that should go. They are allowed until then, and listed whenever this script runs.
  */
 export const ROOMS = {
@@ -113,8 +114,7 @@ export const ROOMS = {
   "kvm": { holds: "the choice of an engine", imports: ["core", "kvm/spec", "kvm/guest", "kvm/native", "kvm/qemu"] },
   "kvm/spec": {
     holds: "what a VM is: the engine's contract, topology, disks, memory layout",
-    imports: ["core", "memory/GuestMemory.ts"],
-    owes: ["kvm/native/cpu"]
+    imports: ["core", "memory/GuestMemory.ts"]
   },
   "kvm/guest": {
     holds: "what runs inside and what it reports: initramfs, init, console",
@@ -142,7 +142,8 @@ export const ROOMS = {
   "kvm/native/abi": {
     holds: "KVM's and virtio's numbers and structs, and the calls",
     imports: ["core", "memory/GuestMemory.ts", "kvm/spec"],
-    native: ["Koffi.ts", "KvmNative.ts"]
+    native: ["Koffi.ts", "KvmNative.ts"],
+    sourceText: ["KvmNative.ts"]
   },
   "kvm/native/boot": {
     holds: "what a kernel needs in memory to start: ACPI tables, boot parameters, the image",
@@ -155,7 +156,7 @@ export const ROOMS = {
   "kvm/native/thread": {
     holds: "code that runs on vCPU threads",
     imports: ["kvm/spec", "kvm/native/abi"],
-    owes: ["kvm/native/boot"]
+    sourceText: ["*.ts"]
   },
   "kvm/native/virtio": {
     holds: "virtio devices",
@@ -220,6 +221,12 @@ const KOFFI = {
   message: "koffi is loaded where scripts/rooms.mjs says: an offline user must not need it"
 }
 
+const TYPES_ONLY = {
+  group: ["*", "./**", "../**", "**"],
+  allowTypeImports: true,
+  message: "a vCPU thread gets this file's code as source text: only import type"
+}
+
 /** The import specifier's beginning that reaches `to` from a file of `from`. */
 const reach = (from, to) => {
   const path = relative(join("src", from), join("src", to))
@@ -255,10 +262,11 @@ const overrides = () => {
   for (const folder of FOLDERS) {
     const row = rowOf(folder)
     if (row === undefined) continue
-    const rule = (isIndex, native) => {
+    const rule = (isIndex, native, typesOnly = false) => {
       const group = allowed(folder, row, isIndex)
       if (!native) group.push("**/NativeKoffi.ts") // a later pattern wins over an earlier one
       const patterns = [{ group, message: says(folder, row) }]
+      if (typesOnly) patterns.push(TYPES_ONLY)
       return { "no-restricted-imports": ["error", { paths: native ? [LEAN] : [LEAN, KOFFI], patterns }] }
     }
     const native = row.native ?? []
@@ -269,6 +277,9 @@ const overrides = () => {
     }
     const files = native.filter((name) => name !== "**").map((name) => `${pathOf(folder)}/${name}`)
     if (files.length > 0) made.push({ files, rules: rule(false, true) })
+    for (const name of row.sourceText ?? []) {
+      made.push({ files: [`${pathOf(folder)}/${name}`], rules: rule(false, native.includes(name), true) })
+    }
   }
   return made
 }

@@ -71,7 +71,7 @@ const failing: ReadonlyArray<readonly [what: string, args: ReadonlyArray<string>
   [
     "a console that cannot be kept",
     ["--console", "/missing/console"],
-    /its console cannot be kept in \/missing\/console: ENOENT; give --console a file/
+    /its console cannot be kept in \/missing\/console: ENOENT; set --console FILE to a writable path/
   ]
 ]
 

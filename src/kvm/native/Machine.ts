@@ -5,21 +5,23 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { readFileSync } from "node:fs"
+import type { VcpuRegisters } from "../spec/VcpuRegisters.ts"
 import { VmDied } from "../spec/VmDied.ts"
 import { FreezeTimeout, type FrozenVcpu } from "../spec/VmEngine.ts"
 import { Constant, Exit, Request, Struct } from "./abi/KvmAbi.ts"
 import { KvmError, kvmSync, succeeded } from "./abi/KvmError.ts"
 import { checkExtension, type KvmVm } from "./abi/KvmVm.ts"
 import { Virtio } from "./abi/VirtioAbi.ts"
-import { PM_PORT, RESET_PORT, S5_TYPE } from "./boot/Acpi.ts"
+import { PM_PORT, RESET_PORT, S5_TYPE } from "./abi/AcpiPorts.ts"
 import { type ClockReading, readClock, setClockBack } from "./cpu/GuestClock.ts"
-import { readRegisters, type VcpuRegisters } from "./cpu/Registers.ts"
-import { portRingOver, type PortRingPlace } from "./thread/PortRing.ts"
+import { readRegisters } from "./cpu/Registers.ts"
+import { FutexLock } from "./thread/FutexLock.ts"
+import { PortRing, type PortRingPlace } from "./thread/PortRing.ts"
 import { ROW, VcpuEnd, VcpuRequest, VcpuState, VcpuWord, Word } from "./thread/SharedWords.ts"
-import { type Uart, uartOver, uartPlaces } from "./thread/Uart.ts"
-import { lockOver, type VcpuThreadData } from "./thread/VcpuThread.ts"
-import { QUEUE_SIZE, virtioMmioOver } from "./thread/VirtioMmio.ts"
-import { startVcpuThread, type VcpuThread } from "./VcpuWorker.ts"
+import { Uart, uartPlaces } from "./thread/Uart.ts"
+import type { VcpuThreadData } from "./thread/VcpuThread.ts"
+import { QUEUE_SIZE, VirtioMmio } from "./thread/VirtioMmio.ts"
+import { startVcpu, type VcpuWorker } from "./VcpuWorker.ts"
 import { serveDevice, type VirtioDevice, virtioPlaces } from "./virtio/VirtioDevice.ts"
 
 /** An end that the guest wished for, and by which port it said so; or its scope has closed. */
@@ -89,6 +91,7 @@ const KEPT_MILLIS = 200
  * slowest that KVM can make an NMI of is the PIT at 55 ms, have come meanwhile.
  */
 const LOOK_MILLIS = 2000
+const mmioParts = { irqLine: Request.KVM_IRQ_LINE, abi: Virtio, queueSize: QUEUE_SIZE, Lock: FutexLock }
 /** RFLAGS.IF */
 const INTERRUPTS_ON = 0x200n
 
@@ -103,35 +106,19 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
     const shared = new SharedArrayBuffer((1 + cpus) * ROW * 4)
     const words = new Int32Array(shared)
     const parkedAt = (id: number) => new BigInt64Array(shared, ((1 + id) * ROW + VcpuWord.PARKED_AT) * 4, 1)[0]
-    const lock = lockOver(words, Word.LOCK)
+    const lock = new FutexLock(words, Word.LOCK)
     const places = uartPlaces.map((place) => ({ ...place, memory: new SharedArrayBuffer(64 + 2 * RING) }))
     const uarts: ReadonlyArray<Uart> = places.map((place) =>
-      uartOver(place, native, options.irqchip ? vm.vm : undefined, Request.KVM_IRQ_LINE)
+      new Uart(place, native, options.irqchip ? vm.vm : undefined, Request.KVM_IRQ_LINE)
     )
     const devices = options.virtio ?? []
     const virtio = virtioPlaces(devices)
     const registers = virtio.map((place) =>
-      virtioMmioOver(
-        place,
-        native,
-        options.irqchip ? vm.vm : undefined,
-        Request.KVM_IRQ_LINE,
-        Virtio,
-        QUEUE_SIZE,
-        lockOver
-      )
+      new VirtioMmio(place, native, options.irqchip ? vm.vm : undefined, mmioParts)
     )
     const ringMain = () => {
       Atomics.add(words, Word.EVENTS, 1)
       Atomics.notify(words, Word.EVENTS)
-    }
-    const locked = <A>(run: () => A): A => {
-      lock.lock()
-      try {
-        return run()
-      } finally {
-        lock.unlock()
-      }
     }
     const mapping = yield* Effect.acquireRelease(
       Effect.orDie(kvmSync(() => {
@@ -142,13 +129,13 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
       (mapping) => Effect.sync(() => native.unmap(mapping))
     )
     const portRing = yield* Effect.orDie(kvmSync(() => keepPorts(vm)))
-    const sendKept = portRing === undefined ? () => true : portRingOver(mapping.bytes, portRing, uarts)
+    const kept = portRing && new PortRing(mapping.bytes, portRing, uarts)
     /** Take what the serial ports have sent; how many bytes it was. */
     const drain = (): number =>
       uarts.map((uart, port) => {
         if (!over && options.holdsSerial?.(port) === true) return 0
-        const bytes = locked(() => {
-          sendKept()
+        const bytes = lock.hold(() => {
+          kept?.send()
           return uart.take()
         })
         if (bytes.length > 0) options.onSerial(port, bytes)
@@ -166,7 +153,7 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
     let holders = 0
     let over = false
     yield* Effect.addFinalizer(() => Effect.sync(drain))
-    const threads: Array<VcpuThread> = []
+    const threads: Array<VcpuWorker> = []
     for (const [id, vcpu] of vm.vcpus.entries()) {
       const data: VcpuThreadData = {
         id,
@@ -196,10 +183,10 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
           QUEUE_SIZE
         }
       }
-      threads.push(yield* startVcpuThread(native, data))
+      threads.push(yield* startVcpu(native, data))
     }
 
-    const endOf = (thread: VcpuThread): Either.Either<MachineEnd, VmDied> => {
+    const endOf = (thread: VcpuWorker): Either.Either<MachineEnd, VmDied> => {
       const vcpu = thread.id
       const [code, number] = [thread.word(VcpuWord.END), thread.word(VcpuWord.END_DETAIL)]
       const at = `by port 0x${number.toString(16)}`
@@ -362,10 +349,10 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
       drain: () => {
         if (!over) drain()
       },
-      receive: (port, bytes) => Effect.sync(() => over ? bytes.length : locked(() => uarts[port].receive(bytes))),
+      receive: (port, bytes) => Effect.sync(() => over ? bytes.length : lock.hold(() => uarts[port].receive(bytes))),
       ring: (index) =>
         Effect.sync(() => {
-          registers[index].locked(registers[index].leaveWork)
+          registers[index].locked(() => registers[index].leaveWork())
           ringMain()
         }),
       configure: (index, config) =>

@@ -4,19 +4,20 @@ import { Worker } from "node:worker_threads"
 import { koffiPath } from "./abi/Koffi.ts"
 import { type KvmNative, kvmNativeOver } from "./abi/KvmNative.ts"
 import { giveBackThread, readyThreads, takeThread } from "./IdleThreads.ts"
-import { portRingOver } from "./thread/PortRing.ts"
+import { FutexLock } from "./thread/FutexLock.ts"
+import { PortRing } from "./thread/PortRing.ts"
 import { ROW, VcpuRequest, VcpuState, VcpuWord } from "./thread/SharedWords.ts"
-import { uartOver } from "./thread/Uart.ts"
-import { lockOver, runVcpu, type VcpuThreadData } from "./thread/VcpuThread.ts"
-import { virtioMmioOver } from "./thread/VirtioMmio.ts"
+import { Uart } from "./thread/Uart.ts"
+import { VcpuThread, type VcpuThreadData } from "./thread/VcpuThread.ts"
+import { VirtioMmio } from "./thread/VirtioMmio.ts"
 
 /** A vCPU's thread, seen from the main thread. */
-export interface VcpuThread {
+export interface VcpuWorker {
   readonly id: number
   /** One of `VcpuState`. */
   readonly state: () => number
   readonly word: (word: number) => number
-  /** Make it run, park or stop: it hears that inside KVM_RUN too. */
+  /** Request run, park or stop; also interrupts KVM_RUN. */
   readonly ask: (request: number) => void
   /** Waits until the state is another than now, or for a moment. */
   readonly changes: Effect.Effect<void>
@@ -35,17 +36,19 @@ const stops = new Set<() => void>()
 const stopAll = () => stops.forEach((stop) => stop())
 
 /**
- * The program that a thread runs: a vCPU whenever it is sent one, and a message when that has ended. It is the functions'
- * own source, which use nothing from outside themselves.
+ * The program of a thread: it runs a vCPU whenever it is sent one, and sends a message when that has ended. Its parts are
+ * the classes' own source text, which use nothing from outside themselves.
  */
-const program = `"use strict"
+export const vcpuProgram = `"use strict"
 const { parentPort, workerData } = require("node:worker_threads")
 const native = (${kvmNativeOver})(require(workerData))
+const parts = { FutexLock: ${FutexLock}, Uart: ${Uart}, PortRing: ${PortRing}, VirtioMmio: ${VirtioMmio} }
+const Thread = ${VcpuThread}
 parentPort.on("message", (data) => {
-  (${runVcpu})(native, data, ${lockOver}, ${uartOver}, ${portRingOver}, ${virtioMmioOver})
+  new Thread(native, data, parts).run()
   parentPort.postMessage("ended")
 })`
-const makeThread = () => new Worker(program, { eval: true, execArgv: [], name: "vcpu", workerData: koffiPath() })
+const makeThread = () => new Worker(vcpuProgram, { eval: true, execArgv: [], name: "vcpu", workerData: koffiPath() })
 
 /** Have threads for vCPUs start already, while memory and devices are made. */
 export const readyVcpuThreads = (cpus: number): Effect.Effect<void, never, Scope.Scope> =>
@@ -55,10 +58,10 @@ export const readyVcpuThreads = (cpus: number): Effect.Effect<void, never, Scope
  * Run a vCPU in a thread of its own, at once. The thread has left the guest and holds nothing of it when the scope has
  * closed. It is stopped too when the process exits.
  */
-export const startVcpuThread = (
+export const startVcpu = (
   native: KvmNative,
   data: VcpuThreadData
-): Effect.Effect<VcpuThread, never, Scope.Scope> =>
+): Effect.Effect<VcpuWorker, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
       Effect.sync(() => {
@@ -98,7 +101,7 @@ export const startVcpuThread = (
         const stop = () => ask(VcpuRequest.STOP)
         if (stops.size === 0) process.on("exit", stopAll)
         stops.add(stop)
-        const thread: VcpuThread = {
+        const thread: VcpuWorker = {
           id: data.id,
           state,
           word,

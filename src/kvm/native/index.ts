@@ -1,4 +1,3 @@
-export { VmDied } from "../spec/VmDied.ts"
 export {
   type ControlRegister,
   type GeneralRegister,
@@ -6,5 +5,6 @@ export {
   type Segment,
   type SegmentRegister,
   type VcpuRegisters
-} from "./cpu/Registers.ts"
+} from "../spec/VcpuRegisters.ts"
+export { VmDied } from "../spec/VmDied.ts"
 export * as Kvm from "./Kvm.ts"

@@ -1,6 +1,6 @@
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
-import { formatRegisters, type VcpuRegisters } from "../native/cpu/Registers.ts"
+import { formatRegisters, type VcpuRegisters } from "./VcpuRegisters.ts"
 
 const isRegisters = (value: unknown): value is VcpuRegisters =>
   Predicate.hasProperty(value, "general") && Predicate.hasProperty(value, "control")

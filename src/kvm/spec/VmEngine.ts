@@ -6,8 +6,8 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { FormatError, HostLacks } from "../../core/Errors.ts"
 import type { GuestMemory } from "../../memory/GuestMemory.ts"
-import type { VcpuRegisters } from "../native/cpu/Registers.ts"
 import type { Topology, TopologySpec } from "./Topology.ts"
+import type { VcpuRegisters } from "./VcpuRegisters.ts"
 import type { VmDied } from "./VmDied.ts"
 
 /** What to boot. Left out, each setting is the default said beside it. */

@@ -157,7 +157,7 @@ const torment = (
   }
   assert.isTrue(guarded())
   assert.isTrue(driver.start())
-  driver.mmio.locked(driver.mmio.leaveWork)
+  driver.mmio.locked(() => driver.mmio.leaveWork())
   return { driver, seen }
 }
 
@@ -174,7 +174,7 @@ it("a console withstands any driver", () => {
       assert.strictEqual(Buffer.from(said.at(-1) ?? []).toString(), "well?")
       while (driver.exchange(0, [{ bytes: new Uint8Array(256), writable: true }]) !== undefined);
       device.receive(Buffer.from("well."))
-      driver.mmio.locked(driver.mmio.leaveWork)
+      driver.mmio.locked(() => driver.mmio.leaveWork())
       while (driver.serve());
       assert.deepStrictEqual(driver.collect(0).map(({ length }) => length), [5])
     }),

@@ -2,15 +2,10 @@ import type { RamRange } from "../../spec/MemoryLayout.ts"
 import { apicIds, type Topology } from "../../spec/Topology.ts"
 import { acpiTable, checksum, u32 } from "./AcpiTable.ts"
 import { hmat } from "./Hmat.ts"
+import { PM_PORT, RESET_PORT, S5_TYPE } from "../abi/AcpiPorts.ts"
 import { slit, srat } from "./Srat.ts"
 
-/** The chipset's reset control; bit 2 of what is written there resets. */
-export const RESET_PORT = 0xcf9
 const RESET_VALUE = 0x06
-/** ACPI's fixed registers: status and enable at +0, control at +4. */
-export const PM_PORT = 0x600
-/** SLP_TYP of the state S5, "off", as the DSDT's `\_S5` says. */
-export const S5_TYPE = 5
 
 /** Guest-physical address of the root pointer: kernels look for it in the BIOS area, on 16 bytes. */
 export const RSDP = 0xe0000

@@ -1,65 +1,16 @@
-import { hex } from "../../../core/Address.ts"
+import {
+  controlNames,
+  generalNames,
+  type GeneralRegister,
+  Msr,
+  type MsrName,
+  type Segment,
+  segmentNames,
+  type VcpuRegisters
+} from "../../spec/VcpuRegisters.ts"
 import { Request, Struct } from "../abi/KvmAbi.ts"
 import { succeeded } from "../abi/KvmError.ts"
 import type { KvmNative } from "../abi/KvmNative.ts"
-
-/** A segment register with its hidden part; `limit` in bytes as the CPU holds it, `type` the descriptor's 4 bits. */
-export interface Segment {
-  readonly base: bigint
-  readonly limit: number
-  readonly selector: number
-  readonly type: number
-  readonly present: number
-  readonly dpl: number
-  readonly db: number
-  readonly s: number
-  readonly l: number
-  readonly g: number
-  readonly avl: number
-}
-
-/** `rax` … `r15`, `rip`, `rflags`. */
-export type GeneralRegister = keyof typeof Struct.kvm_regs.fields
-const segmentNames = ["cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt"] as const
-export type SegmentRegister = typeof segmentNames[number]
-const controlNames = ["cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base"] as const
-export type ControlRegister = typeof controlNames[number]
-
-/**
- * Model-specific registers that say where a kernel is and how it is entered.
- * @see arch/x86/include/asm/msr-index.h, arch/x86/include/uapi/asm/kvm_para.h, v6.12
- */
-export const Msr = {
-  IA32_TSC: 0x10,
-  IA32_SYSENTER_CS: 0x174,
-  IA32_SYSENTER_ESP: 0x175,
-  IA32_SYSENTER_EIP: 0x176,
-  IA32_MISC_ENABLE: 0x1a0,
-  IA32_CR_PAT: 0x277,
-  MTRRdefType: 0x2ff,
-  IA32_TSC_DEADLINE: 0x6e0,
-  KVM_WALL_CLOCK_NEW: 0x4b564d00,
-  KVM_SYSTEM_TIME_NEW: 0x4b564d01,
-  STAR: 0xc0000081,
-  LSTAR: 0xc0000082,
-  CSTAR: 0xc0000083,
-  SYSCALL_MASK: 0xc0000084,
-  FS_BASE: 0xc0000100,
-  GS_BASE: 0xc0000101,
-  KERNEL_GS_BASE: 0xc0000102,
-  TSC_AUX: 0xc0000103
-} as const
-export type MsrName = keyof typeof Msr
-
-/** A stopped vCPU's registers. An MSR that this vCPU does not have is left out. */
-export interface VcpuRegisters {
-  readonly general: Readonly<Record<GeneralRegister, bigint>>
-  readonly segments: Readonly<Record<SegmentRegister, Segment>>
-  readonly gdt: { readonly base: bigint; readonly limit: number }
-  readonly idt: { readonly base: bigint; readonly limit: number }
-  readonly control: Readonly<Record<ControlRegister, bigint>>
-  readonly msrs: Readonly<Partial<Record<MsrName, bigint>>>
-}
 
 /** Read all of them; the vCPU must be outside KVM_RUN, or this waits for it. @throws KvmError */
 export const readRegisters = (native: KvmNative, vcpu: number): VcpuRegisters => {
@@ -118,16 +69,7 @@ export const setFpu = (native: KvmNative, vcpu: number): void => {
   succeeded("KVM_SET_FPU", native.ioctl(vcpu, Request.KVM_SET_FPU, new Uint8Array(fpu.buffer)))
 }
 
-/** One line to tell where the vCPU was. */
-export const formatRegisters = ({ control, general, segments }: VcpuRegisters): string =>
-  `rip=${hex(general.rip)} rsp=${hex(general.rsp)} rflags=${hex(general.rflags)} cs=${hex(segments.cs.selector)} ` +
-  `cr0=${hex(control.cr0)} cr2=${hex(control.cr2)} cr3=${hex(control.cr3)} cr4=${hex(control.cr4)} ` +
-  `efer=${hex(control.efer)} rax=${hex(general.rax)} rbx=${hex(general.rbx)} rcx=${hex(general.rcx)} ` +
-  `rdx=${hex(general.rdx)} rsi=${hex(general.rsi)} rdi=${hex(general.rdi)}`
-
-const keysOf = <T extends Record<string, number>>(of: T): ReadonlyArray<keyof T> => Object.keys(of) as Array<keyof T>
-const generalNames = keysOf(Struct.kvm_regs.fields)
-const msrNames = keysOf(Msr)
+const msrNames = Object.keys(Msr) as ReadonlyArray<MsrName>
 
 const record = <K extends string, A>(names: ReadonlyArray<K>, value: (name: K) => A): Record<K, A> =>
   Object.fromEntries(names.map((name) => [name, value(name)])) as Record<K, A>

@@ -1,6 +1,6 @@
 import { Virtio } from "../../../../src/kvm/native/abi/VirtioAbi.ts"
-import { lockOver } from "../../../../src/kvm/native/thread/VcpuThread.ts"
-import { QUEUE_SIZE, virtioMmioOver } from "../../../../src/kvm/native/thread/VirtioMmio.ts"
+import { FutexLock } from "../../../../src/kvm/native/thread/FutexLock.ts"
+import { QUEUE_SIZE, VirtioMmio } from "../../../../src/kvm/native/thread/VirtioMmio.ts"
 import { serveDevice, type VirtioDevice, virtioPlaces } from "../../../../src/kvm/native/virtio/VirtioDevice.ts"
 import { GuestMemory } from "../../../../src/memory/GuestMemory.ts"
 
@@ -30,7 +30,7 @@ export const plugIn = (device: VirtioDevice, memory: GuestMemory) => {
     return 0
   }
   const [place] = virtioPlaces([device])
-  const mmio = virtioMmioOver(place, { ioctl }, 3, 0, Virtio, QUEUE_SIZE, lockOver)
+  const mmio = new VirtioMmio(place, { ioctl }, 3, { irqLine: 0, abi: Virtio, queueSize: QUEUE_SIZE, Lock: FutexLock })
   mmio.locked(() => mmio.configure(device.config))
   const read = (offset: number, length = 4): number => {
     const bytes = new Uint8Array(length)
