@@ -17,6 +17,8 @@ export interface VcpuWorker {
   /** One of `VcpuState`. */
   readonly state: () => number
   readonly word: (word: number) => number
+  /** CLOCK_MONOTONIC nanoseconds at which it parked last. */
+  readonly parkedAt: () => bigint
   /** Request run, park or stop; also interrupts KVM_RUN. */
   readonly ask: (request: number) => void
   /** Waits until the state is another than now, or for a moment. */
@@ -105,6 +107,7 @@ export const startVcpu = (
           id: data.id,
           state,
           word,
+          parkedAt: () => new BigInt64Array(data.words, (row + VcpuWord.PARKED_AT) * 4, 1)[0],
           ask,
           changes: Effect.promise(async () =>
             void await Atomics.waitAsync(words, row + VcpuWord.STATE, state(), NAP_MILLIS).value

@@ -1,8 +1,8 @@
 import type { RamRange } from "../../spec/MemoryLayout.ts"
 import { apicIds, type Topology } from "../../spec/Topology.ts"
+import { PM_PORT, RESET_PORT, S5_TYPE } from "../abi/AcpiPorts.ts"
 import { acpiTable, checksum, u32 } from "./AcpiTable.ts"
 import { hmat } from "./Hmat.ts"
-import { PM_PORT, RESET_PORT, S5_TYPE } from "../abi/AcpiPorts.ts"
 import { slit, srat } from "./Srat.ts"
 
 const RESET_VALUE = 0x06

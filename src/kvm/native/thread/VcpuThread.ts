@@ -1,7 +1,7 @@
+import type { PM_PORT, RESET_PORT, S5_TYPE } from "../abi/AcpiPorts.ts"
 import type { Constant, Exit, Request, Struct } from "../abi/KvmAbi.ts"
 import type { KvmNative } from "../abi/KvmNative.ts"
 import type { Virtio } from "../abi/VirtioAbi.ts"
-import type { PM_PORT, RESET_PORT, S5_TYPE } from "../abi/AcpiPorts.ts"
 import type { FutexLock } from "./FutexLock.ts"
 import type { PortRing, PortRingPlace } from "./PortRing.ts"
 import type { ROW, VcpuEnd, VcpuRequest, VcpuState, VcpuWord, Word } from "./SharedWords.ts"
