@@ -6,7 +6,7 @@ import { dirname } from "node:path"
 import { cacheRoot } from "../core/CacheDir.ts"
 import { HostLacks } from "../core/Errors.ts"
 import { findProgram } from "../core/Programs.ts"
-import { type KvmVerdict, probeKvm } from "../kvm/native/KvmProbe.ts"
+import { type KvmStatus, probeKvm } from "../kvm/native/KvmProbe.ts"
 import { bold, green, red, yellow } from "./terminal/Colour.ts"
 import { visibleLine } from "./terminal/escapeControls.ts"
 import { writeText } from "./terminal/Output.ts"
@@ -60,7 +60,7 @@ const program = (
     } satisfies Check
   })
 
-const kvmCheck = (verdict: KvmVerdict): Check => {
+const kvmCheck = (verdict: KvmStatus): Check => {
   const name = "kvm"
   const means = "guests run by QEMU's software emulation, several times slower"
   switch (verdict.kind) {

@@ -13,6 +13,11 @@ export class Progress extends Context.Reference<Progress>()("ktstr/core/Progress
   })
 }) {}
 
-/** Make `work` a stage: a tracing span of that name, shown as progress while it runs. */
-export const stage = (name: string) => <A, E, R>(work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.flatMap(Progress, (progress) => progress.around(name, Effect.withSpan(work, name)))
+/**
+ * Make `work` a stage, shown as progress under its name while it runs, and a tracing span: of the same name, or of `span`
+ * where the name has data in it, with that data as attributes.
+ */
+export const stage =
+  (name: string, span: string = name, attributes: Readonly<Record<string, unknown>> = {}) =>
+  <A, E, R>(work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.flatMap(Progress, (progress) => progress.around(name, Effect.withSpan(work, span, { attributes })))

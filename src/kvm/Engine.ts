@@ -6,15 +6,15 @@ import { probeKvm } from "./native/KvmProbe.ts"
 import { accelerationBy, bootQemu } from "./qemu/Qemu.ts"
 import { VmEngine, type VmSpec } from "./spec/VmEngine.ts"
 
-/** Which engine is wished for: `kvm` is the native one, `auto` the best that works on this host. */
-export type EngineWish = "auto" | "kvm" | "qemu"
+/** Which engine to use: `kvm` is the native one, `auto` the best that works on this host. */
+export type EngineChoice = "auto" | "kvm" | "qemu"
 
 /**
- * The engine of a wish. `auto` runs a probe guest, once, when the first VM is booted: where /dev/kvm is hardware it is the
+ * The engine of a choice. `auto` runs a probe guest, once, when the first VM is booted: where /dev/kvm is hardware it is the
  * native engine, which is loaded then, else QEMU's software emulation; a spec that asks for what QEMU alone has gets QEMU.
  * `kvm` fails with `HostLacks` where no Linux kernel would get through its boot. `Vm.acceleration` says what was found.
  */
-export const layerOf = (wish: EngineWish): Layer.Layer<VmEngine, never, Native> =>
+export const layerOf = (requested: EngineChoice): Layer.Layer<VmEngine, never, Native> =>
   Layer.effect(
     VmEngine,
     Effect.gen(function*() {
@@ -22,21 +22,28 @@ export const layerOf = (wish: EngineWish): Layer.Layer<VmEngine, never, Native> 
       const probed = yield* Effect.cached(probeKvm)
       const boot = (spec: VmSpec) =>
         Effect.gen(function*() {
-          const verdict = yield* probed
-          if (wish === "kvm" && verdict.kind !== "hardware") {
+          const status = yield* probed
+          if (requested === "kvm" && status.kind !== "hardware") {
             return yield* new HostLacks({
               what: "the kvm engine",
-              why: verdict.why,
-              hint: "leave --engine out, or give --engine qemu: QEMU emulates a CPU on any host"
+              why: status.why,
+              hint: "use the engine auto or qemu: QEMU emulates a CPU on any host"
             })
           }
-          yield* Effect.logDebug(`asked for engine ${wish}; ${verdict.why}`)
-          if (wish === "qemu" || verdict.kind !== "hardware" || (wish === "auto" && spec.cpuModel !== undefined)) {
-            return yield* bootQemu(spec, accelerationBy(verdict))
+          yield* Effect.logDebug(`engine ${requested} requested; ${status.why}`)
+          if (
+            requested === "qemu" || status.kind !== "hardware" || (requested === "auto" && spec.cpuModel !== undefined)
+          ) {
+            return yield* bootQemu(spec, accelerationBy(status))
           }
           const { bootKvm } = yield* Effect.promise(() => import("./native/Kvm.ts"))
           return yield* bootKvm(spec, {})
-        }).pipe(Effect.provideService(Native, native))
+        }).pipe(
+          Effect.provideService(Native, native),
+          Effect.withSpan("vm.boot", {
+            attributes: { kernel: spec.kernel, cpus: spec.cpus ?? 1, memoryMib: spec.memoryMib ?? 512, requested }
+          })
+        )
       return { boot }
     })
   )

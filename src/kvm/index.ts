@@ -1,8 +1,9 @@
 export * as Engine from "./Engine.ts"
+export { bootCount, freezeMillis } from "./guest/BootedVm.ts"
 export { IncludeError } from "./guest/HostFiles.ts"
 export type { InitSpec, ShellTerminal } from "./guest/Init.ts"
 export { type InitramfsSpec, makeInitramfs, minimumMemoryMib } from "./guest/Initramfs.ts"
-export { type KvmVerdict, probeKvm } from "./native/KvmProbe.ts"
+export { type KvmStatus, probeKvm } from "./native/KvmProbe.ts"
 export * as Qemu from "./qemu/Qemu.ts"
 export {
   type MemorySideCache,
@@ -13,19 +14,27 @@ export {
   TopologyError,
   type TopologySpec
 } from "./spec/Topology.ts"
+export { type Segment, type VcpuRegisters } from "./spec/VcpuRegisters.ts"
 export { VmDied } from "./spec/VmDied.ts"
 export {
   type Acceleration,
   type ConsoleSize,
+  ExecFailed,
+  type ExecOptions,
+  type ExecResult,
+  FreezeFailed,
   FreezeTimeout,
   type FrozenVcpu,
   type FrozenVm,
   GuestExited,
   GuestPanicked,
+  InitramfsIncomplete,
   NotReady,
-  type Vm,
+  Vm,
   VmBootError,
+  type VmEnded,
   VmEngine,
+  type VmEngineService,
   type VmExit,
   type VmSpec
 } from "./spec/VmEngine.ts"

@@ -81,7 +81,8 @@ const hardware = {
   timeout: count(
     "timeout",
     1,
-    `seconds the guest may take to boot and run the script (default ${VM_DEFAULTS.timeoutSeconds})`
+    `seconds the guest may take to boot and run the script (default ${VM_DEFAULTS.timeoutSeconds}, of which ` +
+      `${VM_DEFAULTS.silenceSeconds} without any output)`
   )
 }
 

@@ -82,5 +82,22 @@ const sentence = (error: unknown): string => {
     const why = getSystemErrorMap().get(-error.errno)?.[1] ?? error.code
     return `cannot open ${error.subject === "" ? "a file without a name" : error.subject}: ${why}; check the path`
   }
-  return error instanceof Error ? error.message : String(error)
+  return error instanceof Error ? withFlags(error.message) : String(error)
+}
+
+/** The library's errors name its options; what to do is the last part of a message, and there these are flags. */
+const withFlags = (message: string): string => {
+  const hint = message.lastIndexOf("; ")
+  return message.slice(0, hint + 1) + message.slice(hint + 1).replace(
+    /\b(memoryMib|consoleFile|cmdline|timeout|silenceTimeout)\b/g,
+    (option) => flags[option as keyof typeof flags]
+  )
+}
+
+const flags = {
+  memoryMib: "--memory-mib",
+  consoleFile: "--console FILE",
+  cmdline: "--cmdline",
+  timeout: "--timeout",
+  silenceTimeout: "--timeout"
 }

@@ -30,7 +30,6 @@ export class Console {
   readonly #waiting = new Set<() => void>()
   readonly #readers = new Set<Reader>()
   #ring = new Uint8Array(0)
-  /** Bytes ever pushed. */
   #pushed = 0
   /** Each a string of its own: a slice of what was pushed would keep all of that. */
   #lines: Array<string> = []
@@ -60,6 +59,11 @@ export class Console {
   /** Whether a running stream of bytes is so far behind that it will miss some if much more is pushed now. */
   get full(): boolean {
     return !this.#ended && [...this.#readers].some(({ next }) => this.#pushed - next > HOLD)
+  }
+
+  /** Bytes ever pushed. */
+  get pushed(): number {
+    return this.#pushed
   }
 
   /** The newest line that is not blank, finished or not. */

@@ -1,18 +1,31 @@
+import { posix } from "node:path"
 import type { ConsoleSize } from "../spec/VmEngine.ts"
 import { type GuestModule, loadFunction, loadingModules } from "./GuestModules.ts"
 
 /** Where the initramfs keeps the user's script and what `--include` named; relative to the guest's root. */
 export const SCRIPT = "ktstr/script"
 export const INCLUDES = "include-files"
+/**
+ * The archive's last file. The kernel stops unpacking at the first byte for which there is no room, behind a file that
+ * already has its full size, so only what comes after it is missing.
+ */
+export const COMPLETE = "ktstr/complete"
 
 /** Directories that the init mounts on or writes to, parents first. */
 export const initDirectories = ["bin", "dev", "etc", "ktstr", INCLUDES, "proc", "root", "run", "sys", "tmp"]
 
 /**
- * What the init writes on the report channel: `exit` when the script has ended, `shell` when a shell starts after it;
- * group 2 is the script's exit status.
+ * What the init writes on the report channel: `up` when it takes commands; `exit` when the script has ended, `shell` when
+ * a shell starts after it, with the script's exit status.
  */
+export const upReport = /^ktstr up$/
 export const exitReport = /^ktstr (exit|shell) (\d{1,3})$/
+/** In place of all else: files and bytes that were unpacked, and how many they should have been. */
+export const incompleteReport = /^ktstr incomplete (\d{1,15}) (\d{1,15}) (\d{1,15}) (\d{1,15})$/
+/** Answers to command number N: a piece of it was taken; a line of its output in base64; its status and output's bytes. */
+export const partReport = /^ktstr part (\d{1,9})$/
+export const outputReport = /^ktstr output (\d{1,9}) ([A-Za-z0-9+/=]{1,100})$/
+export const doneReport = /^ktstr done (\d{1,9}) (\d{1,3}) (\d{1,15})$/
 /** What it wrote, before `exit`, on the console: behind this line the console has all that the script said. */
 export const lastWords = /ktstr: the script ended with status \d{1,3}$/
 
@@ -35,19 +48,56 @@ export interface ShellTerminal {
   readonly size?: ConsoleSize | undefined
 }
 
-/** What a shell's init reads from the report channel. */
+/** What the init reads from the report channel: the terminal's size … */
 export const resizeLine = ({ columns, rows }: ConsoleSize): Uint8Array =>
-  new TextEncoder().encode(`rows ${rows} columns ${columns}\n`)
+  new TextEncoder().encode(`rows ${sizeOf(rows)} columns ${sizeOf(columns)}\n`)
+
+/** 16 bits, as struct winsize has. */
+const sizeOf = (count: number): number => Math.max(1, Math.min(65_535, Math.trunc(count) || 1))
+
+/** … a piece of command number N, in base64 … */
+export const partLine = (number: number, base64: string): Uint8Array =>
+  new TextEncoder().encode(`part ${number} ${base64}\n`)
+
+/** … and that it is whole, to be run, and how many bytes of its output are wanted at most. */
+export const execLine = (number: number, outputBytes: number): Uint8Array =>
+  new TextEncoder().encode(`exec ${number} ${outputBytes}\n`)
+
+/** What an init is told of its initramfs. */
+export interface InitContents {
+  /** The guest's directories of shared libraries; its linker has no cache of them. */
+  readonly libraryDirectories: ReadonlyArray<string>
+  /** Libraries whose path is under a mount point: `/ktstr/under` has them, and a link is made where they belong. */
+  readonly hidden: ReadonlyArray<string>
+  /** Regular files of the archive but the init itself, and the bytes that their sizes add up to. */
+  readonly files: number
+  readonly bytes: number
+}
+
+/** Where libraries are that a mount would hide; relative to the guest's root. */
+export const UNDER = "ktstr/under"
+/** What the init mounts on that programs put files into. */
+const mountPoints = ["/tmp/", "/run/", "/dev/"]
+export const isUnderMount = (path: string): boolean => mountPoints.some((mount) => path.startsWith(mount))
 
 /**
- * The guest's first process: mounts what a BPF or scheduler tool expects, runs the script as root with its output on the
- * console, reports how it ended on ttyS1, where no kernel message can garble it, and stays. What the script left running
- * goes on; whatever ends is reaped, for busybox's shell waits for any child while it waits for `sleep`.
- * @param libraries the guest's directories of shared libraries; its linker has no cache of them
+ * The guest's first process. It checks that all of the initramfs was unpacked, mounts what a BPF or scheduler tool
+ * expects, takes commands on ttyS1, runs the script as root with its output on the console, reports how it ended on
+ * ttyS1, where no kernel message can garble it, and stays. What the script left running goes on; children are reaped,
+ * because busybox sh waits for any child while it waits for `sleep`.
  */
-export const initScript = (spec: InitSpec, libraries: ReadonlyArray<string>): string =>
+export const initScript = (spec: InitSpec, contents: InitContents): string =>
   `#!/bin/busybox sh
 export PATH=/${INCLUDES}:/bin:/sbin:/usr/bin:/usr/sbin HOME=/root TERM=linux
+exec 3<> /dev/ttyS1
+/bin/busybox stty -echo < /dev/ttyS1
+set -- $(/bin/busybox find / -xdev -type f ! -path /init -exec /bin/busybox stat -c %s {} + |
+  /bin/busybox awk '{ files++; bytes += $1 } END { printf "%.0f %.0f", files, bytes }')
+if [ "\${1:-0}" -lt ${contents.files} ] || [ "\${2:-0}" -lt ${contents.bytes} ] ||
+  [ "$(/bin/busybox cat /${COMPLETE})" != complete ]; then
+  echo "ktstr incomplete \${1:-0} \${2:-0} ${contents.files} ${contents.bytes}" >&3
+  while :; do /bin/busybox sleep 3600; done
+fi
 mounted() { # TYPE DIRECTORY
   /bin/busybox mkdir -p "$2" 2>/dev/null
   /bin/busybox mount -t "$1" "$1" "$2" || echo "ktstr: this kernel cannot mount $1 on $2"
@@ -67,34 +117,58 @@ optional debugfs /sys/kernel/debug
 mounted devpts /dev/pts
 mounted tmpfs /dev/shm
 /bin/busybox --install -s /bin
-ip link set lo up
+${contents.hidden.map(linkLine).join("")}ip link set lo up
 cd /root
-${libraries.length === 0 ? "" : `export LD_LIBRARY_PATH=${quoted(libraries.join(":"))}\n`}${
-    spec.powerOff === true ? "stty -F /dev/ttyS0 -opost\n" : ""
-  }${spec.guestModules === undefined || spec.guestModules.length === 0 ? "" : loadFunction}${
-    loadingModules(spec.guestModules ?? [])
-  }${runLine(spec.script)}
+${
+    contents.libraryDirectories.length === 0
+      ? ""
+      : `export LD_LIBRARY_PATH=${quoted(contents.libraryDirectories.join(":"))}\n`
+  }${commandLines}${spec.powerOff === true ? "stty -F /dev/ttyS0 -opost\n" : ""}${
+    spec.guestModules === undefined || spec.guestModules.length === 0 ? "" : loadFunction
+  }${loadingModules(spec.guestModules ?? [])}${runLine(spec.script)}
 status=$?
 ${spec.shell !== undefined ? shellLines(spec.shell) : spec.powerOff === true ? powerOffLines : stayLines}`
 
+const linkLine = (path: string): string =>
+  `mkdir -p ${quoted(posix.dirname(path))}; ln -s ${quoted(`/${UNDER}${path}`)} ${quoted(path)}\n`
+
+/** Runs what the host sends on ttyS1, one command after the other. ttyS1's settings last while it is open. */
+const commandLines = `commands() {
+  cd /ktstr
+  while read -r verb number rest <&3; do
+    case "$verb" in
+    rows) stty -F /dev/ttyS0 rows "$number" $rest ;;
+    part) printf %s "$rest" >> "command$number"; echo "ktstr part $number" >&3 ;;
+    exec)
+      base64 -d "command$number" > "script$number"
+      (cd /root; exec /bin/busybox sh "/ktstr/script$number") < /dev/null > "output$number" 2>&1 3<&-
+      status=$?
+      bytes=$(stat -c %s "output$number")
+      head -c "$rest" "output$number" | base64 | sed "s/^/ktstr output $number /" >&3
+      echo "ktstr done $number $status $bytes" >&3
+      rm -f "command$number" "script$number" "output$number" ;;
+    esac
+  done
+}
+commands &
+echo "ktstr up" >&3
+`
+
 const stayLines = `echo "ktstr: the script ended with status $status"
-echo "ktstr exit $status" > /dev/ttyS1
+echo "ktstr exit $status" >&3
 while :; do sleep 3600; done
 `
 
-/** `stty` waits until the console has sent all; the kernel is silenced, for its farewell is of the highest level. */
+/** `stty` waits until the console has sent all; printk is silenced: "reboot: Power down" is logged at KERN_EMERG. */
 const powerOffLines = `stty -F /dev/ttyS0 opost
-echo "ktstr exit $status" > /dev/ttyS1
+echo "ktstr exit $status" >&3
 echo 0 > /proc/sys/kernel/printk
 reboot -f
 `
 
-/** A shell needs a session whose terminal is the console. Sizes come by ttyS1, whose settings last while it is open. */
+/** A shell needs a session whose terminal is the console. */
 const shellLines = ({ colorTerm, size, term }: ShellTerminal): string =>
-  `exec 3<> /dev/ttyS1
-stty -echo < /dev/ttyS1
-(while read -r size <&3; do stty -F /dev/ttyS0 $size; done) &
-${size === undefined ? "" : `stty -F /dev/ttyS0 rows ${size.rows} columns ${size.columns}\n`}${
+  `${size === undefined ? "" : `stty -F /dev/ttyS0 rows ${size.rows} columns ${size.columns}\n`}${
     term === undefined ? "" : `export TERM=${quoted(term)}\n`
   }${colorTerm === undefined ? "" : `export COLORTERM=${quoted(colorTerm)}\n`}echo "ktstr shell $status" >&3
 setsid -c /bin/busybox sh -l < /dev/ttyS0 > /dev/ttyS0 2>&1 3<&-
@@ -105,6 +179,6 @@ reboot -f
 
 /** A script that names its interpreter is executed, any other is busybox's. */
 const runLine = (script: string | undefined): string =>
-  script === undefined ? "true" : `${script.startsWith("#!") ? "" : "/bin/busybox sh "}/${SCRIPT} < /dev/null`
+  script === undefined ? "true" : `${script.startsWith("#!") ? "" : "/bin/busybox sh "}/${SCRIPT} < /dev/null 3<&-`
 
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`

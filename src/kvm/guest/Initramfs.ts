@@ -1,11 +1,12 @@
 import * as Effect from "effect/Effect"
+import { execFile } from "node:child_process"
 import { posix } from "node:path"
 import type { HostLacks } from "../../core/Errors.ts"
 import { requireProgram } from "../../core/Programs.ts"
 import { cpioArchive, type CpioEntry } from "./Cpio.ts"
 import { moduleEntries } from "./GuestModules.ts"
 import { IncludeError, INITRAMFS_LIMIT, readHostFile, readInclude } from "./HostFiles.ts"
-import { INCLUDES, initDirectories, initScript, type InitSpec, SCRIPT } from "./Init.ts"
+import { COMPLETE, INCLUDES, initDirectories, initScript, type InitSpec, isUnderMount, SCRIPT, UNDER } from "./Init.ts"
 import { sharedLibraries } from "./SharedLibraries.ts"
 
 export interface InitramfsSpec extends InitSpec {
@@ -18,55 +19,128 @@ export interface InitramfsSpec extends InitSpec {
  * `Vm.awaitReady`: busybox, the includes and all shared libraries they need, as an unpacked archive (unpacking costs an
  * emulated guest more than copying). The same files and script give the same bytes.
  */
-export const makeInitramfs = Effect.fn("Initramfs.make")(function*(spec: InitramfsSpec) {
-  const busybox = yield* requireProgram("busybox", "it is the guest's shell", "busybox-static")
-  const shell = yield* readHostFile(busybox)
-  const includes = yield* Effect.forEach(spec.includes ?? [], readInclude)
-  const files = includes.flat().flatMap(({ file }) => file === undefined ? [] : [file])
-  const libraries = yield* sharedLibraries([shell, ...files])
-  const libraryDirectories = [...new Set(libraries.map(({ path }) => posix.dirname(path)))].sort()
-  const script = new TextEncoder().encode(spec.script ?? "")
-  const init = new TextEncoder().encode(initScript(spec, libraryDirectories))
+export const makeInitramfs = Effect.fn("Initramfs.make")(
+  function*(spec: InitramfsSpec): Effect.fn.Return<Uint8Array, HostLacks | IncludeError> {
+    const busybox = yield* requireProgram("busybox", "it is the guest's shell", "busybox-static")
+    const shell = yield* readHostFile(busybox)
+    const includes = yield* Effect.forEach(spec.includes ?? [], readInclude)
+    const files = includes.flat().flatMap(({ file }) => file === undefined ? [] : [file])
+    const libraries = yield* sharedLibraries([shell, ...files])
 
-  const tree = new Map<string, CpioEntry>()
-  const add = (entry: CpioEntry): void => {
-    const parent = posix.dirname(entry.path)
-    if (parent !== "." && !tree.has(parent)) add({ kind: "directory", path: parent, mode: 0o755 })
-    tree.set(entry.path, entry)
-  }
-  for (const path of initDirectories) add({ kind: "directory", path, mode: 0o755 })
-  // the kernel opens /dev/console for init before anything is mounted
-  add({ kind: "character device", path: "dev/console", mode: 0o600, major: 5, minor: 1 })
-  add({ kind: "character device", path: "dev/null", mode: 0o666, major: 1, minor: 3 })
-  add({ kind: "character device", path: "dev/ttyS1", mode: 0o600, major: 4, minor: 65 })
-  add({ kind: "file", path: "bin/busybox", mode: 0o755, bytes: shell.bytes })
-  add({ kind: "file", path: "init", mode: 0o755, bytes: init })
-  add({ kind: "file", path: SCRIPT, mode: 0o755, bytes: script })
-  for (const entry of moduleEntries(spec.guestModules ?? [])) add(entry)
-  for (const { bytes, path } of libraries) add({ kind: "file", path: path.slice(1), mode: 0o755, bytes })
-  for (const [index, entries] of includes.entries()) {
-    for (const { file, mode, name } of entries) {
-      const path = `${INCLUDES}/${name}`
-      if (tree.has(path)) {
-        return yield* new IncludeError({
-          path: spec.includes?.[index] ?? name,
-          why: `another include is called ${name} too`,
-          hint: "rename one of them"
-        })
-      }
-      add(file === undefined ? { kind: "directory", path, mode } : { kind: "file", path, mode, bytes: file.bytes })
+    const tree = new InitramfsTree()
+    // the kernel opens /dev/console for init before anything is mounted
+    tree.add({ kind: "character device", path: "dev/console", mode: 0o600, major: 5, minor: 1 })
+    tree.add({ kind: "character device", path: "dev/null", mode: 0o666, major: 1, minor: 3 })
+    tree.add({ kind: "character device", path: "dev/ttyS1", mode: 0o600, major: 4, minor: 65 })
+    tree.add({ kind: "file", path: "bin/busybox", mode: 0o755, bytes: shell.bytes })
+    tree.add({ kind: "file", path: "init", mode: 0o755, bytes: new Uint8Array(0) })
+    tree.add({ kind: "file", path: SCRIPT, mode: 0o755, bytes: new TextEncoder().encode(spec.script ?? "") })
+    for (const entry of moduleEntries(spec.guestModules ?? [])) tree.add(entry)
+    for (const { bytes, path } of libraries) {
+      tree.add({ kind: "file", path: isUnderMount(path) ? `${UNDER}${path}` : path.slice(1), mode: 0o755, bytes })
     }
+    for (const [index, entries] of includes.entries()) {
+      for (const { file, mode, name } of entries) {
+        const path = `${INCLUDES}/${name}`
+        if (tree.has(path)) {
+          return yield* new IncludeError({
+            path: spec.includes?.[index] ?? name,
+            why: `another include is called ${name} too`,
+            hint: "rename one of them"
+          })
+        }
+        tree.add(
+          file === undefined ? { kind: "directory", path, mode } : { kind: "file", path, mode, bytes: file.bytes }
+        )
+      }
+    }
+    tree.add({ kind: "file", path: COMPLETE, mode: 0o644, bytes: new TextEncoder().encode("complete") })
+    yield* checkInterpreter(spec.script, tree)
+    const total = tree.bytes
+    if (total > INITRAMFS_LIMIT) {
+      const why = `the included files total ${Math.ceil(total / 2 ** 20)} MiB; the limit is 1024`
+      return yield* new IncludeError({ path: "all of them", why, hint: "include only what the guest needs" })
+    }
+    const init = initScript(spec, {
+      libraryDirectories: [...new Set(libraries.map(({ path }) => posix.dirname(path)))].sort(),
+      hidden: libraries.map(({ path }) => path).filter(isUnderMount),
+      files: tree.files - 1,
+      bytes: total
+    })
+    tree.add({ kind: "file", path: "init", mode: 0o755, bytes: new TextEncoder().encode(init) })
+    return cpioArchive(tree.entries)
   }
-  const total = [...tree.values()].reduce((sum, entry) => sum + (entry.kind === "file" ? entry.bytes.length : 0), 0)
-  if (total > INITRAMFS_LIMIT) {
-    const why = `all files together are ${Math.ceil(total / 2 ** 20)} MiB, 1024 is the most`
-    return yield* new IncludeError({ path: "that much", why, hint: "include only what the guest needs" })
-  }
-  return cpioArchive([...tree.values()])
-}) satisfies (spec: InitramfsSpec) => Effect.Effect<Uint8Array, HostLacks | IncludeError>
+)
 
-/** MiB below which no kernel gets to its init, the initramfs' two copies during unpacking not counted (Debian's use 60). */
+/** What a guest's root will hold, directories before what they hold. */
+class InitramfsTree {
+  readonly #entries = new Map<string, CpioEntry>()
+
+  constructor() {
+    for (const path of initDirectories) this.add({ kind: "directory", path, mode: 0o755 })
+  }
+
+  /** Add an entry with its parents, in place of one of that path. */
+  add(entry: CpioEntry): void {
+    const parent = posix.dirname(entry.path)
+    if (parent !== "." && !this.#entries.has(parent)) this.add({ kind: "directory", path: parent, mode: 0o755 })
+    this.#entries.set(entry.path, entry)
+  }
+
+  has(path: string): boolean {
+    return this.#entries.has(path)
+  }
+
+  get entries(): ReadonlyArray<CpioEntry> {
+    return [...this.#entries.values()]
+  }
+
+  get files(): number {
+    return this.entries.filter(({ kind }) => kind === "file").length
+  }
+
+  /** In all files. */
+  get bytes(): number {
+    return this.entries.reduce((sum, entry) => sum + (entry.kind === "file" ? entry.bytes.length : 0), 0)
+  }
+}
+
+/** A script that begins with `#!` needs a program that the guest has: an include, or one of busybox's in /bin. */
+const checkInterpreter = (script: string | undefined, tree: InitramfsTree): Effect.Effect<void, IncludeError> => {
+  const interpreter = /^#![ \t]*(\S+)/.exec(script ?? "")?.[1]
+  if (interpreter === undefined || tree.has(interpreter.slice(1))) return Effect.void
+  return Effect.flatMap(
+    busyboxPrograms,
+    (programs) =>
+      interpreter.startsWith("/bin/") && programs.has(interpreter.slice("/bin/".length))
+        ? Effect.void
+        : new IncludeError({
+          path: "the script",
+          why: `its interpreter ${interpreter} is not in the guest`,
+          hint: `write it for #!/bin/sh, or include the interpreter and begin it with #!/${INCLUDES}/${
+            posix.basename(interpreter)
+          }`
+        })
+  )
+}
+
+/** The names that busybox installs itself under in the guest's /bin. */
+const busyboxPrograms: Effect.Effect<ReadonlySet<string>, IncludeError> = Effect.async((resume) => {
+  execFile("busybox", ["--list"], (error, stdout) =>
+    resume(
+      error === null ? Effect.succeed(new Set(stdout.split("\n"))) : new IncludeError({
+        path: "busybox",
+        why: `it does not list its programs: ${error.message}`,
+        hint: "reinstall busybox-static"
+      })
+    ))
+})
+
+/** Minimum MiB to reach init, excluding the initramfs (Debian's kernels use 60). */
 const KERNEL_MIB = 64
+/** The initramfs is there twice while it is unpacked; the rest is what the kernel needs to keep track of that memory. */
+const COPIES = 2.2
 
 /** The least memory, in MiB, for a guest whose (unpacked) initramfs has that many bytes. */
-export const minimumMemoryMib = (initramfsBytes: number): number => KERNEL_MIB + Math.ceil(2 * initramfsBytes / 2 ** 20)
+export const minimumMemoryMib = (initramfsBytes: number): number =>
+  KERNEL_MIB + Math.ceil(COPIES * initramfsBytes / 2 ** 20)

@@ -48,6 +48,10 @@ export const sharedLibraries = (
         if (asked?.interpreter !== undefined && !found.has(asked.interpreter)) {
           const why = `its interpreter ${asked.interpreter} is not there`
           const linker = yield* Effect.mapError(load(asked.interpreter), () => missing(program, why))
+          // any file of the host could be named there, and would be given to the guest
+          if (elfOf(linker) === undefined) {
+            return yield* missing(program, `its interpreter ${asked.interpreter} is not a 64-bit x86 ELF file`)
+          }
           found.set(asked.interpreter, linker)
         }
         const expand = (paths: ReadonlyArray<string>) => paths.flatMap((path) => expanded(path, file.path))

@@ -11,7 +11,7 @@ import { enterLongMode, writeLongMode } from "./cpu/LongMode.ts"
  * What /dev/kvm is worth here. `emulated`: it exists and runs a guest, but by interpreting its kernel's instructions,
  * which no stock kernel survives. `mips` is millions of guest instructions a second.
  */
-export type KvmVerdict =
+export type KvmStatus =
   | { readonly kind: "hardware"; readonly why: string; readonly mips: number }
   | { readonly kind: "emulated"; readonly why: string; readonly mips: number }
   | { readonly kind: "absent"; readonly why: string; readonly hint: string }
@@ -26,7 +26,7 @@ const loopCode = Uint8Array.of(0xb9, ...bytesOf(LOOPS), 0xff, 0xc9, 0x75, 0xfc, 
 /** `andn eax, ebx, ecx; out 0x10, al`: BMI1, which a compiler may use and an emulating KVM does not know. */
 const andnCode = Uint8Array.of(0xc4, 0xe2, 0x60, 0xf2, 0xc1, 0xe6, 0x10)
 
-/** The best of so many entries counts: a busy host makes each of them slower, but rarely all. More, as time allows. */
+/** Take the best of N runs, since load only slows them; run more if time allows. */
 const FEWEST_RUNS = 4
 const MEASURE_MS = 10
 /**
@@ -43,25 +43,25 @@ const MOST_SIGNALS = 20
  * so the probe ends, after about 10 ms, 20 where it is interpreted. Never fails; releases all that it opened. Running it,
  * not importing it, loads koffi.
  */
-export const probeKvm: Effect.Effect<KvmVerdict> = Effect.flatMap(
+export const probeKvm: Effect.Effect<KvmStatus> = Effect.flatMap(
   Effect.promise(() => import("./abi/Koffi.ts")),
   ({ loadKvmNative }) => probeKvmBy(loadKvmNative())
 ).pipe(Effect.withSpan("KvmProbe"))
 
 /** `probeKvm` by these system calls. */
-export const probeKvmBy = (native: KvmNative): Effect.Effect<KvmVerdict> =>
+export const probeKvmBy = (native: KvmNative): Effect.Effect<KvmStatus> =>
   createKvmVm(native, { memoryBytes: MEMORY, apicIds: [0], irqchip: false }).pipe(
-    Effect.flatMap((vm) => kvmSync(() => judge(native, vm))),
+    Effect.flatMap((vm) => kvmSync(() => classify(native, vm))),
     Effect.scoped,
     Effect.catchTags({
-      HostLacks: ({ hint, what, why }) => Effect.succeed<KvmVerdict>({ kind: "absent", why: `${what}: ${why}`, hint }),
+      HostLacks: ({ hint, what, why }) => Effect.succeed<KvmStatus>({ kind: "absent", why: `${what}: ${why}`, hint }),
       KvmError: ({ message }) =>
-        Effect.succeed<KvmVerdict>({ kind: "absent", why: `/dev/kvm: ${message}`, hint: "see the kernel's log" })
+        Effect.succeed<KvmStatus>({ kind: "absent", why: `/dev/kvm: ${message}`, hint: "see the kernel's log" })
     })
   )
 
 /** @throws KvmError */
-const judge = (native: KvmNative, { kvm, memory, runBytes, vcpus: [vcpu] }: KvmVm): KvmVerdict => {
+const classify = (native: KvmNative, { kvm, memory, runBytes, vcpus: [vcpu] }: KvmVm): KvmStatus => {
   if (!(writeLongMode(memory) && memory.write(LOOP, loopCode) && memory.write(ANDN, andnCode))) {
     throw new RangeError(`the probe guest does not fit ${MEMORY} bytes`)
   }
@@ -102,15 +102,15 @@ const judge = (native: KvmNative, { kvm, memory, runBytes, vcpus: [vcpu] }: KvmV
   }
 }
 
-const hardware = (mips: number): KvmVerdict => ({
+const hardware = (mips: number): KvmStatus => ({
   kind: "hardware",
   why: `/dev/kvm runs guests at ${mips} million instructions a second`,
   mips
 })
 
-const emulated = (mips: number, why: string): KvmVerdict => ({
+const emulated = (mips: number, why: string): KvmStatus => ({
   kind: "emulated",
-  why: `/dev/kvm is no use: ${why}`,
+  why: `/dev/kvm is not usable: ${why}`,
   mips
 })
 

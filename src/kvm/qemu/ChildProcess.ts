@@ -2,14 +2,14 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
 import type * as Scope from "effect/Scope"
-import { type ChildProcess, spawn } from "node:child_process"
+import { type ChildProcess as NodeProcess, spawn } from "node:child_process"
 import { Socket } from "node:net"
-import type { HostLacks } from "../../core/Errors.ts"
+import { type HostLacks, SyscallError } from "../../core/Errors.ts"
 import { requireProgram } from "../../core/Programs.ts"
 import type { VmExit } from "../spec/VmEngine.ts"
 
 /** A child process that cannot outlive us. */
-export interface LeashedProcess {
+export interface ChildProcess {
   readonly pid: number
   /** Our ends of the descriptors asked for as `"socket"`, by descriptor number in the child. */
   readonly socket: (fd: number) => Socket
@@ -23,25 +23,27 @@ export interface LeashedProcess {
  * so that a terminal's Ctrl-C reaches us alone. Closing the scope kills it and waits for its end.
  *
  * The kernel kills it when we die, were it by SIGKILL: `setpriv` asks for that (PR_SET_PDEATHSIG, which survives exec),
- * and the shell in between gives up when we had died even before.
+ * and the shell in between gives up when we had died even before. Fails with `SyscallError` where it cannot be started.
  */
-export const runLeashed = (
+export const runChild = (
   program: string,
   parameters: ReadonlyArray<string>,
   descriptors: ReadonlyArray<"null" | "socket" | number>
-): Effect.Effect<LeashedProcess, HostLacks, Scope.Scope> =>
+): Effect.Effect<ChildProcess, HostLacks | SyscallError, Scope.Scope> =>
   Effect.gen(function*() {
     const setpriv = yield* requireProgram("setpriv", "it ties the VM's life to ours", "util-linux")
     const leash = ["--pdeathsig", "KILL", "/bin/sh", "-c", `[ "$PPID" = "$0" ] && exec "$@"`, String(process.pid)]
-    const start = Effect.sync(() => {
+    const start = Effect.suspend(() => {
       const child = spawn(setpriv, [...leash, program, ...parameters], {
         detached: true,
         env: {},
         stdio: descriptors.map((fd) => fd === "null" ? "ignore" : fd === "socket" ? "pipe" : fd)
       })
+      const exit = exitOf(child)
+      if (child.pid === undefined) return cannotSpawn(child, program)
       // a reset connection says no more than the process's end does
       for (const socket of child.stdio) socket?.on("error", () => undefined)
-      return { child, exit: exitOf(child) }
+      return Effect.succeed({ child, exit })
     })
     const { child, exit } = yield* Effect.acquireRelease(
       start,
@@ -52,13 +54,13 @@ export const runLeashed = (
       socket: (fd) => {
         const socket = child.stdio[fd]
         if (socket instanceof Socket) return socket
-        throw new TypeError(`descriptor ${fd} is no socket`)
+        throw new TypeError(`descriptor ${fd} is not a socket`)
       },
       exit: Deferred.await(exit)
     }
   })
 
-const exitOf = (child: ChildProcess): Deferred.Deferred<VmExit> => {
+const exitOf = (child: NodeProcess): Deferred.Deferred<VmExit> => {
   const exit = Deferred.unsafeMake<VmExit>(FiberId.none)
   const done = (status: number | null, signal: string | null) =>
     Deferred.unsafeDone(exit, Effect.succeed({ status: status ?? undefined, signal: signal ?? undefined }))
@@ -67,3 +69,12 @@ const exitOf = (child: ChildProcess): Deferred.Deferred<VmExit> => {
   child.on("error", () => child.pid === undefined && done(null, null))
   return exit
 }
+
+/** Without descriptors left the child has none of its streams either: its error says why. */
+const cannotSpawn = (child: NodeProcess, program: string): Effect.Effect<never, SyscallError> =>
+  Effect.async((resume) => {
+    child.once(
+      "error",
+      (error: NodeJS.ErrnoException) => resume(SyscallError.of("spawn", program, -(error.errno ?? 0)))
+    )
+  })

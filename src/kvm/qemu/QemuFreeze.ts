@@ -7,8 +7,9 @@ import type * as Scope from "effect/Scope"
 import { FormatError } from "../../core/Errors.ts"
 import { GuestMemory, type NextWritten } from "../../memory/GuestMemory.ts"
 import { ramRanges, regionsOf } from "../spec/MemoryLayout.ts"
-import { FreezeTimeout, type FrozenVm } from "../spec/VmEngine.ts"
-import type { Qmp, QmpError } from "./Qmp.ts"
+import { inRealTime } from "../spec/RealTime.ts"
+import { FreezeFailed, FreezeTimeout, type FrozenVm } from "../spec/VmEngine.ts"
+import { type Qmp, QmpError } from "./Qmp.ts"
 
 /** Longest wait for QEMU to say that the guest moves again. */
 const THAW_SECONDS = 1
@@ -44,10 +45,19 @@ const layOut = (qmp: Qmp, ram: ReadonlyArray<SharedRam>): Effect.Effect<GuestMem
 export const makeMemory = <E>(
   qmp: Qmp,
   ram: ReadonlyArray<SharedRam>,
-  ended: Effect.Effect<never, E>
+  ended: Effect.Effect<never, E>,
+  limit: Duration.Duration
 ): Effect.Effect<GuestMemory, FormatError | E> =>
   Effect.catchTag(
-    layOut(qmp, ram),
+    layOut(qmp, ram).pipe(Effect.timeoutFail({
+      duration: limit,
+      onTimeout: () =>
+        new QmpError({
+          command: "info mtree -f",
+          reason: "unreadable",
+          detail: `no answer within ${Duration.toSeconds(limit)} s: is it stopped?`
+        })
+    })),
     "QmpError",
     ({ detail, reason }): Effect.Effect<never, FormatError | E> =>
       reason === "closed"
@@ -70,15 +80,20 @@ export const makeFreeze = <E>(
   ram: ReadonlyArray<SharedRam>,
   ended: Effect.Effect<never, E>,
   limit: Duration.Duration
-): Effect.Effect<FrozenVm, FreezeTimeout | E, Scope.Scope> => {
+): Effect.Effect<FrozenVm, FreezeFailed | FreezeTimeout | E, Scope.Scope> => {
   const alone = Effect.unsafeMakeSemaphore(1).withPermits(1)
   const seconds = Duration.toSeconds(limit)
   let holders = 0
 
-  const thaw = alone(Effect.suspend(() => --holders > 0 ? Effect.void : qmp.execute("cont", Schema.Unknown))).pipe(
+  // counted at once: waiting for its turn may be given up, having let go may not
+  const thaw = Effect.suspend(() => {
+    holders--
+    return alone(Effect.suspend(() => holders > 0 ? Effect.void : qmp.execute("cont", Schema.Unknown)))
+  }).pipe(
     // a finalizer cannot be interrupted, its waiting can; a monitor that does not answer now has still been told
     Effect.interruptible,
     Effect.timeout(Duration.seconds(THAW_SECONDS)),
+    inRealTime, // whichever clock the fiber has that closes the scope
     Effect.ignore
   )
   const stopped = qmp.execute("query-status", Status).pipe(
@@ -95,12 +110,14 @@ export const makeFreeze = <E>(
       onTimeout: () => new FreezeTimeout({ seconds, why: "QEMU's monitor has not confirmed it" })
     })
   )
-  const failed = (error: FreezeTimeout | QmpError | FormatError): Effect.Effect<never, FreezeTimeout | E> =>
+  const failed = (
+    error: FreezeTimeout | QmpError | FormatError
+  ): Effect.Effect<never, FreezeFailed | FreezeTimeout | E> =>
     error._tag === "FreezeTimeout"
       ? error
       : error._tag === "QmpError" && error.reason === "closed"
       ? ended
-      : new FreezeTimeout({ seconds, why: error.message })
+      : new FreezeFailed({ why: error.message })
 
   return Effect.zipRight(
     Effect.acquireRelease(Effect.sync(() => holders++), () => thaw),

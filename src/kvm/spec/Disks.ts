@@ -35,11 +35,11 @@ export const openDisks = (spec: VmSpec): Effect.Effect<ReadonlyArray<Disk>, VmBo
         (fd) => Effect.sync(() => closeSync(fd))
       )
       const stat = fstatSync(fd)
-      if (!stat.isFile()) return yield* broken("is no regular file", "give the path of a disk image")
+      if (!stat.isFile()) return yield* broken("is not a regular file", "give the path of a disk image")
       if (stat.size % SECTOR !== 0) {
         const whole = Math.ceil(stat.size / SECTOR) * SECTOR
         return yield* broken(
-          `has ${stat.size} bytes, which are no whole sectors of ${SECTOR}`,
+          `has ${stat.size} bytes, not a multiple of ${SECTOR}`,
           `truncate -s ${whole} makes it longer`
         )
       }

@@ -91,14 +91,14 @@ export const resolveTopology = (spec: {
     const asked = spec.memoryMib ?? sum(shape.memory?.map(({ mib }) => mib) ?? [VM_DEFAULTS.memoryMib])
     if (spec.topology === undefined && !(isCount(cpus, MOST_APIC_ID) && isCount(asked))) {
       return yield* refuse(
-        `${cpus} CPUs and ${asked} MiB are no machine`,
+        `a VM cannot have ${cpus} CPUs and ${asked} MiB of memory`,
         `give whole numbers, 1 to ${MOST_APIC_ID} CPUs`
       )
     }
     const name = `${nodes},${llcs},${cores},${threads}`
     if (![nodes, llcs, cores, threads].every((count) => isCount(count))) {
       return yield* refuse(
-        `a topology of ${name} is no machine`,
+        `a VM cannot have the topology ${name}`,
         "give whole numbers of NUMA nodes, LLCs, cores an LLC and threads a core, 1 or more"
       )
     }
@@ -169,7 +169,7 @@ export const resolveTopology = (spec: {
 export const parseTopology = (text: string): Either.Either<TopologySpec, TopologyError> => {
   if (!/^\d{1,4}(,\d{1,4}){3}$/.test(text)) {
     return refuse(
-      `${JSON.stringify(text)} is no topology`,
+      `not a topology: ${JSON.stringify(text.slice(0, 80))}`,
       "give NODES,LLCS,CORES,THREADS, as in 2,4,8,2: LLCs in all, cores an LLC, threads a core"
     )
   }
@@ -226,7 +226,7 @@ const memoryProblem = (
 ): Problem | undefined => {
   if (!isCount(mib) || (several && mib % NODE_MIB !== 0)) {
     return {
-      why: `${mib} MiB are no node's memory`,
+      why: `a node's memory cannot be ${mib} MiB`,
       hint: several ? `give each node a multiple of ${NODE_MIB} MiB` : "give whole MiB"
     }
   }
@@ -247,7 +247,10 @@ const memoryProblem = (
 
 const distanceProblem = (distances: ReadonlyArray<ReadonlyArray<number>>, nodes: number): Problem | undefined => {
   if (distances.length !== nodes || distances.some((row) => row.length !== nodes)) {
-    return { why: `the distances are no table of ${nodes} by ${nodes}`, hint: "give each node a row with every node" }
+    return {
+      why: `the distances are not a table of ${nodes} by ${nodes}`,
+      hint: "give each node a row with every node"
+    }
   }
   for (const [from, row] of distances.entries()) {
     for (const [to, distance] of row.entries()) {

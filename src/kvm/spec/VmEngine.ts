@@ -1,6 +1,7 @@
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
@@ -29,8 +30,10 @@ export interface VmSpec {
    * sectors of 512 bytes, each of one VM at a time if it is written.
    */
   readonly disks?: ReadonlyArray<{ readonly path: string; readonly readOnly?: boolean | undefined }> | undefined
-  /** How long from the boot's start `awaitReady` waits; 60 seconds. */
+  /** Longest time from the boot's start until the guest has reported that its script ended; 10 minutes. */
   readonly timeout?: Duration.DurationInput | undefined
+  /** Longest time in which a guest that has not reported yet prints nothing; `timeout` if that is given, else 60 seconds. */
+  readonly silenceTimeout?: Duration.DurationInput | undefined
   /** A file that gets every byte of the console as it arrives; what it held is lost. */
   readonly consoleFile?: string | undefined
   /** QEMU's `-cpu`; `max`. `max,-la57` has no 5-level paging. Asks for the QEMU engine: the native one passes the host's CPU on. */
@@ -55,6 +58,26 @@ export interface ConsoleSize {
   readonly columns: number
 }
 
+/** What a command in a guest did. */
+export interface ExecResult {
+  /** Its exit status, 0 to 255; 128 and the signal's number where a signal ended it. */
+  readonly status: number
+  /** What it wrote, stdout and stderr as they came, as UTF-8. */
+  readonly output: string
+  /** Whether it wrote more than `outputBytes`. */
+  readonly truncated: boolean
+}
+
+export interface ExecOptions {
+  /** Longest time until its status and output are there; 60 seconds. The guest is not told when it is over. */
+  readonly timeout?: Duration.DurationInput | undefined
+  /** Most bytes of output to take, up to 16 MiB; 1 MiB. */
+  readonly outputBytes?: number | undefined
+}
+
+/** How a VM that has ended fails whoever wants more of it. */
+export type VmEnded = GuestPanicked | GuestExited | VmDied
+
 /** A running guest; its scope ends it. */
 export interface Vm {
   /** What it runs on: a QEMU process, or this process itself on /dev/kvm. */
@@ -71,30 +94,41 @@ export interface Vm {
    */
   readonly consoleBytes: Stream.Stream<Uint8Array>
   /** Type at the console; waits while the guest does not read. */
-  readonly type: (bytes: Uint8Array) => Effect.Effect<void, GuestPanicked | GuestExited | VmDied>
+  readonly type: (bytes: Uint8Array) => Effect.Effect<void, VmEnded>
   /** Tell the guest how large the console's terminal is now; the init of a `shell` initramfs hears it. */
-  readonly resize: (size: ConsoleSize) => Effect.Effect<void, GuestPanicked | GuestExited | VmDied>
+  readonly resize: (size: ConsoleSize) => Effect.Effect<void, VmEnded>
   /** The lines that `console` would start with now. */
   readonly consoleTail: Effect.Effect<ReadonlyArray<string>>
   /** The first console line, past or to come, that matches. */
-  readonly awaitLine: (pattern: RegExp) => Effect.Effect<string, GuestPanicked | GuestExited | VmDied>
+  readonly awaitLine: (pattern: RegExp) => Effect.Effect<string, VmEnded>
   /** Waits until the guest's script has ended and gives its exit status; 0 where there is none and init is up. */
-  readonly awaitReady: Effect.Effect<number, GuestPanicked | GuestExited | VmDied | NotReady>
+  readonly awaitReady: Effect.Effect<number, VmEnded | NotReady | InitramfsIncomplete>
+  /**
+   * Run shell commands in the guest, as root, with no input, while its script runs or after it; several at once run one
+   * after the other. For a guest whose initramfs `makeInitramfs` made.
+   */
+  readonly exec: (
+    command: string,
+    options?: ExecOptions
+  ) => Effect.Effect<ExecResult, VmEnded | NotReady | InitramfsIncomplete | ExecFailed>
   /** Waits for the VM's end, of whatever kind. */
   readonly awaitExit: Effect.Effect<VmExit>
   /** As `awaitExit`, and says how the guest came to its end; one that switched itself off has `GuestExited`. */
-  readonly ended: Effect.Effect<never, GuestPanicked | GuestExited | VmDied>
+  readonly ended: Effect.Effect<never, VmEnded>
   /**
    * Its memory while it runs: what is read may be torn, and change from one read to the next. Borrowed from the VM's
    * mapping: touched after the VM's scope has closed, it is a segmentation fault.
    */
-  readonly memory: Effect.Effect<GuestMemory, FormatError | GuestPanicked | GuestExited | VmDied>
+  readonly memory: Effect.Effect<GuestMemory, FormatError | VmEnded>
   /**
    * Stop every CPU until the scope closes. May be nested and shared: the guest moves on when the last scope has closed.
    * When it fails, the guest was let go again.
    */
-  readonly freeze: Effect.Effect<FrozenVm, FreezeTimeout | GuestPanicked | GuestExited | VmDied, Scope.Scope>
+  readonly freeze: Effect.Effect<FrozenVm, FreezeFailed | FreezeTimeout | VmEnded, Scope.Scope>
 }
+
+/** The running guest of a program, for layers that share one: `Ktstr.layerVm`. */
+export const Vm: Context.Tag<Vm, Vm> = Context.GenericTag<Vm>("ktstr/kvm/Vm")
 
 /** A guest at one instant: no CPU of it runs while the scope of `freeze` is open. */
 export interface FrozenVm {
@@ -129,7 +163,7 @@ export class GuestPanicked extends Schema.TaggedError<GuestPanicked>("ktstr/Gues
   line: Schema.String
 }) {
   override get message() {
-    return `the guest panicked: ${this.line}; keep its console with --console FILE to see what led there`
+    return `the guest panicked: ${this.line}; keep its console with consoleFile to see what led there`
   }
 }
 
@@ -143,18 +177,55 @@ export class GuestExited extends Schema.TaggedError<GuestExited>("ktstr/GuestExi
   override get message() {
     const how = this.signal === undefined ? `status ${this.status ?? "unknown"}` : this.signal
     const detail = this.detail === undefined ? "" : `, ${this.detail}`
-    return `the guest ended too early (${how}${detail}); ${lastSaid(this.lastLine)}; its script must not switch it off`
+    return `the guest has ended (${how}${detail}); ${lastSaid(this.lastLine)}`
   }
 }
 
-/** The guest did not report in time. */
+/**
+ * The guest did not report in time: `limit` says which of both limits is over, that on the whole or that on printing
+ * nothing. Both are in seconds.
+ */
 export class NotReady extends Schema.TaggedError<NotReady>("ktstr/NotReady")("NotReady", {
+  limit: Schema.Literal("whole", "silence"),
   seconds: Schema.Number,
+  silenceSeconds: Schema.Number,
   lastLine: Schema.optional(Schema.String)
 }) {
   override get message() {
-    return `the guest did not report ready within ${this.seconds} s; ${lastSaid(this.lastLine)}; ` +
-      "give it longer with --timeout, or keep its console with --console FILE"
+    const { seconds, silenceSeconds } = this
+    const why = this.limit === "whole"
+      ? `within ${seconds} s (silence is allowed for ${silenceSeconds} s)`
+      : `and printed nothing for ${silenceSeconds} s (${seconds} s are allowed in all)`
+    const hint = this.limit === "whole" ? "raise timeout" : "raise silenceTimeout"
+    return `the guest did not report ready ${why}; ${lastSaid(this.lastLine)}; ` +
+      `${hint}, or keep its console with consoleFile`
+  }
+}
+
+/** The guest's kernel did not unpack all of its initramfs; the script was not run. */
+export class InitramfsIncomplete
+  extends Schema.TaggedError<InitramfsIncomplete>("ktstr/InitramfsIncomplete")("InitramfsIncomplete", {
+    files: Schema.Number,
+    bytes: Schema.Number,
+    /** What it should have been. */
+    ofFiles: Schema.Number,
+    ofBytes: Schema.Number
+  })
+{
+  override get message() {
+    return `the guest got ${this.files} files with ${this.bytes} bytes of its initramfs, ` +
+      `which has ${this.ofFiles} with ${this.ofBytes}; raise memoryMib, or include less`
+  }
+}
+
+/** A command could not be run in the guest, or its end did not become known. */
+export class ExecFailed extends Schema.TaggedError<ExecFailed>("ktstr/ExecFailed")("ExecFailed", {
+  command: Schema.String,
+  why: Schema.String,
+  hint: Schema.String
+}) {
+  override get message() {
+    return `${JSON.stringify(this.command.slice(0, 80))} in the guest: ${this.why}; ${this.hint}`
   }
 }
 
@@ -171,10 +242,40 @@ export class FreezeTimeout extends Schema.TaggedError<FreezeTimeout>("ktstr/Free
   }
 }
 
+/** The VM cannot be frozen, now or later: what answers for it refuses, or its answers make no sense. */
+export class FreezeFailed extends Schema.TaggedError<FreezeFailed>("ktstr/FreezeFailed")("FreezeFailed", {
+  why: Schema.String
+}) {
+  override get message() {
+    return `the guest cannot be frozen: ${this.why}; boot it anew`
+  }
+}
+
 const lastSaid = (line: string | undefined) =>
   line === undefined ? "its console said nothing" : `its console last said ${JSON.stringify(line.slice(0, 200))}`
 
-/** Something that can boot a kernel. `Engine.ts` has a layer that finds the best that works here. */
-export class VmEngine extends Context.Tag("ktstr/kvm/VmEngine")<VmEngine, {
+/** What the tag `VmEngine` stands for. */
+export interface VmEngineService {
   readonly boot: (spec: VmSpec) => Effect.Effect<Vm, VmBootError | HostLacks, Scope.Scope>
-}>() {}
+}
+
+/** Something that can boot a kernel. `Engine.ts` has a layer that finds the best that works here. */
+export class VmEngine extends Context.Tag("ktstr/kvm/VmEngine")<VmEngine, VmEngineService>() {
+  /**
+   * Boots nothing: each boot gives a VM with these members; any other member of it dies when it is used.
+   * @param vm may look at what was to be booted
+   */
+  static readonly layerTest = (vm: Partial<Vm> | ((spec: VmSpec) => Partial<Vm>)): Layer.Layer<VmEngine> =>
+    Layer.succeed(VmEngine, {
+      boot: (spec) =>
+        Effect.sync(() => {
+          const members = typeof vm === "function" ? vm(spec) : vm
+          return new Proxy(members as Vm, {
+            get: (target, name) => {
+              if (Reflect.has(target, name) || typeof name === "symbol") return Reflect.get(target, name)
+              throw new TypeError(`VmEngine.layerTest was given no Vm.${name}`)
+            }
+          })
+        })
+    })
+}

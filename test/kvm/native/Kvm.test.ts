@@ -37,13 +37,13 @@ it.live.skipIf(absent)("what cannot boot is refused in a line that says what to 
     const expected = [
       /^VmBootError: ENOENT.*; give the path of a kernel image \(bzImage or vmlinux\)$/,
       /^VmBootError: .*text: kernel image at byte 510: expected a bzImage .*; give the path of a kernel image/,
-      /^VmBootError: 16 MiB of memory cannot hold a kernel and its initramfs; give it --memory-mib 66 or more$/,
-      /^VmBootError: 70 MiB of memory cannot hold it and its initramfs; give it --memory-mib \d+ or more$/,
-      /^VmBootError: 0 CPUs and 512 MiB are no machine/,
-      /^VmBootError: 1.5 CPUs and 512 MiB are no machine/,
-      /^VmBootError: 10000 CPUs and 512 MiB are no machine; give whole numbers, 1 to 254 CPUs$/,
+      /^VmBootError: 16 MiB of memory cannot hold a kernel and its initramfs; set memoryMib to 66 or more$/,
+      /^VmBootError: 70 MiB of memory cannot hold it and its initramfs; set memoryMib to \d+ or more$/,
+      /^VmBootError: a VM cannot have 0 CPUs and 512 MiB of memory/,
+      /^VmBootError: a VM cannot have 1.5 CPUs and 512 MiB of memory/,
+      /^VmBootError: 1000a VM cannot have 0 CPUs and 512 MiB of memory; give whole numbers, 1 to 254 CPUs$/,
       /^VmBootError: a command line is one line/,
-      /^VmBootError: its command line takes 2047 bytes, not \d+; shorten --cmdline$/,
+      /^VmBootError: command line too long: \d+ bytes, limit 2047; shorten cmdline$/,
       /^VmBootError: its console cannot be kept in .*: EISDIR/
     ]
     said.forEach((line, index) => assert.match(line, expected[index]))

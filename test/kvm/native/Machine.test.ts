@@ -222,7 +222,7 @@ it.scopedLive.skipIf(absent)(
       const died = yield* Effect.flip(machine.ended)
       assert.strictEqual(died.end, "halted")
       assert.strictEqual(died.registers?.general.rbx, 0x1234n)
-      assert.match(died.message, /^the guest died of a halt on CPU 0: /)
+      assert.match(died.message, /^CPU 0 stopped the guest \(halt\): /)
       assert.strictEqual(yield* Effect.flip(Effect.scoped(machine.freeze)), died)
       const { vcpus } = yield* Effect.scoped(idle.machine.freeze)
       assert.strictEqual(vcpus.length, 2)

@@ -27,7 +27,7 @@ it.scopedLive.skipIf(absent)(
       assert.deepStrictEqual(said, ["hello from the guest\n", "!"])
       assert.strictEqual(died.registers?.general.rbx, 0x1234n)
       assert.deepStrictEqual(died.consoleTail, ["hello from the guest", ""])
-      assert.match(died.message, /^the guest died of a halt on CPU 0: .* rbx=0x1234 /)
+      assert.match(died.message, /^CPU 0 stopped the guest \(halt\): .* rbx=0x1234 /)
       const error = yield* Effect.flip(Effect.scoped(machine.freeze))
       assert.strictEqual(error, died)
     })

@@ -2,20 +2,20 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { requireProgram } from "../../../src/core/Programs.ts"
-import { runLeashed } from "../../../src/kvm/qemu/ChildProcess.ts"
+import { runChild } from "../../../src/kvm/qemu/ChildProcess.ts"
 import { connect } from "../../../src/kvm/qemu/Qmp.ts"
 
 const monitor = Effect.gen(function*() {
   const qemu = yield* requireProgram("qemu-system-x86_64", "it is what we test against", "qemu-system-x86")
   const words = "-S -machine none -nodefaults -display none -chardev socket,id=m,fd=3 -mon m,mode=control".split(" ")
-  const child = yield* runLeashed(qemu, words, ["null", "null", "null", "socket"])
+  const child = yield* runChild(qemu, words, ["null", "null", "null", "socket"])
   return { child, qmp: connect(child.socket(3)) }
 })
 
 /** A peer that says `text` and, unless it is to stay, hangs up. */
 const peer = (text: string, then = "true") =>
   Effect.map(
-    runLeashed("/bin/sh", ["-c", `printf '%s\\n' "$0" >&3; ${then}`, text], ["null", "null", "null", "socket"]),
+    runChild("/bin/sh", ["-c", `printf '%s\\n' "$0" >&3; ${then}`, text], ["null", "null", "null", "socket"]),
     (child) => connect(child.socket(3))
   )
 

@@ -38,8 +38,11 @@ it.scoped("what is no disk is told with a way out", () =>
         "read and written, or make the disk read-only"
     )
     mkdirSync(join(directory, "folder"))
-    assert.match(yield* message(join(directory, "folder"), true), /folder is no regular file; give the path of a disk/)
-    assert.match(yield* message("/dev/null", true), /is no regular file/)
+    assert.match(
+      yield* message(join(directory, "folder"), true),
+      /folder is not a regular file; give the path of a disk/
+    )
+    assert.match(yield* message("/dev/null", true), /is not a regular file/)
     writeFileSync(path, new Uint8Array(513))
     assert.match(yield* message(path, true), /has 513 bytes, .* sectors of 512; truncate -s 1024 makes it longer$/)
   }))

@@ -4,7 +4,7 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { closeSync, ftruncateSync, openSync, unlinkSync, writeSync } from "node:fs"
 import { requireProgram } from "../../../src/core/Programs.ts"
-import { runLeashed } from "../../../src/kvm/qemu/ChildProcess.ts"
+import { runChild } from "../../../src/kvm/qemu/ChildProcess.ts"
 import { connect } from "../../../src/kvm/qemu/Qmp.ts"
 import { ramRanges, regionsOf } from "../../../src/kvm/spec/MemoryLayout.ts"
 import { writtenParts } from "../../../src/memory/GuestMemory.ts"
@@ -24,7 +24,7 @@ const stopped = (machine: string, mib: number) =>
     )
     const qemu = yield* requireProgram("qemu-system-x86_64", "it is what we test against", "qemu-system-x86")
     const backend = `memory-backend-file,id=ram,mem-path=/proc/self/fd/4,share=on,size=${mib}M`
-    const child = yield* runLeashed(
+    const child = yield* runChild(
       qemu,
       [
         "-S -nodefaults -no-user-config -display none -accel tcg -cpu max -chardev socket,id=m,fd=3 -mon m,mode=control",

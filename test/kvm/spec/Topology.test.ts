@@ -76,13 +76,13 @@ describe("a machine", () => {
   it("that cannot be is refused with what to do", () => {
     const two = { ...flat, nodes: 2, llcs: 2 }
     const cases: ReadonlyArray<readonly [Parameters<typeof resolveTopology>[0], string]> = [
-      [{ cpus: 0 }, "0 CPUs and 512 MiB are no machine; give whole numbers, 1 to 254 CPUs"],
-      [{ cpus: 1.5 }, "1.5 CPUs and 512 MiB are no machine; give whole numbers, 1 to 254 CPUs"],
-      [{ cpus: 255 }, "255 CPUs and 512 MiB are no machine; give whole numbers, 1 to 254 CPUs"],
-      [{ memoryMib: 0.5 }, "1 CPUs and 0.5 MiB are no machine; give whole numbers, 1 to 254 CPUs"],
+      [{ cpus: 0 }, "a VM cannot have 0 CPUs and 512 MiB of memory; give whole numbers, 1 to 254 CPUs"],
+      [{ cpus: 1.5 }, "a VM cannot have 1.5 CPUs and 512 MiB of memory; give whole numbers, 1 to 254 CPUs"],
+      [{ cpus: 255 }, "a VM cannot have 255 CPUs and 512 MiB of memory; give whole numbers, 1 to 254 CPUs"],
+      [{ memoryMib: 0.5 }, "a VM cannot have 1 CPUs and 0.5 MiB of memory; give whole numbers, 1 to 254 CPUs"],
       [
         { topology: { ...flat, cores: 0 } },
-        "a topology of 1,1,0,1 is no machine; give whole numbers of NUMA nodes, LLCs, cores an LLC and threads a core, 1 or more"
+        "a VM cannot have the topology 1,1,0,1; give whole numbers of NUMA nodes, LLCs, cores an LLC and threads a core, 1 or more"
       ],
       [
         { topology: { ...flat, nodes: 2, llcs: 3 } },
@@ -103,10 +103,13 @@ describe("a machine", () => {
       ],
       [
         { topology: { ...two, memory: [{ mib: 64 }, { mib: 66 }] } },
-        "node 1: 66 MiB are no node's memory; give each node a multiple of 4 MiB"
+        "node 1: a node's memory cannot be 66 MiB; give each node a multiple of 4 MiB"
       ],
-      [{ topology: { ...flat, memory: [{ mib: -1 }] } }, "node 0: -1 MiB are no node's memory; give whole MiB"],
-      [{ topology: two, memoryMib: 250 }, "node 1: 126 MiB are no node's memory; give each node a multiple of 4 MiB"],
+      [{ topology: { ...flat, memory: [{ mib: -1 }] } }, "node 0: a node's memory cannot be -1 MiB; give whole MiB"],
+      [
+        { topology: two, memoryMib: 250 },
+        "node 1: a node's memory cannot be 126 MiB; give each node a multiple of 4 MiB"
+      ],
       [
         { topology: { ...two, memory: [{ mib: 64 }, { mib: 64 }] }, memoryMib: 512 },
         "512 MiB of memory and nodes with 128 MiB contradict each other; give the nodes' memory alone"
@@ -133,7 +136,7 @@ describe("a machine", () => {
       ],
       [
         { topology: { ...two, distances: [[10, 20]] } },
-        "the distances are no table of 2 by 2; give each node a row with every node"
+        "the distances are not a table of 2 by 2; give each node a row with every node"
       ],
       [{ topology: { ...two, distances: [[11, 20], [20, 10]] } }, "node 0 is 11 from itself; give 10"],
       [

@@ -159,12 +159,12 @@ const createMemory = (
   })
 
 const lacks = (why: string) =>
-  new HostLacks({ what: "/dev/kvm", why, hint: "use a current kernel, or the QEMU engine (--engine qemu)" })
+  new HostLacks({ what: "/dev/kvm", why, hint: "use a current kernel, or the QEMU engine" })
 
 const cannotOpen = (errno: number): HostLacks => {
   const code = errnoName(errno)
   const hint = code === "EACCES" || code === "EPERM"
     ? "adduser USER kvm, and log in anew"
-    : "switch virtualization on in the firmware and load kvm-intel or kvm-amd, or use the QEMU engine (--engine qemu)"
+    : "switch virtualization on in the firmware and load kvm-intel or kvm-amd, or use the QEMU engine"
   return new HostLacks({ what: "/dev/kvm", why: `it cannot be opened: ${code}`, hint })
 }

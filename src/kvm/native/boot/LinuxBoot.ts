@@ -1,12 +1,12 @@
 import * as Effect from "effect/Effect"
 import { closeSync, openSync, readSync } from "node:fs"
 import type { GuestMemory } from "../../../memory/GuestMemory.ts"
+import type { LinuxImage } from "../../spec/LinuxImage.ts"
 import type { Topology } from "../../spec/Topology.ts"
 import { VmBootError } from "../../spec/VmEngine.ts"
 import { ramLayout } from "../abi/KvmVm.ts"
 import { writeLongMode } from "../cpu/LongMode.ts"
 import { acpiTables, RSDP } from "./Acpi.ts"
-import type { LinuxImage } from "./LinuxImage.ts"
 
 /** Guest-physical addresses below 640 KiB, behind those of `LongMode`. */
 const BOOT_PARAMS = 0x7000
@@ -67,7 +67,7 @@ export const loadLinux = (memory: GuestMemory, spec: LinuxBootSpec): Effect.Effe
       const mib = Math.ceil((image.end + initramfs.length) / 2 ** 20)
       return yield* broken(
         `${Math.floor(memory.size / 2 ** 20)} MiB of memory cannot hold it and its initramfs`,
-        `give it --memory-mib ${mib + 64} or more`
+        `set memoryMib to ${mib + 64} or more`
       )
     }
     yield* Effect.try({

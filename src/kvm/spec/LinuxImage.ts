@@ -1,6 +1,8 @@
+import * as Effect from "effect/Effect"
 import type * as Either from "effect/Either"
 import { closeSync, fstatSync, openSync, readSync } from "node:fs"
-import { FormatError, parsing } from "../../../core/Errors.ts"
+import { FormatError, parsing } from "../../core/Errors.ts"
+import { VmBootError } from "./VmEngine.ts"
 
 /** A piece of the file that belongs at a guest-physical address; the rest up to `memBytes` is zero. */
 export interface Piece {
@@ -77,6 +79,18 @@ export const readLinuxImage = (path: string): Either.Either<LinuxImage, FormatEr
       return bzImage(size, head, view, broken)
     } finally {
       closeSync(fd)
+    }
+  })
+
+/** `readLinuxImage` for a VM that is to boot it. */
+export const readKernelImage = (path: string): Effect.Effect<LinuxImage, VmBootError> =>
+  Effect.suspend(() => {
+    const broken = (why: string) =>
+      new VmBootError({ subject: path, why, hint: "give the path of a kernel image (bzImage or vmlinux)" })
+    try {
+      return Effect.mapError(readLinuxImage(path), (error) => broken(error.message))
+    } catch (error) {
+      return broken(error instanceof Error ? error.message : String(error))
     }
   })
 

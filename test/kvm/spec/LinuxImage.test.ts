@@ -5,9 +5,9 @@ import { execFileSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { vmlinuxOf } from "../../../../src/core/KernelImage.ts"
-import { readLinuxImage } from "../../../../src/kvm/native/boot/LinuxImage.ts"
-import { kernelImage } from "../../../support/kernels.ts"
+import { vmlinuxOf } from "../../../src/core/KernelImage.ts"
+import { readLinuxImage } from "../../../src/kvm/spec/LinuxImage.ts"
+import { kernelImage } from "../../support/kernels.ts"
 
 const temporary = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "ktstr-image-"))),
