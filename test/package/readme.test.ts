@@ -21,9 +21,13 @@ describe("README", () => {
       writeFileSync(join(directory, "example.ts"), example)
       const flags =
         "--module nodenext --target es2022 --strict --exactOptionalPropertyTypes --skipLibCheck --types node"
-      execFileSync(join(root, "node_modules/.bin/tsc"), [...flags.split(" "), join(directory, "example.ts")], {
-        stdio: "pipe"
-      })
+      execFileSync(
+        join(root, "node_modules/typescript/bin/tsc"),
+        [...flags.split(" "), join(directory, "example.ts")],
+        {
+          stdio: "pipe"
+        }
+      )
       const run =
         `import("${directory}/example.js").then(async ({ main }) => console.log(JSON.stringify(await main("${yield* guestImage}"))))`
       const names: unknown = JSON.parse(execFileSync(process.execPath, ["-e", run], { encoding: "utf8" }))

@@ -1,0 +1,44 @@
+/**
+ * Maps of a memory image, and the first entries of one of them as JSON: no VM, no agent, no vmlinux.
+ *
+ *     offline-image IMAGE [MAP]
+ */
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import * as Ktstr from "ktstr"
+import { toJson } from "ktstr/btf"
+import * as Native from "ktstr/native"
+
+const [image = "", wanted] = process.argv.slice(2)
+
+const program = Effect.gen(function*() {
+  const { header, maps } = yield* Ktstr.openImage(image)
+  yield* Console.log(`kernel ${header.kernel.release}`)
+  if (wanted === undefined) {
+    const { items } = yield* maps.maps
+    for (const map of items) yield* Console.log(`${map.type} ${map.name}`)
+    return
+  }
+  for (const map of yield* maps.find(wanted)) {
+    yield* maps.entries(map).pipe(
+      Stream.take(3),
+      Stream.runForEach((entry) =>
+        Console.log(JSON.stringify(
+          "value" in entry
+            ? { key: toJson(entry.key), value: toJson(entry.value) }
+            : { key: toJson(entry.key), cpus: entry.cpus.map((value) => value === undefined ? null : toJson(value)) }
+        ))
+      )
+    )
+  }
+})
+
+program.pipe(
+  Effect.scoped,
+  Effect.provide(Layer.merge(Native.layer, NodeContext.layer)),
+  NodeRuntime.runMain
+)
