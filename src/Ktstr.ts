@@ -33,14 +33,24 @@ import {
 import { bootIdentity } from "./memory/BootIdentity.ts"
 import { GuestKernel } from "./memory/GuestKernel.ts"
 
-/** A kernel that stands still, ready to be read: what a dump says first, the kernel, and its maps. */
+/**
+ * A kernel that stands still, ready to be read: what a dump says first, the kernel, and its maps.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Snapshot {
   readonly header: Header
   readonly kernel: typeof GuestKernel.Service
   readonly maps: typeof MapAccessor.Service
 }
 
-/** The commands in the guest ended with another status than 0. */
+/**
+ * The commands in the guest ended with another status than 0.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class ScriptFailed extends Schema.TaggedError<ScriptFailed>("ktstr/ScriptFailed")("ScriptFailed", {
   status: Schema.Int,
   lastLines: Schema.Array(Schema.String)
@@ -51,7 +61,12 @@ export class ScriptFailed extends Schema.TaggedError<ScriptFailed>("ktstr/Script
   }
 }
 
-/** What to boot: the settings of the VM, and what its initramfs is made of. */
+/**
+ * What to boot: the settings of the VM, and what its initramfs is made of.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface BootOptions extends Omit<VmSpec, "initramfs">, InitramfsSpec {
   /** A kernel id: `debian:6.12-cloud`, or a path. */
   readonly kernel: string
@@ -62,31 +77,66 @@ export interface BootOptions extends Omit<VmSpec, "initramfs">, InitramfsSpec {
 /** What a disk needs, on either engine; a kernel that has them built in, or cannot have them, needs none. */
 const DISK_MODULES = ["virtio_pci", "virtio_mmio", "virtio_blk"]
 
-/** All that getting a kernel and making its initramfs can fail with. */
+/**
+ * All that getting a kernel and making its initramfs can fail with.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export type PrepareError =
   | ResolveError
   | IncludeError
   | HostLacks
   | Effect.Effect.Error<ReturnType<typeof kernelModules>>
 
-/** All that booting can fail with. */
+/**
+ * All that booting can fail with.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export type BootError = PrepareError | VmBootError | VmEnded | NotReady | InitramfsIncomplete | ScriptFailed
 
-/** All that attaching to a kernel in memory can fail with. */
+/**
+ * All that attaching to a kernel in memory can fail with.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export type AttachError =
   | Effect.Effect.Error<ReturnType<typeof GuestKernel.fromMemory>>
   | Effect.Effect.Error<typeof makeGuestMapAccessor>
 
-/** All that freezing and attaching to a guest can fail with. */
+/**
+ * All that freezing and attaching to a guest can fail with.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export type FreezeError = FreezeFailed | FreezeTimeout | VmEnded | AttachError
 
-/** All that opening an image can fail with. */
+/**
+ * All that opening an image can fail with.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export type ImageError = AttachError | Effect.Effect.Error<ReturnType<typeof GuestKernel.open>>
 
-/** What booting stands on. */
+/**
+ * What booting stands on.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type BootServices = KernelResolver | VmEngine | FileSystem.FileSystem
 
-/** What to boot, made ready. */
+/**
+ * What to boot, made ready.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Prepared {
   /** What `uname -r` will say. */
   readonly release: string
@@ -94,7 +144,12 @@ export interface Prepared {
   readonly spec: VmSpec
 }
 
-/** Read an image of a guest's memory; `vmlinux` only for kernels that do not describe themselves. */
+/**
+ * Read an image of a guest's memory; `vmlinux` only for kernels that do not describe themselves.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const openImage = Effect.fn("Ktstr.openImage")(
   function*(
     path: string,
@@ -105,7 +160,12 @@ export const openImage = Effect.fn("Ktstr.openImage")(
   }
 )
 
-/** Get the kernel and make the initramfs: what an engine boots, and what `uname -r` of it will say. */
+/**
+ * Get the kernel and make the initramfs: what an engine boots, and what `uname -r` of it will say.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const prepare = Effect.fn("Ktstr.prepare")(
   function*(options: BootOptions): Effect.fn.Return<Prepared, PrepareError, KernelResolver | FileSystem.FileSystem> {
     const kernel = yield* stage(`kernel ${options.kernel}`, "kernel.resolve", { kernel: options.kernel })(
@@ -125,7 +185,12 @@ export const prepare = Effect.fn("Ktstr.prepare")(
   }
 )
 
-/** Boot a kernel in a VM and wait until its script has ended. The guest goes on running until the scope closes. */
+/**
+ * Boot a kernel in a VM and wait until its script has ended. The guest goes on running until the scope closes.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const boot = Effect.fn("Ktstr.boot")(
   function*(options: BootOptions): Effect.fn.Return<Vm, BootError, BootServices | Scope.Scope> {
     const { release, spec } = yield* prepare(options)
@@ -147,6 +212,9 @@ export const boot = Effect.fn("Ktstr.boot")(
 /**
  * Freeze a VM that `boot` gave, and attach to its memory: it stands still while the scope is open. After that what was made
  * of it fails as unreadable; to compare two freezes keep a dump of the first, or use `watchMaps`.
+ *
+ * @since 0.1.0
+ * @category reading
  */
 export const freezeAndAttach = Effect.fn("Ktstr.freezeAndAttach")(
   function*(vm: Vm, name: string): Effect.fn.Return<Snapshot, FreezeError, Scope.Scope> {
@@ -169,6 +237,9 @@ export const freezeAndAttach = Effect.fn("Ktstr.freezeAndAttach")(
 /**
  * Boot a kernel in a VM, wait until its script has ended, freeze it and attach to its memory. The guest stands still
  * while the scope is open, and is gone after it.
+ *
+ * @since 0.1.0
+ * @category constructors
  */
 export const bootAndFreeze = Effect.fn("Ktstr.bootAndFreeze")(function*(
   options: BootOptions
@@ -203,14 +274,29 @@ const services = <E, R>(open: Effect.Effect<Snapshot, E, R>) =>
     Effect.map(open, ({ kernel, maps }) => Context.make(GuestKernel, kernel).pipe(Context.add(MapAccessor, maps)))
   )
 
-/** `boot` as a layer: one running guest, with its script done, for all who use `Vm`; it lives as long as the layer. */
+/**
+ * `boot` as a layer: one running guest, with its script done, for all who use `Vm`; it lives as long as the layer.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
 export const layerVm = (options: BootOptions): Layer.Layer<Vm, BootError, BootServices> =>
   Layer.scoped(Vm, boot(options))
 
-/** `openImage` as a layer of its services. */
+/**
+ * `openImage` as a layer of its services.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
 export const layerImage = (path: string, options?: { readonly vmlinux?: string }) => services(openImage(path, options))
 
-/** `bootAndFreeze` as a layer of its services: the guest lives as long as the layer. */
+/**
+ * `bootAndFreeze` as a layer of its services: the guest lives as long as the layer.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
 export const layerBoot = (options: BootOptions) => services(bootAndFreeze(options))
 
 export { GuestKernel, KernelResolver, MapAccessor, Vm, VmEngine }

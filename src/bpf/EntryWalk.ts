@@ -5,6 +5,9 @@ import type { WalkProblems } from "../core/WalkProblems.ts"
  * `key…` and `value…` are borrowed: a key is valid until `value` or `next` is called, a value until the next of either.
  * Keys and values are those of bpf(2) where it has them; where it has none (a ring buffer's records have no key, a perf
  * event no value) the walk's maker says what stands for them.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export interface EntryWalk {
   /** Step to the next entry; false at the end, or when the map is too broken to go on (see `problems`). */

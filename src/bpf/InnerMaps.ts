@@ -5,7 +5,12 @@ import type { BpfUnreadable, MapAccessor } from "./MapAccessor.ts"
 import type { MapInfo } from "./MapInfo.ts"
 import type { MapReader } from "./MapReader.ts"
 
-/** The maps that maps of maps hold, by id, ready to be read; an id that is not in the list has no reader. */
+/**
+ * The maps that maps of maps hold, by id, ready to be read; an id that is not in the list has no reader.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type InnerMaps = ReadonlyMap<number, MapReader>
 
 /** Names of the types whose entries are maps (`MapInfo.type`). */
@@ -20,7 +25,12 @@ const innerId = (walk: EntryWalk): number => {
   return walk.valueView.getUint32(walk.valueAt, true)
 }
 
-/** Get ready to read the maps that `readers` of maps of maps hold. Walks those once, for the ids. */
+/**
+ * Get ready to read the maps that `readers` of maps of maps hold. Walks those once, for the ids.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const openInnerMaps = (
   accessor: typeof MapAccessor.Service,
   readers: Iterable<MapReader>

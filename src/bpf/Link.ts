@@ -7,6 +7,9 @@ import { Count } from "./Program.ts"
  * device's or tracepoint's name, `net:[INODE]`, `FUNCTION+0xOFFSET`, `FILE+0xOFFSET` (a path in its own file system where
  * the kernel keeps no other), an iterator's target, a map's name, `PROTOCOL HOOK priority N` of netfilter, `software:NAME`
  * of a perf event.
+ *
+ * @since 0.1.0
+ * @category schemas
  */
 export const Attachment = Schema.Struct({
   kind: Schema.Literal(
@@ -34,12 +37,20 @@ export const Attachment = Schema.Struct({
   }),
   netns: Schema.NullOr(Count).annotations({ description: "of a device: the inode of its network namespace" })
 }).annotations({ identifier: "Attachment" })
+/**
+ * The type that the Schema `Attachment` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type Attachment = typeof Attachment.Type
 
 /**
  * A program and what it is attached to: a link of `link_idr`, or (`id` null) one of the attachments that have none:
  * cgroups' by BPF_PROG_ATTACH, XDP programs by netlink, tcx programs by BPF_PROG_ATTACH.
  * @see include/linux/bpf.h `struct bpf_link` and those that contain it; v6.1 to v6.18
+ * @since 0.1.0
+ * @category schemas
  */
 export class Link extends Schema.Class<Link>("ktstr/Link")({
   id: Schema.NullOr(Schema.Int).annotations({

@@ -13,7 +13,12 @@ const BATCH = 256
 /** Entries between two looks at the clock. */
 const LOOKS = 32
 
-/** A `MapAccessor` of what a source lists, and how it reads a map. */
+/**
+ * A `MapAccessor` of what a source lists, and how it reads a map.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const makeAccessor = (source: {
   readonly maps: Listing<MapInfo>
   readonly programs: Listing<ProgramInfo>

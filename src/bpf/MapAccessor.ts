@@ -7,7 +7,12 @@ import type { MapInfo } from "./MapInfo.ts"
 import type { MapEntry, MapReader } from "./MapReader.ts"
 import type { ProgramInfo } from "./Report.ts"
 
-/** No map has that id or name. */
+/**
+ * No map has that id or name.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class MapNotFound extends Schema.TaggedError<MapNotFound>("ktstr/MapNotFound")("MapNotFound", {
   wanted: Schema.String,
   names: Schema.Array(Schema.String)
@@ -19,7 +24,12 @@ export class MapNotFound extends Schema.TaggedError<MapNotFound>("ktstr/MapNotFo
   }
 }
 
-/** Entries of a map are missing: `problem` says which and why. Raised after every entry that could be read. */
+/**
+ * Entries of a map are missing: `problem` says which and why. Raised after every entry that could be read.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class MapProblem extends Schema.TaggedError<MapProblem>("ktstr/MapProblem")("MapProblem", {
   id: Schema.Int,
   name: Schema.String,
@@ -30,7 +40,12 @@ export class MapProblem extends Schema.TaggedError<MapProblem>("ktstr/MapProblem
   }
 }
 
-/** The kernel's BPF structures cannot be found at all: `what` was looked for, `why` it is not there, `hint` says what to do. */
+/**
+ * The kernel's BPF structures cannot be found at all: `what` was looked for, `why` it is not there, `hint` says what to do.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class BpfUnreadable extends Schema.TaggedError<BpfUnreadable>("ktstr/BpfUnreadable")("BpfUnreadable", {
   what: Schema.String,
   why: Schema.String,
@@ -41,13 +56,23 @@ export class BpfUnreadable extends Schema.TaggedError<BpfUnreadable>("ktstr/BpfU
   }
 }
 
-/** What a source lists: the items it could read, and a reason for each that it could not. */
+/**
+ * What a source lists: the items it could read, and a reason for each that it could not.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Listing<A> {
   readonly items: ReadonlyArray<A>
   readonly problems: ReadonlyArray<Reason>
 }
 
-/** The BPF maps and programs of one kernel at one instant. Every source gives the same shapes. */
+/**
+ * The BPF maps and programs of one kernel at one instant. Every source gives the same shapes.
+ *
+ * @since 0.1.0
+ * @category services
+ */
 export class MapAccessor extends Context.Tag("ktstr/bpf/MapAccessor")<MapAccessor, {
   /** Every map, in the order of ids. */
   readonly maps: Effect.Effect<Listing<MapInfo>, BpfUnreadable>

@@ -3,6 +3,8 @@ import * as Schema from "effect/Schema"
 /**
  * What the kernel says about a map. A map is identified by `id`; names repeat and end after 15 bytes.
  * @see include/linux/bpf.h `struct bpf_map`, v6.12
+ * @since 0.1.0
+ * @category schemas
  */
 export class MapInfo extends Schema.Class<MapInfo>("ktstr/MapInfo")({
   id: Schema.Int.annotations({ description: "the kernel's id of the map, unique while it lives" }),

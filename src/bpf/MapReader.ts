@@ -8,6 +8,9 @@ import type { Consistency, Details } from "./Report.ts"
 /**
  * A map that is ready to be read: its types compiled once, and walks over its entries. Plain code: loops over entries
  * use it as it is; `MapAccessor.entries` wraps it in a Stream.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export interface MapReader {
   readonly info: MapInfo
@@ -24,7 +27,12 @@ export interface MapReader {
   readonly problem: Reason | null
 }
 
-/** One entry, decoded and with its bytes (what these are: `EntryWalk`). In per-CPU maps `cpus[n]` is CPU n's copy, undefined when it has none. */
+/**
+ * One entry, decoded and with its bytes (what these are: `EntryWalk`). In per-CPU maps `cpus[n]` is CPU n's copy, undefined when it has none.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type MapEntry =
   | {
     readonly key: RenderedValue
@@ -39,7 +47,12 @@ export type MapEntry =
     readonly cpuBytes: ReadonlyArray<Uint8Array | undefined>
   }
 
-/** Decode the entry that `walk` stands at; copies its bytes, so it stays valid. */
+/**
+ * Decode the entry that `walk` stands at; copies its bytes, so it stays valid.
+ *
+ * @since 0.1.0
+ * @category parsing
+ */
 export const decodeEntry = (reader: MapReader, walk: EntryWalk): MapEntry => {
   const copy = (view: DataView, at: number, length: number): Uint8Array =>
     new Uint8Array(view.buffer, view.byteOffset + at, length).slice()
@@ -63,6 +76,11 @@ export const decodeEntry = (reader: MapReader, walk: EntryWalk): MapEntry => {
   return { key, cpus, keyBytes, cpuBytes }
 }
 
-/** A walk's problem after its end, together with what was known before it. */
+/**
+ * A walk's problem after its end, together with what was known before it.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const problemOf = (reader: MapReader, walk: EntryWalk | null): Reason | null =>
   combine([reader.problem, walk?.problems.reason ?? null].filter((reason) => reason !== null))

@@ -14,6 +14,9 @@ export const countOf = (value: bigint): Count => {
 /**
  * What a program is made for, by the type it names in the kernel's BTF, a module's or another program's. `name` of
  * `struct_ops` is `STRUCT.MEMBER`, of a tracepoint its own without `btf_trace_`, of an iterator its own without `bpf_iter_`.
+ *
+ * @since 0.1.0
+ * @category schemas
  */
 export const ProgramTarget = Schema.Struct({
   kind: Schema.Literal("function", "tracepoint", "iterator", "struct_ops"),
@@ -21,12 +24,20 @@ export const ProgramTarget = Schema.Struct({
   module: Schema.NullOr(Schema.String).annotations({ description: "of which kernel module; null: the kernel itself" }),
   program: Schema.NullOr(Schema.Int).annotations({ description: "of which BPF program; null: of none" })
 }).annotations({ identifier: "ProgramTarget" })
+/**
+ * The type that the Schema `ProgramTarget` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type ProgramTarget = typeof ProgramTarget.Type
 
 /**
  * A BPF program: what `bpf_prog_info` of bpf(2) says, and more. Null is what this kernel does not have, or what could not
  * be read: then `problem` says why.
  * @see include/linux/bpf.h `struct bpf_prog`, `struct bpf_prog_aux`; kernel/bpf/syscall.c `bpf_prog_get_info_by_fd`; v6.12
+ * @since 0.1.0
+ * @category schemas
  */
 export class Program extends Schema.Class<Program>("ktstr/Program")({
   id: Schema.Int.annotations({ description: "the kernel's id of the program, unique while it lives" }),

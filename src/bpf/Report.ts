@@ -5,6 +5,9 @@ import { MapInfo } from "./MapInfo.ts"
 /**
  * A key or a value: plain JSON shaped by its BTF type. Integers are numbers when they fit a double, else decimal
  * strings; pointers `"0x…"`; enums their name; bytes without a type one hex string.
+ *
+ * @since 0.1.0
+ * @category schemas
  */
 export const PlainJson = Schema.Unknown.annotations({
   identifier: "PlainJson",
@@ -18,8 +21,17 @@ export const PlainJson = Schema.Unknown.annotations({
  * it, `pending` (bytes; positions count up from 0); a queue or stack its `elements` and their `head` and `tail`; a bloom
  * filter its `bits`, `bitsSet`, `hashFunctions`, `hashSeed`; an arena its `pages` at most and its `userAddress` and
  * `kernelAddress`; a struct_ops map its `struct`, `state`, `refcnt`.
+ *
+ * @since 0.1.0
+ * @category schemas
  */
 export const Details = Schema.Record({ key: Schema.String, value: PlainJson }).annotations({ identifier: "Details" })
+/**
+ * The type that the Schema `Details` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type Details = typeof Details.Type
 
 const keyBytes = Schema.optional(Schema.String).annotations({
@@ -54,6 +66,9 @@ const plainEntry = {
  *
  * Where the form of a key or value does not determine its bytes (padding that is not zero, bytes behind a NUL, a bool
  * beyond 1, NaN, -0, bits of no member), all its bytes are beside it in hex: `keyBytes`, `valueBytes`, `cpuBytes`.
+ *
+ * @since 0.1.0
+ * @category schemas
  */
 export const Entry = Schema.Union(
   // first: `PlainJson` takes a value that is not there, so the other would take these and drop `cpus`
@@ -61,11 +76,27 @@ export const Entry = Schema.Union(
   Schema.Struct(plainEntry)
 ).annotations({ identifier: "Entry" })
 
-/** `frozen`: read while its kernel stood still; `racing`: while it ran; `unseen`: this source cannot see the entries. */
+/**
+ * `frozen`: read while its kernel stood still; `racing`: while it ran; `unseen`: this source cannot see the entries.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export const Consistency = Schema.Literal("frozen", "racing", "unseen").annotations({ identifier: "Consistency" })
+/**
+ * The type that the Schema `Consistency` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type Consistency = typeof Consistency.Type
 
-/** A map with its entries. `truncated`: a limit cut them; `problem`: why entries are missing, null when none is. */
+/**
+ * A map with its entries. `truncated`: a limit cut them; `problem`: why entries are missing, null when none is.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export const MapDump = Schema.Struct({
   ...MapInfo.fields,
   details: Schema.NullOr(Details),
@@ -75,25 +106,50 @@ export const MapDump = Schema.Struct({
   problem: Schema.NullOr(Reason).annotations({ description: "why entries are missing; null: none is" })
 }).annotations({ identifier: "MapDump" })
 
-/** A BPF program: what `prog_idr` says of it. */
+/**
+ * A BPF program: what `prog_idr` says of it.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export const ProgramInfo = Schema.Struct({
   id: Schema.Int,
   name: Schema.String,
   type: Schema.String
 }).annotations({ identifier: "ProgramInfo" })
+/**
+ * The type that the Schema `ProgramInfo` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type ProgramInfo = typeof ProgramInfo.Type
 
-/** Where the dump was read from. */
+/**
+ * Where the dump was read from.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export const Source = Schema.Union(
   Schema.Struct({ kind: Schema.Literal("vm"), engine: Schema.String, kernel: Schema.String }),
   Schema.Struct({ kind: Schema.Literal("image"), path: Schema.String }),
   Schema.Struct({ kind: Schema.Literal("live") })
 ).annotations({ identifier: "Source" })
+/**
+ * The type that the Schema `Source` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type Source = typeof Source.Type
 
 /**
  * The kernel that was read: `uname -r`, page-table levels, and how far KASLR moved its image (bytes, hex). The last two
  * are null of the running kernel, which bpf(2) does not tell.
+ *
+ * @since 0.1.0
+ * @category schemas
  */
 export const Kernel = Schema.Struct({
   release: Schema.String,
@@ -104,20 +160,42 @@ export const Kernel = Schema.Struct({
     description: "of each boot another; null: not known; absent in dumps of older versions"
   })
 }).annotations({ identifier: "Kernel" })
+/**
+ * The type that the Schema `Kernel` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type Kernel = typeof Kernel.Type
 
-/** How the kernel stood still: milliseconds from asking to every CPU stopped. Null of an image, and of the running kernel. */
+/**
+ * How the kernel stood still: milliseconds from asking to every CPU stopped. Null of an image, and of the running kernel.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export const Freeze = Schema.Struct({
   at: Schema.String.annotations({ description: "wall-clock time of the host, ISO 8601" }),
   millis: Schema.Number,
   cpus: Schema.Int
 }).annotations({ identifier: "Freeze" })
+/**
+ * The type that the Schema `Freeze` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type Freeze = typeof Freeze.Type
 
 /** The version of the dump document and of all JSON that begins with its header. 2: problems are `Reason`s, not text. */
 export const DUMP_VERSION = 2
 
-/** What `ktstr dump --json` prints. Adding a field is compatible; renaming one or changing a unit raises `version`. */
+/**
+ * What `ktstr dump --json` prints. Adding a field is compatible; renaming one or changing a unit raises `version`.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export const DumpDocument = Schema.Struct({
   schema: Schema.Literal("single", "dual", "degraded"),
   version: Schema.Literal(DUMP_VERSION),
@@ -128,13 +206,35 @@ export const DumpDocument = Schema.Struct({
   programs: Schema.Array(ProgramInfo),
   problems: Schema.Array(Reason)
 }).annotations({ identifier: "DumpDocument" })
+/**
+ * The type that the Schema `DumpDocument` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type DumpDocument = typeof DumpDocument.Type
 
-/** What a dump says before its maps. */
+/**
+ * What a dump says before its maps.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export const Header = DumpDocument.pick("schema", "version", "source", "kernel", "freeze")
+/**
+ * The type that the Schema `Header` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type Header = typeof Header.Type
 
-/** One line of `ktstr dump --ndjson`. Entries carry their map's id and name. */
+/**
+ * One line of `ktstr dump --ndjson`. Entries carry their map's id and name.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export const DumpRecord = Schema.Union(
   Schema.Struct({ record: Schema.Literal("dump"), ...Header.fields }),
   Schema.Struct({

@@ -26,6 +26,12 @@ const TEXT_LIMIT = 1 << 26
 /** Stands for a name beyond that. */
 const LEFT_OUT = "(name left out)"
 
+/**
+ * How a BTF blob is decoded.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface BtfOptions {
   /** What the bytes are, for messages: a path, `map 12's BTF`. */
   readonly subject: string
@@ -37,6 +43,8 @@ export interface BtfOptions {
  * One BTF blob: an index of its types, decoded on demand. It borrows `bytes`, which must not change.
  * Ids count from 1 (0 is `void`), or from where the base ends.
  * @see include/uapi/linux/btf.h and Documentation/bpf/btf.rst, v6.1 to v7.3
+ * @since 0.1.0
+ * @category models
  */
 export class Btf {
   readonly subject: string

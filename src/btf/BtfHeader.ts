@@ -1,7 +1,12 @@
 import type { Btf } from "./Btf.ts"
 import { Kind, type KindName } from "./BtfType.ts"
 
-/** A blob's header: offsets from the header's end, all in bytes. */
+/**
+ * A blob's header: offsets from the header's end, all in bytes.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface BtfHeader {
   readonly magic: number
   readonly version: number
@@ -19,6 +24,8 @@ export interface BtfHeader {
 /**
  * The header of a blob that `Btf.parse` has taken.
  * @see include/uapi/linux/btf.h `struct btf_header`, v6.1 to v7.3
+ * @since 0.1.0
+ * @category reading
  */
 export const headerOf = (bytes: Uint8Array): BtfHeader => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -37,14 +44,24 @@ export const headerOf = (bytes: Uint8Array): BtfHeader => {
   }
 }
 
-/** The number of types of a kind. */
+/**
+ * The number of types of a kind.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface KindCount {
   /** `KIND_33` for kinds that this reader does not know. */
   readonly kind: KindName | `KIND_${number}`
   readonly count: number
 }
 
-/** The types of a blob by kind, without those of its base: the kinds that it has, in their order on disk. */
+/**
+ * The types of a blob by kind, without those of its base: the kinds that it has, in their order on disk.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const kindCounts = (btf: Btf): ReadonlyArray<KindCount> => {
   const counts = new Map<number, number>()
   for (let id = btf.firstId; id < btf.endId; id++) {

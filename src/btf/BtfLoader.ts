@@ -11,7 +11,12 @@ import { type BtfFile, openBtfFile } from "./BtfFile.ts"
 import { relocateBase } from "./RelocateBase.ts"
 import { damaged, readSidecar, sidecarOf, writeSidecar } from "./Sidecar.ts"
 
-/** A file that yields no BTF: it cannot be read, is none of the formats that hold BTF, or is one without it. */
+/**
+ * A file that yields no BTF: it cannot be read, is none of the formats that hold BTF, or is one without it.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class BtfLoadError extends Schema.TaggedError<BtfLoadError>("ktstr/BtfLoadError")("BtfLoadError", {
   path: Schema.String,
   reason: Schema.Literal("Unreadable", "NotRecognised", "NoBtf"),
@@ -22,7 +27,12 @@ export class BtfLoadError extends Schema.TaggedError<BtfLoadError>("ktstr/BtfLoa
   }
 }
 
-/** Reads the BTF out of files. */
+/**
+ * Reads the BTF out of files.
+ *
+ * @since 0.1.0
+ * @category services
+ */
 export class BtfLoader extends Context.Tag("ktstr/btf/BtfLoader")<BtfLoader, {
   /**
    * The BTF of a raw blob (as `/sys/kernel/btf/vmlinux`), of an ELF file with a `.BTF` section (vmlinux, module, BPF
@@ -54,7 +64,12 @@ export class BtfLoader extends Context.Tag("ktstr/btf/BtfLoader")<BtfLoader, {
   )
 }
 
-/** BTF and the bytes that it lies in. */
+/**
+ * BTF and the bytes that it lies in.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Loaded {
   readonly btf: Btf
   readonly bytes: Uint8Array

@@ -1,6 +1,8 @@
 /**
  * The kinds of BTF types, by the numbers on disk.
  * @see include/uapi/linux/btf.h `BTF_KIND_*`, v6.1 to v7.3
+ * @since 0.1.0
+ * @category constants
  */
 export const Kind = {
   VOID: 0,
@@ -25,7 +27,12 @@ export const Kind = {
   ENUM64: 19
 } as const
 
-/** `"STRUCT"`, `"ENUM64"`, … */
+/**
+ * `"STRUCT"`, `"ENUM64"`, …
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type KindName = keyof typeof Kind
 
 /**
@@ -36,7 +43,12 @@ export type KindName = keyof typeof Kind
 export const kindOfInfo = (info: number): number => (info >>> 24) & 0x7f
 export const vlenOfInfo = (info: number): number => info & 0x00ff_ffff
 
-/** A member of a struct or union; `name` is empty for an anonymous one. */
+/**
+ * A member of a struct or union; `name` is empty for an anonymous one.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Member {
   readonly name: string
   readonly type: number
@@ -46,30 +58,56 @@ export interface Member {
   readonly bitSize: number
 }
 
-/** One name of an enum; a `bigint` only beyond ±(2^53 - 1). */
+/**
+ * One name of an enum; a `bigint` only beyond ±(2^53 - 1).
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Enumerator {
   readonly name: string
   readonly value: number | bigint
 }
 
-/** A parameter of a function prototype; the last one of a variadic function has no name and type 0. */
+/**
+ * A parameter of a function prototype; the last one of a variadic function has no name and type 0.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Parameter {
   readonly name: string
   readonly type: number
 }
 
-/** Where a data section (`.bss`, `.rodata`, …) holds the variable `type`, in bytes. */
+/**
+ * Where a data section (`.bss`, `.rodata`, …) holds the variable `type`, in bytes.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface SectionVariable {
   readonly type: number
   readonly offset: number
   readonly size: number
 }
 
-/** `void`, id 0. */
+/**
+ * `void`, id 0.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface VoidType {
   readonly kind: "VOID"
   readonly id: 0
 }
+/**
+ * `BTF_KIND_INT`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface IntType {
   readonly kind: "INT"
   readonly id: number
@@ -83,7 +121,12 @@ export interface IntType {
   readonly bitOffset: number
   readonly bits: number
 }
-/** A pointer to, a name for, or a qualifier of another type. `name` is empty unless it is a TYPEDEF. */
+/**
+ * A pointer to, a name for, or a qualifier of another type. `name` is empty unless it is a TYPEDEF.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ReferenceType {
   readonly kind: "PTR" | "TYPEDEF" | "VOLATILE" | "CONST" | "RESTRICT"
   readonly id: number
@@ -91,7 +134,12 @@ export interface ReferenceType {
   /** Id of the other type. */
   readonly type: number
 }
-/** An attribute of the type that a pointer points at. */
+/**
+ * An attribute of the type that a pointer points at.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface TypeTagType {
   readonly kind: "TYPE_TAG"
   readonly id: number
@@ -104,6 +152,12 @@ export interface TypeTagType {
    */
   readonly attribute: boolean
 }
+/**
+ * `BTF_KIND_ARRAY`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ArrayType {
   readonly kind: "ARRAY"
   readonly id: number
@@ -111,6 +165,12 @@ export interface ArrayType {
   readonly indexType: number
   readonly count: number
 }
+/**
+ * `BTF_KIND_STRUCT` and `BTF_KIND_UNION`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface StructType {
   readonly kind: "STRUCT" | "UNION"
   readonly id: number
@@ -119,6 +179,12 @@ export interface StructType {
   readonly size: number
   readonly members: ReadonlyArray<Member>
 }
+/**
+ * `BTF_KIND_ENUM` and `BTF_KIND_ENUM64`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface EnumType {
   readonly kind: "ENUM" | "ENUM64"
   readonly id: number
@@ -128,12 +194,24 @@ export interface EnumType {
   readonly signed: boolean
   readonly values: ReadonlyArray<Enumerator>
 }
+/**
+ * `BTF_KIND_FWD`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ForwardType {
   readonly kind: "FWD"
   readonly id: number
   readonly name: string
   readonly of: "struct" | "union"
 }
+/**
+ * `BTF_KIND_FUNC`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface FunctionType {
   readonly kind: "FUNC"
   readonly id: number
@@ -142,12 +220,24 @@ export interface FunctionType {
   readonly type: number
   readonly linkage: number
 }
+/**
+ * `BTF_KIND_FUNC_PROTO`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface PrototypeType {
   readonly kind: "FUNC_PROTO"
   readonly id: number
   readonly returns: number
   readonly parameters: ReadonlyArray<Parameter>
 }
+/**
+ * `BTF_KIND_VAR`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface VariableType {
   readonly kind: "VAR"
   readonly id: number
@@ -156,6 +246,12 @@ export interface VariableType {
   /** 0 static, 1 global, 2 extern. */
   readonly linkage: number
 }
+/**
+ * `BTF_KIND_DATASEC`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface DataSectionType {
   readonly kind: "DATASEC"
   readonly id: number
@@ -164,6 +260,12 @@ export interface DataSectionType {
   readonly size: number
   readonly variables: ReadonlyArray<SectionVariable>
 }
+/**
+ * `BTF_KIND_FLOAT`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface FloatType {
   readonly kind: "FLOAT"
   readonly id: number
@@ -171,7 +273,12 @@ export interface FloatType {
   /** In bytes. */
   readonly size: number
 }
-/** An attribute of a declaration: of a struct, union, typedef, variable or function, or of one of its members or parameters. */
+/**
+ * An attribute of a declaration: of a struct, union, typedef, variable or function, or of one of its members or parameters.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface DeclTagType {
   readonly kind: "DECL_TAG"
   readonly id: number
@@ -183,7 +290,12 @@ export interface DeclTagType {
   /** Whether `name` is the attribute itself; else the attribute is `btf_decl_tag("name")` (v6.15, as of type tags). */
   readonly attribute: boolean
 }
-/** A kind newer than this reader, whose size the blob's layout section gives. */
+/**
+ * A kind newer than this reader, whose size the blob's layout section gives.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface UnknownType {
   readonly kind: "UNKNOWN"
   readonly id: number
@@ -192,7 +304,12 @@ export interface UnknownType {
   readonly number: number
 }
 
-/** A decoded type. Ids of other types are as in the blob: they may be out of range in a hostile one. */
+/**
+ * A decoded type. Ids of other types are as in the blob: they may be out of range in a hostile one.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type BtfType =
   | VoidType
   | IntType

@@ -2,7 +2,12 @@ import * as Either from "effect/Either"
 import type { Btf } from "./Btf.ts"
 import type { MissingMember, OtherNames } from "./Layout.ts"
 
-/** The numbers that an enum of the kernel gives to some of its names; they index the arrays of a group. */
+/**
+ * The numbers that an enum of the kernel gives to some of its names; they index the arrays of a group.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Enumeration<Name extends string> {
   readonly enum: string
   readonly valueOf: { readonly [N in Name]: number }

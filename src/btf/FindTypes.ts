@@ -3,7 +3,12 @@ import * as Schema from "effect/Schema"
 import type { Btf } from "./Btf.ts"
 import type { BtfType } from "./BtfType.ts"
 
-/** A name that no type has. */
+/**
+ * A name that no type has.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class TypeNotFound extends Schema.TaggedError<TypeNotFound>("ktstr/TypeNotFound")("TypeNotFound", {
   subject: Schema.String,
   query: Schema.String,
@@ -30,6 +35,9 @@ const TAGS: ReadonlyArray<string> = ["DECL_TAG", "TYPE_TAG"]
 /**
  * The types of a name, ascending; there may be several. The name may say of what sort: `struct rq`, `union thread_union`,
  * `enum pid_type`, `typedef pid_t`. A mere declaration counts only where there is no definition.
+ *
+ * @since 0.1.0
+ * @category reading
  */
 export const findTypes = (btf: Btf, query: string): Either.Either<ReadonlyArray<number>, TypeNotFound> => {
   const { keyword, kinds, name } = parse(query)

@@ -3,7 +3,12 @@ import * as Schema from "effect/Schema"
 import type { Btf } from "./Btf.ts"
 import type { StructType } from "./BtfType.ts"
 
-/** A kernel that keeps things elsewhere than the caller expects: a struct or a member is not in its BTF. */
+/**
+ * A kernel that keeps things elsewhere than the caller expects: a struct or a member is not in its BTF.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class LayoutError extends Schema.TaggedError<LayoutError>("ktstr/LayoutError")("LayoutError", {
   subject: Schema.String,
   struct: Schema.String,
@@ -31,6 +36,9 @@ export type MissingMember = Pick<LayoutError, "struct" | "member" | "reason">
 /**
  * Where a struct keeps some of its members. `at` has byte offsets from the start of the struct, `sizeOf` bytes,
  * `typeOf` type ids, each by the name that was asked for; those of optional members may be undefined.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export interface Layout<Required extends string, Optional extends string = never> {
   readonly struct: string
@@ -50,12 +58,28 @@ export interface Layout<Required extends string, Optional extends string = never
   readonly called: { readonly [F in Required | Optional]?: string }
 }
 
-/** Optional members; of an array within the array, all are there or none. */
+/**
+ * Optional members; of an array within the array, all are there or none.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type OptionalFields<Field extends string> = ReadonlyArray<Field | ReadonlyArray<Field>>
 
-/** By a field's name the one that it has in other kernels, tried where no member has the first. */
+/**
+ * By a field's name the one that it has in other kernels, tried where no member has the first.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type OtherNames<Field extends string> = { readonly [F in Field]?: string }
 
+/**
+ * A value for each required member, and one or `undefined` for each optional member.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type OfMembers<Required extends string, Optional extends string> =
   & { readonly [F in Required]: number }
   & { readonly [F in Optional]: number | undefined }
@@ -65,6 +89,9 @@ export type OfMembers<Required extends string, Optional extends string> =
  * anonymous members, or a path through members that are structs: `"idr_rt.xa_head"`. Of several structs with the name
  * the largest that has all of `required` is taken. A required field that is missing by its name and by its other name
  * is a `LayoutError`.
+ *
+ * @since 0.1.0
+ * @category reading
  */
 export const layout = <const Required extends string, const Optional extends string = never>(
   btf: Btf,
@@ -87,7 +114,12 @@ export const layout = <const Required extends string, const Optional extends str
   )
 }
 
-/** The layout of a struct that was found by following types, such as `Layout.typeOf` of a member. */
+/**
+ * The layout of a struct that was found by following types, such as `Layout.typeOf` of a member.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const layoutOf = <const Required extends string, const Optional extends string = never>(
   btf: Btf,
   typeId: number,

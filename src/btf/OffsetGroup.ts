@@ -5,7 +5,12 @@ import type { Btf } from "./Btf.ts"
 import type { Enumeration } from "./Enumeration.ts"
 import type { Layout, MissingMember } from "./Layout.ts"
 
-/** A kernel whose BTF does not describe what a group needs: it was built without it, or keeps it elsewhere. */
+/**
+ * A kernel whose BTF does not describe what a group needs: it was built without it, or keeps it elsewhere.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class GroupMissing extends Schema.TaggedError<GroupMissing>("ktstr/GroupMissing")("GroupMissing", {
   subject: Schema.String,
   group: Schema.String,
@@ -19,7 +24,12 @@ export class GroupMissing extends Schema.TaggedError<GroupMissing>("ktstr/GroupM
   }
 }
 
-/** Layouts of structs, and numbers of enums, by the names that readers use. One that is undefined is optional. */
+/**
+ * Layouts of structs, and numbers of enums, by the names that readers use. One that is undefined is optional.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface GroupParts {
   readonly [part: string]: Layout<never, string> | Enumeration<string> | undefined
 }
@@ -29,6 +39,9 @@ export interface GroupParts {
  *
  * Where a layout stands: one that a single file reads stands beside its reader, as a constant; one that two files read, or
  * that `btf offsets` shows, is a group under `offsets`.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export interface OffsetGroup<Parts extends GroupParts> {
   readonly name: string

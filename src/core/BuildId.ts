@@ -6,6 +6,8 @@ const NT_GNU_BUILD_ID = 3
 /**
  * The GNU build id of an ELF file in lower-case hex, or undefined: what `file` and `readelf -n` print.
  * @see the gABI, "Note Section": name size, description size, type, then both padded to 4 bytes
+ * @since 0.1.0
+ * @category writing
  */
 export const buildIdOf = (elf: ElfFile): string | undefined => {
   for (const segment of elf.segments) {

@@ -12,7 +12,12 @@ import { type LockTimeout, withLock } from "./EntryLock.ts"
 import type { SyscallError } from "./Errors.ts"
 import { Native } from "./Native.ts"
 
-/** The cache cannot be found, read or written. */
+/**
+ * The cache cannot be found, read or written.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class CacheError extends Schema.TaggedError<CacheError>("ktstr/CacheError")("CacheError", {
   path: Schema.String,
   why: Schema.String
@@ -29,6 +34,9 @@ const variable = (name: string): Effect.Effect<Option.Option<string>, ConfigErro
 /**
  * Where the cache is, absolute: `KTSTR_CACHE_DIR` itself, else `$XDG_CACHE_HOME/ktstr/kernels`, else
  * `$HOME/.cache/ktstr/kernels`. An empty variable counts as absent. The directory need not exist.
+ *
+ * @since 0.1.0
+ * @category reading
  */
 export const cacheRoot: Effect.Effect<string, CacheError> = Effect.gen(function*() {
   const own = Option.getOrElse(yield* variable("KTSTR_CACHE_DIR"), () => "")

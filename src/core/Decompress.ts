@@ -11,6 +11,8 @@ export const MAX_OUTPUT = 512 * 2 ** 20
  * `MAX_OUTPUT`. Data that would overflow or underfill that are a `FormatError`, as is a checksum that does not match
  * (legacy LZ4 has none).
  * @param subject what errors call the data
+ * @since 0.1.0
+ * @category parsing
  */
 export const decompress = Effect.fn("Decompress.decompress")(
   function*(bytes: Uint8Array, size: number, subject: string): Effect.fn.Return<Uint8Array, FormatError> {
@@ -33,6 +35,9 @@ export const isCompressed = (bytes: Uint8Array): boolean =>
 /**
  * Decompress gzip, zstd or xz of a size that is not known beforehand, into `limit` bytes at most; data with more are a
  * `FormatError`. zstd data must say their size in their frame, as those of the `zstd` command do.
+ *
+ * @since 0.1.0
+ * @category parsing
  */
 export const decompressWithin = Effect.fn("Decompress.decompressWithin")(
   function*(bytes: Uint8Array, limit: number, subject: string): Effect.fn.Return<Uint8Array, FormatError> {

@@ -1,12 +1,27 @@
 import { FormatError } from "./Errors.ts"
 
-/** Section types, include/uapi/linux/elf.h and the System V gABI, chapter 4. */
+/**
+ * Section types, include/uapi/linux/elf.h and the System V gABI, chapter 4.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
 export const SectionType = { Null: 0, Progbits: 1, Symtab: 2, Strtab: 3, Dynamic: 6, Nobits: 8 } as const
 
-/** Segment types, include/uapi/linux/elf.h. */
+/**
+ * Segment types, include/uapi/linux/elf.h.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
 export const SegmentType = { Load: 1, Dynamic: 2, Interp: 3, Note: 4 } as const
 
-/** One `Elf64_Shdr`. `offset`, `size` and `entsize` in bytes; `addr` is a virtual address. */
+/**
+ * One `Elf64_Shdr`. `offset`, `size` and `entsize` in bytes; `addr` is a virtual address.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ElfSection {
   readonly index: number
   readonly name: string
@@ -19,7 +34,12 @@ export interface ElfSection {
   readonly entsize: number
 }
 
-/** One `Elf64_Phdr`. `offset`, `filesz` and `memsz` in bytes. */
+/**
+ * One `Elf64_Phdr`. `offset`, `filesz` and `memsz` in bytes.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ElfSegment {
   readonly type: number
   readonly flags: number
@@ -30,7 +50,12 @@ export interface ElfSegment {
   readonly memsz: number
 }
 
-/** What the dynamic linker is asked for: `libraries` are DT_NEEDED; the paths keep `$ORIGIN` and the like as written. */
+/**
+ * What the dynamic linker is asked for: `libraries` are DT_NEEDED; the paths keep `$ORIGIN` and the like as written.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ElfNeeded {
   readonly libraries: ReadonlyArray<string>
   readonly runpath: ReadonlyArray<string>
@@ -65,10 +90,17 @@ const PN_XNUM = 0xffff
  * @param subject what errors call the file, usually its path
  * @throws FormatError, here and from the result's methods; wrap in `parsing`
  * @see include/uapi/linux/elf.h `struct elf64_hdr`, `elf64_shdr`, `elf64_phdr`, v6.12
+ * @since 0.1.0
+ * @category parsing
  */
 export const parseElf = (bytes: Uint8Array, subject: string): ElfFile => new ElfFile(bytes, subject)
 
-/** A parsed ELF file; see `parseElf`. */
+/**
+ * A parsed ELF file; see `parseElf`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export class ElfFile {
   readonly sections: ReadonlyArray<ElfSection>
   readonly segments: ReadonlyArray<ElfSegment>

@@ -9,7 +9,12 @@ import type * as Scope from "effect/Scope"
 import type { SyscallError } from "./Errors.ts"
 import { Native } from "./Native.ts"
 
-/** A lock was not to be had in time. `holder` names who has it, as far as this process can see. */
+/**
+ * A lock was not to be had in time. `holder` names who has it, as far as this process can see.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class LockTimeout extends Schema.TaggedError<LockTimeout>("ktstr/LockTimeout")("LockTimeout", {
   path: Schema.String,
   holder: Schema.String
@@ -27,6 +32,9 @@ const RETRY = "50 millis"
  * least once. Where nothing is at `path`, an empty file is made. The lock goes with the work's end, failure or
  * interruption, and the kernel takes it from a process that dies; the file stays, because removing one that somebody else
  * waits for would give two processes the lock at once.
+ *
+ * @since 0.1.0
+ * @category utilities
  */
 export const withLock = (path: string, mode: "shared" | "exclusive", wait: Duration.DurationInput) =>
 <A, E, R>(

@@ -2,7 +2,12 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { getSystemErrorName } from "node:util"
 
-/** A system call failed on `subject`. `errno` is the positive Linux number, `code` its name. */
+/**
+ * A system call failed on `subject`. `errno` is the positive Linux number, `code` its name.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class SyscallError extends Schema.TaggedError<SyscallError>("ktstr/SyscallError")("SyscallError", {
   syscall: Schema.String,
   subject: Schema.String,
@@ -16,7 +21,12 @@ export class SyscallError extends Schema.TaggedError<SyscallError>("ktstr/Syscal
   }
 }
 
-/** `ENOENT` for 2; `errno N` for a number that has no name. */
+/**
+ * `ENOENT` for 2; `errno N` for a number that has no name.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const errnoName = (errno: number): string => {
   try {
     return getSystemErrorName(-errno)
@@ -25,7 +35,12 @@ export const errnoName = (errno: number): string => {
   }
 }
 
-/** Bytes that break a format's rules at `offset`, counted from the start of the caller's buffer. */
+/**
+ * Bytes that break a format's rules at `offset`, counted from the start of the caller's buffer.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class FormatError extends Schema.TaggedError<FormatError>("ktstr/FormatError")("FormatError", {
   format: Schema.Literal(
     "ELF",
@@ -49,6 +64,9 @@ export class FormatError extends Schema.TaggedError<FormatError>("ktstr/FormatEr
 
 /**
  * The host lacks a program, a device or a right that the work needs; exit code 3. `hint` is what the user can do.
+ *
+ * @since 0.1.0
+ * @category errors
  */
 export class HostLacks extends Schema.TaggedError<HostLacks>("ktstr/HostLacks")("HostLacks", {
   what: Schema.String,
@@ -60,7 +78,12 @@ export class HostLacks extends Schema.TaggedError<HostLacks>("ktstr/HostLacks")(
   }
 }
 
-/** Run a throwing parser: its `FormatError` becomes a value, anything else is a bug and keeps flying. */
+/**
+ * Run a throwing parser: its `FormatError` becomes a value, anything else is a bug and keeps flying.
+ *
+ * @since 0.1.0
+ * @category utilities
+ */
 export const parsing = <A>(parse: () => A): Either.Either<A, FormatError> =>
   Either.try({
     try: parse,

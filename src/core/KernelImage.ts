@@ -18,6 +18,8 @@ const MAX_RELEASE = 256
  * @param bytes the whole file
  * @param subject what errors call it, usually its path
  * @see Documentation/arch/x86/boot.rst, v6.12: setup_sects, payload_offset, payload_length
+ * @since 0.1.0
+ * @category reading
  */
 export const vmlinuxOf = Effect.fn("KernelImage.vmlinuxOf")(
   function*(bytes: Uint8Array, subject: string): Effect.fn.Return<Uint8Array, FormatError> {
@@ -38,6 +40,8 @@ export const vmlinuxOf = Effect.fn("KernelImage.vmlinuxOf")(
  * The release (`uname -r`) of a kernel image: from a bzImage's header, for which its first 64 KiB are enough, or from the
  * banner inside a vmlinux, which these bytes must hold.
  * @see Documentation/arch/x86/boot.rst, v6.12: kernel_version; init/version-timestamp.c linux_banner, v6.12
+ * @since 0.1.0
+ * @category reading
  */
 export const releaseOf = (bytes: Uint8Array, subject: string): Either.Either<string, FormatError> =>
   parsing(() => {

@@ -6,6 +6,9 @@ import type { SyscallError } from "./Errors.ts"
 /**
  * The system calls that Node has no API for. The tag alone: importing it loads no koffi; the layer that does is
  * `ktstr/native`. Only what is used is here.
+ *
+ * @since 0.1.0
+ * @category services
  */
 export class Native extends Context.Tag("ktstr/core/Native")<Native, {
   /**

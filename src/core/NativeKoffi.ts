@@ -36,6 +36,9 @@ const MAX_MAPPING = 2 ** 32
  *
  * Every buffer that `mmap` gives is valid until its scope closes and no longer: Node cannot detach it, so a later touch
  * is SIGSEGV, which no handler sees. Keep views of it in values that live in the same scope.
+ *
+ * @since 0.1.0
+ * @category layers
  */
 export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
   const libc = koffi.load("libc.so.6")

@@ -4,6 +4,9 @@ import * as Effect from "effect/Effect"
 /**
  * Who is told of the stages of long work, such as "boot guest". By default nobody; the command shows them on stderr.
  * A `Context.Reference`, so no program has to provide it.
+ *
+ * @since 0.1.0
+ * @category services
  */
 export class Progress extends Context.Reference<Progress>()("ktstr/core/Progress", {
   defaultValue: (): {
@@ -16,6 +19,9 @@ export class Progress extends Context.Reference<Progress>()("ktstr/core/Progress
 /**
  * Make `work` a stage, shown as progress under its name while it runs, and a tracing span: of the same name, or of `span`
  * where the name has data in it, with that data as attributes.
+ *
+ * @since 0.1.0
+ * @category utilities
  */
 export const stage =
   (name: string, span: string = name, attributes: Readonly<Record<string, unknown>> = {}) =>

@@ -5,18 +5,37 @@ import { FormatError } from "./Errors.ts"
  * The six kinds of not having a value. `absent`: this kernel or map does not have it; `empty`: it has it, with nothing in it;
  * `unreadable`: its memory, file or system call could not be read; `truncated`: there is more than was read; `unsupported`:
  * this source or this version of ktstr does not read it; `corrupted`: what was read contradicts itself.
+ *
+ * @since 0.1.0
+ * @category schemas
  */
 export const ReasonKind = Schema.Literal("absent", "empty", "unreadable", "truncated", "unsupported", "corrupted")
   .annotations({ identifier: "ReasonKind" })
+/**
+ * The type that the Schema `ReasonKind` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type ReasonKind = typeof ReasonKind.Type
 
-/** Why something is missing: a kind to act on, and one line for people, which does not repeat the kind. */
+/**
+ * Why something is missing: a kind to act on, and one line for people, which does not repeat the kind.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Reason {
   readonly kind: ReasonKind
   readonly text: string
 }
 
-/** The JSON form of a `Reason`. */
+/**
+ * The JSON form of a `Reason`.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export const Reason: Schema.Schema<Reason> = Schema.Struct({ kind: ReasonKind, text: Schema.String }).annotations({
   identifier: "Reason",
   description:
@@ -30,7 +49,12 @@ export const truncated = (text: string): Reason => ({ kind: "truncated", text })
 export const unsupported = (text: string): Reason => ({ kind: "unsupported", text })
 export const corrupted = (text: string): Reason => ({ kind: "corrupted", text })
 
-/** `kind: text`, for people. */
+/**
+ * `kind: text`, for people.
+ *
+ * @since 0.1.0
+ * @category rendering
+ */
 export const formatReason = ({ kind, text }: Reason): string => `${kind}: ${text}`
 
 /** The same reason, said of `subject`: its text in front. */

@@ -3,7 +3,12 @@ import { graver, type Reason } from "./Reason.ts"
 /** Problems that are kept; the others are counted. */
 const KEPT = 64
 
-/** The problems of one walk or listing: the first are kept, the others counted, so that no guest makes this long. */
+/**
+ * The problems of one walk or listing: the first are kept, the others counted, so that no guest makes this long.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export class WalkProblems {
   private readonly kept: Array<Reason> = []
   private count = 0

@@ -5,6 +5,8 @@ import type { KernelSymbol, Symbols } from "../memory/Symbols.ts"
  * The running kernel's symbols, modules' and BPF programs' too. Empty when the kernel hides addresses from who asks
  * (they read as zero), which is no error.
  * @see kernel/kallsyms.c `s_show`, `kallsyms_show_value`; Documentation/admin-guide/sysctl/kernel.rst `kptr_restrict`; v6.12
+ * @since 0.1.0
+ * @category models
  */
 export class HostSymbols implements Symbols {
   private readonly list: ReadonlyArray<KernelSymbol>

@@ -1,6 +1,11 @@
 import { closeSync, constants, openSync, readSync } from "node:fs"
 
-/** One line of the kernel's log. */
+/**
+ * One line of the kernel's log.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface LogLine {
   /** Microseconds since boot; null where the log says none. */
   readonly atMicros: number | null
@@ -14,6 +19,8 @@ const RECORD_BYTES = 1 << 13
  * The running kernel's log as it is now. Fails with what `open` fails with: `EPERM` where `kernel.dmesg_restrict` is set
  * and the caller is not privileged.
  * @see Documentation/ABI/testing/dev-kmsg
+ * @since 0.1.0
+ * @category reading
  */
 export const readKernelLog = (): ReadonlyArray<LogLine> => {
   const fd = openSync("/dev/kmsg", constants.O_RDONLY | constants.O_NONBLOCK)
@@ -47,7 +54,12 @@ const parseRecord = (record: string): ReadonlyArray<LogLine> => {
   return end < 0 ? [] : text.split("\n").map((line) => ({ atMicros: Number.isNaN(micros) ? null : micros, text: line }))
 }
 
-/** The lines of what `dmesg` or a serial console printed: `[   12.345678] …`, or without a time. */
+/**
+ * The lines of what `dmesg` or a serial console printed: `[   12.345678] …`, or without a time.
+ *
+ * @since 0.1.0
+ * @category parsing
+ */
 export const parseLogText = (text: string): ReadonlyArray<LogLine> =>
   text.split(/\r?\n/).filter((line) => line !== "").map((line) => {
     const [, seconds, micros, rest] = /^\[ *(\d+)\.(\d{6})\](?:\[ *[TC]\d+\])? (.*)$/.exec(line) ?? []

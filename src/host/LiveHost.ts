@@ -12,7 +12,12 @@ import { type LogLine, readKernelLog } from "./KernelLog.ts"
 import { possibleCpus } from "./PossibleCpus.ts"
 import { parseScxExits, type ScxExitEvent } from "./ScxExit.ts"
 
-/** The running kernel, as this host tells of it. */
+/**
+ * The running kernel, as this host tells of it.
+ *
+ * @since 0.1.0
+ * @category services
+ */
 export class LiveHost extends Context.Tag("ktstr/bpf/LiveHost")<LiveHost, {
   /** `uname -r` */
   readonly release: string
@@ -35,7 +40,12 @@ export class LiveHost extends Context.Tag("ktstr/bpf/LiveHost")<LiveHost, {
   )
 }
 
-/** Where the running kernel's types may be, best first: itself; its build; Debian's and Fedora's debug packages. */
+/**
+ * Where the running kernel's types may be, best first: itself; its build; Debian's and Fedora's debug packages.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const btfPaths = (release: string): ReadonlyArray<string> => [
   "/sys/kernel/btf/vmlinux",
   `/lib/modules/${release}/build/vmlinux`,

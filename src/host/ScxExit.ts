@@ -1,15 +1,31 @@
 import * as Schema from "effect/Schema"
 import type { LogLine } from "./KernelLog.ts"
 
-/** A place in the kernel's code, as the kernel prints it: `scx_watchdog_workfn+0x152/0x1a0`. */
+/**
+ * A place in the kernel's code, as the kernel prints it: `scx_watchdog_workfn+0x152/0x1a0`.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export const StackSymbol = Schema.Struct({
   name: Schema.String,
   offset: Schema.Int.annotations({ description: "bytes from the function's start" }),
   size: Schema.NullOr(Schema.Int).annotations({ description: "bytes of the function" })
 }).annotations({ identifier: "StackSymbol" })
+/**
+ * The type that the Schema `StackSymbol` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type StackSymbol = typeof StackSymbol.Type
 
-/** A sched_ext scheduler's end, from the kernel's log. */
+/**
+ * A sched_ext scheduler's end, from the kernel's log.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export const ScxExitEvent = Schema.Struct({
   atMicros: Schema.NullOr(Schema.Int).annotations({ description: "microseconds since boot; null: the log says none" }),
   scheduler: Schema.String.annotations({ description: "sched_ext_ops.name" }),
@@ -26,6 +42,12 @@ export const ScxExitEvent = Schema.Struct({
   stack: Schema.Array(StackSymbol).annotations({ description: "where it was called off, from the innermost on" }),
   stackIsWatchdogs: Schema.Boolean.annotations({ description: "the stack is the watchdog's, not the scheduler's" })
 }).annotations({ identifier: "ScxExitEvent" })
+/**
+ * The type that the Schema `ScxExitEvent` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type ScxExitEvent = typeof ScxExitEvent.Type
 
 /** kernel/sched/ext.c `scx_exit_reason`, v6.12 to v6.18 */
@@ -44,7 +66,12 @@ const DISABLED = /^sched_ext: BPF scheduler "(.*)" disabled \((.*)\)$/
 const FRAME = /^\s*(?:\? )?([A-Za-z_][\w.$]*)\+0x([0-9a-f]+)(?:\/0x([0-9a-f]+))?(?:\s+\[.*\])?$/
 const STALLED = /^(.*)\[(\d+)\] failed to run for (\d+)\.(\d{3})s$/
 
-/** The frames in lines of a stack trace; other lines are passed over. */
+/**
+ * The frames in lines of a stack trace; other lines are passed over.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const extractStackSymbols = (lines: Iterable<string>): ReadonlyArray<StackSymbol> =>
   Array.from(lines).flatMap((line) => {
     const [, name, offset, size] = FRAME.exec(line) ?? []
@@ -56,6 +83,8 @@ export const extractStackSymbols = (lines: Iterable<string>): ReadonlyArray<Stac
 /**
  * The ends of schedulers in a log, oldest first. Lines of other parts of the kernel may stand between those of one.
  * @see kernel/sched/ext.c `scx_disable_workfn` (`scx_ops_disable_workfn` before v6.16), v6.12 to v6.18
+ * @since 0.1.0
+ * @category parsing
  */
 export const parseScxExits = (lines: ReadonlyArray<LogLine>): ReadonlyArray<ScxExitEvent> => {
   const events: Array<ScxExitEvent> = []

@@ -6,13 +6,21 @@ import { probeKvm } from "./native/KvmProbe.ts"
 import { accelerationBy, bootQemu } from "./qemu/Qemu.ts"
 import { VmEngine, type VmSpec } from "./spec/VmEngine.ts"
 
-/** Which engine to use: `kvm` is the native one, `auto` the best that works on this host. */
+/**
+ * Which engine to use: `kvm` is the native one, `auto` the best that works on this host.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type EngineChoice = "auto" | "kvm" | "qemu"
 
 /**
  * The engine of a choice. `auto` runs a probe guest, once, when the first VM is booted: where /dev/kvm is hardware it is the
  * native engine, which is loaded then, else QEMU's software emulation; a spec that asks for what QEMU alone has gets QEMU.
  * `kvm` fails with `HostLacks` where no Linux kernel would get through its boot. `Vm.acceleration` says what was found.
+ *
+ * @since 0.1.0
+ * @category layers
  */
 export const layerOf = (requested: EngineChoice): Layer.Layer<VmEngine, never, Native> =>
   Layer.effect(
@@ -48,5 +56,10 @@ export const layerOf = (requested: EngineChoice): Layer.Layer<VmEngine, never, N
     })
   )
 
-/** `layerOf("auto")`. */
+/**
+ * `layerOf("auto")`.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
 export const layer: Layer.Layer<VmEngine, never, Native> = layerOf("auto")

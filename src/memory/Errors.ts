@@ -1,7 +1,12 @@
 import * as Schema from "effect/Schema"
 import { hex } from "../core/Address.ts"
 
-/** No running kernel was found in `subject`. `looked` says for what and how far, `hint` what the user can do. */
+/**
+ * No running kernel was found in `subject`. `looked` says for what and how far, `hint` what the user can do.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class NotAKernel extends Schema.TaggedError<NotAKernel>("ktstr/NotAKernel")("NotAKernel", {
   subject: Schema.String,
   why: Schema.String,
@@ -13,7 +18,12 @@ export class NotAKernel extends Schema.TaggedError<NotAKernel>("ktstr/NotAKernel
   }
 }
 
-/** The kernel in memory carries no type information that can be read. */
+/**
+ * The kernel in memory carries no type information that can be read.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class NoBtf extends Schema.TaggedError<NoBtf>("ktstr/NoBtf")("NoBtf", {
   release: Schema.String,
   why: Schema.String,
@@ -24,7 +34,12 @@ export class NoBtf extends Schema.TaggedError<NoBtf>("ktstr/NoBtf")("NoBtf", {
   }
 }
 
-/** The vmlinux is not the one that runs in the memory. */
+/**
+ * The vmlinux is not the one that runs in the memory.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class WrongKernel extends Schema.TaggedError<WrongKernel>("ktstr/WrongKernel")("WrongKernel", {
   vmlinux: Schema.String,
   why: Schema.String
@@ -34,7 +49,12 @@ export class WrongKernel extends Schema.TaggedError<WrongKernel>("ktstr/WrongKer
   }
 }
 
-/** A kernel address that could not be read. `OutOfMemory`: the page tables point where the image has no bytes. */
+/**
+ * A kernel address that could not be read. `OutOfMemory`: the page tables point where the image has no bytes.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class Unmapped extends Schema.TaggedError<Unmapped>("ktstr/Unmapped")("Unmapped", {
   address: Schema.BigIntFromSelf,
   reason: Schema.Literal("NotPresent", "OutOfMemory", "TooLong")

@@ -26,6 +26,9 @@ const MAX_BTF = 32 * 2 ** 20
 /**
  * A kernel at an instant: its symbols, types and virtual memory. Everything here borrows the memory it was made from.
  * Loops use `space`; `translate` and `read` are for single looks.
+ *
+ * @since 0.1.0
+ * @category services
  */
 export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKernel, {
   readonly memory: GuestMemory

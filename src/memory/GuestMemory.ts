@@ -2,10 +2,20 @@ import type * as Either from "effect/Either"
 import { hex } from "../core/Address.ts"
 import { FormatError, parsing } from "../core/Errors.ts"
 
-/** The next bytes at or behind `at` that were ever written: `from` up to `to`. Undefined: none. */
+/**
+ * The next bytes at or behind `at` that were ever written: `from` up to `to`. Undefined: none.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type NextWritten = (at: number) => readonly [from: number, to: number] | undefined
 
-/** `bytes` is the guest's physical memory from byte address `start` on. At most 1 GiB, the size of a mapping. */
+/**
+ * `bytes` is the guest's physical memory from byte address `start` on. At most 1 GiB, the size of a mapping.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface MemoryRegion {
   readonly start: number
   readonly bytes: Uint8Array
@@ -50,6 +60,9 @@ const NOTHING = new DataView(new ArrayBuffer(0))
  * Nothing here throws after construction: an address in a hole gives -1, `undefined` or `false`.
  * Borrowed bytes live as long as the mapping they come from. Before that ends, `release` empties this: what reads it later
  * is told that there is no memory, and never touches what is not mapped any more.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export class GuestMemory {
   /** After `seek`, or any scalar read: the region that was found … */

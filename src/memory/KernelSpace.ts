@@ -3,26 +3,51 @@ import { type Reason, unreadable } from "../core/Reason.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
 import { NOT_PRESENT, OUT_OF_MEMORY, type PageTable } from "./PageTable.ts"
 
-/** The longest stretch `window` gathers into its scratch buffer, in bytes. */
+/**
+ * The longest stretch `window` gathers into its scratch buffer, in bytes.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
 export const WINDOW_LIMIT = 16 * 2 ** 20
-/** The longest stretch one `read` copies, in bytes: well above any kernel's BTF. */
+/**
+ * The longest stretch one `read` copies, in bytes: well above any kernel's BTF.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
 export const READ_LIMIT = 64 * 2 ** 20
 const TOO_LONG = -3
 /** Translations kept: those of 256 MiB of scattered pages, in 1 MiB. */
 const SLOTS = 65536
 const END = 2 ** 52
 
-/** Why the last failed access failed, and where. */
+/**
+ * Why the last failed access failed, and where.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Fault {
   readonly address: bigint
   readonly reason: "NotPresent" | "OutOfMemory" | "TooLong"
 }
 
-/** The page number of the 64-bit pointer at `at`: exact, no bigint. */
+/**
+ * The page number of the 64-bit pointer at `at`: exact, no bigint.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const pointerPage = (view: DataView, at: number): number =>
   view.getUint32(at + 4, true) * 2 ** 20 + (view.getUint32(at, true) >>> 12)
 
-/** The offset in its page of the 64-bit pointer at `at`. */
+/**
+ * The offset in its page of the 64-bit pointer at `at`.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const pointerOffset = (view: DataView, at: number): number => view.getUint32(at, true) & 0xfff
 
 /**
@@ -30,6 +55,9 @@ export const pointerOffset = (view: DataView, at: number): number => view.getUin
  * the page tables. On memory that goes on running, `flush` before each look.
  *
  * Loops pass a page number (address / 4096) and an offset in bytes that may exceed 4095.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export class KernelSpace {
   /** After `window`: where the bytes are. Valid until the next call of anything on this object. */

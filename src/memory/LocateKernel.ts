@@ -12,7 +12,12 @@ const FIELD = 65
 /** Where `uts_namespace.name` is on kernels before v5.11, whose VMCOREINFO does not say: behind a kref, or first. */
 const NAME_AT = [4, 0, 8, 16]
 
-/** A kernel found in memory: what is needed to read its virtual addresses. */
+/**
+ * A kernel found in memory: what is needed to read its virtual addresses.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface KernelLocation {
   readonly table: PageTable
   readonly release: string
@@ -21,18 +26,31 @@ export interface KernelLocation {
   readonly info: Vmcoreinfo | undefined
 }
 
-/** No kernel: how many candidates were judged, and what the last of them broke. */
+/**
+ * No kernel: how many candidates were judged, and what the last of them broke.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface KernelNotLocated {
   readonly candidates: number
   readonly why: string
 }
 
+/**
+ * Tells a located kernel from the reason why there is none.
+ *
+ * @since 0.1.0
+ * @category guards
+ */
 export const isLocated = (found: KernelLocation | KernelNotLocated): found is KernelLocation => "table" in found
 
 /**
  * The first kernel whose VMCOREINFO is true of this memory: the page tables that it names must map the image to where
  * it says the image is, themselves included, and `init_uts_ns` must hold the release that it claims.
  * @param early look only at the first 64 MiB of each region
+ * @since 0.1.0
+ * @category parsing
  */
 export const locateByVmcoreinfo = (memory: GuestMemory, early = false): KernelLocation | KernelNotLocated => {
   let candidates = 0

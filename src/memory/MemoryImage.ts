@@ -33,6 +33,9 @@ const MACHINES: ReadonlyArray<number> = [62, 3]
 /**
  * How to find the kernel in memory whose layout is in question; `locateByVmcoreinfo` unless a vmlinux knows better. `early`:
  * look only where it most likely is.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export type LocateKernel = (memory: GuestMemory, early: boolean) => KernelLocation | KernelNotLocated
 
@@ -40,6 +43,9 @@ export type LocateKernel = (memory: GuestMemory, early: boolean) => KernelLocati
  * A file that holds a guest's physical memory, mapped read-only until the scope closes: a raw image (QEMU's
  * `memory-backend-file`, `pmemsave`), an ELF core (`dump-guest-memory`, kdump's `/proc/vmcore`) or a LiME dump. A file cut
  * short is read as far as it goes. It must not shrink while it is mapped: that is SIGBUS.
+ *
+ * @since 0.1.0
+ * @category constructors
  */
 export const openImage = (
   path: string,

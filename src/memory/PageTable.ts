@@ -1,8 +1,18 @@
 import type { GuestMemory } from "./GuestMemory.ts"
 
-/** No mapping, or an address outside the kernel's half. */
+/**
+ * No mapping, or an address outside the kernel's half.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
 export const NOT_PRESENT = -1
-/** A table (or, for a `KernelSpace`, the page itself) lies where the image has no bytes. */
+/**
+ * A table (or, for a `KernelSpace`, the page itself) lies where the image has no bytes.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
 export const OUT_OF_MEMORY = -2
 
 /** Pages a present entry covers, by level (1 = a page-table entry, 3 = 1 GiB). */
@@ -13,6 +23,8 @@ const END = 2 ** 52
  * The page tables under one root, by page number (address / 4096, exact in a double). Hot: numbers in and out, nothing
  * allocated, no exceptions.
  * @see Intel SDM vol. 3A, "4-Level Paging and 5-Level Paging", formats of the paging-structure entries
+ * @since 0.1.0
+ * @category models
  */
 export class PageTable {
   /** The level at which the last `walk` ended: 1 for a 4 KiB page, 2 for 2 MiB, 3 for 1 GiB, or where nothing was. */
@@ -77,6 +89,8 @@ export class PageTable {
  * It is the lowest thing that the kernel's own tables map, below vmalloc, vmemmap and the image; its start is random and a
  * multiple of 1 GiB. What is found is checked: the tables' root must be mapped at its place in it.
  * @see Documentation/arch/x86/x86_64/mm.rst (page_offset_base); arch/x86/mm/kaslr.c `kernel_randomize_memory`, v6.12
+ * @since 0.1.0
+ * @category reading
  */
 export const findDirectMap = (table: PageTable): number | undefined => {
   const first = table.nextMapped(table.kernelStart, END - 2 ** 19, 4096)

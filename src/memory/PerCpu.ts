@@ -5,7 +5,12 @@ import type { Symbols } from "./Symbols.ts"
 /** The largest `CONFIG_NR_CPUS` on x86-64; arch/x86/Kconfig, v6.12. */
 const MAX_CPUS = 8192
 
-/** `offsets[n]` is `__per_cpu_offset[n]`, undefined where CPU n is not possible. */
+/**
+ * `offsets[n]` is `__per_cpu_offset[n]`, undefined where CPU n is not possible.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface PerCpuOffsets {
   readonly offsets: ReadonlyArray<bigint | undefined>
   /** Why `offsets` lacks CPUs that it should have, or is empty. */
@@ -18,6 +23,8 @@ export interface PerCpuOffsets {
  * as it is, it would alias something else.
  * @param maskBits bits in a `struct cpumask`: `CONFIG_NR_CPUS` rounded up to 64
  * @see arch/x86/kernel/setup_percpu.c, kernel/cpu.c, include/linux/percpu-defs.h `per_cpu_ptr`, v6.12
+ * @since 0.1.0
+ * @category reading
  */
 export const perCpuOffsets = (space: KernelSpace, symbols: Symbols, maskBits: number): PerCpuOffsets => {
   const mask = symbols.address("__cpu_possible_mask")

@@ -3,7 +3,12 @@ import * as Schema from "effect/Schema"
 import { open } from "node:fs/promises"
 import { type GuestMemory, writtenParts } from "./GuestMemory.ts"
 
-/** The image could not be written. */
+/**
+ * The image could not be written.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class SaveError extends Schema.TaggedError<SaveError>("ktstr/SaveError")("SaveError", {
   path: Schema.String,
   why: Schema.String
@@ -18,6 +23,9 @@ const PIECE = 2 ** 16
 /**
  * Write a guest's memory as a raw image that `openImage` reads: byte n of the file is physical address n. Pages of zeros
  * and the gaps between regions become holes of the file, so it takes the room of what the guest has touched.
+ *
+ * @since 0.1.0
+ * @category writing
  */
 export const saveImage = (memory: GuestMemory, path: string): Effect.Effect<void, SaveError> =>
   Effect.tryPromise({

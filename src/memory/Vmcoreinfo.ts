@@ -13,6 +13,8 @@ const EARLY = 2 ** 26
  * What the kernel wrote down about itself for crash dumps: lines `KEY=value`. Since v6.0 with the addresses of its
  * kallsyms tables.
  * @see kernel/vmcore_info.c `crash_save_vmcoreinfo_init`; arch/x86/kernel/vmcore_info_64.c, v6.12
+ * @since 0.1.0
+ * @category models
  */
 export class Vmcoreinfo {
   /** The kernel's release, `6.12.117+deb12-cloud-amd64`. */
@@ -65,6 +67,8 @@ const parseHex = (text: string | undefined): bigint | undefined =>
  * `vmcoreinfo_note` (`alloc_pages_exact`) with a note header before it. So one word a page is looked at, not all bytes.
  * Memory that was never written is left out. Many others may have left or forged such a page (an earlier kernel, a nested guest, a program): `accept` must prove it.
  * @param early look only at the first 64 MiB of each region, where it mostly is
+ * @since 0.1.0
+ * @category reading
  */
 export const findVmcoreinfo = (
   memory: GuestMemory,

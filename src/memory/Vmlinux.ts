@@ -19,7 +19,12 @@ const MAX_BANNER = 1024
 const MAX_NOTES = 2 ** 16
 const MAX_FILE = 2 ** 32
 
-/** What a kernel's ELF file tells about it, at link-time addresses. Holds copies: the file may be unmapped. */
+/**
+ * What a kernel's ELF file tells about it, at link-time addresses. Holds copies: the file may be unmapped.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Vmlinux {
   readonly subject: string
   readonly release: string
@@ -31,7 +36,12 @@ export interface Vmlinux {
   readonly root: bigint
 }
 
-/** `bytes` is the whole vmlinux, borrowed for this call. Fails where it is stripped or no x86-64 kernel. */
+/**
+ * `bytes` is the whole vmlinux, borrowed for this call. Fails where it is stripped or no x86-64 kernel.
+ *
+ * @since 0.1.0
+ * @category parsing
+ */
 export const parseVmlinux = (bytes: Uint8Array, subject: string): Either.Either<Vmlinux, FormatError> =>
   parsing(() => {
     const elf = parseElf(bytes, subject)
@@ -63,7 +73,12 @@ export const parseVmlinux = (bytes: Uint8Array, subject: string): Either.Either<
     }
   })
 
-/** `parseVmlinux` of a file, of at most 4 GiB, mapped only meanwhile. */
+/**
+ * `parseVmlinux` of a file, of at most 4 GiB, mapped only meanwhile.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const openVmlinux = (path: string): Effect.Effect<Vmlinux, SyscallError | FormatError, Native> =>
   Effect.scoped(Effect.gen(function*() {
     const native = yield* Native
@@ -89,6 +104,8 @@ const linked = (elf: ElfFile, address: bigint, length: number): Buffer | undefin
  * in 2 MiB is looked at. That gives the physical address of the page tables, and the tables tell how far KASLR moved the
  * image, a multiple of 2 MiB below 1 GiB: they must map the moved banner to where it was found.
  * @see arch/x86/boot/compressed/kaslr.c `choose_random_location`, v6.12
+ * @since 0.1.0
+ * @category parsing
  */
 export const locateByVmlinux = (memory: GuestMemory, vmlinux: Vmlinux): KernelLocation | KernelNotLocated => {
   const { banner, release, root } = vmlinux
@@ -122,7 +139,12 @@ export const locateByVmlinux = (memory: GuestMemory, vmlinux: Vmlinux): KernelLo
   return { candidates, why: "no page tables there map it" }
 }
 
-/** The symbols of a vmlinux in a kernel that KASLR moved by `shift` bytes. */
+/**
+ * The symbols of a vmlinux in a kernel that KASLR moved by `shift` bytes.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export class VmlinuxSymbols implements Symbols {
   #sorted: { readonly addresses: BigUint64Array; readonly names: ReadonlyArray<string> } | undefined
 

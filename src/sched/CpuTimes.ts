@@ -7,7 +7,12 @@ import { type Int, integerAt } from "./StructFields.ts"
 /** `NR_SOFTIRQS` names in their order: include/linux/interrupt.h, v6.1 to v7.3. */
 const SOFTIRQS = ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"]
 
-/** Where a CPU's time went: nanoseconds by `enum cpu_usage_stat` without its prefix, and its interrupts since boot. */
+/**
+ * Where a CPU's time went: nanoseconds by `enum cpu_usage_stat` without its prefix, and its interrupts since boot.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface CpuTimes {
   readonly cpustat?: { readonly [name: string]: Int }
   readonly irqs_sum?: Int

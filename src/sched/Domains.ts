@@ -13,7 +13,12 @@ const DEPTH_LIMIT = 16
 /** Words of flags; `SD_FLAG_CNT` was 14 in v6.1. */
 const FLAG_LIMIT = 32
 
-/** A scheduling domain of a CPU, its numbers by the names of `struct sched_domain`. */
+/**
+ * A scheduling domain of a CPU, its numbers by the names of `struct sched_domain`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface SchedDomain extends Omit<Values<typeof DOMAIN>, "flags"> {
   readonly address: string
   readonly name: string
@@ -26,7 +31,12 @@ export interface SchedDomain extends Omit<Values<typeof DOMAIN>, "flags"> {
   readonly stats?: Values<typeof DOMAIN_STATS>
 }
 
-/** A CPU's domains, the smallest first. */
+/**
+ * A CPU's domains, the smallest first.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface CpuDomains {
   readonly cpu: number
   readonly domains: ReadonlyArray<SchedDomain>
@@ -49,7 +59,12 @@ const BY_IDLENESS = [
   "lb_nobusyq"
 ] as const
 
-/** Each possible CPU's domains; a CPU alone in its partition has none. */
+/**
+ * Each possible CPU's domains; a CPU alone in its partition has none.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const readDomains = (kernel: typeof GuestKernel.Service): ReadonlyArray<CpuDomains> => {
   const { perCpuOffsets, space, symbols } = kernel
   const { domain, rq } = schedLayouts(kernel.btf)

@@ -5,7 +5,12 @@ import type { ScxState } from "./scx/ScxState.ts"
 import { inCpuList } from "./tasks/CpuList.ts"
 import type { Task } from "./tasks/Tasks.ts"
 
-/** From where on something looks wrong. */
+/**
+ * From where on something looks wrong.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Thresholds {
   /** Of the watchdog's timeout: a task that is runnable for longer. */
   readonly runnableShare: number
@@ -17,6 +22,12 @@ export interface Thresholds {
   readonly bypassMillis: number
 }
 
+/**
+ * Thresholds used where none are given.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
 export const defaultThresholds: Thresholds = {
   runnableShare: 0.5,
   idleMillis: 50,
@@ -24,7 +35,12 @@ export const defaultThresholds: Thresholds = {
   bypassMillis: 1000
 }
 
-/** Something that looks wrong: `measured` is beyond `threshold`, in `unit`, where there is something to measure. */
+/**
+ * Something that looks wrong: `measured` is beyond `threshold`, in `unit`, where there is something to measure.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Finding {
   readonly name:
     | "runnable-too-long"
@@ -96,7 +112,12 @@ export const placeOf = (task: Task, queues: ReadonlyMap<string, DispatchQueue>):
   return (Number(scx?.flags ?? 0) & QUEUED) !== 0 ? "queued, but in no queue" : "not runnable"
 }
 
-/** All that looks wrong. */
+/**
+ * All that looks wrong.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const findings = (seen: Seen, thresholds: Thresholds = defaultThresholds): ReadonlyArray<Finding> => [
   ...exits(seen),
   ...waitingTasks(seen, thresholds),

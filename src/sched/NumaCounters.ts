@@ -9,7 +9,12 @@ import { integerAt } from "./StructFields.ts"
 const MAX_NODES = 1024
 const MAX_ZONES = 8
 
-/** A node's allocation counters, by `enum numa_stat_item` without its prefix, in lower case: `hit`, `interleave_hit`. */
+/**
+ * A node's allocation counters, by `enum numa_stat_item` without its prefix, in lower case: `hit`, `interleave_hit`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface NumaCounters {
   readonly node: number
   readonly counters: { readonly [counter: string]: number }
@@ -19,6 +24,8 @@ export interface NumaCounters {
  * What `/sys/devices/system/node/nodeN/numastat` prints: for each zone its own counters, and what each CPU has not added
  * to them yet.
  * @see include/linux/mmzone.h `struct zone`, `struct per_cpu_zonestat`; mm/vmstat.c `fold_vm_numa_events`; v6.1 to v7.3
+ * @since 0.1.0
+ * @category reading
  */
 export const readNumaCounters = (kernel: typeof GuestKernel.Service): ReadonlyArray<NumaCounters> | Reason => {
   const { btf, perCpu, perCpuOffsets, space, symbols } = kernel

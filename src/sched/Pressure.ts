@@ -10,7 +10,12 @@ const FIXED_1 = 2048
 /** `PSI_AVGS` of `psi_group.total`. */
 const AVGS = 0
 
-/** One state's averages in percent over 10, 60 and 300 seconds, and the time spent in it since boot in nanoseconds. */
+/**
+ * One state's averages in percent over 10, 60 and 300 seconds, and the time spent in it since boot in nanoseconds.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Stall {
   readonly avg10: number
   readonly avg60: number
@@ -18,12 +23,19 @@ export interface Stall {
   readonly total: Int
 }
 
-/** By state as `/proc/pressure` has it: `cpu_some`, `memory_full`. */
+/**
+ * By state as `/proc/pressure` has it: `cpu_some`, `memory_full`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type Pressure = { readonly [state: string]: Stall }
 
 /**
  * Pressure stall information of the whole system, as its worker last updated it (every 2 seconds).
  * @see include/linux/psi_types.h `struct psi_group`, kernel/sched/psi.c; v6.1 to v7.3
+ * @since 0.1.0
+ * @category reading
  */
 export const readPressure = ({ btf, space, symbols }: typeof GuestKernel.Service): Pressure | Reason => {
   const address = symbols.address("psi_system")

@@ -21,6 +21,9 @@ const LOCKED = 0xff
 /**
  * A CPU's run queue: numbers by the names of `struct rq` and of its parts. Times are nanoseconds of the scheduler's clock,
  * `next_balance` is jiffies.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export interface RunQueue extends Omit<Values<typeof RQ>, "online" | "cpu"> {
   readonly cpu: number
@@ -44,7 +47,12 @@ export interface RunQueue extends Omit<Values<typeof RQ>, "online" | "cpu"> {
   readonly problem?: Reason
 }
 
-/** Every possible CPU's run queue. */
+/**
+ * Every possible CPU's run queue.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const readRunQueues = (
   kernel: typeof GuestKernel.Service,
   reader: TaskReader

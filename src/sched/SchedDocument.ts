@@ -210,6 +210,9 @@ const Stall = Schema.Struct({ avg10: Schema.Number, avg60: Schema.Number, avg300
 /**
  * A kernel's scheduler at an instant, as JSON. A part that cannot be had is a reason; a field that this kernel's structs
  * do not have is left out and named in `absent`.
+ *
+ * @since 0.1.0
+ * @category schemas
  */
 export const SchedDocument = Schema.Struct({
   time: Schema.Struct({ jiffies: Int, hz: Schema.NullOr(Schema.Int) }),
@@ -229,6 +232,11 @@ export const SchedDocument = Schema.Struct({
   problems: Schema.Array(Reason)
 }).annotations({ identifier: "SchedDocument" })
 
-/** A document that was read, as what wrote it. */
+/**
+ * A document that was read, as what wrote it.
+ *
+ * @since 0.1.0
+ * @category parsing
+ */
 export const decodeSched = (json: unknown): SchedSnapshot =>
   Schema.decodeUnknownSync(SchedDocument, { onExcessProperty: "error" })(json) as unknown as SchedSnapshot

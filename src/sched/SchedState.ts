@@ -18,6 +18,9 @@ import { readTasks, type Task, TaskReader } from "./tasks/Tasks.ts"
 /**
  * A kernel's scheduler at an instant. A part that cannot be had is its `Reason`; a field that this kernel's structs do not
  * have is left out, and named in `absent`.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export interface SchedSnapshot {
   readonly time: SchedTime
@@ -35,7 +38,12 @@ export interface SchedSnapshot {
   readonly problems: ReadonlyArray<Reason>
 }
 
-/** Read all of a kernel's scheduler state. */
+/**
+ * Read all of a kernel's scheduler state.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const readSched = (kernel: typeof GuestKernel.Service, thresholds?: Thresholds): SchedSnapshot => {
   const time = readTime(kernel)
   const reader = TaskReader.of(kernel)
@@ -92,7 +100,12 @@ const lackingMembers = ({ btf }: typeof GuestKernel.Service): SchedSnapshot["abs
   return Object.fromEntries([...lacking].map(([struct, members]) => [struct, [...members]]))
 }
 
-/** Reads the scheduler's state of the kernel it was made for, as often as asked. */
+/**
+ * Reads the scheduler's state of the kernel it was made for, as often as asked.
+ *
+ * @since 0.1.0
+ * @category services
+ */
 export class SchedState extends Context.Tag("ktstr/sched/SchedState")<SchedState, {
   readonly read: Effect.Effect<SchedSnapshot>
 }>() {

@@ -2,7 +2,12 @@ import type { GuestKernel } from "../memory/GuestKernel.ts"
 import { schedLayouts } from "./SchedLayouts.ts"
 import type { Int } from "./StructFields.ts"
 
-/** A kernel's clock at the instant. */
+/**
+ * A kernel's clock at the instant.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface SchedTime {
   /** `jiffies_64`: ticks since boot, which start at 2^32 - 300 s. */
   readonly jiffies: Int
@@ -13,6 +18,8 @@ export interface SchedTime {
 /**
  * `jiffies_64`, and CONFIG_HZ from `clocksource_jiffies`, whose `mult` >> `shift` is the nanoseconds of a tick.
  * @see kernel/time/jiffies.c, v6.1 to v7.3
+ * @since 0.1.0
+ * @category reading
  */
 export const readTime = (kernel: typeof GuestKernel.Service): SchedTime & { readonly ticks: bigint } => {
   const { space, symbols } = kernel

@@ -5,7 +5,12 @@ import { makeAccessor } from "../MakeAccessor.ts"
 import { type BpfUnreadable, MapAccessor } from "../MapAccessor.ts"
 import { GuestMaps } from "./GuestMaps.ts"
 
-/** The maps and programs in a guest's memory. */
+/**
+ * The maps and programs in a guest's memory.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const makeGuestMapAccessor: Effect.Effect<typeof MapAccessor.Service, BpfUnreadable, GuestKernel> = Effect.gen(
   function*() {
     const guest = yield* GuestMaps.make(yield* GuestKernel)
@@ -17,7 +22,12 @@ export const makeGuestMapAccessor: Effect.Effect<typeof MapAccessor.Service, Bpf
   }
 )
 
-/** `MapAccessor` over the `GuestKernel`. */
+/**
+ * `MapAccessor` over the `GuestKernel`.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
 export const layerGuestMaps: Layer.Layer<MapAccessor, BpfUnreadable, GuestKernel> = Layer.effect(
   MapAccessor,
   makeGuestMapAccessor

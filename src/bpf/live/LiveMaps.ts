@@ -30,6 +30,12 @@ import { type LiveWrite, type MapWrite, writerOf } from "./LiveWrite.ts"
 import { compileSeen } from "./SeenFields.ts"
 import { LiveObjects } from "./walks/LiveObjects.ts"
 
+/**
+ * Options of the live source.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface LiveOptions {
   /** Which maps are kept open and listed; all if not given. */
   readonly keep?: (map: MapInfo) => boolean
@@ -37,7 +43,12 @@ export interface LiveOptions {
   readonly files?: ReadonlyArray<string>
 }
 
-/** The BPF objects of the running kernel. Maps stay open, and so alive, as long as the scope in which this was made. */
+/**
+ * The BPF objects of the running kernel. Maps stay open, and so alive, as long as the scope in which this was made.
+ *
+ * @since 0.1.0
+ * @category services
+ */
 export class LiveMaps extends Context.Tag("ktstr/bpf/LiveMaps")<LiveMaps, {
   /** The same as the tag `MapAccessor` of `layerLive`. The lists are those of the moment when it was made. */
   readonly accessor: typeof MapAccessor.Service
@@ -49,7 +60,12 @@ export class LiveMaps extends Context.Tag("ktstr/bpf/LiveMaps")<LiveMaps, {
   readonly write: (map: MapInfo, change: MapWrite) => LiveWrite
 }>() {}
 
-/** Opens every map of the running kernel that `keep` wants. `kernel` is the BTF of vmlinux. */
+/**
+ * Opens every map of the running kernel that `keep` wants. `kernel` is the BTF of vmlinux.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const makeLiveMaps = (
   kernel: Btf,
   options: LiveOptions = {}
@@ -106,7 +122,12 @@ export const makeLiveMaps = (
     }
   })
 
-/** `MapAccessor` and `LiveMaps` over bpf(2) of the running kernel. */
+/**
+ * `MapAccessor` and `LiveMaps` over bpf(2) of the running kernel.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
 export const layerLiveMaps = (
   kernel: Btf,
   options: LiveOptions = {}

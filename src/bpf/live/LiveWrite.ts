@@ -14,7 +14,12 @@ import type { BpfCalls, UpdateMode } from "./calls/BpfCalls.ts"
 import type { LiveBtf } from "./calls/LiveBtf.ts"
 import { type LiveMap, tableOf } from "./LiveOpeners.ts"
 
-/** A map that was not written: `why` it was refused, as a sentence. */
+/**
+ * A map that was not written: `why` it was refused, as a sentence.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class WriteRefused extends Schema.TaggedError<WriteRefused>("ktstr/WriteRefused")("WriteRefused", {
   id: Schema.Int,
   name: Schema.String,
@@ -28,6 +33,9 @@ export class WriteRefused extends Schema.TaggedError<WriteRefused>("ktstr/WriteR
 /**
  * A change of one entry. Keys and values are the plain JSON that a dump prints. What a value leaves out (members of a
  * struct, CPUs that are null) stays as it is; in an entry that is not there yet it is 0.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export type MapWrite =
   | {
@@ -40,6 +48,12 @@ export type MapWrite =
   }
   | { readonly kind: "delete"; readonly key: Json }
 
+/**
+ * A write to a map of this host.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type LiveWrite = Effect.Effect<void, WriteRefused | EncodeError | MapNotFound>
 
 /** Types whose keys and values are plain bytes. */

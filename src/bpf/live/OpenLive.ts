@@ -7,7 +7,12 @@ import type { MapAccessor } from "../MapAccessor.ts"
 import { DUMP_VERSION, type Header } from "../Report.ts"
 import { layerLiveMaps, type LiveMaps, type LiveOptions, makeLiveMaps } from "./LiveMaps.ts"
 
-/** The running kernel, ready to be read: what a dump says first, what its lists need of the kernel, and its maps. */
+/**
+ * The running kernel, ready to be read: what a dump says first, what its lists need of the kernel, and its maps.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface LiveSnapshot {
   readonly header: Header
   readonly kernel: { readonly release: string; readonly btf: Btf }
@@ -15,7 +20,12 @@ export interface LiveSnapshot {
   readonly live: typeof LiveMaps.Service
 }
 
-/** Open this host's maps, by bpf(2), until the scope closes. */
+/**
+ * Open this host's maps, by bpf(2), until the scope closes.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const openLive = Effect.fn("ktstr.openLive")(function*(options: LiveOptions = {}) {
   const { btf, possibleCpus, release } = yield* LiveHost
   const live = yield* makeLiveMaps(btf, options)
@@ -38,7 +48,12 @@ const bootId = (): string | null => {
   }
 }
 
-/** `MapAccessor` and `LiveMaps` of this host. */
+/**
+ * `MapAccessor` and `LiveMaps` of this host.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
 export const layerLive = (options: LiveOptions = {}) =>
   Layer.unwrapEffect(Effect.map(LiveHost, ({ btf }) => layerLiveMaps(btf, options))).pipe(
     Layer.provideMerge(LiveHost.layer)

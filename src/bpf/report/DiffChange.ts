@@ -6,6 +6,9 @@ import { DUMP_VERSION, PlainJson } from "../Report.ts"
 /**
  * A field that changed. `path` is empty for a value that has none, `in.cpus[3]` inside structs and arrays; a member that only
  * one side has is null on the other. Numbers have a `delta`, exact, and a `rate` a second where both times are known.
+ *
+ * @since 0.1.0
+ * @category schemas
  */
 export const FieldChange = Schema.Struct({
   path: Schema.String,
@@ -17,6 +20,12 @@ export const FieldChange = Schema.Struct({
   delta: Schema.NullOr(Count),
   rate: Schema.NullOr(Schema.Number).annotations({ description: "delta a second" })
 }).annotations({ identifier: "FieldChange" })
+/**
+ * The type that the Schema `FieldChange` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type FieldChange = typeof FieldChange.Type
 
 const map = { id: Schema.Int, name: Schema.String, type: Schema.String }
@@ -52,6 +61,9 @@ export type EntryChanged = typeof EntryChanged.Type
 /**
  * One difference between two dumps. Maps and programs are the same on both sides when id, name and type are (of different
  * boots name and type: the id is then the second side's); entries when their keys' bytes are. `problem`: what was not compared, and why.
+ *
+ * @since 0.1.0
+ * @category schemas
  */
 export const Change = Schema.Union(
   Schema.Struct({ change: Schema.Literal("mapAdded", "mapRemoved"), ...map }),
@@ -65,9 +77,20 @@ export const Change = Schema.Union(
   Schema.Struct({ change: Schema.Literal("programChanged"), ...program, fields: Schema.Array(FieldChange) }),
   Schema.Struct({ change: Schema.Literal("problem"), problem: Reason })
 ).annotations({ identifier: "Change" })
+/**
+ * The type that the Schema `Change` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type Change = typeof Change.Type
 
-/** What `ktstr diff --json` prints. `seconds` between the two: null where a side does not say when it was taken. */
+/**
+ * What `ktstr diff --json` prints. `seconds` between the two: null where a side does not say when it was taken.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export const DiffDocument = Schema.Struct({
   schema: Schema.Literal("diff"),
   version: Schema.Literal(DUMP_VERSION),
@@ -76,4 +99,10 @@ export const DiffDocument = Schema.Struct({
   seconds: Schema.NullOr(Schema.Number),
   changes: Schema.Array(Change)
 }).annotations({ identifier: "DiffDocument" })
+/**
+ * The type that the Schema `DiffDocument` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type DiffDocument = typeof DiffDocument.Type

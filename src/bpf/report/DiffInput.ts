@@ -9,7 +9,12 @@ import { NotADump } from "./SnapshotDiff.ts"
 const decodeDocument = Schema.decodeUnknownEither(DumpDocument, { onExcessProperty: "preserve" })
 const decodeRecord = Schema.decodeUnknownEither(DumpRecord, { onExcessProperty: "preserve" })
 
-/** The dump in a file's text: the document of `dump --json`, or the lines of `dump --ndjson`. */
+/**
+ * The dump in a file's text: the document of `dump --json`, or the lines of `dump --ndjson`.
+ *
+ * @since 0.1.0
+ * @category parsing
+ */
 export const parseDump = (text: string, subject: string): Either.Either<DumpDocument, NotADump> =>
   Either.gen(function*() {
     const first = parseJson(text.slice(0, Math.max(text.indexOf("\n"), 0)))

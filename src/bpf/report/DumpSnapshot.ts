@@ -8,13 +8,23 @@ import type { BpfUnreadable, MapAccessor } from "../MapAccessor.ts"
 import { DumpDocument, type Header } from "../Report.ts"
 import { type Dump, jsonDocument, ndjsonRecords } from "./DumpWriter.ts"
 
-/** What is dumped: a kernel's maps, and what the dump says first. A `Snapshot` and a `LiveSnapshot` are each one. */
+/**
+ * What is dumped: a kernel's maps, and what the dump says first. A `Snapshot` and a `LiveSnapshot` are each one.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface DumpSource {
   readonly header: Header
   readonly maps: typeof MapAccessor.Service
 }
 
-/** The whole dump as one document. It has every entry in memory: for maps of millions of entries take `ndjson`. */
+/**
+ * The whole dump as one document. It has every entry in memory: for maps of millions of entries take `ndjson`.
+ *
+ * @since 0.1.0
+ * @category rendering
+ */
 export const dump = (source: DumpSource): Effect.Effect<DumpDocument, BpfUnreadable> =>
   Stream.runCollect(pieces(source, jsonDocument)).pipe(
     Effect.map((parts) => Buffer.concat(Chunk.toReadonlyArray(parts)).toString()),
@@ -22,7 +32,12 @@ export const dump = (source: DumpSource): Effect.Effect<DumpDocument, BpfUnreada
     Effect.withSpan("Ktstr.dump")
   )
 
-/** The dump as NDJSON (`DumpRecord`s), UTF-8 in pieces of some 256 KiB, each its own. Memory stays flat. */
+/**
+ * The dump as NDJSON (`DumpRecord`s), UTF-8 in pieces of some 256 KiB, each its own. Memory stays flat.
+ *
+ * @since 0.1.0
+ * @category rendering
+ */
 export const ndjson = (source: DumpSource): Stream.Stream<Uint8Array, BpfUnreadable> => pieces(source, ndjsonRecords)
 
 const pieces = (

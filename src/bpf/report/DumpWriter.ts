@@ -7,7 +7,12 @@ import { type MapReader, problemOf } from "../MapReader.ts"
 import type { Header, ProgramInfo } from "../Report.ts"
 import { EntryJson } from "./EntryJson.ts"
 
-/** What a dump prints. `limit` bounds the entries of each map. */
+/**
+ * What a dump prints. `limit` bounds the entries of each map.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Dump {
   readonly header: Header
   readonly readers: Iterable<MapReader>
@@ -24,6 +29,9 @@ const CHUNK = 1 << 18
 /**
  * The `--json` document as UTF-8, piece by piece; a piece is borrowed until the next is asked for. However many entries
  * a map has, memory stays flat.
+ *
+ * @since 0.1.0
+ * @category rendering
  */
 export function* jsonDocument(dump: Dump): Generator<Uint8Array, void> {
   const out = new ByteSink(CHUNK * 2)
@@ -41,7 +49,12 @@ export function* jsonDocument(dump: Dump): Generator<Uint8Array, void> {
   yield out.take()
 }
 
-/** The `--ndjson` records (`DumpRecord`), one a line, as UTF-8 in borrowed pieces. */
+/**
+ * The `--ndjson` records (`DumpRecord`), one a line, as UTF-8 in borrowed pieces.
+ *
+ * @since 0.1.0
+ * @category rendering
+ */
 export function* ndjsonRecords(dump: Dump): Generator<Uint8Array, void> {
   const out = new ByteSink(CHUNK * 2)
   const line = (record: object): void => out.text(`${escapedJson(record)}\n`)

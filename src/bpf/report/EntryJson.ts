@@ -82,7 +82,12 @@ export class EntryJson {
   }
 }
 
-/** An entry as JSON texts, which are quick to compare. */
+/**
+ * An entry as JSON texts, which are quick to compare.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface EntryTexts {
   readonly key: string
   /** All bytes of the key in hex, where `key` hides some; else null. */

@@ -12,7 +12,12 @@ import { Change } from "./DiffChange.ts"
 import { changedEntry, isChanged, wholeEntry } from "./EntryChange.ts"
 import { type EntryTexts, entryTexts, identityOf } from "./EntryJson.ts"
 
-/** Maps read once more: how many entries each has, and what has changed since the reading before. */
+/**
+ * Maps read once more: how many entries each has, and what has changed since the reading before.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export const WatchTick = Schema.Struct({
   at: Schema.String.annotations({ description: "wall-clock time, ISO 8601" }),
   seconds: Schema.NullOr(Schema.Number).annotations({
@@ -26,6 +31,12 @@ export const WatchTick = Schema.Struct({
   })),
   changes: Schema.Array(Change).annotations({ description: "of entries only; rates are a second" })
 }).annotations({ identifier: "WatchTick" })
+/**
+ * The type that the Schema `WatchTick` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type WatchTick = typeof WatchTick.Type
 
 /** Entries between two looks at the clock. */
@@ -42,6 +53,8 @@ interface Held {
  * Read maps again and again, the first time at once. Of every map the entries are kept, as text. A reading that takes longer
  * than `every` is followed by the next at once; none runs beside another.
  * @param open gives the maps for one reading; what it acquires (a VM's freeze) is released after that
+ * @since 0.1.0
+ * @category comparing
  */
 export const watchMaps = <E, R>(
   open: Effect.Effect<ReadonlyArray<MapReader>, E, R>,

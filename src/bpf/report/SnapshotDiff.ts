@@ -13,6 +13,12 @@ import { changedFields } from "./DiffFields.ts"
 import { changedEntry, isChanged, wholeEntry } from "./EntryChange.ts"
 import { type EntryTexts, entryTexts, identityOf } from "./EntryJson.ts"
 
+/**
+ * One map of a side of a diff.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface DiffMap {
   readonly id: number
   readonly name: string
@@ -22,7 +28,12 @@ export interface DiffMap {
   readonly missing: () => Reason | null
 }
 
-/** One side of a comparison: a dump that was kept, or a kernel that stands still. */
+/**
+ * One side of a comparison: a dump that was kept, or a kernel that stands still.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface DiffSide {
   readonly header: Header
   readonly maps: ReadonlyArray<DiffMap>
@@ -30,7 +41,12 @@ export interface DiffSide {
   readonly programs: ReadonlyArray<{ readonly id: number; readonly name: string; readonly type: string }>
 }
 
-/** A file that is no dump: `why` says at what it broke. */
+/**
+ * A file that is no dump: `why` says at what it broke.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class NotADump extends Schema.TaggedError<NotADump>("ktstr/NotADump")("NotADump", {
   subject: Schema.String,
   why: Schema.String
@@ -46,7 +62,12 @@ const STEP = 256
 
 const CUT = truncated("a limit cut its entries off")
 
-/** What `ktstr dump --json` printed. */
+/**
+ * What `ktstr dump --json` printed.
+ *
+ * @since 0.1.0
+ * @category comparing
+ */
 export const sideOfDocument = (document: DumpDocument): DiffSide => ({
   header: document,
   maps: document.maps.map(({ entries, id, name, problem, truncated, type }) => ({
@@ -71,7 +92,12 @@ export const sideOfDocument = (document: DumpDocument): DiffSide => ({
   programs: document.programs
 })
 
-/** A kernel that stands still, read while it is compared. */
+/**
+ * A kernel that stands still, read while it is compared.
+ *
+ * @since 0.1.0
+ * @category comparing
+ */
 export const sideOfReaders = (
   header: Header,
   readers: ReadonlyArray<MapReader>,
@@ -100,7 +126,12 @@ export const sideOfReaders = (
 const isSameBoot = ({ header: { kernel: a } }: DiffSide, { header: { kernel: b } }: DiffSide): boolean =>
   a.release === b.release && a.kaslrOffset === b.kaslrOffset && (a.boot ?? b.boot) === (b.boot ?? a.boot)
 
-/** Seconds from one side to the other; null where one does not say when its kernel stood still, and of different boots. */
+/**
+ * Seconds from one side to the other; null where one does not say when its kernel stood still, and of different boots.
+ *
+ * @since 0.1.0
+ * @category comparing
+ */
 export const secondsBetween = (from: DiffSide, to: DiffSide): number | null =>
   from.header.freeze === null || to.header.freeze === null || !isSameBoot(from, to)
     ? null
@@ -109,6 +140,9 @@ export const secondsBetween = (from: DiffSide, to: DiffSide): number | null =>
 /**
  * What differs, map by map in the order of ids, then programs. Of the first side one map's entries are held at a time, as
  * text; the second side's stream by.
+ *
+ * @since 0.1.0
+ * @category comparing
  */
 export const diffSnapshots = (from: DiffSide, to: DiffSide): Stream.Stream<Change> =>
   Stream.suspend(() => {

@@ -3,7 +3,12 @@ import type { StructType } from "../BtfType.ts"
 import { Budget, oneLine } from "./CDeclaration.ts"
 import { type MemberLayout, type StructLayout, structLayout } from "./StructLayout.ts"
 
-/** Where a member is, of how many bytes (a bit-field: bits), and what C calls its type. */
+/**
+ * Where a member is, of how many bytes (a bit-field: bits), and what C calls its type.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Placed {
   /** From the start of the struct, in bits. */
   readonly bit: number
@@ -12,7 +17,12 @@ export interface Placed {
   readonly type: string
 }
 
-/** What became of one member, called by its path: `name`, or `named.inner` inside a struct without a name. */
+/**
+ * What became of one member, called by its path: `name`, or `named.inner` inside a struct without a name.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface MemberChange {
   readonly member: string
   /** Null: the member is new. */
@@ -24,7 +34,12 @@ export interface MemberChange {
   readonly retyped: boolean
 }
 
-/** What became of a struct or union; without a size on one side it is not there. */
+/**
+ * What became of a struct or union; without a size on one side it is not there.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface TypeChange {
   /** `struct task_struct` */
   readonly type: string
@@ -36,6 +51,9 @@ export interface TypeChange {
 /**
  * What differs between the structs and unions called `name` here and there: none, if they are alike. Where several have
  * the name, those that are alike on both sides are set aside, then the largest is compared with the largest and so on.
+ *
+ * @since 0.1.0
+ * @category comparing
  */
 export const diffTypes = (before: Btf, after: Btf, types: {
   readonly before: ReadonlyArray<StructType>
@@ -66,7 +84,12 @@ const withoutTwins = (forms: ReadonlyArray<Form>, others: ReadonlyArray<Form>): 
   })
 }
 
-/** All named structs and unions that differ, by name; those of a base, which are the kernel's and not the module's, are left out. */
+/**
+ * All named structs and unions that differ, by name; those of a base, which are the kernel's and not the module's, are left out.
+ *
+ * @since 0.1.0
+ * @category comparing
+ */
 export const diffAll = (before: Btf, after: Btf): ReadonlyArray<TypeChange> => {
   const [old, new_] = [named(before), named(after)]
   const [was, is] = [Budget.ofAll(before), Budget.ofAll(after)]

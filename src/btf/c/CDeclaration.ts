@@ -12,7 +12,12 @@ const TEXT_LIMIT = 1 << 22
 /** The same for each type of a blob, where it is written about many: those of a kernel take less than half. */
 const TEXT_PER_TYPE = 1 << 10
 
-/** Characters, or so, that may still be written: a hostile blob can describe text without end. */
+/**
+ * Characters, or so, that may still be written: a hostile blob can describe text without end.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export class Budget {
   private constructor(private left: number) {}
 
@@ -27,7 +32,12 @@ export class Budget {
   }
 }
 
-/** A C declaration in parts. */
+/**
+ * A C declaration in parts.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Declaration {
   /** `struct task_struct`, `const char`; for a struct, union or enum without a name its keyword alone. */
   readonly base: string
@@ -40,11 +50,19 @@ export interface Declaration {
 /**
  * How C declares something of this type. Never fails: what a hostile blob says beyond any sense (endless chains, types
  * that do not exist) is named in a comment.
+ *
+ * @since 0.1.0
+ * @category reading
  */
 export const declarationOf = (btf: Btf, typeId: number, name: string, budget = Budget.ofType()): Declaration =>
   new Writer(btf, budget).declaration(typeId, name)
 
-/** The same in one line, bodies included: `struct { int a; } *name`. Without a name it is the type alone. */
+/**
+ * The same in one line, bodies included: `struct { int a; } *name`. Without a name it is the type alone.
+ *
+ * @since 0.1.0
+ * @category rendering
+ */
 export const oneLine = (btf: Btf, typeId: number, name = "", budget = Budget.ofType()): string =>
   new Writer(btf, budget).line(typeId, name)
 

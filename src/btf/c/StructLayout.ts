@@ -5,7 +5,12 @@ import { Budget, type Declaration, declarationOf } from "./CDeclaration.ts"
 /** Structs without names within one another. */
 const DEPTH_LIMIT = 32
 
-/** One member, and the unused space before it. */
+/**
+ * One member, and the unused space before it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface MemberLayout {
   readonly name: string
   readonly typeId: number
@@ -23,13 +28,23 @@ export interface MemberLayout {
   readonly body: StructLayout | EnumType | undefined
 }
 
-/** Space that no member uses: what is left of a bit-field's integer, then whole bytes. */
+/**
+ * Space that no member uses: what is left of a bit-field's integer, then whole bytes.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Hole {
   readonly bits: number
   readonly bytes: number
 }
 
-/** How a struct or union is made up. */
+/**
+ * How a struct or union is made up.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface StructLayout {
   readonly type: StructType
   readonly members: ReadonlyArray<MemberLayout>
@@ -39,11 +54,21 @@ export interface StructLayout {
   readonly cut: boolean
 }
 
-/** Take a struct or union amember. Never fails: what is beyond any sense is cut. */
+/**
+ * Take a struct or union amember. Never fails: what is beyond any sense is cut.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const structLayout = (btf: Btf, type: StructType, budget = Budget.ofType()): StructLayout =>
   new LayoutBuilder(btf, budget).struct(type, 0, 0)
 
-/** Totals of a struct's members, holes and padding, as `pahole` counts them. In a union, and where members overlap, there are no holes. */
+/**
+ * Totals of a struct's members, holes and padding, as `pahole` counts them. In a union, and where members overlap, there are no holes.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const structTotals = ({ padding, members }: StructLayout) => {
   const sums = {
     members: members.length,

@@ -11,6 +11,9 @@ const COMMENT_COLUMN = 57
  * A type as C, with offsets and sizes in comments, as `pahole` prints it: bytes from the start, bytes long; for a
  * bit-field `offset: bit size` of the integer that holds it. Structs, unions and enums without a name are written out
  * where they are used. Holes and padding are named. Ends with a newline.
+ *
+ * @since 0.1.0
+ * @category rendering
  */
 export const typeText = (btf: Btf, typeId: number): string => {
   const type = btf.type(typeId)

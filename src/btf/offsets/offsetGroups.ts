@@ -27,7 +27,12 @@ import {
 import { scxWatchdogOffsets } from "./sched/ScxWatchdog.ts"
 import { taskOffsets } from "./sched/Task.ts"
 
-/** All groups, in the order that they are shown in. */
+/**
+ * All groups, in the order that they are shown in.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
 export const offsetGroups: ReadonlyArray<OffsetGroup<GroupParts>> = [
   runQueueOffsets,
   scxRunQueueOffsets,

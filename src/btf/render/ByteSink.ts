@@ -1,6 +1,11 @@
 const encoder = new TextEncoder()
 
-/** Text that is written over and over: its UTF-8 in little-endian words, the last one padded. */
+/**
+ * Text that is written over and over: its UTF-8 in little-endian words, the last one padded.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Literal {
   readonly words: Int32Array
   /** In bytes. */
@@ -17,6 +22,9 @@ export const literal = (text: string): Literal => {
 /**
  * Bytes to be written out, in one growing buffer. Codecs write at `at` directly, into `bytes` or by words through
  * `view`, after `ensure` has made room; both are replaced when the buffer grows.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export class ByteSink {
   bytes: Uint8Array

@@ -9,6 +9,12 @@ import { type RenderedValue, toJson } from "./RenderedValue.ts"
 import { bytesPlan, type RenderPlan, renderPlan, renderPlansWith, type Special } from "./RenderPlan.ts"
 import { treeOf } from "./TreeCodec.ts"
 
+/**
+ * Limits of a decoded tree.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface TreeOptions {
   /** Bytes of the value that are there; the codec's `size` if not given. */
   readonly length?: number
@@ -19,6 +25,9 @@ export interface TreeOptions {
 /**
  * Renders the values of one type. Nothing here throws: what is not there is rendered as truncated, what cannot be
  * rendered as unsupported. One value's output is bounded: at most 32 levels, about 64 MiB.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export interface Codec {
   /** Bytes of a value; 0 of a type that has none. */
@@ -37,7 +46,12 @@ export interface Codec {
 
 const codecs = new WeakMap<Btf, Map<number, Codec>>()
 
-/** The codec of a type: made once for each type of a `Btf`, so cheap to ask for again. */
+/**
+ * The codec of a type: made once for each type of a `Btf`, so cheap to ask for again.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const compile = (btf: Btf, typeId: number): Codec => {
   let known = codecs.get(btf)
   if (known === undefined) {
@@ -64,7 +78,12 @@ export const compilerWith = (btf: Btf, special: Special): (typeId: number) => Co
   }
 }
 
-/** For `size` bytes without a type: one lower-case hex string, bytes in the order of memory. */
+/**
+ * For `size` bytes without a type: one lower-case hex string, bytes in the order of memory.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const bytesCodec = (size: number): Codec => codecOf(bytesPlan(size), size)
 
 const codecOf = (plan: RenderPlan, size: number): Codec => {

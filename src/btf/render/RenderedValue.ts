@@ -1,6 +1,9 @@
 /**
  * A value decoded by its BTF type, for programs and people: every case tells by `_tag` what it is.
  * `toJson` gives the plain JSON of it, `valueText` C-like text.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export type RenderedValue =
   | IntValue
@@ -21,11 +24,23 @@ export type RenderedValue =
   /** The type describes no value, or none that can be shown. */
   | { readonly _tag: "unsupported"; readonly reason: string }
 
+/**
+ * An integer, decoded.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface IntValue {
   readonly _tag: "int"
   /** A `bigint` only beyond ±(2^53 - 1). */
   readonly value: number | bigint
 }
+/**
+ * An enum, decoded.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface EnumValue {
   readonly _tag: "enum"
   readonly value: number | bigint
@@ -34,11 +49,22 @@ export interface EnumValue {
   /** A value without a name that is the sum of named single bits: their names. Else empty. */
   readonly flags: ReadonlyArray<string>
 }
-/** A struct, union or data section. Members of anonymous members stand in their place. */
+/**
+ * A struct, union or data section. Members of anonymous members stand in their place.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface StructValue {
   readonly _tag: "struct" | "union"
   readonly members: ReadonlyArray<{ readonly name: string; readonly value: RenderedValue }>
 }
+/**
+ * An array, decoded.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ArrayValue {
   readonly _tag: "array"
   readonly elements: ReadonlyArray<RenderedValue>
@@ -46,7 +72,12 @@ export interface ArrayValue {
   readonly omitted: number
 }
 
-/** JSON as `JSON.parse` gives it. */
+/**
+ * JSON as `JSON.parse` gives it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type Json = null | boolean | number | string | ReadonlyArray<Json> | { readonly [key: string]: Json }
 
 /**
@@ -55,6 +86,9 @@ export type Json = null | boolean | number | string | ReadonlyArray<Json> | { re
  * `"Infinity"`, `"-Infinity"`; structs are objects, arrays arrays. What could not be rendered is an object with one
  * key that no C member has: `{"$truncated":{"needed":8,"had":4}}`, `{"$unsupported":"reason"}`, and as the last element
  * of an array `{"$omitted":12}`. GNU C allows members that begin with `$`: they are given another one.
+ *
+ * @since 0.1.0
+ * @category rendering
  */
 export const toJson = (value: RenderedValue): Json => {
   switch (value._tag) {

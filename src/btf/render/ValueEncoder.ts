@@ -15,7 +15,12 @@ import {
 import { treeOf } from "./TreeCodec.ts"
 import { ValueNames } from "./ValueNames.ts"
 
-/** JSON that is no value of the type at `path`: a member's name it does not have, a number that does not fit. */
+/**
+ * JSON that is no value of the type at `path`: a member's name it does not have, a number that does not fit.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class EncodeError extends Schema.TaggedError<EncodeError>("ktstr/EncodeError")("EncodeError", {
   /** `in.cpus[3]`; empty for the value itself. */
   path: Schema.String,
@@ -28,7 +33,12 @@ export class EncodeError extends Schema.TaggedError<EncodeError>("ktstr/EncodeEr
   }
 }
 
-/** A run of bytes that were set, from the start of the value. */
+/**
+ * A run of bytes that were set, from the start of the value.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ByteRun {
   readonly at: number
   readonly length: number
@@ -43,6 +53,8 @@ export interface ByteRun {
  *
  * On failure nothing is changed.
  * @returns the bytes that the JSON says, ascending; a byte that is said in part counts
+ * @since 0.1.0
+ * @category writing
  */
 export const encodeValue = (
   btf: Btf,
@@ -54,6 +66,9 @@ export const encodeValue = (
 /**
  * As `encodeValue`, of a map's key. One whose form may hide bytes can also be given as all its bytes in hex digits, after
  * `0x` or not: dumps have them as `keyBytes`.
+ *
+ * @since 0.1.0
+ * @category writing
  */
 export const encodeKey = (
   btf: Btf,
@@ -75,6 +90,9 @@ export const encodeBytes = (json: Json, into: Uint8Array): Either.Either<Readonl
 /**
  * As `encodeValue`, of the part of the value that `path` names: `in.cpus[3].a`. Members of anonymous members count as
  * their parent's; the empty path is the value itself.
+ *
+ * @since 0.1.0
+ * @category writing
  */
 export const encodeAt = (
   btf: Btf,

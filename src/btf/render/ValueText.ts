@@ -1,6 +1,12 @@
 import { escapeText } from "../../core/EscapeText.ts"
 import type { ArrayValue, RenderedValue, StructValue } from "./RenderedValue.ts"
 
+/**
+ * How a value is written as text.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ValueTextOptions {
   /** Columns; a longer line only where one piece is longer. 100 if not given. */
   readonly width?: number
@@ -18,6 +24,9 @@ const STEP = 2
  * A value as C would initialise it: `{ .pid = 7, .comm = "init" }` on one line if it fits, else a line a member. An
  * enum's bits are `A | B`, a null pointer `NULL`; what is not there is in angle brackets. What is not
  * printable in names is escaped (`escapeText`), so that a guest cannot write to the terminal.
+ *
+ * @since 0.1.0
+ * @category rendering
  */
 export const valueText = (
   value: RenderedValue,

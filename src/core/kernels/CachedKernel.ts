@@ -8,7 +8,12 @@ import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
 import type { KernelId } from "./KernelId.ts"
 import { compareKernelVersions, covers, inRange, type KernelVersion, parseKernelVersion } from "./KernelVersion.ts"
 
-/** An id of a kernel that the cache does not hold. `hint` is the command that gets it. */
+/**
+ * An id of a kernel that the cache does not hold. `hint` is the command that gets it.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class KernelNotCached extends Schema.TaggedError<KernelNotCached>("ktstr/KernelNotCached")("KernelNotCached", {
   id: Schema.String,
   why: Schema.String,
@@ -19,7 +24,12 @@ export class KernelNotCached extends Schema.TaggedError<KernelNotCached>("ktstr/
   }
 }
 
-/** The one entry that an id means is corrupt; see `CorruptKind` for `kind`. */
+/**
+ * The one entry that an id means is corrupt; see `CorruptKind` for `kind`.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class KernelEntryCorrupt
   extends Schema.TaggedError<KernelEntryCorrupt>("ktstr/KernelEntryCorrupt")("KernelEntryCorrupt", {
     key: Schema.String,
@@ -33,7 +43,12 @@ export class KernelEntryCorrupt
   }
 }
 
-/** The ids whose kernels are had by `ktstr kernel build`, and then from the cache alone. */
+/**
+ * The ids whose kernels are had by `ktstr kernel build`, and then from the cache alone.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type CachedKernelId = Extract<KernelId, { readonly _tag: "Version" | "Range" | "Git" | "CacheKey" }>
 
 /**
@@ -45,6 +60,9 @@ export type CachedKernelId = Extract<KernelId, { readonly _tag: "Version" | "Ran
  *
  * Except by its key only an entry counts that was built with the kconfig of now, without an extra fragment. A corrupt
  * entry is passed over, with a warning, where another one will do.
+ *
+ * @since 0.1.0
+ * @category reading
  */
 export const cachedKernel = Effect.fn("CachedKernel.cachedKernel")(
   function*(

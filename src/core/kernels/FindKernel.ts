@@ -18,7 +18,12 @@ import { parseKernelId } from "./KernelId.ts"
 import { kernelOfId } from "./KernelOfId.ts"
 import { kernelAtPath } from "./KernelPath.ts"
 
-/** `KTSTR_KERNEL` names no kernel that can be had. */
+/**
+ * `KTSTR_KERNEL` names no kernel that can be had.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class KernelVariableInvalid
   extends Schema.TaggedError<KernelVariableInvalid>("ktstr/KernelVariableInvalid")("KernelVariableInvalid", {
     value: Schema.String,
@@ -30,7 +35,12 @@ export class KernelVariableInvalid
   }
 }
 
-/** Where to look: `root` holds `boot` and `lib/modules`, `directory` may hold a kernel tree; both absolute. */
+/**
+ * Where to look: `root` holds `boot` and `lib/modules`, `directory` may hold a kernel tree; both absolute.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface HostPlace {
   readonly root: string
   readonly directory: string
@@ -50,6 +60,9 @@ type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
  * 2. the kernel of the cache that was stored last, corrupt and stale ones aside, and such with an unusable vmlinux
  * 3. a build tree: `./linux`, `../linux`, `/lib/modules/RELEASE/build`
  * 4. the host's kernel: `/lib/modules/RELEASE/vmlinuz`, `/boot/vmlinuz-RELEASE`, `/boot/vmlinuz`
+ *
+ * @since 0.1.0
+ * @category reading
  */
 export const findKernel = Effect.fn("FindKernel.findKernel")(
   function*(

@@ -2,7 +2,12 @@ import { join } from "node:path"
 import type { ValidEntry } from "./cache/KernelCache.ts"
 import type { KernelSource } from "./cache/KernelMetadata.ts"
 
-/** The files of one kernel; paths are absolute. */
+/**
+ * The files of one kernel; paths are absolute.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface KernelArtifacts {
   /** `uname -r` of the kernel. */
   readonly release: string
@@ -18,7 +23,12 @@ export interface KernelArtifacts {
   readonly source: string
 }
 
-/** The files of a cache entry. */
+/**
+ * The files of a cache entry.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const artifactsOf = (
   { directory, metadata }: Pick<ValidEntry, "directory" | "metadata">
 ): KernelArtifacts => ({

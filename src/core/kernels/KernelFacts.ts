@@ -7,7 +7,12 @@ import { vmlinuxOf } from "../KernelImage.ts"
 import { ikconfigOf } from "./config/Ikconfig.ts"
 import { type KernelArtifacts, KernelNotFound } from "./KernelResolver.ts"
 
-/** What a kernel's files say of it. */
+/**
+ * What a kernel's files say of it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface KernelFacts {
   /** The GNU build id in hex, the same in the guest's /sys/kernel/notes; undefined where there is none. */
   readonly buildId: string | undefined
@@ -19,7 +24,12 @@ export interface KernelFacts {
   readonly config: string | undefined
 }
 
-/** Look into a kernel: its vmlinux where there is one, else what its image decompresses to. */
+/**
+ * Look into a kernel: its vmlinux where there is one, else what its image decompresses to.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const inspectKernel = Effect.fn("KernelFacts.inspectKernel")(
   function*(
     artifacts: KernelArtifacts

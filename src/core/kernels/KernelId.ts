@@ -15,6 +15,9 @@ import { compareKernelVersions, type KernelVersion, parseKernelVersion } from ".
  * - `Path`: a kernel image, a vmlinux, or a directory that holds one; `~` is not yet expanded
  * - `Version`: a release of kernel.org, or the newest of a series
  * - `CacheKey`: an entry of the cache, whatever it holds
+ *
+ * @since 0.1.0
+ * @category models
  */
 export type KernelId =
   | { readonly _tag: "Debian"; readonly selector: DebianSelector; readonly suite?: string }
@@ -25,7 +28,12 @@ export type KernelId =
   | { readonly _tag: "Version"; readonly version: KernelVersion }
   | { readonly _tag: "CacheKey"; readonly key: string }
 
-/** A text that is no kernel id. `why` says what to write instead. */
+/**
+ * A text that is no kernel id. `why` says what to write instead.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class KernelIdInvalid extends Schema.TaggedError<KernelIdInvalid>("ktstr/KernelIdInvalid")("KernelIdInvalid", {
   id: Schema.String,
   why: Schema.String
@@ -156,13 +164,23 @@ const examples = (): string => {
   return `${all.slice(0, -1).join(", ")}, or ${all.at(-1)}`
 }
 
-/** Parse one kernel id; see `KernelId` for the forms. Blanks around it are ignored. */
+/**
+ * Parse one kernel id; see `KernelId` for the forms. Blanks around it are ignored.
+ *
+ * @since 0.1.0
+ * @category parsing
+ */
 export const parseKernelId = (text: string): Either.Either<KernelId, KernelIdInvalid> => {
   const id = text.trim()
   const parsed = forms.find((form) => form.recognises(id))?.parse(id) ?? `it is empty; write ${examples()}`
   return typeof parsed === "string" ? Either.left(new KernelIdInvalid({ id, why: parsed })) : Either.right(parsed)
 }
 
-/** Parse ids with commas between them, in order and with their duplicates; blank ones are skipped. The first bad one fails. */
+/**
+ * Parse ids with commas between them, in order and with their duplicates; blank ones are skipped. The first bad one fails.
+ *
+ * @since 0.1.0
+ * @category parsing
+ */
 export const parseKernelIds = (text: string): Either.Either<ReadonlyArray<KernelId>, KernelIdInvalid> =>
   Either.all(text.split(",").filter((id) => id.trim() !== "").map(parseKernelId))

@@ -9,7 +9,12 @@ import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
 import { type KernelId, KernelIdInvalid } from "./KernelId.ts"
 import { kernelAtPath, type KernelNotFound } from "./KernelPath.ts"
 
-/** All that getting the kernel of an id can fail with. */
+/**
+ * All that getting the kernel of an id can fail with.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export type KernelOfIdError =
   | KernelIdInvalid
   | KernelNotFound
@@ -22,6 +27,8 @@ export type KernelOfIdError =
  * The one kernel that an id means. A kernel of Debian's is fetched where the cache does not hold it; all others are as
  * they are in the file system or in the cache.
  * @param root where `usr/lib/debug` is, for a path
+ * @since 0.1.0
+ * @category reading
  */
 export const kernelOfId = Effect.fn("KernelOfId.kernelOfId")(
   function*(

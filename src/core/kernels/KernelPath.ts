@@ -8,7 +8,12 @@ import type { FormatError } from "../Errors.ts"
 import { bannerRelease, isBzImage, isElf, releaseOf } from "../KernelImage.ts"
 import type { KernelArtifacts } from "./KernelArtifacts.ts"
 
-/** A path id that leads to no kernel. */
+/**
+ * A path id that leads to no kernel.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class KernelNotFound extends Schema.TaggedError<KernelNotFound>("ktstr/KernelNotFound")("KernelNotFound", {
   path: Schema.String,
   why: Schema.String
@@ -27,6 +32,8 @@ const IMAGES = ["arch/x86/boot/bzImage", "bzImage", "vmlinuz", "vmlinux"]
  * does not count.
  * @param written may start with `~/`, and may be relative to the working directory
  * @param root the directory that holds `usr/lib/debug`
+ * @since 0.1.0
+ * @category reading
  */
 export const kernelAtPath = Effect.fn("KernelPath.kernelAtPath")(
   function*(

@@ -15,7 +15,12 @@ export { type KernelArtifacts, KernelNotFound }
 
 type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
 
-/** All that resolving an id, or finding a kernel without one, can fail with. */
+/**
+ * All that resolving an id, or finding a kernel without one, can fail with.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export type ResolveError = KernelOfIdError | KernelVariableInvalid
 
 const resolve = Effect.fn("KernelResolver.resolve")(
@@ -27,6 +32,9 @@ const resolve = Effect.fn("KernelResolver.resolve")(
 /**
  * Finds, and where it is a Debian package fetches, the kernel that an id means (see `KernelId`), or without an id the one
  * that `findKernel` describes.
+ *
+ * @since 0.1.0
+ * @category services
  */
 export class KernelResolver extends Context.Tag("ktstr/core/KernelResolver")<KernelResolver, {
   readonly resolve: (id: string) => Effect.Effect<KernelArtifacts, ResolveError>
@@ -40,7 +48,12 @@ export class KernelResolver extends Context.Tag("ktstr/core/KernelResolver")<Ker
     })
 }
 
-/** Resolves on this host: its files, its apt, and the cache of `cacheRoot`. */
+/**
+ * Resolves on this host: its files, its apt, and the cache of `cacheRoot`.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
 export const layer: Layer.Layer<KernelResolver, never, Host> = Layer.effect(
   KernelResolver,
   Effect.map(Effect.context<Host>(), (host) => ({

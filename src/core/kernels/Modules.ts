@@ -7,7 +7,12 @@ import { parseElf } from "../Elf.ts"
 import { type FormatError, parsing } from "../Errors.ts"
 import type { KernelArtifacts } from "./KernelArtifacts.ts"
 
-/** A module that a kernel does not have, or whose file cannot be read. */
+/**
+ * A module that a kernel does not have, or whose file cannot be read.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class ModuleMissing extends Schema.TaggedError<ModuleMissing>("ktstr/ModuleMissing")("ModuleMissing", {
   module: Schema.String,
   release: Schema.String,
@@ -19,14 +24,24 @@ export class ModuleMissing extends Schema.TaggedError<ModuleMissing>("ktstr/Modu
   }
 }
 
-/** A module to load: the ELF file, decompressed, its signature still behind it. */
+/**
+ * A module to load: the ELF file, decompressed, its signature still behind it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface KernelModule {
   /** As in /proc/modules, with `_` for `-`. */
   readonly name: string
   readonly bytes: Uint8Array
 }
 
-/** Modules in an order in which they can be loaded, and those of the asked ones that the kernel has built in. */
+/**
+ * Modules in an order in which they can be loaded, and those of the asked ones that the kernel has built in.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ModuleSet {
   readonly modules: ReadonlyArray<KernelModule>
   readonly builtIn: ReadonlyArray<string>
@@ -49,6 +64,9 @@ const FILE = /^([A-Za-z0-9_-]+)\.ko(?:\.(?:xz|zst|gz))?$/
  * @param options.optional skip names that the kernel does not have
  * @see scripts/mod/modpost.c add_depends, v6.12: `depends=a,b` in the section .modinfo; include/linux/module.h
  * MODULE_SOFTDEP: `softdep=pre: a b post: c`
+ *
+ * @since 0.1.0
+ * @category utilities
  */
 export const kernelModules = Effect.fn("Modules.kernelModules")(
   function*(

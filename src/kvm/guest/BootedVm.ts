@@ -33,12 +33,22 @@ const panic = /^(\[[^\]]*\]\s*)*Kernel panic - not syncing/
 /** Longest wait for the end of the script's output once its report is there: a kernel message may have torn the line. */
 const LAST_WORDS = "5 seconds"
 
-/** VMs that were booted, by engine. */
+/**
+ * VMs that were booted, by engine.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const bootCount = Metric.counter("ktstr_vm_boots", {
   description: "VMs that were started",
   incremental: true
 })
-/** How long freezes took until all CPUs stood, in milliseconds, by engine. */
+/**
+ * How long freezes took until all CPUs stood, in milliseconds, by engine.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const freezeMillis = Metric.histogram(
   "ktstr_vm_freeze_millis",
   MetricBoundaries.exponential({ start: 0.5, factor: 2, count: 14 }),

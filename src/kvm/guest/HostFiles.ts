@@ -4,7 +4,12 @@ import type { Stats } from "node:fs"
 import { readdir, readFile, realpath, stat } from "node:fs/promises"
 import { basename, join, resolve } from "node:path"
 
-/** What the guest was to be given cannot be given. */
+/**
+ * What the guest was to be given cannot be given.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class IncludeError extends Schema.TaggedError<IncludeError>("ktstr/IncludeError")("IncludeError", {
   path: Schema.String,
   why: Schema.String,

@@ -29,7 +29,12 @@ export const doneReport = /^ktstr done (\d{1,9}) (\d{1,3}) (\d{1,15})$/
 /** What it wrote, before `exit`, on the console: behind this line the console has all that the script said. */
 export const lastWords = /ktstr: the script ended with status \d{1,3}$/
 
-/** What the guest does when it is up. */
+/**
+ * What the guest does when it is up.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface InitSpec {
   /** Shell commands, or a script with a `#!` line, to run as root when the guest is up. */
   readonly script?: string | undefined
@@ -41,7 +46,12 @@ export interface InitSpec {
   readonly shell?: ShellTerminal | undefined
 }
 
-/** The terminal that a shell in the guest is used from: its kind ($TERM, $COLORTERM), and its size where that is known. */
+/**
+ * The terminal that a shell in the guest is used from: its kind ($TERM, $COLORTERM), and its size where that is known.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ShellTerminal {
   readonly term?: string | undefined
   readonly colorTerm?: string | undefined

@@ -9,6 +9,12 @@ import { IncludeError, INITRAMFS_LIMIT, readHostFile, readInclude } from "./Host
 import { COMPLETE, INCLUDES, initDirectories, initScript, type InitSpec, isUnderMount, SCRIPT, UNDER } from "./Init.ts"
 import { sharedLibraries } from "./SharedLibraries.ts"
 
+/**
+ * Contents of a guest's initramfs.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface InitramfsSpec extends InitSpec {
   /** Files and directories of the host; each becomes `/include-files/NAME`, which is on the guest's PATH. */
   readonly includes?: ReadonlyArray<string> | undefined
@@ -18,6 +24,9 @@ export interface InitramfsSpec extends InitSpec {
  * An initramfs whose init mounts the usual file systems, runs the script and reports its exit status to
  * `Vm.awaitReady`: busybox, the includes and all shared libraries they need, as an unpacked archive (unpacking costs an
  * emulated guest more than copying). The same files and script give the same bytes.
+ *
+ * @since 0.1.0
+ * @category constructors
  */
 export const makeInitramfs = Effect.fn("Initramfs.make")(
   function*(spec: InitramfsSpec): Effect.fn.Return<Uint8Array, HostLacks | IncludeError> {
@@ -141,6 +150,11 @@ const KERNEL_MIB = 64
 /** The initramfs is there twice while it is unpacked; the rest is what the kernel needs to keep track of that memory. */
 const COPIES = 2.2
 
-/** The least memory, in MiB, for a guest whose (unpacked) initramfs has that many bytes. */
+/**
+ * The least memory, in MiB, for a guest whose (unpacked) initramfs has that many bytes.
+ *
+ * @since 0.1.0
+ * @category utilities
+ */
 export const minimumMemoryMib = (initramfsBytes: number): number =>
   KERNEL_MIB + Math.ceil(COPIES * initramfsBytes / 2 ** 20)

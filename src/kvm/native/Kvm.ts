@@ -39,12 +39,23 @@ import { makeVirtioBlock } from "./virtio/VirtioBlock.ts"
 import { makeVirtioConsole, terminalSize } from "./virtio/VirtioConsole.ts"
 import { MOST_DEVICES, type VirtioDevice, virtioWords } from "./virtio/VirtioDevice.ts"
 
+/**
+ * Options of the native engine.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface KvmOptions {
   /** How long the guest's CPUs may take to stop; 10 seconds. */
   readonly freezeTimeout?: Duration.DurationInput
 }
 
-/** A VM of this engine: it has a second terminal, /dev/hvc0 of kernels with CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES. */
+/**
+ * A VM of this engine: it has a second terminal, /dev/hvc0 of kernels with CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface KvmVmHandle extends Vm {
   readonly terminal: {
     /** What the guest writes there, from the start (the newest 1 MiB of it), until the VM ends. */
@@ -63,14 +74,27 @@ const TYPE_MS = 10
 /**
  * A `VmEngine` that is this process: memory, devices and interrupt controllers of a PC without PCI, a thread a CPU.
  * ttyS0 is the console and ttyS1 the init's report; virtio-mmio has hvc0 and the disks. It boots bzImages and ELF vmlinux files.
+ *
+ * @since 0.1.0
+ * @category layers
  */
 export const layerWith = (options: KvmOptions): Layer.Layer<VmEngine> =>
   Layer.succeed(VmEngine, { boot: (spec) => bootKvm(spec, options) })
 
-/** `layerWith` nothing special. */
+/**
+ * `layerWith` nothing special.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
 export const layer: Layer.Layer<VmEngine> = layerWith({})
 
-/** Boot a kernel; fails with `HostLacks` where /dev/kvm is missing or too old. */
+/**
+ * Boot a kernel; fails with `HostLacks` where /dev/kvm is missing or too old.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const bootKvm = (
   spec: VmSpec,
   options: KvmOptions

@@ -10,6 +10,9 @@ import { enterLongMode, writeLongMode } from "./cpu/LongMode.ts"
 /**
  * What /dev/kvm is worth here. `emulated`: it exists and runs a guest, but by interpreting its kernel's instructions,
  * which no stock kernel survives. `mips` is millions of guest instructions a second.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export type KvmStatus =
   | { readonly kind: "hardware"; readonly why: string; readonly mips: number }
@@ -42,6 +45,9 @@ const MOST_SIGNALS = 20
  * Find out by running a guest of a few instructions. Each entry into it runs 20,000 instructions and leaves by itself,
  * so the probe ends, after about 10 ms, 20 where it is interpreted. Never fails; releases all that it opened. Running it,
  * not importing it, loads koffi.
+ *
+ * @since 0.1.0
+ * @category reading
  */
 export const probeKvm: Effect.Effect<KvmStatus> = Effect.flatMap(
   Effect.promise(() => import("./abi/Koffi.ts")),

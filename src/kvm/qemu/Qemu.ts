@@ -22,6 +22,12 @@ import { fd } from "./QemuProcess.ts"
 import { qemuShowsLlcs } from "./QemuTopology.ts"
 import { connect, type Qmp } from "./Qmp.ts"
 
+/**
+ * Options of the QEMU engine.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface QemuOptions {
   /** Who executes the guest's instructions; `auto` is KVM where a probe guest shows that it works. */
   readonly accelerate?: "auto" | "kvm" | "emulation"
@@ -39,6 +45,9 @@ const HANG_UP_MILLIS = 500
  *
  * The machine is `pc` without default devices; ttyS0 is the console and ttyS1 the init's report. On this class of
  * machine, emulated, a Debian 6.12 kernel is at its init after 2.6 s; q35 and microvm are no faster.
+ *
+ * @since 0.1.0
+ * @category layers
  */
 export const layerWith = (options: QemuOptions): Layer.Layer<VmEngine, never, Native> =>
   Layer.effect(
@@ -55,19 +64,34 @@ export const layerWith = (options: QemuOptions): Layer.Layer<VmEngine, never, Na
     })
   )
 
-/** `layerWith` nothing special. */
+/**
+ * `layerWith` nothing special.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
 export const layer: Layer.Layer<VmEngine, never, Native> = layerWith({})
 
 const choose = (requested: "auto" | "kvm" | "emulation"): Effect.Effect<Acceleration> =>
   requested === "auto" ? Effect.map(probeKvm, accelerationBy) : Effect.succeed({ by: requested, why: "asked for" })
 
-/** What QEMU takes where /dev/kvm is worth that. */
+/**
+ * What QEMU takes where /dev/kvm is worth that.
+ *
+ * @since 0.1.0
+ * @category utilities
+ */
 export const accelerationBy = ({ kind, why }: KvmStatus): Acceleration => ({
   by: kind === "hardware" ? "kvm" : "emulation",
   why
 })
 
-/** Boot a kernel in a QEMU process; fails with `HostLacks` where there is no QEMU. */
+/**
+ * Boot a kernel in a QEMU process; fails with `HostLacks` where there is no QEMU.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const bootQemu = (
   spec: VmSpec,
   acceleration: Acceleration,

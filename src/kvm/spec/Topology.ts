@@ -2,7 +2,12 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { VM_DEFAULTS } from "./VmDefaults.ts"
 
-/** A cache before a node's memory, as HMAT tells of it. */
+/**
+ * A cache before a node's memory, as HMAT tells of it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface MemorySideCache {
   readonly bytes: number
   readonly lineBytes: number
@@ -10,7 +15,12 @@ export interface MemorySideCache {
   readonly writePolicy: "none" | "write-back" | "write-through"
 }
 
-/** The memory of a NUMA node. */
+/**
+ * The memory of a NUMA node.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface NodeMemory {
   readonly mib: number
   /** An access from the nearest CPUs, in nanoseconds; 100, or 250 where the node has no CPUs. */
@@ -20,7 +30,12 @@ export interface NodeMemory {
   readonly cache?: MemorySideCache
 }
 
-/** What machine to build. CPUs count up by thread, core, LLC and node. */
+/**
+ * What machine to build. CPUs count up by thread, core, LLC and node.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface TopologySpec {
   /** NUMA nodes that have CPUs; each is a package too. */
   readonly nodes: number
@@ -36,7 +51,12 @@ export interface TopologySpec {
   readonly distances?: ReadonlyArray<ReadonlyArray<number>>
 }
 
-/** A NUMA node of a machine; its memory is behind that of the node before it. */
+/**
+ * A NUMA node of a machine; its memory is behind that of the node before it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface NumaNode extends Required<Omit<NodeMemory, "cache">> {
   readonly cpus: ReadonlyArray<number>
   readonly cache: MemorySideCache | undefined
@@ -44,7 +64,12 @@ export interface NumaNode extends Required<Omit<NodeMemory, "cache">> {
   readonly nearest: number
 }
 
-/** A machine: a `TopologySpec` with everything said and found to fit. */
+/**
+ * A machine: a `TopologySpec` with everything said and found to fit.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Topology {
   readonly cpus: number
   readonly memoryMib: number
@@ -55,7 +80,12 @@ export interface Topology {
   readonly distances: ReadonlyArray<ReadonlyArray<number>>
 }
 
-/** There is no such machine. */
+/**
+ * There is no such machine.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class TopologyError extends Schema.TaggedError<TopologyError>("ktstr/TopologyError")("TopologyError", {
   why: Schema.String,
   hint: Schema.String
@@ -165,7 +195,12 @@ export const resolveTopology = (spec: {
     }
   })
 
-/** Read `NODES,LLCS,CORES,THREADS`, as in `2,4,8,2`: 4 LLCs in all, 8 cores in each, 2 threads a core; it can be. */
+/**
+ * Read `NODES,LLCS,CORES,THREADS`, as in `2,4,8,2`: 4 LLCs in all, 8 cores in each, 2 threads a core; it can be.
+ *
+ * @since 0.1.0
+ * @category parsing
+ */
 export const parseTopology = (text: string): Either.Either<TopologySpec, TopologyError> => {
   if (!/^\d{1,4}(,\d{1,4}){3}$/.test(text)) {
     return refuse(

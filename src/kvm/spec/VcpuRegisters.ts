@@ -1,6 +1,11 @@
 import { hex } from "../../core/Address.ts"
 
-/** A segment register with its hidden part; `limit` in bytes as the CPU holds it, `type` the descriptor's 4 bits. */
+/**
+ * A segment register with its hidden part; `limit` in bytes as the CPU holds it, `type` the descriptor's 4 bits.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Segment {
   readonly base: bigint
   readonly limit: number
@@ -36,10 +41,28 @@ export const generalNames = [
   "rip",
   "rflags"
 ] as const
+/**
+ * Names of the general registers in `struct kvm_regs`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type GeneralRegister = typeof generalNames[number]
 export const segmentNames = ["cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt"] as const
+/**
+ * Names of the segment registers in `struct kvm_sregs`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type SegmentRegister = typeof segmentNames[number]
 export const controlNames = ["cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base"] as const
+/**
+ * Names of the control registers in `struct kvm_sregs`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type ControlRegister = typeof controlNames[number]
 
 /**
@@ -66,9 +89,20 @@ export const Msr = {
   KERNEL_GS_BASE: 0xc0000102,
   TSC_AUX: 0xc0000103
 } as const
+/**
+ * Names of the model-specific registers that are read.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type MsrName = keyof typeof Msr
 
-/** A stopped vCPU's registers. An MSR that this vCPU does not have is left out. */
+/**
+ * A stopped vCPU's registers. An MSR that this vCPU does not have is left out.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface VcpuRegisters {
   readonly general: Readonly<Record<GeneralRegister, bigint>>
   readonly segments: Readonly<Record<SegmentRegister, Segment>>

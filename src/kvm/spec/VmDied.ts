@@ -9,6 +9,9 @@ const isRegisters = (value: unknown): value is VcpuRegisters =>
  * The guest came to an end that no guest asks for. `vcpu` is the CPU where it happened and `registers` what it held
  * (of a triple fault on an AMD host those of a reset: KVM has no others left then); `consoleTail` is what the console
  * said last.
+ *
+ * @since 0.1.0
+ * @category errors
  */
 export class VmDied extends Schema.TaggedError<VmDied>("ktstr/VmDied")("VmDied", {
   end: Schema.Literal("tripleFault", "halted", "internalError", "failEntry", "unknownExit", "failed"),

@@ -11,7 +11,12 @@ import type { Topology, TopologySpec } from "./Topology.ts"
 import type { VcpuRegisters } from "./VcpuRegisters.ts"
 import type { VmDied } from "./VmDied.ts"
 
-/** What to boot. Left out, each setting is the default said beside it. */
+/**
+ * What to boot. Left out, each setting is the default said beside it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface VmSpec {
   /** Path of a bzImage, or (native engine only) of an ELF vmlinux. */
   readonly kernel: string
@@ -40,25 +45,45 @@ export interface VmSpec {
   readonly cpuModel?: string | undefined
 }
 
-/** Who executes the guest's instructions, and why it was chosen. */
+/**
+ * Who executes the guest's instructions, and why it was chosen.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Acceleration {
   readonly by: "kvm" | "emulation"
   readonly why: string
 }
 
-/** How a VM came to its end: the exit status of its process or the signal that ended it. */
+/**
+ * How a VM came to its end: the exit status of its process or the signal that ended it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface VmExit {
   readonly status: number | undefined
   readonly signal: string | undefined
 }
 
-/** A terminal's size in characters, both above 0. */
+/**
+ * A terminal's size in characters, both above 0.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ConsoleSize {
   readonly rows: number
   readonly columns: number
 }
 
-/** What a command in a guest did. */
+/**
+ * What a command in a guest did.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ExecResult {
   /** Its exit status, 0 to 255; 128 and the signal's number where a signal ended it. */
   readonly status: number
@@ -68,6 +93,12 @@ export interface ExecResult {
   readonly truncated: boolean
 }
 
+/**
+ * Options of `vm.exec`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ExecOptions {
   /** Longest time until its status and output are there; 60 seconds. The guest is not told when it is over. */
   readonly timeout?: Duration.DurationInput | undefined
@@ -75,10 +106,20 @@ export interface ExecOptions {
   readonly outputBytes?: number | undefined
 }
 
-/** How a VM that has ended fails whoever wants more of it. */
+/**
+ * How a VM that has ended fails whoever wants more of it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type VmEnded = GuestPanicked | GuestExited | VmDied
 
-/** A running guest; its scope ends it. */
+/**
+ * A running guest; its scope ends it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Vm {
   /** What it runs on: a QEMU process, or this process itself on /dev/kvm. */
   readonly engine: "qemu" | "kvm"
@@ -127,10 +168,20 @@ export interface Vm {
   readonly freeze: Effect.Effect<FrozenVm, FreezeFailed | FreezeTimeout | VmEnded, Scope.Scope>
 }
 
-/** The running guest of a program, for layers that share one: `Ktstr.layerVm`. */
+/**
+ * The running guest of a program, for layers that share one: `Ktstr.layerVm`.
+ *
+ * @since 0.1.0
+ * @category services
+ */
 export const Vm: Context.Tag<Vm, Vm> = Context.GenericTag<Vm>("ktstr/kvm/Vm")
 
-/** A guest at one instant: no CPU of it runs while the scope of `freeze` is open. */
+/**
+ * A guest at one instant: no CPU of it runs while the scope of `freeze` is open.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface FrozenVm {
   /** Borrowed from the VM's mapping: touched after the *VM's* scope has closed, it is a segmentation fault. */
   readonly memory: GuestMemory
@@ -140,14 +191,24 @@ export interface FrozenVm {
   readonly vcpus?: ReadonlyArray<FrozenVcpu>
 }
 
-/** A CPU that stands; `parkMicros` is the time from the wish to freeze until it stood, in microseconds. */
+/**
+ * A CPU that stands; `parkMicros` is the time from the wish to freeze until it stood, in microseconds.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface FrozenVcpu {
   readonly id: number
   readonly parkMicros: number
   readonly registers: VcpuRegisters
 }
 
-/** The VM did not come into being. */
+/**
+ * The VM did not come into being.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class VmBootError extends Schema.TaggedError<VmBootError>("ktstr/VmBootError")("VmBootError", {
   subject: Schema.String,
   why: Schema.String,
@@ -158,7 +219,12 @@ export class VmBootError extends Schema.TaggedError<VmBootError>("ktstr/VmBootEr
   }
 }
 
-/** The guest's kernel panicked; `line` is what it said. */
+/**
+ * The guest's kernel panicked; `line` is what it said.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class GuestPanicked extends Schema.TaggedError<GuestPanicked>("ktstr/GuestPanicked")("GuestPanicked", {
   line: Schema.String
 }) {
@@ -167,7 +233,12 @@ export class GuestPanicked extends Schema.TaggedError<GuestPanicked>("ktstr/Gues
   }
 }
 
-/** The VM ended while something was wanted of it. */
+/**
+ * The VM ended while something was wanted of it.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class GuestExited extends Schema.TaggedError<GuestExited>("ktstr/GuestExited")("GuestExited", {
   status: Schema.optional(Schema.Int),
   signal: Schema.optional(Schema.String),
@@ -184,6 +255,9 @@ export class GuestExited extends Schema.TaggedError<GuestExited>("ktstr/GuestExi
 /**
  * The guest did not report in time: `limit` says which of both limits is over, that on the whole or that on printing
  * nothing. Both are in seconds.
+ *
+ * @since 0.1.0
+ * @category errors
  */
 export class NotReady extends Schema.TaggedError<NotReady>("ktstr/NotReady")("NotReady", {
   limit: Schema.Literal("whole", "silence"),
@@ -202,7 +276,12 @@ export class NotReady extends Schema.TaggedError<NotReady>("ktstr/NotReady")("No
   }
 }
 
-/** The guest's kernel did not unpack all of its initramfs; the script was not run. */
+/**
+ * The guest's kernel did not unpack all of its initramfs; the script was not run.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class InitramfsIncomplete
   extends Schema.TaggedError<InitramfsIncomplete>("ktstr/InitramfsIncomplete")("InitramfsIncomplete", {
     files: Schema.Number,
@@ -218,7 +297,12 @@ export class InitramfsIncomplete
   }
 }
 
-/** A command could not be run in the guest, or its end did not become known. */
+/**
+ * A command could not be run in the guest, or its end did not become known.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class ExecFailed extends Schema.TaggedError<ExecFailed>("ktstr/ExecFailed")("ExecFailed", {
   command: Schema.String,
   why: Schema.String,
@@ -229,7 +313,12 @@ export class ExecFailed extends Schema.TaggedError<ExecFailed>("ktstr/ExecFailed
   }
 }
 
-/** The guest's CPUs did not stop in time. */
+/**
+ * The guest's CPUs did not stop in time.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class FreezeTimeout extends Schema.TaggedError<FreezeTimeout>("ktstr/FreezeTimeout")("FreezeTimeout", {
   seconds: Schema.Number,
   why: Schema.String,
@@ -242,7 +331,12 @@ export class FreezeTimeout extends Schema.TaggedError<FreezeTimeout>("ktstr/Free
   }
 }
 
-/** The VM cannot be frozen, now or later: what answers for it refuses, or its answers make no sense. */
+/**
+ * The VM cannot be frozen, now or later: what answers for it refuses, or its answers make no sense.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class FreezeFailed extends Schema.TaggedError<FreezeFailed>("ktstr/FreezeFailed")("FreezeFailed", {
   why: Schema.String
 }) {
@@ -254,12 +348,22 @@ export class FreezeFailed extends Schema.TaggedError<FreezeFailed>("ktstr/Freeze
 const lastSaid = (line: string | undefined) =>
   line === undefined ? "its console said nothing" : `its console last said ${JSON.stringify(line.slice(0, 200))}`
 
-/** What the tag `VmEngine` stands for. */
+/**
+ * What the tag `VmEngine` stands for.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface VmEngineService {
   readonly boot: (spec: VmSpec) => Effect.Effect<Vm, VmBootError | HostLacks, Scope.Scope>
 }
 
-/** Something that can boot a kernel. `Engine.ts` has a layer that finds the best that works here. */
+/**
+ * Something that can boot a kernel. `Engine.ts` has a layer that finds the best that works here.
+ *
+ * @since 0.1.0
+ * @category services
+ */
 export class VmEngine extends Context.Tag("ktstr/kvm/VmEngine")<VmEngine, VmEngineService>() {
   /**
    * Boots nothing: each boot gives a VM with these members; any other member of it dies when it is used.

@@ -15,6 +15,8 @@ const MAX_NAME = 1024
  * - `relative to the base`: unsigned: v6.15, "kallsyms: Remove KALLSYMS_ABSOLUTE_PERCPU"
  * - `relative to its place`: signed, from the offset's own address: v7.0, "kallsyms: Get rid of kallsyms relative base"
  * @see kernel/kallsyms.c `kallsyms_sym_address`, v6.12, v6.18, v7.3
+ * @since 0.1.0
+ * @category models
  */
 export type KallsymsEncoding = "absolute per-CPU" | "relative to the base" | "relative to its place"
 
@@ -31,6 +33,8 @@ const PROOFS = [
  *
  * One pass notes where each name starts and how long it is, decoded; a lookup then decodes only names of its length.
  * @see scripts/kallsyms.c `write_src`; kernel/kallsyms.c `kallsyms_expand_symbol`, `kallsyms_sym_address`, v6.12
+ * @since 0.1.0
+ * @category models
  */
 export class Kallsyms implements Symbols {
   readonly count: number

@@ -7,7 +7,12 @@ import { corrupted, type Reason, within } from "../../core/Reason.ts"
 import { WalkProblems } from "../../core/WalkProblems.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../KernelSpace.ts"
 
-/** Offsets in bytes; `fanout` is the number of slots in a node, 64, or 16 with CONFIG_BASE_SMALL. */
+/**
+ * Offsets in bytes; `fanout` is the number of slots in a node, 64, or 16 with CONFIG_BASE_SMALL.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface XarrayLayout {
   readonly head: number
   readonly shift: number
@@ -15,18 +20,33 @@ export interface XarrayLayout {
   readonly fanout: number
 }
 
-/** `root` is `idr.idr_rt`, which is a `struct xarray`. */
+/**
+ * `root` is `idr.idr_rt`, which is a `struct xarray`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface IdrLayout extends XarrayLayout {
   readonly root: number
   readonly base: number
 }
 
-/** What a walk gives each entry to: its index, and the stored pointer as a page number and an offset in the page. */
+/**
+ * What a walk gives each entry to: its index, and the stored pointer as a page number and an offset in the page.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type EntryVisitor = (index: number, page: number, offset: number) => void
 
 const MAX_NODES = 2 ** 18
 
-/** What `walkXarray` needs of a kernel. */
+/**
+ * What `walkXarray` needs of a kernel.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const xarrayLayout = (btf: Btf): Either.Either<XarrayLayout, GroupMissing> =>
   Either.map(xarrayOffsets.resolve(btf), ({ node, xarray }) => ({
     head: xarray.at.xa_head,
@@ -35,7 +55,12 @@ export const xarrayLayout = (btf: Btf): Either.Either<XarrayLayout, GroupMissing
     fanout: node.sizeOf.slots >= 64 * 8 ? 64 : 16
   }))
 
-/** What `walkIdr` needs of a kernel. */
+/**
+ * What `walkIdr` needs of a kernel.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const idrLayout = (btf: Btf): Either.Either<IdrLayout, GroupMissing> =>
   Either.gen(function*() {
     const array = yield* xarrayLayout(btf)
@@ -43,7 +68,12 @@ export const idrLayout = (btf: Btf): Either.Either<IdrLayout, GroupMissing> =>
     return { ...array, root: idr.at.idr_rt, base: idr.at.idr_base }
   })
 
-/** Is the entry an integer stored in place of a pointer (`xa_is_value`)? Its value is the entry >> 1. */
+/**
+ * Is the entry an integer stored in place of a pointer (`xa_is_value`)? Its value is the entry >> 1.
+ *
+ * @since 0.1.0
+ * @category guards
+ */
 export const isValueEntry = (offset: number): boolean => (offset & 1) === 1
 
 /**
@@ -51,6 +81,8 @@ export const isValueEntry = (offset: number): boolean => (offset & 1) === 1
  * Reserved (zero) and retry entries are no entries. A node that cannot be read, has the wrong height, overlaps another or is reached twice
  * gives a line in the result and is left out; the walk goes on beside it. Indices from 2^53 on are rounded.
  * @see lib/xarray.c `xas_load`, `xas_descend`; include/linux/xarray.h `xa_is_internal`, v6.12
+ * @since 0.1.0
+ * @category reading
  */
 export const walkXarray = (
   space: KernelSpace,
@@ -114,7 +146,12 @@ export const walkXarray = (
   return problems.list
 }
 
-/** Like `walkXarray` for the `struct idr` at `address`: indices are ids, whatever order they were given out in. */
+/**
+ * Like `walkXarray` for the `struct idr` at `address`: indices are ids, whatever order they were given out in.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const walkIdr = (
   space: KernelSpace,
   shape: IdrLayout,

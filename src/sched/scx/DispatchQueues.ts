@@ -21,7 +21,12 @@ const LOCKED = 0xff
 /** Reasons of one queue that are told. */
 const MOST_PROBLEMS = 16
 
-/** A task in a dispatch queue. */
+/**
+ * A task in a dispatch queue.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface QueuedTask {
   readonly address: string
   readonly pid: number
@@ -37,7 +42,12 @@ export interface QueuedTask {
   readonly waitingMillis: number | null
 }
 
-/** A dispatch queue: `tasks` are in the order in which they are dispatched. */
+/**
+ * A dispatch queue: `tasks` are in the order in which they are dispatched.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface DispatchQueue {
   readonly kind: "local" | "global" | "bypass" | "reject" | "rescue" | "user"
   readonly address: string
@@ -60,7 +70,12 @@ export interface DispatchQueue {
 
 type Origin = Pick<DispatchQueue, "kind" | "cpu" | "node" | "sched">
 
-/** All dispatch queues, and what kept others from being found. */
+/**
+ * All dispatch queues, and what kept others from being found.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const readDispatchQueues = (
   kernel: Kernel,
   reader: TaskReader,

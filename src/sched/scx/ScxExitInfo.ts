@@ -11,7 +11,12 @@ const BACKTRACE_LIMIT = 64
 const TEXT_LIMIT = 1024
 const DUMP_LIMIT = 2 ** 22
 
-/** Why a scheduler ended, or ends: what the kernel tells its loader. */
+/**
+ * Why a scheduler ended, or ends: what the kernel tells its loader.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ExitInfo {
   /** `ERROR_STALL`; `NONE` while nothing happened. */
   readonly kind: string

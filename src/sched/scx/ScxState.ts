@@ -11,13 +11,23 @@ import { type ExitInfo, readExitInfo } from "./ScxExitInfo.ts"
 
 type Kernel = typeof GuestKernel.Service
 
-/** A scheduler's counters: each the sum over all CPUs, and by CPU those that are not 0. */
+/**
+ * A scheduler's counters: each the sum over all CPUs, and by CPU those that are not 0.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ScxEvents {
   readonly total: { readonly [event: string]: Int }
   readonly cpus: ReadonlyArray<{ readonly cpu: number; readonly events: { readonly [event: string]: Int } }>
 }
 
-/** A loaded scheduler: the root, or with CONFIG_EXT_SUB_SCHED one of those below it. */
+/**
+ * A loaded scheduler: the root, or with CONFIG_EXT_SUB_SCHED one of those below it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Scheduler {
   readonly address: string
   readonly root: boolean
@@ -49,7 +59,12 @@ export interface Scheduler {
   readonly events: ScxEvents | Reason
 }
 
-/** sched_ext as a whole. */
+/**
+ * sched_ext as a whole.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ScxState {
   /** `enabled`, `disabled`, `enabling`, `disabling`, as /sys/kernel/sched_ext/state has it. */
   readonly state: string
@@ -89,6 +104,8 @@ const present = <A extends object>(fields: A): { [K in keyof A]?: Exclude<A[K], 
  * sched_ext's state. Where the schedulers are: in variables of their own (`scx_ops`, v6.12 to v6.15), behind `scx_root`
  * (v6.16), or in the list `scx_sched_all` (v7.1).
  * @see kernel/sched/ext.c, since v7.2 kernel/sched/ext/; v6.12 to v7.3
+ * @since 0.1.0
+ * @category reading
  */
 export const readScx = (
   kernel: Kernel,

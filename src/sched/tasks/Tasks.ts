@@ -9,7 +9,12 @@ import { cpuList } from "./CpuList.ts"
 import { StackTop } from "./StackTop.ts"
 import { classNames, niceOf, PF_KTHREAD, policyName, stateLetter } from "./TaskState.ts"
 
-/** sched_ext's part of a task. `dsq` is the queue's address, `0x0` of a task in none; `sched` its scheduler's. */
+/**
+ * sched_ext's part of a task. `dsq` is the queue's address, `0x0` of a task in none; `sched` its scheduler's.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface TaskEntity extends Values<typeof ENTITY> {
   readonly dsq?: string
   readonly sched?: string
@@ -18,6 +23,9 @@ export interface TaskEntity extends Values<typeof ENTITY> {
 /**
  * A thread. Fields with the kernel's names are the kernel's numbers: times in nanoseconds, `runnable_at` in jiffies. What
  * this kernel's `task_struct` lacks is left out.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export interface Task extends Omit<Values<typeof TASK>, "policy" | "comm" | "pid" | "tgid"> {
   readonly address: string
@@ -48,7 +56,12 @@ export interface Task extends Omit<Values<typeof TASK>, "policy" | "comm" | "pid
   readonly scx?: TaskEntity
 }
 
-/** What a queue or a CPU says of a task of its own. */
+/**
+ * What a queue or a CPU says of a task of its own.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface TaskRef {
   readonly address: string
   readonly pid: number
@@ -70,7 +83,12 @@ const PIDTYPE_SID = 3
 /** `uclamp_se.value` is its low 11 bits, include/linux/sched.h. */
 const UCLAMP_VALUE = 0x7ff
 
-/** Reads tasks of a kernel, each in one look. What many tasks share (cgroups, affinities) is read once. */
+/**
+ * Reads tasks of a kernel, each in one look. What many tasks share (cgroups, affinities) is read once.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export class TaskReader {
   readonly #kernel: typeof GuestKernel.Service
   readonly #layouts
@@ -291,7 +309,12 @@ const offsetsOf = (
   return { tasks: BigInt(tasks), threadNode: BigInt(threadNode), threadHead: BigInt(threadHead), signal: signalAt }
 }
 
-/** Every thread of a kernel. */
+/**
+ * Every thread of a kernel.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const readTasks = (
   kernel: typeof GuestKernel.Service,
   reader: TaskReader

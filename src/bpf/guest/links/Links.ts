@@ -8,7 +8,12 @@ import { DirectAttachments } from "./DirectAttachments.ts"
 import { LinkReader } from "./LinkReader.ts"
 import { LinkWalk } from "./LinkWalk.ts"
 
-/** Every link of a kernel that stands still, in the order of ids, then what is attached without a link. */
+/**
+ * Every link of a kernel that stands still, in the order of ids, then what is attached without a link.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const listLinks: Effect.Effect<Listing<Link>, BpfUnreadable, GuestKernel> = Effect.flatMap(
   GuestKernel,
   (kernel) =>

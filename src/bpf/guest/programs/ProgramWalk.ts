@@ -15,7 +15,12 @@ import { BpfUnreadable, type Listing } from "../../MapAccessor.ts"
 import { Count, countOf, Program, type ProgramTarget, targetNamed } from "../../Program.ts"
 import { type KernelTypes, ProgramTypes } from "./ProgramTypes.ts"
 
-/** Every program of a kernel that stands still, in the order of ids. */
+/**
+ * Every program of a kernel that stands still, in the order of ids.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const listPrograms: Effect.Effect<Listing<Program>, BpfUnreadable, GuestKernel> = Effect.flatMap(
   GuestKernel,
   (kernel) => Either.map(ProgramWalk.make(kernel), (walk) => walk.list())

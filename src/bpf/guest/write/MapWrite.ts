@@ -17,6 +17,9 @@ import { guardedRanges } from "./MapWriteGuards.ts"
 /**
  * One value to set. Keys and values are the plain JSON that a dump prints; a value may leave out members of structs, which
  * stay as they are.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export interface MapAssignment {
   /** A map's id or name. Not given: the data section that has the variable which `path` names. */
@@ -30,7 +33,12 @@ export interface MapAssignment {
   readonly cpu?: number | "all" | undefined
 }
 
-/** What was set, and what was there before. */
+/**
+ * What was set, and what was there before.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface MapWritten {
   readonly mapId: number
   readonly mapName: string
@@ -42,7 +50,12 @@ export interface MapWritten {
   readonly after: Json
 }
 
-/** Nothing was written: `assignment` is the one that could not be, `why` is a sentence. */
+/**
+ * Nothing was written: `assignment` is the one that could not be, `why` is a sentence.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class MapWriteError extends Schema.TaggedError<MapWriteError>("ktstr/MapWriteError")("MapWriteError", {
   assignment: Schema.String,
   why: Schema.String
@@ -59,6 +72,9 @@ export class MapWriteError extends Schema.TaggedError<MapWriteError>("ktstr/MapW
  * @param consistency what the guest does meanwhile. `frozen`: it stands still. `racing`: it runs (`Vm.memory`); then only
  * variables and array elements are written, which keep their place, while a hash map may give an element to another key; and
  * its programs may see a part of the values before the rest, or write over them.
+ *
+ * @since 0.1.0
+ * @category writing
  */
 export const writeMaps = (
   assignments: ReadonlyArray<MapAssignment>,

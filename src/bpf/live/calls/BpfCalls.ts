@@ -27,6 +27,12 @@ export type ObjectKind = keyof typeof KINDS
 
 /** `BPF_ANY`, `BPF_NOEXIST`, `BPF_EXIST`; include/uapi/linux/bpf.h */
 export const UPDATE_FLAGS = { any: 0, create: 1, existing: 2 } as const
+/**
+ * Flags of `BPF_MAP_UPDATE_ELEM`, by name.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type UpdateMode = keyof typeof UPDATE_FLAGS
 
 /**

@@ -5,7 +5,12 @@ import { type Reason, toReason, unreadable } from "../../../core/Reason.ts"
 import { BtfInfoAt, INFO_BYTES, NAME_BYTES } from "./BpfAbi.ts"
 import type { BpfCalls } from "./BpfCalls.ts"
 
-/** A BTF object of the kernel. */
+/**
+ * A BTF object of the kernel.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface BtfInfo {
   readonly id: number
   /** `vmlinux`, a module's name, or empty: loaded by a program. */

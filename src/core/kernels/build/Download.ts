@@ -13,7 +13,12 @@ import { createHash } from "node:crypto"
 import { basename } from "node:path"
 import { stage } from "../../Progress.ts"
 
-/** A file could not be had from a server. `status` is its answer, where that is the reason. */
+/**
+ * A file could not be had from a server. `status` is its answer, where that is the reason.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class DownloadFailed extends Schema.TaggedError<DownloadFailed>("ktstr/DownloadFailed")("DownloadFailed", {
   url: Schema.String,
   why: Schema.String,

@@ -5,7 +5,12 @@ import type { HostLacks } from "../../Errors.ts"
 import { stage } from "../../Progress.ts"
 import { runToEnd } from "../../Subprocess.ts"
 
-/** A git repository does not give what was asked of it. */
+/**
+ * A git repository does not give what was asked of it.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class GitFailed extends Schema.TaggedError<GitFailed>("ktstr/GitFailed")("GitFailed", {
   repository: Schema.String,
   why: Schema.String,

@@ -36,7 +36,12 @@ import {
   type SourcePlan
 } from "./SourceTree.ts"
 
-/** What to build, and how. */
+/**
+ * What to build, and how.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface BuildRequest {
   readonly source: BuildSource
   /** The text of a kconfig fragment that wins over ours. */
@@ -52,12 +57,20 @@ export interface BuildRequest {
 /**
  * A kernel that is there now. One whose sources cannot be named, because they have changes that are not committed, is not
  * stored: `bzImage`, `vmlinux` and `.config` are in `directory`, and `why` says what the sources lack.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export type Built =
   | { readonly _tag: "Stored"; readonly entry: ValidEntry; readonly fresh: boolean }
   | { readonly _tag: "NotStored"; readonly directory: string; readonly release: string; readonly why: string }
 
-/** The build did not end well. `why` is the first error that it printed. */
+/**
+ * The build did not end well. `why` is the first error that it printed.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class KernelBuildFailed
   extends Schema.TaggedError<KernelBuildFailed>("ktstr/KernelBuildFailed")("KernelBuildFailed", {
     step: Schema.Literal("configure", "compile", "strip", "store"),
@@ -70,7 +83,12 @@ export class KernelBuildFailed
   }
 }
 
-/** Options that kconfig did not take over. */
+/**
+ * Options that kconfig did not take over.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class KconfigUnmet extends Schema.TaggedError<KconfigUnmet>("ktstr/KconfigUnmet")("KconfigUnmet", {
   options: Schema.Array(Schema.Struct({ option: Schema.String, wanted: Schema.String, got: Schema.String })),
   hint: Schema.String
@@ -83,7 +101,12 @@ export class KconfigUnmet extends Schema.TaggedError<KconfigUnmet>("ktstr/Kconfi
 const describe = (options: ReadonlyArray<Unmet>): string =>
   options.map(({ got, option, wanted }) => `${option}=${wanted} (it is ${got})`).join(", ")
 
-/** All that building a kernel can fail with. */
+/**
+ * All that building a kernel can fail with.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export type BuildError = SourceError | KconfigInvalid | KconfigUnmet | KernelBuildFailed | FormatError
 
 type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | HttpClient.HttpClient | Native
@@ -94,6 +117,9 @@ type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | HttpClient
  * interruption ends the compilers first. What the build printed stays in `<cache>/.logs` only where it failed.
  *
  * **A build runs programs out of the sources**: build none that you would not run.
+ *
+ * @since 0.1.0
+ * @category writing
  */
 export const buildKernel = Effect.fn("KernelBuild.buildKernel")(
   function*(request: BuildRequest): Effect.fn.Return<Built, BuildError, Host> {

@@ -11,7 +11,12 @@ import { download, DownloadFailed } from "./Download.ts"
 /** The list of checksums of a series has some 100 KB. */
 const LIST_LIMIT = 16 * 2 ** 20
 
-/** A version that the mirror does not have. */
+/**
+ * A version that the mirror does not have.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class KernelReleaseMissing
   extends Schema.TaggedError<KernelReleaseMissing>("ktstr/KernelReleaseMissing")("KernelReleaseMissing", {
     version: Schema.String,

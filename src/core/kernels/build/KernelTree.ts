@@ -3,7 +3,12 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { join } from "node:path"
 
-/** What was given as the sources of a kernel are none that can be built. */
+/**
+ * What was given as the sources of a kernel are none that can be built.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class SourceInvalid extends Schema.TaggedError<SourceInvalid>("ktstr/SourceInvalid")("SourceInvalid", {
   source: Schema.String,
   why: Schema.String,

@@ -27,6 +27,9 @@ import { leftByBuild, SourceInvalid, versionOf } from "./KernelTree.ts"
  * - `Directory`: a kernel tree of the user's, which is not touched; its `.config`, if it has one, is where ours starts
  * - `Git`: a branch, a tag or a commit of a repository, by its URL or path
  * - `Tarball`: an archive, by its path or its http(s) address
+ *
+ * @since 0.1.0
+ * @category models
  */
 export type BuildSource =
   | { readonly _tag: "Version"; readonly version: KernelVersion }
@@ -47,7 +50,12 @@ export interface SourceTree {
   readonly config?: string
 }
 
-/** All that getting sources can fail with. */
+/**
+ * All that getting sources can fail with.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export type SourceError =
   | SourceInvalid
   | GitFailed

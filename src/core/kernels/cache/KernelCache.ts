@@ -28,6 +28,9 @@ import { KernelMetadata, type KernelSource } from "./KernelMetadata.ts"
  * - `schema_drift`: that is JSON of another shape, or of another version of `KernelMetadata`
  * - `image_missing`: a file that it names is gone, or of another size (`verifyEntry`: of other content)
  * - `unknown`: a file that it names cannot be looked at
+ *
+ * @since 0.1.0
+ * @category models
  */
 export type CorruptKind =
   | "missing"
@@ -39,7 +42,12 @@ export type CorruptKind =
   | "image_missing"
   | "unknown"
 
-/** An entry whose files are there in the sizes that its metadata say; the names in them are relative to `directory`. */
+/**
+ * An entry whose files are there in the sizes that its metadata say; the names in them are relative to `directory`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface ValidEntry {
   readonly _tag: "Valid"
   readonly key: string
@@ -47,7 +55,12 @@ export interface ValidEntry {
   readonly metadata: KernelMetadata
 }
 
-/** An entry that serves nobody; `why` is one line. */
+/**
+ * An entry that serves nobody; `why` is one line.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface CorruptEntry {
   readonly _tag: "Corrupt"
   readonly key: string
@@ -58,10 +71,20 @@ export interface CorruptEntry {
   readonly why: string
 }
 
-/** A kernel in the cache: the directory `<root>/<key>`. */
+/**
+ * A kernel in the cache: the directory `<root>/<key>`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type CacheEntry = ValidEntry | CorruptEntry
 
-/** What a source says of the kernel that it put into a directory: names of files in there, and where they came from. */
+/**
+ * What a source says of the kernel that it put into a directory: names of files in there, and where they came from.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface KernelContents {
   readonly source: KernelSource
   readonly release: string
@@ -87,7 +110,12 @@ const fault = (kind: CorruptKind, why: string): Fault => ({
 
 const Ours = Schema.Struct({ format: Schema.Int, source: Schema.Struct({ kind: Schema.NonEmptyString }) })
 
-/** Entry `key`, with whatever is wrong with it; none where there is no such directory. The files' content is not read. */
+/**
+ * Entry `key`, with whatever is wrong with it; none where there is no such directory. The files' content is not read.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const readEntry = (
   root: string,
   key: string
@@ -191,6 +219,9 @@ const reason = (error: PlatformError): string =>
 /**
  * All entries, whatever state they are in: valid ones first, those last stored first, then by key. None where the cache
  * does not exist yet. Names that start with a dot, and files, are no entries.
+ *
+ * @since 0.1.0
+ * @category reading
  */
 export const listEntries = (
   root: string
@@ -210,7 +241,12 @@ export const listEntries = (
 
 const compare = (a: string, b: string): number => a < b ? -1 : a > b ? 1 : 0
 
-/** `readEntry` that reads the image and vmlinux too: `image_missing` where their content is not what was stored. */
+/**
+ * `readEntry` that reads the image and vmlinux too: `image_missing` where their content is not what was stored.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const verifyEntry = (
   root: string,
   key: string
@@ -270,6 +306,8 @@ const sync = (path: string): Effect.Effect<void, PlatformError, FileSystem.FileS
  * and another store of the same key leave the old entry or the new one.
  * @param key one that `cacheKey` accepts
  * @param options.replace false: where the entry has become valid meanwhile, keep that one
+ * @since 0.1.0
+ * @category writing
  */
 export const storeKernel = Effect.fn("KernelCache.storeKernel")(
   function*<E, R>(
@@ -365,7 +403,12 @@ const removeInPlace = (entry: string): Effect.Effect<void, PlatformError, FileSy
     yield* fs.remove(entry, { recursive: true, force: true })
   })
 
-/** What `cleanCache` did, entry by entry. */
+/**
+ * What `cleanCache` did, entry by entry.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Cleaned {
   readonly removed: ReadonlyArray<CacheEntry>
   readonly kept: ReadonlyArray<CacheEntry>
@@ -378,6 +421,9 @@ export interface Cleaned {
  * corrupt ones alone. One that was stored anew meanwhile stays. So does a directory under a name that no source gives,
  * unless its metadata is ours: the cache may be a directory that holds other things. What dead processes left goes too,
  * and so do downloads that were cut short.
+ *
+ * @since 0.1.0
+ * @category writing
  */
 export const cleanCache = Effect.fn("KernelCache.cleanCache")(
   function*(

@@ -9,7 +9,12 @@ const UtcInstant = Schema.String.pipe(Schema.pattern(/^\d{4}-\d\d-\d\dT\d\d:\d\d
 
 const KernelFile = Schema.Struct({ name: FileName, bytes: Schema.NonNegativeInt, sha256: Sha256 })
 
-/** Where a cached kernel came from. */
+/**
+ * Where a cached kernel came from.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export const KernelSource = Schema.Union(
   Schema.Struct({
     kind: Schema.Literal("debian"),
@@ -27,9 +32,20 @@ export const KernelSource = Schema.Union(
   }),
   Schema.Struct({ kind: Schema.Literal("local"), path: Schema.NonEmptyString, commit: Schema.NonEmptyString })
 )
+/**
+ * The type that the Schema `KernelSource` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type KernelSource = typeof KernelSource.Type
 
-/** `metadata.json` of a kernel in the cache. The files that it names lie beside it. */
+/**
+ * `metadata.json` of a kernel in the cache. The files that it names lie beside it.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
 export class KernelMetadata extends Schema.Class<KernelMetadata>("ktstr/KernelMetadata")({
   /** The version of this schema. */
   format: Schema.Literal(1),

@@ -11,6 +11,8 @@ const LONGEST_CONFIG = 2 ** 24
  * @param vmlinux the uncompressed kernel
  * @throws FormatError where the marks hold no gzip stream; wrap in `parsing`
  * @see kernel/configs.c, v6.12
+ * @since 0.1.0
+ * @category reading
  */
 export const ikconfigOf = (vmlinux: Uint8Array, subject: string): string | undefined => {
   const bytes = Buffer.from(vmlinux.buffer, vmlinux.byteOffset, vmlinux.byteLength)

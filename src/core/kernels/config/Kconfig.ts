@@ -1,7 +1,12 @@
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 
-/** A line of a kconfig fragment that is neither an option nor a comment. `line` counts from 1. */
+/**
+ * A line of a kconfig fragment that is neither an option nor a comment. `line` counts from 1.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class KconfigInvalid extends Schema.TaggedError<KconfigInvalid>("ktstr/KconfigInvalid")("KconfigInvalid", {
   line: Schema.Int,
   text: Schema.String
@@ -22,6 +27,9 @@ const linesOf = (text: string): ReadonlyArray<string> => text.split(/\r*\n/)
 /**
  * What a fragment asks for, by option name: `y`, `m`, `n`, a number, or a text in its quotes. An option that is not set
  * is `n`; of one that is given twice the last value counts, as it does for kbuild.
+ *
+ * @since 0.1.0
+ * @category parsing
  */
 export const parseFragment = (text: string): Either.Either<ReadonlyMap<string, string>, KconfigInvalid> => {
   const options = new Map<string, string>()
@@ -41,7 +49,12 @@ export const parseFragment = (text: string): Either.Either<ReadonlyMap<string, s
   return Either.right(options)
 }
 
-/** The options that a `.config` sets, by name, with their values as they are written; those that are off are not in it. */
+/**
+ * The options that a `.config` sets, by name, with their values as they are written; those that are off are not in it.
+ *
+ * @since 0.1.0
+ * @category parsing
+ */
 export const parseConfig = (text: string): ReadonlyMap<string, string> => {
   const options = new Map<string, string>()
   for (const line of linesOf(text)) {
@@ -51,7 +64,12 @@ export const parseConfig = (text: string): ReadonlyMap<string, string> => {
   return options
 }
 
-/** An option that did not become what was asked for; `got` is `n` where it is off or this kernel does not know it. */
+/**
+ * An option that did not become what was asked for; `got` is `n` where it is off or this kernel does not know it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Unmet {
   readonly option: string
   readonly wanted: string
@@ -61,6 +79,9 @@ export interface Unmet {
 /**
  * The options of a fragment that a configuration did not grant: kconfig silently changes one whose dependencies are not
  * met, and drops one that it does not know. Built in, where a module was asked for, counts as granted.
+ *
+ * @since 0.1.0
+ * @category reading
  */
 export const unmet = (
   fragment: ReadonlyMap<string, string>,

@@ -3,6 +3,9 @@
  * the VM engines and the initramfs need, all built in: there are no modules. It is merged onto `make tinyconfig`, so it
  * also names what other configurations take for granted. An option is given only where it is asked for, not where
  * another one selects it; `unmet` of `Kconfig.ts` tells which were not granted.
+ *
+ * @since 0.1.0
+ * @category constants
  */
 export const TEST_KCONFIG = `# the machine
 CONFIG_64BIT=y

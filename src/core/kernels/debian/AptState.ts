@@ -12,7 +12,12 @@ import { stage } from "../../Progress.ts"
 import { type Ended, lastLine, runToEnd } from "../../Subprocess.ts"
 import { APT_HINT, type DebianHost, KEYRING, sourcesOf } from "./DebianSuites.ts"
 
-/** The package lists of a suite could not be had. */
+/**
+ * The package lists of a suite could not be had.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class PackageListsFailed
   extends Schema.TaggedError<PackageListsFailed>("ktstr/PackageListsFailed")("PackageListsFailed", {
     suite: Schema.String,

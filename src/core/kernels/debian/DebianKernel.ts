@@ -15,7 +15,12 @@ import { type DebianSelector, selects } from "./DebianSelector.ts"
 import { APT_HINT, debianHost } from "./DebianSuites.ts"
 import { compareDebianVersions } from "./DebianVersion.ts"
 
-/** A package was found and could not be had. `why` is the last line of the program that failed. */
+/**
+ * A package was found and could not be had. `why` is the last line of the program that failed.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class KernelFetchFailed
   extends Schema.TaggedError<KernelFetchFailed>("ktstr/KernelFetchFailed")("KernelFetchFailed", {
     package: Schema.String,
@@ -31,6 +36,12 @@ export class KernelFetchFailed
   }
 }
 
+/**
+ * All that getting a Debian kernel can fail with.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export type DebianKernelError = PackageListError | KernelPackageMissing | KernelFetchFailed
 
 type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
@@ -40,6 +51,8 @@ type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
  * counts, the newest of them first: a series stays at what was fetched once, without a look at the network, until that
  * entry is removed or `fetchDebianKernel` gets a newer one.
  * @param suite only a kernel of this suite; if not given of the first one that has it, see `suitesOf`
+ * @since 0.1.0
+ * @category reading
  */
 export const debianKernel = Effect.fn("DebianKernel.debianKernel")(
   function*(selector: DebianSelector, suite?: string): Effect.fn.Return<ValidEntry, DebianKernelError, Host> {
@@ -52,6 +65,9 @@ export const debianKernel = Effect.fn("DebianKernel.debianKernel")(
  * The newest kernel that a selector asks for and that a suite offers: downloaded (`apt-get download`, no privileges
  * needed) and unpacked into the cache unless it is there; nothing is installed. apt checks the packages against the
  * suite's signed index.
+ *
+ * @since 0.1.0
+ * @category writing
  */
 export const fetchDebianKernel = Effect.fn("DebianKernel.fetchDebianKernel")(
   function*(selector: DebianSelector, suite?: string): Effect.fn.Return<ValidEntry, DebianKernelError, Host> {
@@ -69,7 +85,12 @@ export const fetchDebianKernel = Effect.fn("DebianKernel.fetchDebianKernel")(
   }
 )
 
-/** Get a package of a suite into the cache, unless it is there. */
+/**
+ * Get a package of a suite into the cache, unless it is there.
+ *
+ * @since 0.1.0
+ * @category writing
+ */
 export const fetchPackage = (chosen: DebianPackage): Effect.Effect<ValidEntry, DebianKernelError, Host> =>
   Effect.gen(function*() {
     const root = yield* cacheRoot

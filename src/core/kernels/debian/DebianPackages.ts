@@ -12,7 +12,12 @@ import { type DebianSelector, describeSelector, partsOfRelease, releaseOfPackage
 import { type DebianHost, debianHost, suitesOf } from "./DebianSuites.ts"
 import { compareDebianVersions } from "./DebianVersion.ts"
 
-/** No package of the suites is the one asked for; `unread` are suites whose lists could not be had. */
+/**
+ * No package of the suites is the one asked for; `unread` are suites whose lists could not be had.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class KernelPackageMissing
   extends Schema.TaggedError<KernelPackageMissing>("ktstr/KernelPackageMissing")("KernelPackageMissing", {
     wanted: Schema.String,
@@ -31,7 +36,12 @@ export class KernelPackageMissing
   }
 }
 
-/** A kernel that a suite offers. */
+/**
+ * A kernel that a suite offers.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface DebianPackage {
   readonly suite: string
   /** `linux-image-…` */
@@ -48,6 +58,12 @@ export interface DebianPackage {
   readonly bytes: number
 }
 
+/**
+ * All that reading Debian's package lists can fail with.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export type PackageListError = CacheError | LockTimeout | HostLacks | PackageListsFailed
 
 type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
@@ -60,6 +76,8 @@ const DAY = 24 * 60 * 60 * 1000
  * Lists older than a day are brought up to date, and all of them where none of them has it. Where that cannot be done,
  * those of before are used, with a warning that says how old they are.
  * @param lists `newest`: bring them up to date in any case, as one does where a package has left the mirror
+ * @since 0.1.0
+ * @category reading
  */
 export const findPackage = Effect.fn("DebianPackages.findPackage")(
   function*(
@@ -84,7 +102,12 @@ export const findPackage = Effect.fn("DebianPackages.findPackage")(
   }
 )
 
-/** The newest kernel of each series that a suite has, by the same rules, out of all suites; see `findPackage`. */
+/**
+ * The newest kernel of each series that a suite has, by the same rules, out of all suites; see `findPackage`.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const listPackages = Effect.fn("DebianPackages.listPackages")(
   function*(
     suite: string | undefined,

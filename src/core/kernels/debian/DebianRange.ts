@@ -7,14 +7,24 @@ import { type DebianPackage, listPackages, type PackageListError } from "./Debia
 import { partsOfRelease, releaseOfPackage } from "./DebianSelector.ts"
 import { compareDebianVersions } from "./DebianVersion.ts"
 
-/** Series from `start` to `end` (`6.16`), both included, of one flavour (`""` is the plain one). */
+/**
+ * Series from `start` to `end` (`6.16`), both included, of one flavour (`""` is the plain one).
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface DebianRange {
   readonly start: string
   readonly end: string
   readonly flavour: string
 }
 
-/** The newest kernel of each series in a range, the oldest series first; of a series' suites the first one counts. */
+/**
+ * The newest kernel of each series in a range, the oldest series first; of a series' suites the first one counts.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
 export const packagesInRange = Effect.fn("DebianRange.packagesInRange")(
   function*(
     range: DebianRange,

@@ -3,6 +3,9 @@ import * as Either from "effect/Either"
 /**
  * Which Debian package: one by its name, one by its release (`uname -r`), the newest of a series and flavour (`""` is the
  * plain one), or the newest whose name or release a shell pattern (`*`, `?`, `[…]`) matches.
+ *
+ * @since 0.1.0
+ * @category models
  */
 export type DebianSelector =
   | { readonly _tag: "Package"; readonly name: string }
@@ -22,7 +25,12 @@ const OTHER_ARCHITECTURE =
 const FORMS = "write a series (6.12, 7.3-cloud, 6.18-rt), a release (6.1.0-56-cloud-amd64), " +
   "a package (linux-image-…) or a pattern of those (6.12*-rt-amd64)"
 
-/** The selector that a text is, or why it is none and what to write. */
+/**
+ * The selector that a text is, or why it is none and what to write.
+ *
+ * @since 0.1.0
+ * @category parsing
+ */
 export const parseDebianSelector = (text: string): Either.Either<DebianSelector, string> => {
   const other = OTHER_ARCHITECTURE.exec(text)
   if (other !== null) return Either.left(`a kernel for ${other[1]} does not run here; name one for amd64`)

@@ -2,6 +2,8 @@
  * Order two Debian package versions, as `dpkg --compare-versions` does: negative where `a` is earlier, positive where it
  * is later, 0 where they are equal.
  * @see Debian Policy Manual 5.6.12, "Version"
+ * @since 0.1.0
+ * @category comparing
  */
 export const compareDebianVersions = (a: string, b: string): number => {
   const [left, right] = [split(a), split(b)]
