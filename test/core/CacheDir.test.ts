@@ -7,6 +7,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process"
+import { randomUUID } from "node:crypto"
 import { once } from "node:events"
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -74,13 +75,16 @@ layer(Live, { excludeTestServices: true })("temporaryDirectory", (it) => {
   const leftovers = (prefix: ReadonlyArray<string>) => () =>
     Effect.gen(function*() {
       const root = yield* temporary
-      for (const name of [".tmp-dead", ".tmp-living", ".locks", "key"]) {
+      const [dead, livingName] = [`.tmp-${randomUUID()}`, `.tmp-${randomUUID()}`]
+      // A name of the user's own, and a link, are not ours to remove.
+      for (const name of [dead, livingName, ".tmp-backup", ".locks", "key"]) {
         mkdirSync(join(root, name, "entry"), { recursive: true })
       }
       const outside = yield* temporary
       writeFileSync(join(outside, "file"), "")
-      symlinkSync(outside, join(root, ".tmp-link"))
-      const living = join(root, ".tmp-living")
+      const link = `.tmp-${randomUUID()}`
+      symlinkSync(outside, join(root, link))
+      const living = join(root, livingName)
       const holder = yield* Effect.acquireRelease(
         Effect.promise(async () => {
           const [program, ...args] = [...prefix, "flock", living, "sh", "-c", "echo locked; exec cat"]
@@ -92,7 +96,10 @@ layer(Live, { excludeTestServices: true })("temporaryDirectory", (it) => {
       )
       const mine = yield* Scope.make()
       const path = yield* Scope.extend(temporaryDirectory(root), mine)
-      assert.deepStrictEqual(readdirSync(root).toSorted(), [".locks", basename(path), ".tmp-living", "key"].toSorted())
+      assert.deepStrictEqual(
+        readdirSync(root).toSorted(),
+        [".locks", basename(path), livingName, ".tmp-backup", "key"].toSorted()
+      )
       const second = yield* Effect.scoped(temporaryDirectory(root))
       assert.notStrictEqual(second, path)
       assert.isTrue(statSync(path).isDirectory(), "the first is in use")
@@ -101,7 +108,7 @@ layer(Live, { excludeTestServices: true })("temporaryDirectory", (it) => {
       yield* Effect.promise(() => ended(holder))
       yield* Scope.close(mine, Exit.void)
       yield* Effect.scoped(temporaryDirectory(root))
-      assert.deepStrictEqual(readdirSync(root).toSorted(), [".locks", "key"])
+      assert.deepStrictEqual(readdirSync(root).toSorted(), [".locks", ".tmp-backup", "key"])
     })
   it.scoped("removes what dead processes left, and nothing of living ones", leftovers([]))
   it.scoped.skipIf(!mayUnshare)("nor of those in another PID namespace (needs root)", leftovers(UNSHARE))

@@ -115,7 +115,7 @@ describe("ktstr kernel", () => {
     [["build", "--git", "."], /--git URL and --ref REF go together/],
     [["build", "--ref", "main", "6.14"], /--git URL and --ref REF go together/],
     [["build", "debian:6.12"], /debian:6.12 is no version; write 6.14/],
-    [["build", "6.14", "--cpu-cap", "0"], /--cpu-cap wants a whole number, 1 or more/],
+    [["build", "6.14", "--cpu-cap", "0"], /--cpu-cap needs a whole number, 1 or more/],
     [["clean"], /say what to remove, by one of/],
     [["clean", "--all", "--keep", "1"], /say what to remove, by one of/],
     [["fetch", "6.14"], /fetch gets Debian's kernels/],

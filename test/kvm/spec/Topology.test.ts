@@ -165,9 +165,9 @@ describe("a machine", () => {
       const error = Either.getOrThrow(Either.flip(parseTopology(text)))
       assert.strictEqual(
         error.message,
-        `${
+        `not a topology: ${
           JSON.stringify(text)
-        } is no topology; give NODES,LLCS,CORES,THREADS, as in 2,4,8,2: LLCs in all, cores an LLC, threads a core`
+        }; give NODES,LLCS,CORES,THREADS, as in 2,4,8,2: LLCs in all, cores an LLC, threads a core`
       )
     }
   })

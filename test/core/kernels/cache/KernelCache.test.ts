@@ -260,13 +260,21 @@ layer(Host, { excludeTestServices: true })("the cache", (it) => {
         cpSync(join(root, index % 2 === 0 ? "a-longer-one" : "short"), spare, { recursive: true })
         return spare
       })
+      let reads = 0
+      // Every seventh waits for a whole reading: of either content in turn, whatever else the machine does.
       const storing = yield* Effect.fork(
-        Effect.forEach(spares, (spare) =>
-          Effect.zipRight(Effect.sleep("1 millis"), native.exchange(spare, join(root, "short"))))
+        Effect.forEach(spares, (spare, index) =>
+          Effect.gen(function*() {
+            yield* Effect.sleep("1 millis")
+            yield* native.exchange(spare, join(root, "short"))
+            const before = reads
+            while (index % 7 === 6 && reads < before + 2) yield* Effect.sleep("1 millis")
+          }))
       )
       const seen = new Set<number>()
       while (storing.unsafePoll() === null) {
         const entry = Option.getOrThrow(yield* readEntry(root, "short"))
+        reads++
         if (entry._tag === "Corrupt") {
           assert.fail(entry.why)
         }
