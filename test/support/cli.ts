@@ -70,11 +70,21 @@ export const place = Effect.acquireRelease(
       mark,
       env: { TMPDIR: cwd, HOME: cwd, KTSTR_CACHE_DIR: undefined, XDG_CACHE_HOME: undefined },
       /** What is left of the command: its files, and processes whose arguments hold the mark. */
-      leftovers: () => [...readdirSync(cwd), ...processesWith(mark)]
+      leftovers: () => [...filesIn(cwd), ...processesWith(mark)]
     }
   }),
   ({ cwd }) => Effect.sync(() => rmSync(cwd, { recursive: true, force: true }))
 )
+
+/** The names in a directory, without the code that the launcher keeps in a home's cache. */
+const filesIn = (cwd: string): ReadonlyArray<string> =>
+  readdirSync(cwd).flatMap((name) =>
+    name === ".cache"
+      ? readdirSync(join(cwd, name), { recursive: true, encoding: "utf8" }).filter((path) =>
+        !/^ktstr(\/code|$)/.test(path)
+      )
+      : [name]
+  )
 
 /** The processes whose arguments hold `text`, besides this one. */
 export const processesWith = (text: string): ReadonlyArray<string> =>
