@@ -2,7 +2,6 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
-import * as Stream from "effect/Stream"
 import { crc32 } from "node:zlib"
 import { makeGuestMapAccessor } from "../../../src/bpf/guest/GuestMapAccessor.ts"
 import { GuestMaps } from "../../../src/bpf/guest/GuestMaps.ts"
@@ -12,6 +11,7 @@ import { writeMaps } from "../../../src/bpf/guest/write/MapWrite.ts"
 import { openInnerMaps } from "../../../src/bpf/InnerMaps.ts"
 import type { MapAccessor } from "../../../src/bpf/MapAccessor.ts"
 import type { MapInfo } from "../../../src/bpf/MapInfo.ts"
+import { decodeEntry, type MapReader, problemOf } from "../../../src/bpf/MapReader.ts"
 import { DUMP_VERSION, type Header } from "../../../src/bpf/Report.ts"
 import { ndjsonRecords } from "../../../src/bpf/report/DumpWriter.ts"
 import { bpfMapOffsets } from "../../../src/btf/offsets/bpf/BpfMap.ts"
@@ -73,20 +73,25 @@ const print = (accessor: typeof MapAccessor.Service, maps: ReadonlyArray<MapInfo
     return `${printed} bytes, ${sum}`
   })
 
+/** The first entries of a map as trees, and what was missing: what `MapAccessor.entries` gives, without its turns. */
+const firstEntries = (reader: MapReader) => {
+  const walk = reader.walk?.() ?? null
+  const entries: Array<unknown> = []
+  while (entries.length < TREES && walk?.next() === true) {
+    const entry = decodeEntry(reader, walk)
+    const values = "cpus" in entry ? entry.cpus : [entry.key, entry.value]
+    entries.push(values.map((value) => value === undefined ? null : toJson(value)))
+  }
+  return [entries, problemOf(reader, walk)]
+}
+
 /** Print a map, and read its first entries as the library gives them. */
 const readMap = (id: number) =>
   Effect.gen(function*() {
     const accessor = yield* makeGuestMapAccessor
     const maps = (yield* accessor.maps).items.filter((info) => info.id === id)
     const printed = yield* print(accessor, maps, Infinity)
-    const entries = yield* Effect.forEach(maps, (info) =>
-      accessor.entries(info).pipe(
-        Stream.take(TREES),
-        Stream.map((entry) => "cpus" in entry ? entry.cpus : [entry.key, entry.value]),
-        Stream.map((values) => values.map((value) => value === undefined ? null : toJson(value))),
-        Stream.runCollect,
-        Effect.either
-      ))
+    const entries = yield* Effect.forEach(maps, (info) => Effect.map(accessor.reader(info), firstEntries))
     return [printed, JSON.stringify(entries)]
   })
 
