@@ -82,7 +82,7 @@ describe("programs, links and differences of an image", () => {
     [["maps", "write", "--image", "x", "a=1"], /this needs a VM that goes on: give --kernel/],
     [["maps", "write", "--kernel", "x", "nothing"], /"nothing" sets nothing: write VARIABLE\.PATH=VALUE/],
     [["watch"], /say what to watch: --live, the maps of this host, or --kernel/],
-    [["watch", "--live", "--every", "soon"], /--every wants a time such as 1s, 250ms or 2m/]
+    [["watch", "--live", "--every", "soon"], /--every needs a time such as 1s, 250ms or 2m/]
   ]
   for (const [args, message] of usage) {
     it.effect(`${args.join(" ")}: wrong usage`, () =>

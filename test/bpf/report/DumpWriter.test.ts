@@ -16,12 +16,26 @@ it.scopedLive("what a dump prints is what the entries decode to, in maps of ever
     const readers = yield* Effect.forEach(items, maps.reader)
     const dump = { header, readers, programs: [], problems: [], limit: Infinity }
     const text = Buffer.concat(Array.from(jsonDocument(dump), (piece) => piece.slice())).toString()
-    const printed: ReadonlyArray<{ readonly entries: ReadonlyArray<unknown> }> = JSON.parse(text).maps
+    const printed: ReadonlyArray<{ readonly entries: ReadonlyArray<Record<string, unknown>> }> = JSON.parse(text).maps
     const types = new Set<string>()
     for (const [index, reader] of readers.entries()) {
       const decoded: Array<unknown> = []
+      const hex = (bytes: Uint8Array | undefined) => bytes === undefined ? null : Buffer.from(bytes).toString("hex")
+      const entries = printed[index].entries.map(({ keyBytes, valueBytes, cpuBytes, ...typed }) => ({
+        typed,
+        bytes: { keyBytes, valueBytes, cpuBytes }
+      }))
       for (const walk = reader.walk?.() ?? null; walk?.next() === true;) {
         const entry = decodeEntry(reader, walk)
+        // Where the typed form hides bytes, these stand beside it.
+        const { cpuBytes, keyBytes, valueBytes } = entries[decoded.length].bytes
+        if (keyBytes !== undefined) assert.strictEqual(keyBytes, hex(entry.keyBytes))
+        if (valueBytes !== undefined) {
+          assert.strictEqual(valueBytes, "valueBytes" in entry ? hex(entry.valueBytes) : null)
+        }
+        if (cpuBytes !== undefined) {
+          assert.deepStrictEqual(cpuBytes, "cpuBytes" in entry ? entry.cpuBytes.map(hex) : null)
+        }
         decoded.push(
           "cpus" in entry
             ? { key: toJson(entry.key), cpus: entry.cpus.map((value) => value === undefined ? null : toJson(value)) }
@@ -29,7 +43,7 @@ it.scopedLive("what a dump prints is what the entries decode to, in maps of ever
         )
         types.add(reader.info.type)
       }
-      assert.deepStrictEqual(printed[index].entries, decoded, reader.info.name)
+      assert.deepStrictEqual(entries.map(({ typed }) => typed), decoded, reader.info.name)
     }
     for (const type of ["hash", "prog_array", "cgroup_array", "devmap", "sockmap", "xskmap", "struct_ops"]) {
       assert.include([...types], type)
