@@ -222,7 +222,7 @@ const KOFFI = {
 }
 
 const TYPES_ONLY = {
-  group: ["*", "./**", "../**", "**"],
+  regex: ".*",
   allowTypeImports: true,
   message: "a vCPU thread gets this file's code as source text: only import type"
 }
@@ -266,7 +266,7 @@ const overrides = () => {
       const group = allowed(folder, row, isIndex)
       if (!native) group.push("**/NativeKoffi.ts") // a later pattern wins over an earlier one
       const patterns = [{ group, message: says(folder, row) }]
-      if (typesOnly) patterns.push(TYPES_ONLY)
+      if (typesOnly) patterns.unshift(TYPES_ONLY) // first: an exception of a pattern ends the search
       return { "no-restricted-imports": ["error", { paths: native ? [LEAN] : [LEAN, KOFFI], patterns }] }
     }
     const native = row.native ?? []

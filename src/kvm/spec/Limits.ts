@@ -8,6 +8,9 @@ import { VM_DEFAULTS } from "./VmDefaults.ts"
 import { VmBootError, type VmSpec } from "./VmEngine.ts"
 
 const MIB = 2 ** 20
+/** Guest memory per memory of the host: a guest costs only what it touches, so it may have more than there is. */
+const OVERCOMMIT = 4
+
 /** Most disks of a VM: QEMU's PCI bus has 32 slots, of which the machine takes three. */
 const MOST_DISKS = 24
 /** Bytes of the longest command line that any kernel takes (x86's COMMAND_LINE_SIZE is 2048), with room to spare. */
@@ -39,9 +42,12 @@ export const checkSpec = (
     const broken = (why: string, hint: string) => new VmBootError({ subject: spec.kernel, why, hint })
     const topology = yield* Either.mapLeft(resolveTopology(spec), ({ hint, why }) => broken(why, hint))
     const { memoryMib } = topology
-    const most = Math.floor(totalmem() / MIB)
+    const most = OVERCOMMIT * Math.floor(totalmem() / MIB)
     if (memoryMib > most) {
-      return yield* broken(`${memoryMib} MiB of memory are more than this host's ${most}`, "lower memoryMib")
+      return yield* broken(
+        `${memoryMib} MiB of memory are more than ${OVERCOMMIT} times this host's (${most} MiB)`,
+        "lower memoryMib"
+      )
     }
     if (memoryMib < least) {
       return yield* broken(
