@@ -18,8 +18,8 @@ const KEYED = ["array", "hash", "lru_hash", "percpu_array", "percpu_hash", "lru_
 
 interface DumpedEntry {
   readonly key: Plain
-  readonly value?: Plain
-  readonly cpus?: ReadonlyArray<Plain>
+  readonly value?: Plain | undefined
+  readonly cpus?: ReadonlyArray<Plain> | undefined
 }
 interface DumpedMap extends Omit<PrintedMap, "btfId"> {
   readonly consistency: string
