@@ -72,7 +72,7 @@ const kvmCheck = (verdict: KvmStatus): Check => {
         state: "limited",
         found: verdict.why,
         means,
-        hint: "use a host that is no guest itself, or one with nested virtualization"
+        hint: "use bare metal, or a VM with nested virtualization"
       }
     case "absent":
       return { name, state: "limited", found: verdict.why, means, hint: verdict.hint }

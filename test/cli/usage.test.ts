@@ -193,7 +193,7 @@ describe("a kernel that is none", () => {
         ["./empty", /neither a bzImage nor an ELF vmlinux; give/],
         ["./directory", /the directory holds none of .*; give/],
         ["/dev/zero", /no kernel at \/dev\/zero: .*; give/],
-        ["/bin/ls", /so it is no kernel; give/],
+        ["/bin/ls", /so it is not a kernel; give/],
         ["nonsense", /kernel nonsense: the cache has .*ktstr kernel list/],
         ["9.99", /kernel 9\.99: it is not in the cache; run `ktstr kernel build 9\.99`/],
         [`./${ESC}[31m`, /no kernel at .*\\x1b\[31m: there is no such/]

@@ -145,7 +145,7 @@ const encodeInto = (
 
 /** Why the map takes no writes at all. */
 const closedTo = ({ fd, info, type }: LiveMap): string | undefined => {
-  if (!PLAIN.has(type)) return `the values of ${info.type} maps are no plain bytes that user space may write`
+  if (!PLAIN.has(type)) return `the values of ${info.type} maps are not plain bytes that user space may write`
   // Flags that made a map read-only for its creator's descriptor (BPF_F_RDONLY) are not the map's own: they do not count.
   const frozen = /^frozen:\s*1/m.test(readFileSync(`/proc/self/fdinfo/${fd}`, "latin1"))
   return frozen ? "it is read-only: its creator froze it (BPF_MAP_FREEZE), for good" : undefined

@@ -287,7 +287,7 @@ class Builder {
         names: signed ?? plan.names
       })
     }
-    return plan.kind === "unsupported" ? plan : unsupported("a bit-field that is no integer")
+    return plan.kind === "unsupported" ? plan : unsupported("a bit-field that is not an integer")
   }
 
   /** What was in vain counts too: otherwise each type would be tried at the full price. */

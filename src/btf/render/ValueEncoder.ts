@@ -401,7 +401,7 @@ const placeOf = (
     const index = /^\[(\d+)\](?:\.(?=[^.[]))?/.exec(rest)
     if (index !== null) {
       const number = Number(index[1])
-      if (plan.kind !== "text" && plan.kind !== "array") return wrong("no index: it is no array")
+      if (plan.kind !== "text" && plan.kind !== "array") return wrong("no index: it is not an array")
       const count: number = plan.kind === "array" ? plan.count + plan.omitted : plan.extent
       if (number >= count) return wrong(`an index below ${count}`)
       at += number * (plan.kind === "array" ? plan.stride : 1)
@@ -409,7 +409,7 @@ const placeOf = (
       rest = rest.slice(index[0].length)
       continue
     }
-    if (plan.kind !== "struct" && plan.kind !== "union") return wrong("no member: it is no struct")
+    if (plan.kind !== "struct" && plan.kind !== "union") return wrong("no member: it is not a struct")
     // Names of a data section's variables may hold dots: the longest that fits.
     const follows = (name: string): boolean => rest.startsWith(name) && /^([.[]|$)/.test(rest.slice(name.length))
     const fitting = plan.members.filter((member) => follows(member.name))

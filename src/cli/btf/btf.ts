@@ -175,7 +175,7 @@ const asked = (before: Btf, after: Btf, query: string) =>
     const [old, now] = [structs(before, query), structs(after, query)]
     if (old.length + now.length > 0) return { query, changes: diffTypes(before, after, { before: old, after: now }) }
     yield* Effect.orElse(findTypes(after, query), () => findTypes(before, query))
-    return yield* new UsageError({ problem: `"${query}" is no struct or union: btf diff compares only those` })
+    return yield* new UsageError({ problem: `"${query}" is not a struct or union: btf diff compares only those` })
   })
 
 /** The structs and unions of a name, also behind a typedef. */

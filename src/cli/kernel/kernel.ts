@@ -269,7 +269,7 @@ const sourceOf = (config: BuildConfig): Effect.Effect<BuildSource, UsageError | 
     const text = Option.getOrElse(config.version, () => "")
     const id = yield* parseKernelId(text)
     if (id._tag === "Version") return { _tag: "Version", version: id.version }
-    return yield* new UsageError({ problem: `${text} is no version; write 6.14, 6.14.2 or 6.15-rc3` })
+    return yield* new UsageError({ problem: `${text} is not a version; write 6.14, 6.14.2 or 6.15-rc3` })
   })
 
 const extraKconfigOf = ({ extraKconfig }: BuildConfig) =>

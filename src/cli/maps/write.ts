@@ -46,7 +46,7 @@ export const write = (config: WriteConfig) =>
       onSome: (pattern) =>
         Effect.try({
           try: () => new RegExp(pattern),
-          catch: () => new UsageError({ problem: `--until "${pattern}" is no regular expression` })
+          catch: () => new UsageError({ problem: `--until "${pattern}" is not a regular expression` })
         })
     })
     const { name, vm } = yield* bootTarget(config)

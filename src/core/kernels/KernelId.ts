@@ -153,7 +153,7 @@ const forms: ReadonlyArray<Form> = [
     recognises: (id) => id !== "",
     parse: (id) =>
       Either.match(cacheKey(id), {
-        onLeft: () => `this is no form of id that is known; write ${examples()}`,
+        onLeft: () => `not a kernel id; write ${examples()}`,
         onRight: (key) => ({ _tag: "CacheKey" as const, key })
       })
   }

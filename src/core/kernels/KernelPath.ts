@@ -150,7 +150,7 @@ const inspect = (
     }
     return yield* new KernelNotFound({
       path,
-      why: "the ELF file holds no \"Linux version\" banner, so it is no kernel"
+      why: "the ELF file holds no \"Linux version\" banner, so it is not a kernel"
     })
   }).pipe(
     Effect.scoped,

@@ -131,6 +131,6 @@ describe.skipIf(refused !== undefined)("LiveWrite", () => {
       )
       assert.deepStrictEqual(yield* frozen.entries, [[0, "09000000"]])
       const programs = yield* live({ type: MapType.PROG_ARRAY, name: "programs" })
-      assert.match(yield* programs.says(change), /the values of prog_array maps are no plain bytes/)
+      assert.match(yield* programs.says(change), /the values of prog_array maps are not plain bytes/)
     }).pipe(Effect.provide(HostLive)))
 })

@@ -207,7 +207,7 @@ describe("a struct laid out by clang", () => {
     ["f", 1e300, "f: expected a number that 4 bytes hold, not 1e+300"],
     ["in.b", 1, "in.: expected one of a, big, not b"],
     ["in.", 1, "in: expected one of a, big, not ."],
-    ["in.a.b", 1, "in.a.: expected no member: it is no struct, not b"],
+    ["in.a.b", 1, "in.a.: expected no member: it is not a struct, not b"],
     ["", { word: 1, lo: 2 }, "lo: expected what the union's other members say of the same bytes, not 2"],
     ["in", { c: 1 }, "in: expected only members that its type has: a, big, not \"c\""],
     ["in", 3, "in: expected an object, not 3"],

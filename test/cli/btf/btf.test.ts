@@ -89,7 +89,7 @@ describe("ktstr btf show", () => {
           [["show", "--base", file, "thing"], 2, "--base goes with --btf"],
           [["show", "--btf", "./none", "thing"], 1, "./none: no such file"],
           [["header", "--btf", "/bin/busybox"], 1, "/bin/busybox: no .BTF section"],
-          [["diff", file, file, "int"], 2, "\"int\" is no struct or union: btf diff compares only those"],
+          [["diff", file, file, "int"], 2, "\"int\" is not a struct or union: btf diff compares only those"],
           [["diff", file, file, "thinng"], 1, "no type \"thinng\""],
           [["diff", file], 2, "Missing argument <b>"]
         ] as const

@@ -114,7 +114,7 @@ describe("ktstr kernel", () => {
     [["build", "6.14", "--source", "."], /say what to build, by one of/],
     [["build", "--git", "."], /--git URL and --ref REF go together/],
     [["build", "--ref", "main", "6.14"], /--git URL and --ref REF go together/],
-    [["build", "debian:6.12"], /debian:6.12 is no version; write 6.14/],
+    [["build", "debian:6.12"], /debian:6.12 is not a version; write 6.14/],
     [["build", "6.14", "--cpu-cap", "0"], /--cpu-cap needs a whole number, 1 or more/],
     [["clean"], /say what to remove, by one of/],
     [["clean", "--all", "--keep", "1"], /say what to remove, by one of/],

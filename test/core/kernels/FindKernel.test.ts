@@ -253,7 +253,7 @@ layer(Host)("KTSTR_KERNEL", (it) => {
       )
       assert.match(
         yield* messageOf(at, { KTSTR_KERNEL: "two\nwords" }),
-        /^KTSTR_KERNEL="two\\nwords": this is no form of /
+        /^KTSTR_KERNEL="two\\nwords": not a kernel id; /
       )
     }))
 

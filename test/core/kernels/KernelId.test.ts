@@ -102,9 +102,9 @@ describe("parseKernelId", () => {
   const ends = "the ends of a range are versions; write it as in 6.12..6.14"
   it.each([
     ["", `it is empty; ${forms}`],
-    ["two words", `this is no form of id that is known; ${forms}`],
-    ["--help", `this is no form of id that is known; ${forms}`],
-    ["6.12,6.14", `this is no form of id that is known; ${forms}`],
+    ["two words", `not a kernel id; ${forms}`],
+    ["--help", `not a kernel id; ${forms}`],
+    ["6.12,6.14", `not a kernel id; ${forms}`],
     [
       "~user/linux",
       "only one's own ~/ is known here; write the directory in full, or ./~NAME for a file of that name"

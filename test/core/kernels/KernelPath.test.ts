@@ -80,7 +80,7 @@ layer(Host)("a path", (it) => {
       )
       assert.strictEqual(
         yield* messageOf("/bin/busybox"),
-        `no kernel at /bin/busybox: the ELF file holds no "Linux version" banner, so it is no kernel; ${hint}`
+        `no kernel at /bin/busybox: the ELF file holds no "Linux version" banner, so it is not a kernel; ${hint}`
       )
       assert.strictEqual(
         yield* withVariables({})(messageOf("~/x")),

@@ -193,7 +193,7 @@ const receive = (
     Effect.mapError((error) => {
       if (error._tag === "AttemptFailed") return error
       if (error._tag === "RequestError" || error._tag === "ResponseError") {
-        return error.reason === "InvalidUrl" ? fatal("this is no address", HINT_ADDRESS) : transport(causeOf(error))
+        return error.reason === "InvalidUrl" ? fatal("not a URL", HINT_ADDRESS) : transport(causeOf(error))
       }
       return unwritable(error)
     })

@@ -78,7 +78,7 @@ export const remoteCommit = Effect.fn("GitRepository.remoteCommit")(
     const failed = (why: string, hint: string) => new GitFailed({ repository: url, why, hint })
     const hint = "give a branch, a tag, or a commit id with all of its 40 digits"
     // git check-ref-format(1): what is left out here has a meaning in a refspec or a pattern
-    if (!/^[^-\s:^~*?[\\][^\s:^~*?[\\]*$/.test(ref)) return yield* failed(`${JSON.stringify(ref)} is no ref`, hint)
+    if (!/^[^-\s:^~*?[\\][^\s:^~*?[\\]*$/.test(ref)) return yield* failed(`${JSON.stringify(ref)} is not a ref`, hint)
     const listed = yield* stage(`ask ${url}`)(git("ls-remote", "--", url, ref, `${ref}^{}`))
     if (listed.code !== 0) return yield* failed(firstLine(listed.stderr), "check the address")
     const commits = new Map(

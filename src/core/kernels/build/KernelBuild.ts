@@ -376,7 +376,7 @@ const deliver = (root: string, job: Job, identity: SourceIdentity, request: Buil
       Effect.zipRight(makeDirectories(directory), fs.stat(directory)),
       (error) => unusable(error.message)
     )
-    if (type !== "Directory") return yield* unusable(`${directory} is no directory`)
+    if (type !== "Directory") return yield* unusable(`${directory} is not a directory`)
     yield* fill(directory, ".config")
     return { _tag: "NotStored", directory, release, why: identity.why } as const
   })

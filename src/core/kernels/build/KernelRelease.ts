@@ -94,7 +94,7 @@ const ownMirror: Effect.Effect<string | undefined, DownloadFailed> = Effect.gen(
   if (/^https?:\/\/./.test(mirror)) return mirror
   return yield* new DownloadFailed({
     url: mirror,
-    why: "KTSTR_KERNEL_MIRROR is no http or https address",
+    why: "KTSTR_KERNEL_MIRROR is not an http or https URL",
     hint: `set it to one with the layout of ${MIRROR}, or unset it`
   })
 })

@@ -243,7 +243,7 @@ const planArchive = (path: string, extra: string | undefined) =>
       (error) => new SourceInvalid({ source: path, why: error.message, hint: "check the path" })
     )
     if (info.type !== "File") {
-      return yield* new SourceInvalid({ source: path, why: "it is no file", hint: "--source takes a directory" })
+      return yield* new SourceInvalid({ source: path, why: "not a file", hint: "--source takes a directory" })
     }
     const peeked = yield* stage(`look into ${basename(path)}`)(peekVersion(path))
     const plan: SourcePlan = {
@@ -267,7 +267,7 @@ const planArchive = (path: string, extra: string | undefined) =>
 const planAddress = (url: string, root: string, extra: string | undefined) =>
   Effect.gen(function*() {
     if (!/^https?:\/\//i.test(url)) {
-      return yield* new SourceInvalid({ source: url, why: "it is no http or https address", hint: "or give a path" })
+      return yield* new SourceInvalid({ source: url, why: "not an http or https URL", hint: "or give a path" })
     }
     // what is at an address is known only from when it was built
     const entries = yield* listEntries(root)

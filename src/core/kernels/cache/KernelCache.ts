@@ -21,7 +21,7 @@ import { KernelMetadata, type KernelSource } from "./KernelMetadata.ts"
 /**
  * What is wrong with an entry:
  * - `missing`: it holds no `metadata.json`
- * - `unreadable`: its `metadata.json` is no file, or cannot be read
+ * - `unreadable`: its `metadata.json` is not a file, or cannot be read
  * - `parse_error`: that is no text: not UTF-8, or far too long
  * - `truncated`: that is JSON which ends before its closing brace
  * - `malformed`: that is not JSON for another reason
@@ -151,7 +151,7 @@ const readMetadata = (directory: string): Effect.Effect<KernelMetadata, Fault, F
     const unreadable = (error: PlatformError) =>
       isAbsent(error) ? fault("missing", `it holds no ${METADATA}`) : fault("unreadable", reason(error))
     const { size, type } = yield* Effect.mapError(fs.stat(file), unreadable)
-    if (type !== "File") return yield* Effect.fail(fault("unreadable", `${METADATA} is no file`))
+    if (type !== "File") return yield* Effect.fail(fault("unreadable", `${METADATA} is not a file`))
     if (size > MAX_METADATA) {
       return yield* Effect.fail(fault("parse_error", `${METADATA} has ${size} bytes, more than ${MAX_METADATA}`))
     }
@@ -161,7 +161,7 @@ const readMetadata = (directory: string): Effect.Effect<KernelMetadata, Fault, F
         fs.stat(join(directory, name)),
         (error) => isAbsent(error) ? fault("image_missing", `${name} is gone`) : fault("unknown", reason(error))
       )
-      if (type !== "File") return yield* Effect.fail(fault("image_missing", `${name} is no file`))
+      if (type !== "File") return yield* Effect.fail(fault("image_missing", `${name} is not a file`))
       if (bytes !== undefined && size !== FileSystem.Size(bytes)) {
         return yield* Effect.fail(
           fault("image_missing", `${name} has ${size} bytes, not the ${bytes} that were stored`)

@@ -12,7 +12,7 @@ export class KconfigInvalid extends Schema.TaggedError<KconfigInvalid>("ktstr/Kc
   text: Schema.String
 }) {
   override get message() {
-    return `kconfig fragment, line ${this.line}: ${JSON.stringify(this.text)} is no option; write ` +
+    return `kconfig fragment, line ${this.line}: ${JSON.stringify(this.text)} is not an option; write ` +
       "CONFIG_NAME=y, m, n, a number or a \"text\", or # CONFIG_NAME is not set"
   }
 }

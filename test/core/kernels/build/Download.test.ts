@@ -334,7 +334,7 @@ describe.each(clients)("a download over %s", (_, client) => {
         /: connect ECONNREFUSED 127\.0\.0\.1:\d+ \(the last of 2 attempts\); check the network/
       )
       const address = yield* Effect.flip(download("http://[", file))
-      assert.strictEqual(address.message, "cannot download http://[: this is no address; check the address")
+      assert.strictEqual(address.message, "cannot download http://[: not a URL; check the address")
       const server = yield* serve((request, response) => sendFile(request, response, tarball, ETAG))
       const place = yield* Effect.flip(download(`${server.url}/x`, join(directory, "no/such/x")))
       assert.match(place.message, /; make room for it where you may write$/)

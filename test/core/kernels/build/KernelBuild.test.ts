@@ -275,7 +275,7 @@ describe.skipIf(lacks !== undefined)("a build that fails", () => {
       const garbled = yield* build(root, { ...directory(path), extraKconfig: "MINE=y" })
       assert.match(
         garbled._tag === "Failed" ? garbled.message : "",
-        /^kconfig fragment, line 1: "MINE=y" is no option; /
+        /^kconfig fragment, line 1: "MINE=y" is not an option; /
       )
     }))
 

@@ -94,7 +94,7 @@ it.scopedLive("without a mirror of one's own kernel.org is asked; one that is no
       (yield* Effect.flip(withVariables({ KTSTR_KERNEL_MIRROR: "ftp://x" })(kernelRelease(candidate))))
     assert.strictEqual(
       error?.message,
-      "cannot download ftp://x: KTSTR_KERNEL_MIRROR is no http or https address; " +
+      "cannot download ftp://x: KTSTR_KERNEL_MIRROR is not an http or https URL; " +
         "set it to one with the layout of https://cdn.kernel.org/pub/linux/kernel, or unset it"
     )
   }).pipe(Effect.provide(Layer.merge(NodeContext.layer, FetchHttpClient.layer))))

@@ -225,7 +225,7 @@ describe("a git repository", () => {
       const hint = "give a branch, a tag, or a commit id with all of its 40 digits"
       assert.strictEqual(yield* message("v9"), `git repository ${url}: it has no branch or tag v9; ${hint}`)
       for (const ref of ["", "--upload-pack=touch x", "main:refs/heads/x", "ma*", "a b", "HEAD~1", "a\nb"]) {
-        assert.strictEqual(yield* message(ref), `git repository ${url}: ${JSON.stringify(ref)} is no ref; ${hint}`)
+        assert.strictEqual(yield* message(ref), `git repository ${url}: ${JSON.stringify(ref)} is not a ref; ${hint}`)
       }
       assert.match(
         (yield* message("0".repeat(40))) ?? "",
@@ -269,8 +269,8 @@ describe("a tarball", () => {
       truncateSync(cut, 500)
       assert.match(yield* message(cut), /cut\.tar\.xz: it cannot be unpacked \(.*\); give the archive of a kernel tree/)
       assert.include(yield* message(join(scratch, "absent")), "ENOENT: no such file")
-      assert.include(yield* message("/dev/zero"), "kernel source /dev/zero: it is no file; --source takes a directory")
-      assert.include(yield* message("ftp://example.org/x.tar"), "it is no http or https address")
+      assert.include(yield* message("/dev/zero"), "kernel source /dev/zero: not a file; --source takes a directory")
+      assert.include(yield* message("ftp://example.org/x.tar"), "not an http or https URL")
 
       const pack = (name: string, ...args: ReadonlyArray<string>) => {
         run("tar", ["-cf", join(scratch, name), "-C", scratch, ...args])

@@ -103,7 +103,7 @@ layer(Host, { excludeTestServices: true })("the cache", (it) => {
         ],
         [changed({ image: { name: "Image", bytes: 11, sha256: "0".repeat(64) } }), /^image_missing: Image is gone$/],
         [changed({ config: "kconfig" }), /^image_missing: kconfig is gone$/],
-        [changed({ config: "folder" }), /^image_missing: folder is no file$/],
+        [changed({ config: "folder" }), /^image_missing: folder is not a file$/],
         [changed({ config: "loop" }), /^unknown: ELOOP: /]
       ]
       for (const [text, expected] of cases) {
@@ -117,7 +117,7 @@ layer(Host, { excludeTestServices: true })("the cache", (it) => {
       }
       const damages: ReadonlyArray<readonly [() => void, RegExp]> = [
         [() => rmSync(file), /^missing: it holds no metadata.json$/],
-        [() => run("sh", ["-c", `rm ${file}; mkfifo ${file}`]), /^unreadable: metadata.json is no file$/],
+        [() => run("sh", ["-c", `rm ${file}; mkfifo ${file}`]), /^unreadable: metadata.json is not a file$/],
         [() => run("sh", ["-c", `rm ${file}; ln -s metadata.json ${file}`]), /^unreadable: ELOOP: /],
         [
           () => truncateSync(join(root, KEY, "bzImage"), 5),

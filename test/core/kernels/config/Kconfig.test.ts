@@ -59,7 +59,7 @@ describe("a kconfig fragment", () => {
     const hint = "write CONFIG_NAME=y, m, n, a number or a \"text\", or # CONFIG_NAME is not set"
     assert.strictEqual(
       messageOf("CONFIG_A=y\n\nBPF=y"),
-      `kconfig fragment, line 3: "BPF=y" is no option; ${hint}`
+      `kconfig fragment, line 3: "BPF=y" is not an option; ${hint}`
     )
     for (
       const line of ["CONFIG_A", "CONFIG_A y", " CONFIG_A=y", "CONFIG_A=", "CONFIG_A=yes", "CONFIG_A=\"x", "<html>"]
