@@ -20,7 +20,7 @@ const guest = (name: string, kernel: string, topology: TopologySpec, cmdline = "
         topology,
         memoryMib: topology.memory === undefined ? 256 : undefined,
         cmdline,
-        timeout: "150 seconds"
+        timeout: "400 seconds"
       },
       {}
     )
