@@ -78,7 +78,7 @@ it.prop(
     if (Either.isLeft(btf)) assert.instanceOf(btf.left, FormatError)
     else renderAll(btf.right, new DataView(bytes.buffer, bytes.byteOffset, bytes.length))
   },
-  { fastCheck: { numRuns: 500, interruptAfterTimeLimit: 20_000, markInterruptAsFailure: false } }
+  { fastCheck: { numRuns: 3000, interruptAfterTimeLimit: 20_000, markInterruptAsFailure: false } }
 )
 
 it("every prefix of a blob is refused", () => {

@@ -16,7 +16,7 @@ const say = (text: string) => writeSync(1, `[${((performance.now() - start) / 10
 const MIB = 2 ** 20
 /** How long a freeze lasts at least, and a single long one, in milliseconds. */
 const HOLD = 30
-const LONG_HOLD = 6000
+const LONG_HOLD = 3000
 /** What of memory is compared at each freeze, and all of it at each 25th, so that the whole stays short. */
 const WINDOW = { start: 16 * MIB, length: 8 * MIB }
 const ALL_EVERY = 25
