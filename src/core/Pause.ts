@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 const SLICE = 8
 
 /** One turn of the event loop: timers, signals and sockets are served. Fibers that yield to one another do not do that. */
-export const turn: Effect.Effect<void> = Effect.async<void>((resume) => {
+const turn: Effect.Effect<void> = Effect.async<void>((resume) => {
   const handle = setImmediate(() => resume(Effect.void))
   return Effect.sync(() => clearImmediate(handle))
 })

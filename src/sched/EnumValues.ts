@@ -22,12 +22,6 @@ export const enumValues = (btf: Btf, name: string): Names => {
   return names
 }
 
-/** The number of one of an enum's names. */
-export const enumValue = (btf: Btf, name: string, value: string): bigint | undefined => {
-  for (const [number, known] of enumValues(btf, name)) if (known === value) return number
-  return undefined
-}
-
 /** The names of single bits that are set, without `prefix`; bits without a name as one hexadecimal number. */
 export const flagNames = (names: Names, prefix: string, flags: bigint): ReadonlyArray<string> => {
   const found: Array<string> = []

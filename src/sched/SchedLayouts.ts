@@ -130,7 +130,7 @@ export const ENTITY = {
 } as const
 
 /** @see kernel/sched/ext_internal.h `struct scx_sched`; in ext.c in v6.16 and v6.17, in kernel/sched/ext/ since v7.2 */
-export const SCX_SCHED = {
+const SCX_SCHED = {
   name: text("ops.name"),
   flags: uint("ops.flags"),
   timeout_ms: uint("ops.timeout_ms"),
@@ -150,7 +150,7 @@ export const SCX_SCHED = {
 } as const
 
 /** @see include/linux/sched/ext.h `struct scx_exit_info`; `exit_cpu` since v7.2 */
-export const EXIT_INFO = {
+const EXIT_INFO = {
   kind: uint(),
   exit_code: int(),
   exit_cpu: int(),

@@ -1,12 +1,11 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../btf/Btf.ts"
 import { type Layout, layout, type LayoutError } from "../btf/Layout.ts"
-import { hex } from "../core/Address.ts"
 
 /** An integer as JSON has it: a number where that is exact, else decimal digits. */
 export type Int = number | string
 
-type Kind = "uint" | "int" | "pointer" | "text" | "flag"
+type Kind = "uint" | "int" | "text" | "flag"
 
 /** How a field is read: its kind, and the member's path where that is not the field's own name. */
 export interface FieldSpec<K extends Kind = Kind> {
@@ -15,7 +14,6 @@ export interface FieldSpec<K extends Kind = Kind> {
 }
 export const uint = (path?: string): FieldSpec<"uint"> => ({ kind: "uint", path })
 export const int = (path?: string): FieldSpec<"int"> => ({ kind: "int", path })
-export const pointer = (path?: string): FieldSpec<"pointer"> => ({ kind: "pointer", path })
 export const text = (path?: string): FieldSpec<"text"> => ({ kind: "text", path })
 export const flag = (path?: string): FieldSpec<"flag"> => ({ kind: "flag", path })
 
@@ -25,7 +23,6 @@ export interface FieldSpecs {
 interface ValueOfKind {
   readonly uint: Int
   readonly int: Int
-  readonly pointer: string
   readonly text: string
   readonly flag: boolean
 }
@@ -85,9 +82,6 @@ export class StructFields<Specs extends FieldSpecs> {
       switch (place.kind) {
         case "text":
           out[place.name] = textAt(view, start, place.size)
-          break
-        case "pointer":
-          out[place.name] = hex(view.getBigUint64(start, true))
           break
         default: {
           const value = place.bits === undefined
@@ -151,7 +145,7 @@ const bitsAt = (
 }
 
 /** NUL-terminated text in an array of characters, as UTF-8 with replacement characters for what is not. */
-export const textAt = (view: DataView, at: number, size: number): string => {
+const textAt = (view: DataView, at: number, size: number): string => {
   const bytes = Buffer.from(view.buffer, view.byteOffset + at, size)
   const end = bytes.indexOf(0)
   return bytes.toString("utf8", 0, end < 0 ? size : end)

@@ -28,8 +28,8 @@ export const BY_BYTES: ReadonlySet<string> = new Set([
   "reuseport_sockarray"
 ])
 
-export const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")
-export const plain = (value: RenderedValue | undefined) => value === undefined ? null : toJson(value)
+const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")
+const plain = (value: RenderedValue | undefined) => value === undefined ? null : toJson(value)
 
 /** An entry of ours in the shape of the printed ones. */
 export const comparable = (entry: MapEntry) =>

@@ -27,7 +27,7 @@ export const script = `
   echo "sys end: end"`
 
 /** What such a guest said, by file. */
-export const saidBy = (lines: ReadonlyArray<string>): Map<string, string> =>
+const saidBy = (lines: ReadonlyArray<string>): Map<string, string> =>
   new Map(lines.flatMap((line) => {
     const found = /^sys ([^:]+): ?(.*)$/.exec(line)
     return found === null ? [] : [[found[1], found[2].trim()]]

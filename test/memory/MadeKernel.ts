@@ -38,7 +38,7 @@ export const PAGES = 128
 export const LOADED = 0x20_0000
 const IMAGE_PAGES = 80
 export const LONG_NAME = `long_${"x".repeat(295)}`
-export const BANNER = "Linux version 6.12.0-made (someone@somewhere) (gcc 12) #1 SMP made for tests\n"
+const BANNER = "Linux version 6.12.0-made (someone@somewhere) (gcc 12) #1 SMP made for tests\n"
 
 export class MadeKernel {
   readonly bytes = new Uint8Array(PAGES * PAGE)

@@ -151,7 +151,7 @@ export const plainInteger = (value: bigint): number | string =>
 const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER)
 
 /** The plain JSON of a printed value of a type; of a bit-field if `bits` is not 0. Throws `NotPrinted`. */
-export const plainOf = (printed: Printed | undefined, types: PrintedTypes, typeId: number, bits = 0): Plain => {
+const plainOf = (printed: Printed | undefined, types: PrintedTypes, typeId: number, bits = 0): Plain => {
   if (printed === undefined || printed === UNSUPPORTED) throw new NotPrinted("bpftool does not print this kind of type")
   const type = types.peel(typeId)
   const odd = (): never => {

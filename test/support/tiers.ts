@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 
 /** The tiers, quickest first: what a test needs, not what it tests. */
-export const TIERS = ["unit", "files", "package", "guest", "live", "kvm", "scx"] as const
+const TIERS = ["unit", "files", "package", "guest", "live", "kvm", "scx"] as const
 export type Tier = typeof TIERS[number]
 
 /** Folders, and files, whose tier does not follow from their imports. */
@@ -22,7 +22,7 @@ const BY_IMPORT: ReadonlyArray<readonly [Tier, RegExp]> = [
 ]
 
 /** The tier of a test file, by its path from the checkout's root and its text. */
-export const tierOf = (path: string, text: string): Tier =>
+const tierOf = (path: string, text: string): Tier =>
   BY_PLACE.find(([, place]) => place.test(path))?.[0] ?? BY_IMPORT.find(([, imported]) => imported.test(text))?.[0]
     ?? "unit"
 

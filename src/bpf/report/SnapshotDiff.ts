@@ -165,7 +165,7 @@ export function* changes(from: DiffSide, to: DiffSide): Generator<Change, void> 
 }
 
 /** `changes`, with a null after some entries that were compared: sides that are alike are long without a change. */
-export function* changesAndPauses(from: DiffSide, to: DiffSide): Generator<Change | null, void> {
+function* changesAndPauses(from: DiffSide, to: DiffSide): Generator<Change | null, void> {
   const seconds = secondsBetween(from, to)
   const sameBoot = isSameBoot(from, to)
   if (!sameBoot) {

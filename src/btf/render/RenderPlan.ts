@@ -65,7 +65,7 @@ export interface ArrayPlan extends PlanCommon {
   /** Elements after `count` that exceed the limits. */
   readonly omitted: number
 }
-export interface UnsupportedPlan extends PlanCommon {
+interface UnsupportedPlan extends PlanCommon {
   readonly kind: "unsupported"
   readonly reason: string
 }

@@ -52,7 +52,7 @@ const isPartial = (plan: RenderPlan): boolean =>
   plan.kind === "struct" || plan.kind === "union" || plan.kind === "array"
 
 /** Bytes before the NUL of a printable ASCII string, -1 if the `size` bytes hold none. */
-export const textLength = (view: DataView, at: number, size: number): number => {
+const textLength = (view: DataView, at: number, size: number): number => {
   for (let length = 0; length < size; length++) {
     const byte = view.getUint8(at + length)
     if (byte === 0) return length
@@ -98,7 +98,7 @@ const enumValue = (value: number | bigint, names: ValueNames): EnumValue => {
 }
 
 /** An integer of any width, a bit-field or not: a `bigint` only beyond ±(2^53 - 1). */
-export const readInteger = (view: DataView, at: number, plan: ScalarPlan): number | bigint => {
+const readInteger = (view: DataView, at: number, plan: ScalarPlan): number | bigint => {
   const { bit, bits, signed } = plan
   if (bit === 0 && bits === 8) return signed ? view.getInt8(at) : view.getUint8(at)
   if (bit === 0 && bits === 32) return signed ? view.getInt32(at, true) : view.getUint32(at, true)

@@ -21,11 +21,6 @@ const encoder = new TextEncoder()
 /** Text or JSON, made printable. */
 export const printable = (text: string): Printable => vouched(encoder.encode(escapeOutput(text)))
 
-/** Text that comes in pieces, made printable. */
-export function* printables(texts: Iterable<string>): Generator<Printable, void> {
-  for (const text of texts) yield printable(text)
-}
-
 /** Bytes whose writer has escaped each string and key: those of `DumpWriter`, which are too many to look at again. */
 export const dumpPieces = (pieces: Iterable<Uint8Array>): Iterable<Printable> => ({
   *[Symbol.iterator]() {

@@ -12,7 +12,7 @@ export type CpioEntry =
   }
 
 /** The largest file that the format's 32-bit size field can say, in bytes. */
-export const CPIO_FILE_LIMIT = 2 ** 32 - 1
+const CPIO_FILE_LIMIT = 2 ** 32 - 1
 
 const HEADER = 110
 const text = new TextEncoder()

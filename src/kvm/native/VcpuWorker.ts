@@ -41,7 +41,7 @@ const stopAll = () => stops.forEach((stop) => stop())
  * The program of a thread: it runs a vCPU whenever it is sent one, and sends a message when that has ended. Its parts are
  * the classes' own source text, which use nothing from outside themselves.
  */
-export const vcpuProgram = `"use strict"
+const vcpuProgram = `"use strict"
 const { parentPort, workerData } = require("node:worker_threads")
 const native = (${kvmNativeOver})(require(workerData))
 const parts = { FutexLock: ${FutexLock}, Uart: ${Uart}, PortRing: ${PortRing}, VirtioMmio: ${VirtioMmio} }

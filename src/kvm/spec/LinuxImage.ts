@@ -5,7 +5,7 @@ import { FormatError, parsing } from "../../core/Errors.ts"
 import { VmBootError } from "./VmEngine.ts"
 
 /** A piece of the file that belongs at a guest-physical address; the rest up to `memBytes` is zero. */
-export interface Piece {
+interface Piece {
   readonly fileOffset: number
   readonly fileBytes: number
   readonly address: number

@@ -5,7 +5,7 @@ import type { Vmcoreinfo } from "../Vmcoreinfo.ts"
 
 /** Bounds on what a table may claim; a kernel with all options has about 300,000 symbols in 4 MB of names. */
 export const MAX_SYMBOLS = 2 ** 21
-export const MAX_NAMES = 2 ** 26
+const MAX_NAMES = 2 ** 26
 export const TOKENS = 256
 const MAX_TOKENS = 2 ** 17
 
@@ -29,7 +29,7 @@ export interface KallsymsTables {
   readonly offsetTables: ReadonlyArray<OffsetTable>
 }
 
-export const SUBJECT = "the guest's kallsyms"
+const SUBJECT = "the guest's kallsyms"
 
 export const brokenKallsyms = (offset: number, expected: string): FormatError =>
   new FormatError({ format: "kallsyms", subject: SUBJECT, offset, expected })

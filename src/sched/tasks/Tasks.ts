@@ -263,7 +263,7 @@ export class TaskReader {
 }
 
 /** All threads but the idle tasks, by the thread groups' lists, and what of these could not be followed. */
-export const taskAddresses = (
+const taskAddresses = (
   kernel: typeof GuestKernel.Service
 ): { readonly addresses: ReadonlyArray<bigint>; readonly problems: ReadonlyArray<Reason> } => {
   const { signal, task } = schedLayouts(kernel.btf)

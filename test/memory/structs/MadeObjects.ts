@@ -5,7 +5,7 @@ import { BlobWriter } from "../../btf/BlobWriter.ts"
 import { LOADED, MadeKernel } from "../MadeKernel.ts"
 
 /** A member: its name, its bytes from the struct's start, and its type. */
-export type MadeMember = readonly [name: string, at: number, type: number]
+type MadeMember = readonly [name: string, at: number, type: number]
 
 /** BTF of the structs that a test needs, by what `declare` says of them. */
 export const madeTypes = (declare: (blob: BlobWriter, struct: DeclareStruct) => void): Btf =>

@@ -54,7 +54,7 @@ const programLayouts = (btf: Btf) =>
 type ProgramLayouts = Either.Either.Right<ReturnType<typeof programLayouts>>
 
 /** Why the programs or links of a kernel cannot be found. */
-export const noBpf = (what: string, why: string): BpfUnreadable =>
+const noBpf = (what: string, why: string): BpfUnreadable =>
   new BpfUnreadable({
     what,
     why,

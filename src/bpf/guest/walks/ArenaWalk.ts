@@ -23,7 +23,7 @@ const GUARD = 8
  * hold; the kernel maps the address whose low 32 bits are the same.
  * @see kernel/bpf/arena.c `bpf_arena_get_kern_vm_start`, `arena_vm_fault`, v6.12
  */
-export class ArenaWalk implements EntryWalk {
+class ArenaWalk implements EntryWalk {
   readonly keyView = new DataView(new ArrayBuffer(8))
   readonly keyAt = 0
   readonly keyLength = 8

@@ -14,7 +14,7 @@ import type { MapOpener } from "./OpenedMap.ts"
  * number of pops before the element's.
  * @see kernel/bpf/queue_stack_maps.c `struct bpf_queue_stack`, `__queue_map_get`, `__stack_map_get`, v6.12
  */
-export class QueueWalk implements EntryWalk {
+class QueueWalk implements EntryWalk {
   readonly keyView = new DataView(new ArrayBuffer(4))
   readonly keyAt = 0
   readonly keyLength = 4

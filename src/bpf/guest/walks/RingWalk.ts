@@ -30,7 +30,7 @@ interface Ring {
  * position, a count of bytes since the ring was made. A record that wraps is in one piece: the kernel maps the ring twice.
  * @see kernel/bpf/ringbuf.c `struct bpf_ringbuf`, `struct bpf_ringbuf_hdr`, `__bpf_user_ringbuf_peek`, v6.12
  */
-export class RingWalk implements EntryWalk {
+class RingWalk implements EntryWalk {
   readonly keyView = new DataView(new ArrayBuffer(8))
   readonly keyAt = 0
   readonly keyLength = 8

@@ -28,7 +28,7 @@ const MOST_DATA = 256
  * that lead into one another end with `nodeLimit`.
  * @see kernel/bpf/lpm_trie.c `struct lpm_trie`, `struct lpm_trie_node`, v6.12
  */
-export class TrieWalk implements EntryWalk {
+class TrieWalk implements EntryWalk {
   readonly keyView: DataView
   readonly keyAt = 0
   readonly keyLength: number

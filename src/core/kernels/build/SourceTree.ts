@@ -43,7 +43,7 @@ export type SourceIdentity =
   | { readonly _tag: "Unstorable"; readonly why: string }
 
 /** Sources that are there. */
-export interface SourceTree {
+interface SourceTree {
   readonly directory: string
   readonly identity: SourceIdentity
   /** The user's own configuration, from which ours starts; undefined: from the smallest there is. */

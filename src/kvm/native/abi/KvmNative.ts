@@ -1,7 +1,7 @@
 import type koffi from "koffi"
 
 /** A mapping: the address KVM is told, the bytes we touch. */
-export interface Mapping {
+interface Mapping {
   readonly address: bigint
   readonly bytes: ArrayBuffer
 }

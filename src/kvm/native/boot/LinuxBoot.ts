@@ -135,7 +135,7 @@ const bootParams = (memory: GuestMemory, image: LinuxImage, initrdAt: number, in
 }
 
 /** The BIOS's map of memory: RAM, with the last KiB below 640 KiB, the adapters' and the BIOS area reserved. */
-export const memoryMap = (
+const memoryMap = (
   memory: GuestMemory
 ): ReadonlyArray<{ readonly start: number; readonly end: number; readonly type: number }> => {
   const ram: Array<{ start: number; end: number; type: number }> = []

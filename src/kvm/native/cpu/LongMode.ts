@@ -5,7 +5,7 @@ import type { KvmNative } from "../abi/KvmNative.ts"
 import { setGeneral } from "./Registers.ts"
 
 /** Guest-physical addresses of what a vCPU starts with, all in the first 640 KiB. */
-export const place = { gdt: 0x500, stackTop: 0x8ff0, pageTables: 0x9000, afterPageTables: 0xf000 } as const
+const place = { gdt: 0x500, stackTop: 0x8ff0, pageTables: 0x9000, afterPageTables: 0xf000 } as const
 
 const PRESENT_WRITABLE = 3
 const LARGE = 0x80

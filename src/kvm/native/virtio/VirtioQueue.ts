@@ -10,7 +10,7 @@ import { QUEUE_SIZE, type QueueState } from "../thread/VirtioMmio.ts"
 export type Serve = (request: Uint8Array, room: number) => Uint8Array | "wait" | "broken"
 
 /** Most bytes of one chain, both directions together: guests are told of less. */
-export const MOST_BYTES = 2 ** 23
+const MOST_BYTES = 2 ** 23
 /** What a round may cost, in bytes moved; the event loop has other work. */
 const ROUND = 2 ** 22
 /** What a chain costs beside its bytes. */

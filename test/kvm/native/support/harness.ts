@@ -113,7 +113,7 @@ export const bundle = (name: string, directory: string) =>
   })
 
 /** The machine did not get as far as the program's exit status. */
-export class InsideFailed extends Schema.TaggedError<InsideFailed>("test/InsideFailed")("InsideFailed", {
+class InsideFailed extends Schema.TaggedError<InsideFailed>("test/InsideFailed")("InsideFailed", {
   why: Schema.String,
   lastLines: Schema.Array(Schema.String)
 }) {
@@ -122,14 +122,14 @@ export class InsideFailed extends Schema.TaggedError<InsideFailed>("test/InsideF
   }
 }
 
-export interface Inside {
+interface Inside {
   readonly status: number
   /** What the program printed, and the kernel beside it. */
   readonly lines: ReadonlyArray<string>
 }
 
 /** Words for the kernel about its clock. KVM makes its guests' of the TSC: only an emulated one could seem unreliable. */
-export const TSC_CLOCK = "tsc=reliable"
+const TSC_CLOCK = "tsc=reliable"
 /** Its clock is one that takes long to read. */
 export const HPET_CLOCK = "clocksource=hpet"
 

@@ -23,7 +23,7 @@ export const guardedMemory = (sizes: ReadonlyArray<{ readonly start: number; rea
 }
 
 /** A device's registers as its driver meets them, and what it did with its interrupt's line. */
-export const plugIn = (device: VirtioDevice, memory: GuestMemory) => {
+const plugIn = (device: VirtioDevice, memory: GuestMemory) => {
   const edges: Array<number> = []
   const ioctl = (_fd: number, _request: number, argument: number | Uint8Array) => {
     if (typeof argument !== "number") edges.push(argument[4])
