@@ -9,7 +9,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { makeGuestMapAccessor } from "./bpf/guest/GuestMapAccessor.ts"
-import { MapAccessor } from "./bpf/MapAccessor.ts"
+import { MapAccessor, type MapAccessorService } from "./bpf/MapAccessor.ts"
 import { DUMP_VERSION, type Header } from "./bpf/Report.ts"
 import { hex } from "./core/Address.ts"
 import type { HostLacks } from "./core/Errors.ts"
@@ -31,7 +31,7 @@ import {
   type VmSpec
 } from "./kvm/spec/VmEngine.ts"
 import { bootIdentity } from "./memory/BootIdentity.ts"
-import { GuestKernel } from "./memory/GuestKernel.ts"
+import { GuestKernel, type GuestKernelService } from "./memory/GuestKernel.ts"
 
 /**
  * A kernel that stands still, ready to be read: what a dump says first, the kernel, and its maps.
@@ -41,8 +41,8 @@ import { GuestKernel } from "./memory/GuestKernel.ts"
  */
 export interface Snapshot {
   readonly header: Header
-  readonly kernel: typeof GuestKernel.Service
-  readonly maps: typeof MapAccessor.Service
+  readonly kernel: GuestKernelService
+  readonly maps: MapAccessorService
 }
 
 /**
@@ -251,7 +251,7 @@ export const bootAndFreeze = Effect.fn("Ktstr.bootAndFreeze")(function*(
 const scriptLines = (lines: ReadonlyArray<string>): ReadonlyArray<string> =>
   lines.filter((line) => line.trim() !== "" && !/^\[ *\d+\.\d+\]/.test(line) && !lastWords.test(line))
 
-const snapshot = (kernel: typeof GuestKernel.Service, from: Pick<Header, "source" | "freeze">) =>
+const snapshot = (kernel: GuestKernelService, from: Pick<Header, "source" | "freeze">) =>
   Effect.gen(function*() {
     const maps = yield* Effect.provideService(makeGuestMapAccessor, GuestKernel, kernel)
     const header: Header = {

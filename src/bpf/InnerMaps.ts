@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import { absent, corrupted, type Reason } from "../core/Reason.ts"
 import type { EntryWalk } from "./EntryWalk.ts"
-import type { BpfUnreadable, MapAccessor } from "./MapAccessor.ts"
+import type { BpfUnreadable, MapAccessorService } from "./MapAccessor.ts"
 import type { MapInfo } from "./MapInfo.ts"
 import type { MapReader } from "./MapReader.ts"
 
@@ -32,7 +32,7 @@ const innerId = (walk: EntryWalk): number => {
  * @category constructors
  */
 export const openInnerMaps = (
-  accessor: typeof MapAccessor.Service,
+  accessor: MapAccessorService,
   readers: Iterable<MapReader>
 ): Effect.Effect<InnerMaps, BpfUnreadable> =>
   Effect.gen(function*() {

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { Pause } from "../core/Pause.ts"
-import { type BpfUnreadable, type Listing, type MapAccessor, MapNotFound, MapProblem } from "./MapAccessor.ts"
+import { type BpfUnreadable, type Listing, type MapAccessorService, MapNotFound, MapProblem } from "./MapAccessor.ts"
 import type { MapInfo } from "./MapInfo.ts"
 import { decodeEntry, type MapEntry, type MapReader, problemOf } from "./MapReader.ts"
 import type { ProgramInfo } from "./Report.ts"
@@ -23,7 +23,7 @@ export const makeAccessor = (source: {
   readonly maps: Listing<MapInfo>
   readonly programs: Listing<ProgramInfo>
   readonly reader: (map: MapInfo) => Effect.Effect<MapReader, BpfUnreadable>
-}): typeof MapAccessor.Service => ({
+}): MapAccessorService => ({
   maps: Effect.succeed(source.maps),
   programs: Effect.succeed(source.programs),
   find: (idOrName) => {

@@ -68,12 +68,12 @@ export interface Listing<A> {
 }
 
 /**
- * The BPF maps and programs of one kernel at one instant. Every source gives the same shapes.
+ * The service behind the tag `MapAccessor`.
  *
  * @since 0.1.0
- * @category services
+ * @category models
  */
-export class MapAccessor extends Context.Tag("ktstr/bpf/MapAccessor")<MapAccessor, {
+export interface MapAccessorService {
   /** Every map, in the order of ids. */
   readonly maps: Effect.Effect<Listing<MapInfo>, BpfUnreadable>
   /** Every program, in the order of ids. */
@@ -84,4 +84,12 @@ export class MapAccessor extends Context.Tag("ktstr/bpf/MapAccessor")<MapAccesso
   readonly reader: (map: MapInfo) => Effect.Effect<MapReader, BpfUnreadable>
   /** The map's entries, decoded. Entries that could not be read make it end with `MapProblem`, after all the others. */
   readonly entries: (map: MapInfo) => Stream.Stream<MapEntry, MapProblem | BpfUnreadable>
-}>() {}
+}
+
+/**
+ * The BPF maps and programs of one kernel at one instant. Every source gives the same shapes.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export class MapAccessor extends Context.Tag("ktstr/bpf/MapAccessor")<MapAccessor, MapAccessorService>() {}

@@ -7,7 +7,14 @@ export { type MapAssignment, MapWriteError, type MapWritten, writeMaps } from ".
 export { type InnerMaps, openInnerMaps } from "./InnerMaps.ts"
 export { Attachment, Link } from "./Link.ts"
 export { makeAccessor } from "./MakeAccessor.ts"
-export { BpfUnreadable, type Listing, MapAccessor, MapNotFound, MapProblem } from "./MapAccessor.ts"
+export {
+  BpfUnreadable,
+  type Listing,
+  MapAccessor,
+  type MapAccessorService,
+  MapNotFound,
+  MapProblem
+} from "./MapAccessor.ts"
 export { MapInfo } from "./MapInfo.ts"
 export { decodeEntry, type MapEntry, type MapReader, problemOf } from "./MapReader.ts"
 export { Program, ProgramTarget } from "./Program.ts"

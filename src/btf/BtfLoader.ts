@@ -28,12 +28,12 @@ export class BtfLoadError extends Schema.TaggedError<BtfLoadError>("ktstr/BtfLoa
 }
 
 /**
- * Reads the BTF out of files.
+ * The service behind the tag `BtfLoader`.
  *
  * @since 0.1.0
- * @category services
+ * @category models
  */
-export class BtfLoader extends Context.Tag("ktstr/btf/BtfLoader")<BtfLoader, {
+export interface BtfLoaderService {
   /**
    * The BTF of a raw blob (as `/sys/kernel/btf/vmlinux`), of an ELF file with a `.BTF` section (vmlinux, module, BPF
    * object), or of the vmlinux inside a bzImage. A module's needs the `base` that it continues. One that was built
@@ -46,7 +46,15 @@ export class BtfLoader extends Context.Tag("ktstr/btf/BtfLoader")<BtfLoader, {
   readonly load: (path: string, base?: Btf) => Effect.Effect<Btf, BtfLoadError | FormatError>
   /** The same, and the blob that it was parsed from: borrowed, it must not change. */
   readonly read: (path: string, base?: Btf) => Effect.Effect<Loaded, BtfLoadError | FormatError>
-}>() {
+}
+
+/**
+ * Reads the BTF out of files.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export class BtfLoader extends Context.Tag("ktstr/btf/BtfLoader")<BtfLoader, BtfLoaderService>() {
   static readonly layer: Layer.Layer<BtfLoader, never, FileSystem.FileSystem> = Layer.effect(
     BtfLoader,
     Effect.map(Effect.context<FileSystem.FileSystem>(), (context) => {

@@ -1,6 +1,6 @@
 export { Btf, type BtfOptions } from "./Btf.ts"
 export { type BtfHeader, headerOf, type KindCount, kindCounts } from "./BtfHeader.ts"
-export { BtfLoader, BtfLoadError, type Loaded } from "./BtfLoader.ts"
+export { BtfLoader, BtfLoadError, type BtfLoaderService, type Loaded } from "./BtfLoader.ts"
 export {
   type ArrayType,
   type BtfType,

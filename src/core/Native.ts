@@ -4,13 +4,12 @@ import type * as Scope from "effect/Scope"
 import type { SyscallError } from "./Errors.ts"
 
 /**
- * The system calls that Node has no API for. The tag alone: importing it loads no koffi; the layer that does is
- * `ktstr/native`. Only what is used is here.
+ * The service behind the tag `Native`.
  *
  * @since 0.1.0
- * @category services
+ * @category models
  */
-export class Native extends Context.Tag("ktstr/core/Native")<Native, {
+export interface NativeService {
   /**
    * Map `length` bytes of `fd` from byte `offset` (a multiple of 4096) until the scope closes. Touching the buffer after
    * that, or past the file's end, is SIGSEGV or SIGBUS, not an error.
@@ -54,4 +53,13 @@ export class Native extends Context.Tag("ktstr/core/Native")<Native, {
   readonly pidfd: (pid: number, flags: number) => number
   /** Close what `bpf` and `pidfd` opened. */
   readonly close: (fd: number) => void
-}>() {}
+}
+
+/**
+ * The system calls that Node has no API for. The tag alone: importing it loads no koffi; the layer that does is
+ * `ktstr/native`. Only what is used is here.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export class Native extends Context.Tag("ktstr/core/Native")<Native, NativeService>() {}

@@ -2,6 +2,17 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 
 /**
+ * The service behind the reference `Progress`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ProgressService {
+  /** Runs `work`, which is the stage `name`. */
+  readonly around: <A, E, R>(name: string, work: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+}
+
+/**
  * Who is told of the stages of long work, such as "boot guest". By default nobody; the command shows them on stderr.
  * A `Context.Reference`, so no program has to provide it.
  *
@@ -9,11 +20,7 @@ import * as Effect from "effect/Effect"
  * @category services
  */
 export class Progress extends Context.Reference<Progress>()("ktstr/core/Progress", {
-  defaultValue: (): {
-    readonly around: <A, E, R>(name: string, work: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  } => ({
-    around: (_name, work) => work
-  })
+  defaultValue: (): ProgressService => ({ around: (_name, work) => work })
 }) {}
 
 /**

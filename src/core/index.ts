@@ -74,7 +74,12 @@ export { inspectKernel, type KernelFacts } from "./kernels/KernelFacts.ts"
 export { type KernelId, KernelIdInvalid, parseKernelId, parseKernelIds } from "./kernels/KernelId.ts"
 export { kernelOfId, type KernelOfIdError } from "./kernels/KernelOfId.ts"
 export { kernelAtPath, KernelNotFound } from "./kernels/KernelPath.ts"
-export { KernelResolver, layer as layerKernelResolver, type ResolveError } from "./kernels/KernelResolver.ts"
+export {
+  KernelResolver,
+  type KernelResolverService,
+  layer as layerKernelResolver,
+  type ResolveError
+} from "./kernels/KernelResolver.ts"
 export {
   compareKernelVersions,
   covers,
@@ -83,7 +88,7 @@ export {
   parseKernelVersion
 } from "./kernels/KernelVersion.ts"
 export { type KernelModule, kernelModules, ModuleMissing, type ModuleSet } from "./kernels/Modules.ts"
-export { Native } from "./Native.ts"
-export { Progress, stage } from "./Progress.ts"
+export { Native, type NativeService } from "./Native.ts"
+export { Progress, type ProgressService, stage } from "./Progress.ts"
 export { formatReason, Reason, ReasonKind } from "./Reason.ts"
 export { WalkProblems } from "./WalkProblems.ts"

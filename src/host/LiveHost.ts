@@ -13,12 +13,12 @@ import { possibleCpus } from "./PossibleCpus.ts"
 import { parseScxExits, type ScxExitEvent } from "./ScxExit.ts"
 
 /**
- * The running kernel, as this host tells of it.
+ * The service behind the tag `LiveHost`.
  *
  * @since 0.1.0
- * @category services
+ * @category models
  */
-export class LiveHost extends Context.Tag("ktstr/bpf/LiveHost")<LiveHost, {
+export interface LiveHostService {
   /** `uname -r` */
   readonly release: string
   /** The CPUs that can exist, ascending. */
@@ -34,7 +34,15 @@ export class LiveHost extends Context.Tag("ktstr/bpf/LiveHost")<LiveHost, {
   readonly log: Effect.Effect<ReadonlyArray<LogLine>, HostLacks>
   /** The ends of sched_ext schedulers that the log still has. */
   readonly scxExits: Effect.Effect<ReadonlyArray<ScxExitEvent>, HostLacks>
-}>() {
+}
+
+/**
+ * The running kernel, as this host tells of it.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export class LiveHost extends Context.Tag("ktstr/host/LiveHost")<LiveHost, LiveHostService>() {
   static readonly layer: Layer.Layer<LiveHost, HostLacks, FileSystem.FileSystem> = Layer.suspend(() =>
     Layer.effect(LiveHost, makeLiveHost)
   )

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import { createHash } from "node:crypto"
 import { layout } from "../btf/Layout.ts"
-import type { GuestKernel } from "./GuestKernel.ts"
+import type { GuestKernelService } from "./GuestKernel.ts"
 
 /**
  * What tells one boot of a kernel from the others, in 16 hex digits; null where the kernel's symbols or types lack all that
@@ -11,7 +11,7 @@ import type { GuestKernel } from "./GuestKernel.ts"
  * the kernel has any. The kernel's own `boot_id` is of no use: it is made when somebody reads it first.
  * @see kernel/fork.c `copy_process`, init/main.c `boot_init_stack_canary`, drivers/char/random.c `sysctl_bootid`, v6.1 to v6.18
  */
-export const bootIdentity = ({ btf, release, space, symbol }: typeof GuestKernel.Service): string | null => {
+export const bootIdentity = ({ btf, release, space, symbol }: GuestKernelService): string | null => {
   // include/linux/pid_namespace.h `struct pid_namespace`; include/linux/sched.h `struct task_struct`, v6.12
   const namespace = Either.getOrUndefined(layout(btf, "pid_namespace", ["child_reaper"]))
   const task = Either.getOrUndefined(layout(btf, "task_struct", ["start_boottime"], ["stack_canary"]))

@@ -24,13 +24,12 @@ import { locateByVmlinux, openVmlinux, type Vmlinux, VmlinuxSymbols } from "./Vm
 const MAX_BTF = 32 * 2 ** 20
 
 /**
- * A kernel at an instant: its symbols, types and virtual memory. Everything here borrows the memory it was made from.
- * Loops use `space`; `translate` and `read` are for single looks.
+ * The service behind the tag `GuestKernel`.
  *
  * @since 0.1.0
- * @category services
+ * @category models
  */
-export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKernel, {
+export interface GuestKernelService {
   readonly memory: GuestMemory
   readonly space: KernelSpace
   /** `6.12.117+deb12-cloud-amd64` */
@@ -52,12 +51,21 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
   readonly translate: (address: Kva) => Effect.Effect<Pa, Unmapped>
   /** A copy of `len` bytes, at most 64 MiB. */
   readonly read: (address: Kva, len: number) => Effect.Effect<Uint8Array, Unmapped>
-}>() {
+}
+
+/**
+ * A kernel at an instant: its symbols, types and virtual memory. Everything here borrows the memory it was made from.
+ * Loops use `space`; `translate` and `read` are for single looks.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKernel, GuestKernelService>() {
   /** From memory alone. Needs VMCOREINFO with kallsyms (CONFIG_VMCORE_INFO, v6.0) and BTF in it. */
   static readonly fromMemory = (
     memory: GuestMemory,
     subject = "guest memory"
-  ): Effect.Effect<typeof GuestKernel.Service, NotAKernel | NoBtf | FormatError> =>
+  ): Effect.Effect<GuestKernelService, NotAKernel | NoBtf | FormatError> =>
     Effect.gen(function*() {
       const location = locateByVmcoreinfo(memory)
       if (!isLocated(location)) return yield* notAKernel(subject, memory.size, location.candidates, location.why)
@@ -72,7 +80,7 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
   static readonly fromVmlinux = (
     memory: GuestMemory,
     vmlinux: Vmlinux
-  ): Effect.Effect<typeof GuestKernel.Service, WrongKernel | NoBtf | FormatError> =>
+  ): Effect.Effect<GuestKernelService, WrongKernel | NoBtf | FormatError> =>
     Effect.gen(function*() {
       const location = locateByVmlinux(memory, vmlinux)
       if (!isLocated(location)) return yield* wrongKernel(memory, vmlinux, location.candidates)
@@ -102,7 +110,7 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
     image: string,
     options: { readonly vmlinux?: string } = {}
   ): Effect.Effect<
-    typeof GuestKernel.Service,
+    GuestKernelService,
     SyscallError | FormatError | NotAKernel | NoBtf | WrongKernel,
     Native | Scope.Scope
   > =>
@@ -144,7 +152,7 @@ const assemble = (
   space: KernelSpace,
   { release, shift }: KernelLocation,
   symbols: Symbols
-): Either.Either<typeof GuestKernel.Service, NoBtf | FormatError> =>
+): Either.Either<GuestKernelService, NoBtf | FormatError> =>
   Either.map(readBtf(space, release, symbols), (btf) => {
     const [mask] = btf.idsByName("cpumask").flatMap((id) => btf.sizeOf(id) ?? [])
     const perCpus = perCpuOffsets(space, symbols, (mask ?? 1024) * 8)

@@ -1,5 +1,5 @@
 export { NoBtf, NotAKernel, Unmapped, WrongKernel } from "./Errors.ts"
-export { GuestKernel } from "./GuestKernel.ts"
+export { GuestKernel, type GuestKernelService } from "./GuestKernel.ts"
 export { GuestMemory, type MemoryRegion, type NextWritten } from "./GuestMemory.ts"
 export { Kallsyms, type KallsymsEncoding } from "./kallsyms/Kallsyms.ts"
 export { type Fault, KernelSpace, pointerOffset, pointerPage, READ_LIMIT, WINDOW_LIMIT } from "./KernelSpace.ts"

@@ -1,5 +1,5 @@
 import { kvaOffset, kvaPage } from "../core/Address.ts"
-import type { GuestKernel } from "../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { enumValues } from "./EnumValues.ts"
 import { schedLayouts } from "./SchedLayouts.ts"
 import { type Int, integerAt } from "./StructFields.ts"
@@ -25,7 +25,7 @@ export interface CpuTimes {
  * @see include/linux/kernel_stat.h, v6.1 to v7.3
  */
 export const readCpuTimes = (
-  { btf, perCpu, space, symbols }: typeof GuestKernel.Service,
+  { btf, perCpu, space, symbols }: GuestKernelService,
   cpu: number
 ): { readonly times?: CpuTimes } => {
   const { cpustat, kstat } = schedLayouts(btf)

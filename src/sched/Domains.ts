@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import { hex, kvaOffset, kvaPage } from "../core/Address.ts"
 import { corrupted, type Reason, unreadable } from "../core/Reason.ts"
-import type { GuestKernel } from "../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { StructReader } from "../memory/structs/StructReader.ts"
 import { enumValues } from "./EnumValues.ts"
 import { type DOMAIN, type DOMAIN_STATS, schedLayouts } from "./SchedLayouts.ts"
@@ -65,7 +65,7 @@ const BY_IDLENESS = [
  * @since 0.1.0
  * @category reading
  */
-export const readDomains = (kernel: typeof GuestKernel.Service): ReadonlyArray<CpuDomains> => {
+export const readDomains = (kernel: GuestKernelService): ReadonlyArray<CpuDomains> => {
   const { perCpuOffsets, space, symbols } = kernel
   const { domain, rq } = schedLayouts(kernel.btf)
   const queues = symbols.address("runqueues")
@@ -93,7 +93,7 @@ export const readDomains = (kernel: typeof GuestKernel.Service): ReadonlyArray<C
 }
 
 const readDomain = (
-  kernel: typeof GuestKernel.Service,
+  kernel: GuestKernelService,
   address: bigint,
   flagNames: ReadonlyArray<string>
 ): SchedDomain | undefined => {
@@ -127,7 +127,7 @@ const readDomain = (
   }
 }
 
-const balanceOf = ({ btf }: typeof GuestKernel.Service, view: DataView, at: number): SchedDomain["balance"] => {
+const balanceOf = ({ btf }: GuestKernelService, view: DataView, at: number): SchedDomain["balance"] => {
   const { domain } = schedLayouts(btf)
   if (domain?.at("lb_count") === undefined) return undefined
   const kinds = [...enumValues(btf, "cpu_idle_type")].filter(([, name]) => name !== "CPU_MAX_IDLE_TYPES")
@@ -142,7 +142,7 @@ const balanceOf = ({ btf }: typeof GuestKernel.Service, view: DataView, at: numb
 }
 
 /** By bit: the kernel's own table `sd_flag_debug`, CONFIG_SCHED_DEBUG; kernel/sched/topology.c, v6.1 to v7.3. */
-const flagNamesOf = ({ btf, space, symbols }: typeof GuestKernel.Service): ReadonlyArray<string> => {
+const flagNamesOf = ({ btf, space, symbols }: GuestKernelService): ReadonlyArray<string> => {
   const { flagDebug } = schedLayouts(btf)
   const table = symbols.address("sd_flag_debug")
   const nameAt = flagDebug?.at("name")

@@ -1,6 +1,6 @@
 import { kvaOffset, kvaPage } from "../core/Address.ts"
 import { absent, type Reason, unreadable } from "../core/Reason.ts"
-import type { GuestKernel } from "../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { enumValues } from "./EnumValues.ts"
 import { schedLayouts } from "./SchedLayouts.ts"
 import { integerAt } from "./StructFields.ts"
@@ -27,7 +27,7 @@ export interface NumaCounters {
  * @since 0.1.0
  * @category reading
  */
-export const readNumaCounters = (kernel: typeof GuestKernel.Service): ReadonlyArray<NumaCounters> | Reason => {
+export const readNumaCounters = (kernel: GuestKernelService): ReadonlyArray<NumaCounters> | Reason => {
   const { btf, perCpu, perCpuOffsets, space, symbols } = kernel
   const { pglist, zone, zoneStat } = schedLayouts(btf)
   const table = symbols.address("node_data")

@@ -1,6 +1,6 @@
 import { kvaOffset, kvaPage } from "../core/Address.ts"
 import { absent, type Reason, unreadable } from "../core/Reason.ts"
-import type { GuestKernel } from "../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { enumValues } from "./EnumValues.ts"
 import { schedLayouts } from "./SchedLayouts.ts"
 import { type Int, integerAt } from "./StructFields.ts"
@@ -37,7 +37,7 @@ export type Pressure = { readonly [state: string]: Stall }
  * @since 0.1.0
  * @category reading
  */
-export const readPressure = ({ btf, space, symbols }: typeof GuestKernel.Service): Pressure | Reason => {
+export const readPressure = ({ btf, space, symbols }: GuestKernelService): Pressure | Reason => {
   const address = symbols.address("psi_system")
   const { psi } = schedLayouts(btf)
   const totalAt = psi?.at("total")

@@ -1,6 +1,6 @@
 import { hex, kvaOffset, kvaPage } from "../core/Address.ts"
 import { absent, type Reason, unreadable } from "../core/Reason.ts"
-import type { GuestKernel } from "../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { type CpuTimes, readCpuTimes } from "./CpuTimes.ts"
 import { enumValues, flagNames } from "./EnumValues.ts"
 import {
@@ -54,7 +54,7 @@ export interface RunQueue extends Omit<Values<typeof RQ>, "online" | "cpu"> {
  * @category reading
  */
 export const readRunQueues = (
-  kernel: typeof GuestKernel.Service,
+  kernel: GuestKernelService,
   reader: TaskReader
 ): ReadonlyArray<RunQueue> | Reason => {
   const { perCpuOffsets, symbols } = kernel
@@ -67,7 +67,7 @@ export const readRunQueues = (
 }
 
 const readRunQueue = (
-  kernel: typeof GuestKernel.Service,
+  kernel: GuestKernelService,
   reader: TaskReader,
   address: bigint,
   cpu: number
@@ -122,12 +122,12 @@ const readRunQueue = (
   }
 }
 
-const scxPart = ({ btf }: typeof GuestKernel.Service, { flags, ...rest }: Values<typeof SCX_RQ>) => ({
+const scxPart = ({ btf }: GuestKernelService, { flags, ...rest }: Values<typeof SCX_RQ>) => ({
   ...rest,
   ...(flags === undefined ? {} : { flags: flagNames(enumValues(btf, "scx_rq_flags"), "SCX_RQ_", BigInt(flags)) })
 })
 
-const lastArrival = ({ btf, space }: typeof GuestKernel.Service, task: bigint): number | undefined => {
+const lastArrival = ({ btf, space }: GuestKernelService, task: bigint): number | undefined => {
   const at = schedLayouts(btf).task?.at("sched_info.last_arrival")
   const value = at === undefined ? undefined : space.u64(task + BigInt(at))
   return value === undefined ? undefined : Number(value)

@@ -2,7 +2,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { absent, type Reason } from "../core/Reason.ts"
-import { GuestKernel } from "../memory/GuestKernel.ts"
+import { GuestKernel, type GuestKernelService } from "../memory/GuestKernel.ts"
 import { type CpuDomains, readDomains } from "./Domains.ts"
 import { type Finding, findings, type Thresholds } from "./Findings.ts"
 import { type NumaCounters, readNumaCounters } from "./NumaCounters.ts"
@@ -44,7 +44,7 @@ export interface SchedSnapshot {
  * @since 0.1.0
  * @category reading
  */
-export const readSched = (kernel: typeof GuestKernel.Service, thresholds?: Thresholds): SchedSnapshot => {
+export const readSched = (kernel: GuestKernelService, thresholds?: Thresholds): SchedSnapshot => {
   const time = readTime(kernel)
   const reader = TaskReader.of(kernel)
   if (reader === undefined) {
@@ -88,7 +88,7 @@ export const readSched = (kernel: typeof GuestKernel.Service, thresholds?: Thres
   }
 }
 
-const lackingMembers = ({ btf }: typeof GuestKernel.Service): SchedSnapshot["absent"] => {
+const lackingMembers = ({ btf }: GuestKernelService): SchedSnapshot["absent"] => {
   const lacking = new Map<string, Set<string>>()
   const parts: ReadonlyArray<StructFields<FieldSpecs> | undefined> = Object.values({ ...schedLayouts(btf) })
   for (const part of parts) {
@@ -101,14 +101,22 @@ const lackingMembers = ({ btf }: typeof GuestKernel.Service): SchedSnapshot["abs
 }
 
 /**
+ * The service behind the tag `SchedState`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface SchedStateService {
+  readonly read: Effect.Effect<SchedSnapshot>
+}
+
+/**
  * Reads the scheduler's state of the kernel it was made for, as often as asked.
  *
  * @since 0.1.0
  * @category services
  */
-export class SchedState extends Context.Tag("ktstr/sched/SchedState")<SchedState, {
-  readonly read: Effect.Effect<SchedSnapshot>
-}>() {
+export class SchedState extends Context.Tag("ktstr/sched/SchedState")<SchedState, SchedStateService>() {
   static readonly layer: Layer.Layer<SchedState, never, GuestKernel> = Layer.effect(
     SchedState,
     Effect.map(GuestKernel, (kernel) => ({

@@ -1,4 +1,4 @@
-import type { GuestKernel } from "../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { schedLayouts } from "./SchedLayouts.ts"
 import type { Int } from "./StructFields.ts"
 
@@ -21,14 +21,14 @@ export interface SchedTime {
  * @since 0.1.0
  * @category reading
  */
-export const readTime = (kernel: typeof GuestKernel.Service): SchedTime & { readonly ticks: bigint } => {
+export const readTime = (kernel: GuestKernelService): SchedTime & { readonly ticks: bigint } => {
   const { space, symbols } = kernel
   const address = symbols.address("jiffies_64") ?? symbols.address("jiffies")
   const ticks = address === undefined ? 0n : space.u64(address) ?? 0n
   return { jiffies: Number.isSafeInteger(Number(ticks)) ? Number(ticks) : String(ticks), ticks, hz: readHz(kernel) }
 }
 
-const readHz = ({ btf, space, symbols }: typeof GuestKernel.Service): number | null => {
+const readHz = ({ btf, space, symbols }: GuestKernelService): number | null => {
   const { clocksource } = schedLayouts(btf)
   const address = symbols.address("clocksource_jiffies")
   if (clocksource === undefined || address === undefined) return null

@@ -2,7 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
 import { makeAccessor } from "../MakeAccessor.ts"
-import { type BpfUnreadable, MapAccessor } from "../MapAccessor.ts"
+import { type BpfUnreadable, MapAccessor, type MapAccessorService } from "../MapAccessor.ts"
 import { GuestMaps } from "./GuestMaps.ts"
 
 /**
@@ -11,7 +11,7 @@ import { GuestMaps } from "./GuestMaps.ts"
  * @since 0.1.0
  * @category constructors
  */
-export const makeGuestMapAccessor: Effect.Effect<typeof MapAccessor.Service, BpfUnreadable, GuestKernel> = Effect.gen(
+export const makeGuestMapAccessor: Effect.Effect<MapAccessorService, BpfUnreadable, GuestKernel> = Effect.gen(
   function*() {
     const guest = yield* GuestMaps.make(yield* GuestKernel)
     return makeAccessor({

@@ -6,7 +6,7 @@ import { bytesCodec, type Codec, compile } from "../../btf/render/Codec.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { absent, combine, corrupted, type Reason, toReason, unsupported, within } from "../../core/Reason.ts"
 import { WalkProblems } from "../../core/WalkProblems.ts"
-import type { GuestKernel } from "../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../memory/GuestKernel.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../../memory/KernelSpace.ts"
 import { PerCpuCopies } from "../../memory/structs/PerCpuCopies.ts"
 import { OBJECT_LIMIT, textIn } from "../../memory/structs/StructReader.ts"
@@ -48,7 +48,7 @@ export class GuestMaps {
   private readonly special: SpecialFields
   private readonly knownTypes = new Map<string, Either.Either<Btf, Reason>>()
 
-  static readonly make = (kernel: typeof GuestKernel.Service): Either.Either<GuestMaps, BpfUnreadable> =>
+  static readonly make = (kernel: GuestKernelService): Either.Either<GuestMaps, BpfUnreadable> =>
     Either.gen(function*() {
       const needsBtf = (error: { readonly message: string }) =>
         new BpfUnreadable({
@@ -69,7 +69,7 @@ export class GuestMaps {
     })
 
   private constructor(
-    private readonly kernel: typeof GuestKernel.Service,
+    private readonly kernel: GuestKernelService,
     private readonly layouts: BpfLayouts,
     idr: IdrLayout,
     mapIdr: bigint,

@@ -12,7 +12,7 @@ import { possibleCpus } from "../../host/PossibleCpus.ts"
 import { indexCodec } from "../IndexCodec.ts"
 import type { Link } from "../Link.ts"
 import { makeAccessor } from "../MakeAccessor.ts"
-import { type Listing, MapAccessor, MapNotFound } from "../MapAccessor.ts"
+import { type Listing, MapAccessor, type MapAccessorService, MapNotFound } from "../MapAccessor.ts"
 import { MapInfo } from "../MapInfo.ts"
 import type { MapReader } from "../MapReader.ts"
 import { isIndexed, isPerCpu, typeNames } from "../MapType.ts"
@@ -44,21 +44,29 @@ export interface LiveOptions {
 }
 
 /**
- * The BPF objects of the running kernel. Maps stay open, and so alive, as long as the scope in which this was made.
+ * The service behind the tag `LiveMaps`.
  *
  * @since 0.1.0
- * @category services
+ * @category models
  */
-export class LiveMaps extends Context.Tag("ktstr/bpf/LiveMaps")<LiveMaps, {
+export interface LiveMapsService {
   /** The same as the tag `MapAccessor` of `layerLive`. The lists are those of the moment when it was made. */
-  readonly accessor: typeof MapAccessor.Service
+  readonly accessor: MapAccessorService
   /** As `accessor.programs`, with all that bpf(2) says of each. */
   readonly programs: Listing<Program>
   readonly links: Listing<Link>
   readonly btfs: Listing<BtfInfo>
   /** Update or delete one entry of a map. */
   readonly write: (map: MapInfo, change: MapWrite) => LiveWrite
-}>() {}
+}
+
+/**
+ * The BPF objects of the running kernel. Maps stay open, and so alive, as long as the scope in which this was made.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export class LiveMaps extends Context.Tag("ktstr/bpf/LiveMaps")<LiveMaps, LiveMapsService>() {}
 
 /**
  * Opens every map of the running kernel that `keep` wants. `kernel` is the BTF of vmlinux.
@@ -69,7 +77,7 @@ export class LiveMaps extends Context.Tag("ktstr/bpf/LiveMaps")<LiveMaps, {
 export const makeLiveMaps = (
   kernel: Btf,
   options: LiveOptions = {}
-): Effect.Effect<typeof LiveMaps.Service, HostLacks, Native | Scope.Scope> =>
+): Effect.Effect<LiveMapsService, HostLacks, Native | Scope.Scope> =>
   Effect.gen(function*() {
     const calls = new BpfCalls(yield* Native)
     const scope = yield* Effect.scope

@@ -3,9 +3,9 @@ import * as Layer from "effect/Layer"
 import { readFileSync } from "node:fs"
 import type { Btf } from "../../btf/Btf.ts"
 import { LiveHost } from "../../host/LiveHost.ts"
-import type { MapAccessor } from "../MapAccessor.ts"
+import type { MapAccessorService } from "../MapAccessor.ts"
 import { DUMP_VERSION, type Header } from "../Report.ts"
-import { layerLiveMaps, type LiveMaps, type LiveOptions, makeLiveMaps } from "./LiveMaps.ts"
+import { layerLiveMaps, type LiveMapsService, type LiveOptions, makeLiveMaps } from "./LiveMaps.ts"
 
 /**
  * The running kernel, ready to be read: what a dump says first, what its lists need of the kernel, and its maps.
@@ -16,8 +16,8 @@ import { layerLiveMaps, type LiveMaps, type LiveOptions, makeLiveMaps } from "./
 export interface LiveSnapshot {
   readonly header: Header
   readonly kernel: { readonly release: string; readonly btf: Btf }
-  readonly maps: typeof MapAccessor.Service
-  readonly live: typeof LiveMaps.Service
+  readonly maps: MapAccessorService
+  readonly live: LiveMapsService
 }
 
 /**

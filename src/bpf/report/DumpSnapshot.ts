@@ -4,7 +4,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { Pause } from "../../core/Pause.ts"
-import type { BpfUnreadable, MapAccessor } from "../MapAccessor.ts"
+import type { BpfUnreadable, MapAccessorService } from "../MapAccessor.ts"
 import { DumpDocument, type Header } from "../Report.ts"
 import { type Dump, jsonDocument, ndjsonRecords } from "./DumpWriter.ts"
 
@@ -16,7 +16,7 @@ import { type Dump, jsonDocument, ndjsonRecords } from "./DumpWriter.ts"
  */
 export interface DumpSource {
   readonly header: Header
-  readonly maps: typeof MapAccessor.Service
+  readonly maps: MapAccessorService
 }
 
 /**

@@ -2,7 +2,7 @@ import * as Effect from "effect/Effect"
 import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
 import { openInnerMaps } from "../../bpf/InnerMaps.ts"
-import type { MapAccessor } from "../../bpf/MapAccessor.ts"
+import type { MapAccessorService } from "../../bpf/MapAccessor.ts"
 import type { MapInfo } from "../../bpf/MapInfo.ts"
 import { typeNames } from "../../bpf/MapType.ts"
 import { DumpDocument, type Header } from "../../bpf/Report.ts"
@@ -21,7 +21,7 @@ import { dumpText } from "./present.ts"
 interface Snapshot {
   readonly header: Header
   readonly kernel: { readonly release: string; readonly btf: Btf }
-  readonly maps: typeof MapAccessor.Service
+  readonly maps: MapAccessorService
 }
 
 export const dump = (

@@ -2,7 +2,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import type { MapAccessor } from "../../bpf/MapAccessor.ts"
+import type { MapAccessorService } from "../../bpf/MapAccessor.ts"
 import type { FieldChange } from "../../bpf/report/DiffChange.ts"
 import { watchMaps, type WatchTick } from "../../bpf/report/MapWatch.ts"
 import { formatReason } from "../../core/Reason.ts"
@@ -41,7 +41,7 @@ export const watch = (
     yield* Stream.runForEach(watchMaps(readers, config.every), print)
   }).pipe(Effect.scoped, Effect.provide(Live))
 
-const readersOf = (maps: typeof MapAccessor.Service, names: ReadonlyArray<string>) =>
+const readersOf = (maps: MapAccessorService, names: ReadonlyArray<string>) =>
   Effect.gen(function*() {
     const { items } = yield* maps.maps
     const named = names.length === 0 ? items : (yield* Effect.forEach(names, maps.find)).flat()

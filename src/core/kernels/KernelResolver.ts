@@ -30,16 +30,24 @@ const resolve = Effect.fn("KernelResolver.resolve")(
 )
 
 /**
+ * The service behind the tag `KernelResolver`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface KernelResolverService {
+  readonly resolve: (id: string) => Effect.Effect<KernelArtifacts, ResolveError>
+  readonly find: Effect.Effect<Option.Option<KernelArtifacts>, ResolveError>
+}
+
+/**
  * Finds, and where it is a Debian package fetches, the kernel that an id means (see `KernelId`), or without an id the one
  * that `findKernel` describes.
  *
  * @since 0.1.0
  * @category services
  */
-export class KernelResolver extends Context.Tag("ktstr/core/KernelResolver")<KernelResolver, {
-  readonly resolve: (id: string) => Effect.Effect<KernelArtifacts, ResolveError>
-  readonly find: Effect.Effect<Option.Option<KernelArtifacts>, ResolveError>
-}>() {
+export class KernelResolver extends Context.Tag("ktstr/core/KernelResolver")<KernelResolver, KernelResolverService>() {
   /** Answers with fixed artifacts, whatever the id. */
   static readonly layerTest = (artifacts: KernelArtifacts): Layer.Layer<KernelResolver> =>
     Layer.succeed(KernelResolver, {

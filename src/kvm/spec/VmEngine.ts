@@ -349,7 +349,7 @@ const lastSaid = (line: string | undefined) =>
   line === undefined ? "its console said nothing" : `its console last said ${JSON.stringify(line.slice(0, 200))}`
 
 /**
- * What the tag `VmEngine` stands for.
+ * The service behind the tag `VmEngine`.
  *
  * @since 0.1.0
  * @category models

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import { hex, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { corrupted, type Reason, unreadable, within } from "../../core/Reason.ts"
-import type { GuestKernel } from "../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../memory/GuestKernel.ts"
 import { listNodes } from "../../memory/structs/ListHead.ts"
 import { treeNodes } from "../../memory/structs/RbTree.ts"
 import { rhashtableLayout, rhashtableNodes } from "../../memory/structs/Rhashtable.ts"
@@ -12,7 +12,7 @@ import type { Int } from "../StructFields.ts"
 import type { TaskReader } from "../tasks/Tasks.ts"
 import { schedulerAddresses } from "./ScxState.ts"
 
-type Kernel = typeof GuestKernel.Service
+type Kernel = GuestKernelService
 
 /** Bits of `struct scx_dsq_list_node.flags` and `sched_ext_entity.dsq_flags`; include/linux/sched/ext.h, v6.12 to v7.3. */
 const ITER_CURSOR = 1

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import { hex, kvaOffset, kvaPage } from "../../core/Address.ts"
-import type { GuestKernel } from "../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../memory/GuestKernel.ts"
 import { StructReader } from "../../memory/structs/StructReader.ts"
 import { enumValues } from "../EnumValues.ts"
 import { schedLayouts } from "../SchedLayouts.ts"
@@ -32,7 +32,7 @@ export interface ExitInfo {
 }
 
 /** @see include/linux/sched/ext.h `struct scx_exit_info`, v6.12 to v7.3 */
-export const readExitInfo = (kernel: typeof GuestKernel.Service, address: bigint): ExitInfo | undefined => {
+export const readExitInfo = (kernel: GuestKernelService, address: bigint): ExitInfo | undefined => {
   const { btf, space, symbolAt } = kernel
   const { exitInfo } = schedLayouts(btf)
   if (exitInfo === undefined || !space.window(kvaPage(address), kvaOffset(address), exitInfo.size)) return undefined

@@ -1,7 +1,7 @@
 import type { Btf } from "../../btf/Btf.ts"
 import { hex, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { absent, type Reason, unreadable, within } from "../../core/Reason.ts"
-import type { GuestKernel } from "../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../memory/GuestKernel.ts"
 import { listNodes } from "../../memory/structs/ListHead.ts"
 import { enumValues, flagNames } from "../EnumValues.ts"
 import { schedLayouts } from "../SchedLayouts.ts"
@@ -9,7 +9,7 @@ import { millisSince, type SchedTime } from "../SchedTime.ts"
 import { type Int, integerAt } from "../StructFields.ts"
 import { type ExitInfo, readExitInfo } from "./ScxExitInfo.ts"
 
-type Kernel = typeof GuestKernel.Service
+type Kernel = GuestKernelService
 
 /**
  * A scheduler's counters: each the sum over all CPUs, and by CPU those that are not 0.

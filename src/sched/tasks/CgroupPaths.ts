@@ -1,5 +1,5 @@
 import * as Either from "effect/Either"
-import type { GuestKernel } from "../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../memory/GuestKernel.ts"
 import { StructReader } from "../../memory/structs/StructReader.ts"
 import { schedLayouts } from "../SchedLayouts.ts"
 
@@ -11,9 +11,9 @@ const NAME_LIMIT = 256
 export class CgroupPaths {
   readonly #known = new Map<bigint, string | undefined>()
   readonly #reader: StructReader
-  readonly #kernel: typeof GuestKernel.Service
+  readonly #kernel: GuestKernelService
 
-  constructor(kernel: typeof GuestKernel.Service) {
+  constructor(kernel: GuestKernelService) {
     this.#kernel = kernel
     this.#reader = new StructReader(kernel.space)
   }

@@ -1,5 +1,5 @@
 import { kvaOffset, kvaPage } from "../../core/Address.ts"
-import type { GuestKernel } from "../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../memory/GuestKernel.ts"
 
 /** Bytes of a sleeping task's kernel stack that are looked at. */
 const DEPTH = 2048
@@ -13,13 +13,13 @@ const FRAME = 48
  * @see kernel/sched/core.c `get_wchan`, arch/x86/kernel/process.c `__get_wchan`, v6.12
  */
 export class StackTop {
-  readonly #kernel: typeof GuestKernel.Service
+  readonly #kernel: GuestKernelService
   readonly #text: readonly [bigint, bigint]
   readonly #sched: readonly [bigint, bigint]
   /** By return address the function, or undefined for one that is none or of the scheduler. */
   readonly #known = new Map<bigint, string | undefined>()
 
-  constructor(kernel: typeof GuestKernel.Service) {
+  constructor(kernel: GuestKernelService) {
     this.#kernel = kernel
     const range = (
       from: string,

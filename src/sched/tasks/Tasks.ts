@@ -1,6 +1,6 @@
 import { hex, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { type Reason, unreadable, within } from "../../core/Reason.ts"
-import type { GuestKernel } from "../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../memory/GuestKernel.ts"
 import { listNodes } from "../../memory/structs/ListHead.ts"
 import { type ENTITY, type SCHED_INFO, schedLayouts, type SE, type TASK } from "../SchedLayouts.ts"
 import type { Values } from "../StructFields.ts"
@@ -90,7 +90,7 @@ const UCLAMP_VALUE = 0x7ff
  * @category models
  */
 export class TaskReader {
-  readonly #kernel: typeof GuestKernel.Service
+  readonly #kernel: GuestKernelService
   readonly #layouts
   readonly #task
   readonly #classOf: (pointer: bigint) => string
@@ -102,12 +102,12 @@ export class TaskReader {
   readonly #cpuLimit: number
 
   /** Undefined where the kernel's BTF has no task_struct with a name and a pid. */
-  static of(kernel: typeof GuestKernel.Service): TaskReader | undefined {
+  static of(kernel: GuestKernelService): TaskReader | undefined {
     const { task } = schedLayouts(kernel.btf)
     return task === undefined ? undefined : new TaskReader(kernel, task)
   }
 
-  private constructor(kernel: typeof GuestKernel.Service, task: NonNullable<ReturnType<typeof schedLayouts>["task"]>) {
+  private constructor(kernel: GuestKernelService, task: NonNullable<ReturnType<typeof schedLayouts>["task"]>) {
     this.#kernel = kernel
     this.#layouts = schedLayouts(kernel.btf)
     this.#task = task
@@ -264,7 +264,7 @@ export class TaskReader {
 
 /** All threads but the idle tasks, by the thread groups' lists, and what of these could not be followed. */
 const taskAddresses = (
-  kernel: typeof GuestKernel.Service
+  kernel: GuestKernelService
 ): { readonly addresses: ReadonlyArray<bigint>; readonly problems: ReadonlyArray<Reason> } => {
   const { signal, task } = schedLayouts(kernel.btf)
   const first = kernel.symbols.address("init_task")
@@ -316,7 +316,7 @@ const offsetsOf = (
  * @category reading
  */
 export const readTasks = (
-  kernel: typeof GuestKernel.Service,
+  kernel: GuestKernelService,
   reader: TaskReader
 ): { readonly tasks: ReadonlyArray<Task>; readonly problems: ReadonlyArray<Reason> } => {
   const { addresses, problems } = taskAddresses(kernel)

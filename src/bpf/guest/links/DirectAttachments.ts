@@ -3,7 +3,7 @@ import { enumNames } from "../../../btf/EnumNames.ts"
 import { layout } from "../../../btf/Layout.ts"
 import { within } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
-import type { GuestKernel } from "../../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
 import { listNodes } from "../../../memory/structs/ListHead.ts"
 import type { Read } from "../../../memory/structs/StructReader.ts"
 import type { Attached } from "../../Attachment.ts"
@@ -18,7 +18,7 @@ import type { LinkReader } from "./LinkReader.ts"
 export class DirectAttachments {
   private readonly items: Array<Link> = []
   private readonly problems = new WalkProblems()
-  private readonly kernel: typeof GuestKernel.Service
+  private readonly kernel: GuestKernelService
 
   constructor(private readonly links: LinkReader) {
     this.kernel = links.kernel

@@ -5,7 +5,7 @@ import { layout } from "../../../btf/Layout.ts"
 import { hex } from "../../../core/Address.ts"
 import { lazily } from "../../../core/Lazily.ts"
 import { type Reason, toReason } from "../../../core/Reason.ts"
-import type { GuestKernel } from "../../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
 import { structAt, StructReader } from "../../../memory/structs/StructReader.ts"
 import type { Attachment } from "../../Link.ts"
 
@@ -54,7 +54,7 @@ export class LinkPerfEvents {
 
   private readonly reader: StructReader
 
-  constructor(private readonly kernel: typeof GuestKernel.Service) {
+  constructor(private readonly kernel: GuestKernelService) {
     this.reader = new StructReader(kernel.space)
   }
 

@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import { type Json, toJson } from "../../../btf/render/RenderedValue.ts"
 import { combine, type Reason, toReason, unreadable, within } from "../../../core/Reason.ts"
-import type { GuestKernel } from "../../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
 import { type Read, structAt, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
 import { type Attached, attachment } from "../../Attachment.ts"
 import { type Attachment, Link } from "../../Link.ts"
@@ -16,7 +16,7 @@ export class LinkReader {
   readonly reader: StructReader
   private readonly names = new Map<number, string>()
 
-  constructor(readonly kernel: typeof GuestKernel.Service, readonly programs: ProgramWalk) {
+  constructor(readonly kernel: GuestKernelService, readonly programs: ProgramWalk) {
     this.objects = new KernelObjects(kernel, [], [])
     this.layouts = linkLayouts(kernel.btf)
     this.reader = new StructReader(kernel.space)

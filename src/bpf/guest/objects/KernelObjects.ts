@@ -7,7 +7,7 @@ import { compile } from "../../../btf/render/Codec.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../../core/Address.ts"
 import { absent, corrupted, type Reason, toReason, within } from "../../../core/Reason.ts"
-import type { GuestKernel } from "../../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { OBJECT_LIMIT, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
@@ -81,7 +81,7 @@ export class KernelObjects {
   private cgroups: Either.Either<ReadonlyMap<bigint, bigint>, Reason> | undefined
 
   constructor(
-    private readonly kernel: typeof GuestKernel.Service,
+    private readonly kernel: GuestKernelService,
     programs: ReadonlyArray<ProgramInfo>,
     maps: ReadonlyArray<MapInfo>
   ) {

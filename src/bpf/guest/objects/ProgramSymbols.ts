@@ -2,7 +2,7 @@ import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
 import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { kvaOffset, kvaPage } from "../../../core/Address.ts"
-import type { GuestKernel } from "../../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { listNodes } from "../../../memory/structs/ListHead.ts"
 import { textIn } from "../../../memory/structs/StructReader.ts"
@@ -22,7 +22,7 @@ interface CodeRange {
 export class ProgramSymbols {
   private readonly ranges: ReadonlyArray<CodeRange>
 
-  constructor(kernel: typeof GuestKernel.Service, space: KernelSpace) {
+  constructor(kernel: GuestKernelService, space: KernelSpace) {
     this.ranges = Array.from(symbolsOf(kernel, space)).sort((a, b) => a.start < b.start ? -1 : 1)
   }
 
@@ -37,7 +37,7 @@ export class ProgramSymbols {
 
 const symbolLayout = memoizeByBtf((btf) => layout(btf, "bpf_ksym", ["start", "end", "name", "lnode.next"]))
 
-function* symbolsOf(kernel: typeof GuestKernel.Service, space: KernelSpace): Generator<CodeRange> {
+function* symbolsOf(kernel: GuestKernelService, space: KernelSpace): Generator<CodeRange> {
   const head = kernel.symbol("bpf_kallsyms")
   const found = symbolLayout(kernel.btf)
   if (head === undefined || Either.isLeft(found)) return

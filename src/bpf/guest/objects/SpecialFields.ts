@@ -8,7 +8,7 @@ import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { type DerivedPlan, derivedPlan, renderPlansWith, type Use } from "../../../btf/render/RenderPlan.ts"
 import { treeOf } from "../../../btf/render/TreeCodec.ts"
 import { kvaOffset, kvaPage } from "../../../core/Address.ts"
-import type { GuestKernel } from "../../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { listNodesBehind, type Nodes } from "../../../memory/structs/ListHead.ts"
 import { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
@@ -63,7 +63,7 @@ export class SpecialFields {
   private readonly copies: PerCpuCopies
   private readonly compilers = new WeakMap<Btf, (typeId: number) => Codec>()
 
-  constructor(private readonly kernel: typeof GuestKernel.Service, private readonly objects: KernelObjects) {
+  constructor(private readonly kernel: GuestKernelService, private readonly objects: KernelObjects) {
     this.space = kernel.space.fork()
     this.copies = new PerCpuCopies(this.space, kernel.perCpuOffsets)
   }

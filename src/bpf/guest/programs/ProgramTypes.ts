@@ -2,7 +2,7 @@ import * as Either from "effect/Either"
 import { Btf } from "../../../btf/Btf.ts"
 import { type Layout, layout, type LayoutError } from "../../../btf/Layout.ts"
 import { type Reason, toReason, within } from "../../../core/Reason.ts"
-import type { GuestKernel } from "../../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
 import { textIn } from "../../../memory/structs/StructReader.ts"
 
 /** A `struct btf` of the kernel: its types, its id, and of which module it is. */
@@ -17,7 +17,7 @@ export interface KernelTypes {
 export class ProgramTypes {
   private readonly known = new Map<bigint, Either.Either<KernelTypes, Reason>>()
 
-  static readonly make = (kernel: typeof GuestKernel.Service): Either.Either<ProgramTypes, LayoutError> =>
+  static readonly make = (kernel: GuestKernelService): Either.Either<ProgramTypes, LayoutError> =>
     Either.map(
       // kernel/bpf/btf.c `struct btf`, v6.12
       layout(kernel.btf, "btf", ["data", "data_size", "id", "base_btf", "kernel_btf", "name"]),
@@ -25,7 +25,7 @@ export class ProgramTypes {
     )
 
   private constructor(
-    private readonly kernel: typeof GuestKernel.Service,
+    private readonly kernel: GuestKernelService,
     private readonly object: Layout<"data" | "data_size" | "id" | "base_btf" | "kernel_btf" | "name">
   ) {}
 

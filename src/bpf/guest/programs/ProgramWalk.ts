@@ -8,7 +8,7 @@ import { bpfProgramStatsOffsets } from "../../../btf/offsets/bpf/BpfProgram.ts"
 import { hex, kvaFrom } from "../../../core/Address.ts"
 import { absent, combine, corrupted, type Reason, toReason, unsupported, within } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
-import { GuestKernel } from "../../../memory/GuestKernel.ts"
+import { GuestKernel, type GuestKernelService } from "../../../memory/GuestKernel.ts"
 import { structAt, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
 import { BpfUnreadable, type Listing } from "../../MapAccessor.ts"
@@ -72,7 +72,7 @@ export class ProgramWalk {
   private readonly typeNames: ReadonlyMap<number, string>
   private readonly attachNames: ReadonlyMap<number, string>
 
-  static readonly make = (kernel: typeof GuestKernel.Service): Either.Either<ProgramWalk, BpfUnreadable> =>
+  static readonly make = (kernel: GuestKernelService): Either.Either<ProgramWalk, BpfUnreadable> =>
     Either.gen(function*() {
       const layouts = yield* programLayouts(kernel.btf)
       const types = yield* ProgramTypes.make(kernel)
@@ -80,7 +80,7 @@ export class ProgramWalk {
     }).pipe(Either.mapLeft(({ message }) => noBpf(`BPF programs of kernel ${kernel.release}`, message)))
 
   private constructor(
-    private readonly kernel: typeof GuestKernel.Service,
+    private readonly kernel: GuestKernelService,
     private readonly layouts: ProgramLayouts,
     readonly types: ProgramTypes
   ) {

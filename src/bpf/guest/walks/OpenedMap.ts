@@ -2,7 +2,7 @@ import type * as Either from "effect/Either"
 import type { Btf } from "../../../btf/Btf.ts"
 import type { Codec } from "../../../btf/render/Codec.ts"
 import type { Reason } from "../../../core/Reason.ts"
-import type { GuestKernel } from "../../../memory/GuestKernel.ts"
+import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
@@ -21,7 +21,7 @@ export interface GuestMap {
   /** The page number and offset of its `struct bpf_map`, with which the struct of its type begins. */
   readonly page: number
   readonly offset: number
-  readonly kernel: typeof GuestKernel.Service
+  readonly kernel: GuestKernelService
   readonly space: KernelSpace
   /** Another cursor over the same memory, for what is looked at beside a walk. */
   readonly secondCursor: KernelSpace

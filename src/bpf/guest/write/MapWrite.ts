@@ -8,7 +8,7 @@ import type { Json } from "../../../btf/render/RenderedValue.ts"
 import { type ByteRun, encodeAt, encodeBytes, encodeKey, valueAt } from "../../../btf/render/ValueEncoder.ts"
 import { lazily } from "../../../core/Lazily.ts"
 import { formatReason } from "../../../core/Reason.ts"
-import { GuestKernel } from "../../../memory/GuestKernel.ts"
+import { GuestKernel, type GuestKernelService } from "../../../memory/GuestKernel.ts"
 import { isIndexed, isPerCpu, MapType } from "../../MapType.ts"
 import { GuestMaps, type ListedMap } from "../GuestMaps.ts"
 import type { ValuePlaces } from "../walks/OpenedMap.ts"
@@ -97,7 +97,7 @@ const staysInPlace = (type: number): boolean => type === MapType.ARRAY || type =
 const RDONLY_PROG = 1 << 7
 
 const writing = (
-  kernel: typeof GuestKernel.Service,
+  kernel: GuestKernelService,
   assignments: ReadonlyArray<MapAssignment>,
   consistency: "frozen" | "racing"
 ): Either.Either<ReadonlyArray<MapWritten>, MapWriteError> =>
@@ -140,7 +140,7 @@ const nameOf = ({ key, map, path }: MapAssignment): string =>
 const frozenLayout = memoizeByBtf((btf) => layout(btf, "bpf_map", ["frozen"]))
 
 /** Why a map must not be written; undefined: it may be. */
-const closed = ({ btf, space }: typeof GuestKernel.Service, { info, offset, page }: ListedMap): string | undefined => {
+const closed = ({ btf, space }: GuestKernelService, { info, offset, page }: ListedMap): string | undefined => {
   if ((info.flags & RDONLY_PROG) !== 0) {
     return "it is read-only for programs: the verifier has taken its values for constants"
   }
@@ -170,7 +170,7 @@ const hasVariable = (btf: Btf, typeId: number, path: string): boolean => {
 }
 
 const assign = (
-  kernel: typeof GuestKernel.Service,
+  kernel: GuestKernelService,
   guest: GuestMaps,
   assignment: MapAssignment,
   consistency: "frozen" | "racing",

@@ -1,4 +1,4 @@
-import type { Native } from "../../../core/Native.ts"
+import type { NativeService } from "../../../core/Native.ts"
 import { MapType } from "../../MapType.ts"
 import { Attr, ATTR_BYTES, Command, Errno } from "./BpfAbi.ts"
 
@@ -8,7 +8,7 @@ export class CallBuffer {
   readonly view: DataView
   readonly address: bigint
 
-  constructor(native: typeof Native.Service, readonly size: number) {
+  constructor(native: NativeService, readonly size: number) {
     const memory = new ArrayBuffer(Math.max(8, size))
     this.bytes = new Uint8Array(memory)
     this.view = new DataView(memory)
@@ -46,7 +46,7 @@ export class BpfCalls {
   /** Of the last call: what the kernel wrote back into `next_id`, `count`, `retval` or `info_len`. */
   answer = 0
 
-  constructor(readonly native: typeof Native.Service) {
+  constructor(readonly native: NativeService) {
     this.bytes = new Uint8Array(ATTR_BYTES)
     this.attr = new DataView(this.bytes.buffer)
   }

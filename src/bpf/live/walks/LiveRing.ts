@@ -4,7 +4,7 @@ import type * as Scope from "effect/Scope"
 import type { Btf } from "../../../btf/Btf.ts"
 import { ringBufferOffsets } from "../../../btf/offsets/bpf/RingBuffer.ts"
 import type { SyscallError } from "../../../core/Errors.ts"
-import type { Native } from "../../../core/Native.ts"
+import type { NativeService } from "../../../core/Native.ts"
 import { absent, corrupted, unreadable } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "../../DerivedCodec.ts"
@@ -29,7 +29,7 @@ export interface LiveRing {
  * @see kernel/bpf/ringbuf.c `ringbuf_map_mmap_kern`, `ringbuf_map_mmap_user`, `struct bpf_ringbuf`; v6.12
  */
 export const openLiveRing = (
-  native: typeof Native.Service,
+  native: NativeService,
   btf: Btf,
   fd: number,
   size: number

@@ -3,7 +3,7 @@ import { join } from "node:path"
 import type { Codec } from "../../../btf/render/Codec.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { errnoName } from "../../../core/Errors.ts"
-import type { Native } from "../../../core/Native.ts"
+import type { NativeService } from "../../../core/Native.ts"
 import { unreadable } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { derivedCodec, intOf, objectOf, stringOf } from "../../DerivedCodec.ts"
@@ -80,7 +80,7 @@ export class OwnerWalk implements EntryWalk {
 }
 
 /** Every thread that /proc lists. */
-export const allThreads = (native: typeof Native.Service): ReadonlyArray<Owner> =>
+export const allThreads = (native: NativeService): ReadonlyArray<Owner> =>
   numbersIn("/proc").flatMap((pid) =>
     numbersIn(`/proc/${pid}/task`).map((thread) => ({
       id: thread,
