@@ -186,6 +186,10 @@ export const ROOMS = {
     holds: "scenarios, workloads and verdicts in a VM",
     imports: ["", "core/**", "btf/**", "memory/**", "host", "sched/**", "bpf/**", "kvm/**", "monitor/**"]
   },
+  "harness/engine": {
+    holds: "how a run's guest is executed: exact, emulated or by KVM, and the QEMU for it",
+    imports: ["core/**", "kvm/**"]
+  },
   "cli": {
     holds: "the command: entry point, table of commands, exit",
     imports: ["**", "../package.json"],

@@ -1,6 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import { btf } from "./btf/btfCommand.ts"
 import { doctor } from "./doctorCommand.ts"
+import { qemu } from "./harness/qemuCommand.ts"
 import type { Group } from "./help/Help.ts"
 import { kernel } from "./kernel/kernelCommand.ts"
 import { diff } from "./maps/diffCommand.ts"
@@ -15,10 +16,9 @@ import { vm } from "./vm/vmCommand.ts"
 /** The whole command line. */
 export const ktstr = Command.make("ktstr").pipe(
   Command.withDescription(
-    "Boot a Linux kernel in a throw-away VM, freeze it, and read its state from raw memory: BPF maps, "
-      + "programs, links, scheduler. No agent or debug info needed."
+    "Boot a Linux kernel in a throw-away VM, freeze it, read its state from memory"
   ),
-  Command.withSubcommands([dump, maps, progs, links, sched, diff, watch, vm, kernel, btf, doctor])
+  Command.withSubcommands([dump, maps, progs, links, sched, diff, watch, vm, kernel, btf, qemu, doctor])
 )
 
 /** The headings of commands in `ktstr --help`. */
@@ -27,7 +27,7 @@ export const commandGroups: ReadonlyArray<Group> = [
   { title: "Compare", names: ["diff", "watch"] },
   { title: "Run", names: ["vm"] },
   { title: "Kernels", names: ["kernel", "btf"] },
-  { title: "Host", names: ["doctor"] }
+  { title: "Host", names: ["doctor", "qemu"] }
 ]
 
 /** The last line of `ktstr --help`. */
@@ -36,7 +36,6 @@ export const footer = "Also: --version, --completions bash|zsh|fish, COMMAND --h
 /** The examples of each command's help, by its path. */
 export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
   "": [
-    "ktstr vm shell --kernel debian:6.12-cloud",
     "ktstr dump --kernel debian:6.12-cloud --include prog.bpf.o --exec-file load.sh",
     "ktstr maps list --live"
   ],
@@ -72,5 +71,7 @@ export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
   "sched dsqs": ["ktstr sched dsqs global --image guest.mem"],
   "sched domains": ["ktstr sched domains --image guest.mem"],
   "sched watch": ["ktstr sched watch --kernel debian:7.3-cloud --every 500ms"],
-  "doctor": ["ktstr doctor --json"]
+  "doctor": ["ktstr doctor --json"],
+  "qemu": ["ktstr qemu fetch"],
+  "qemu fetch": ["ktstr qemu fetch"]
 }

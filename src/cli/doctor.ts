@@ -6,6 +6,8 @@ import { dirname } from "node:path"
 import { cacheRoot } from "../core/CacheDir.ts"
 import { HostLacks } from "../core/Errors.ts"
 import { findProgram } from "../core/Programs.ts"
+import { EngineMode, type ModeOfHost, modesOf } from "../harness/engine/EngineMode.ts"
+import { findQemus } from "../harness/engine/FindQemu.ts"
 import { type KvmStatus, probeKvm } from "../kvm/native/KvmProbe.ts"
 import { bold, green, red, yellow } from "./terminal/Colour.ts"
 import { visibleLine } from "./terminal/escapeControls.ts"
@@ -28,6 +30,12 @@ export const DoctorReport = Schema.Struct({
     description:
       "what --engine auto takes: ktstr itself on /dev/kvm, or QEMU by emulation; null: no guest can be booted"
   }),
+  modes: Schema.Array(Schema.Struct({
+    mode: EngineMode,
+    works: Schema.Boolean,
+    why: Schema.String,
+    fix: Schema.NullOr(Schema.String).annotations({ description: "what the user can do; null: nothing is to be done" })
+  })).annotations({ description: "how `ktstr run` can execute a guest here" }),
   checks: Schema.Array(Check)
 }).annotations({ identifier: "DoctorReport" })
 
@@ -143,7 +151,9 @@ const look = Effect.gen(function*() {
     cache,
     memory
   ])
-  return { checks, verdict }
+  // a cache that cannot be found, or a wrong KTSTR_QEMU, is said by its own check, or by `ktstr run`
+  const qemus = yield* Effect.orElseSucceed(findQemus, () => [])
+  return { checks, modes: modesOf(verdict, qemus), verdict }
 })
 
 const marks = { ok: green("ok     "), limited: yellow("limited"), lacking: red("lacking") }
@@ -160,19 +170,29 @@ const text = (checks: ReadonlyArray<Check>): string => {
   ).join("")
 }
 
+const modesText = (modes: ReadonlyArray<ModeOfHost>): string =>
+  [
+    "Modes of ktstr run:",
+    ...modes.map(({ fix, mode, why, works }) =>
+      `  ${works ? green("yes") : yellow("no ")}  ${bold(mode.padEnd(12))}  ${visibleLine(why)}${
+        fix === null ? "" : `; fix: ${visibleLine(fix)}`
+      }`
+    )
+  ].join("\n") + "\n"
+
 export const doctor = ({ json }: { readonly json: boolean }) =>
   Effect.gen(function*() {
-    const { checks, verdict } = yield* look
+    const { checks, modes, verdict } = yield* look
     const lacking = checks.filter(({ state }) => state === "lacking")
     const canBoot = lacking.length === 0
     const engine = !canBoot ? null : verdict.kind === "hardware" ? "kvm" as const : "qemu" as const
     const takes = engine === "kvm" ? "kvm" : "qemu, by software emulation"
     yield* writeText(
       json
-        ? `${JSON.stringify(yield* Schema.encode(DoctorReport)({ canBoot, engine, checks }))}\n`
+        ? `${JSON.stringify(yield* Schema.encode(DoctorReport)({ canBoot, engine, modes, checks }))}\n`
         : `${text(checks)}${
           canBoot ? `\nThis host can boot guests: --engine auto takes ${takes}, because ${verdict.why}.\n` : ""
-        }`
+        }\n${modesText(modes)}`
     )
     if (!canBoot) {
       return yield* new HostLacks({

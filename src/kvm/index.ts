@@ -4,6 +4,7 @@ export { IncludeError } from "./guest/HostFiles.ts"
 export type { InitSpec, ShellTerminal } from "./guest/Init.ts"
 export { type InitramfsSpec, makeInitramfs, minimumMemoryMib } from "./guest/Initramfs.ts"
 export { type KvmStatus, probeKvm } from "./native/KvmProbe.ts"
+export { type Emulation, type ExactEmulation, type QemuProgram } from "./qemu/Emulation.ts"
 export * as Qemu from "./qemu/Qemu.ts"
 export {
   type MemorySideCache,

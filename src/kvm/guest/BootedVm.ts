@@ -123,6 +123,7 @@ export const bootedVm = (guest: StartedGuest): Effect.Effect<Vm, never, Scope.Sc
       resize: (size) => inRealTime(Effect.raceFirst(guest.send(1, resizeLine(size)), ended)),
       consoleTail: Effect.sync(() => console.tail),
       awaitLine: (pattern) => Effect.orElse(firstLine(console, pattern), () => ended),
+      awaitReport: (pattern) => Effect.orElse(firstLine(report, pattern), () => ended),
       awaitReady: Fiber.join(ready),
       awaitExit: guest.exit,
       ended,

@@ -16,6 +16,7 @@ import { readKernelImage } from "../spec/LinuxImage.ts"
 import { inRealTime } from "../spec/RealTime.ts"
 import { type Acceleration, type Vm, VmBootError, VmEngine, type VmSpec } from "../spec/VmEngine.ts"
 import type { ChildProcess } from "./ChildProcess.ts"
+import { type Emulation, isSlicersWarning, type QemuProgram } from "./Emulation.ts"
 import { makeFreeze, makeMemory } from "./QemuFreeze.ts"
 import { startQemu } from "./QemuProcess.ts"
 import { fd } from "./QemuProcess.ts"
@@ -31,6 +32,10 @@ import { connect, type Qmp } from "./Qmp.ts"
 export interface QemuOptions {
   /** Who executes the guest's instructions; `auto` is KVM where a probe guest shows that it works. */
   readonly accelerate?: "auto" | "kvm" | "emulation"
+  /** How emulated CPUs share the host's; `turns`. */
+  readonly emulation?: Emulation
+  /** Which QEMU; the one on the PATH. */
+  readonly program?: QemuProgram
   /** How long the guest's CPUs may take to stop; 10 seconds. */
   readonly freezeTimeout?: Duration.DurationInput
 }
@@ -116,7 +121,7 @@ export const bootQemu = (
       )
     }
     const keep = yield* keepConsole(spec)
-    const { child, ram } = yield* startQemu(spec, topology, acceleration, cmdline)
+    const { child, ram } = yield* startQemu(spec, topology, acceleration, cmdline, options)
 
     const complaints = listen(child.socket(fd.stderr))
     const report = listen(child.socket(fd.report))
@@ -130,7 +135,7 @@ export const bootQemu = (
     )
     const qmp = connect(child.socket(fd.monitor))
     yield* greeted(spec, child, qmp, complaints)
-    const end = Effect.map(child.exit, (exit): GuestEnd => ({ ...exit, detail: complaints.lastLine }))
+    const end = Effect.map(child.exit, (exit): GuestEnd => ({ ...exit, detail: complaintOf(complaints) }))
     const ended = failAtEnd(end, console)
     return yield* bootedVm({
       engine: "qemu",
@@ -158,7 +163,7 @@ const greeted = (
   const broken = (why: string, hint: string) => new VmBootError({ subject: spec.kernel, why, hint })
   const exited = Effect.flatMap(child.exit, ({ signal, status }) =>
     broken(
-      complaints.lastLine?.replace(/^\S*qemu-system-x86_64: /, "") ?? `QEMU ended with ${signal ?? status}`,
+      complaintOf(complaints)?.replace(/^\S*qemu-system-x86_64: /, "") ?? `QEMU ended with ${signal ?? status}`,
       "is the setting one that QEMU knows?"
     ))
   const refused = (error: { readonly message: string }) =>
@@ -175,6 +180,10 @@ const greeted = (
     onTimeout: () => broken(`QEMU did not answer within ${GREETING_SECONDS} s`, "is the host overloaded? try again")
   }))
 }
+
+/** What QEMU last said. */
+const complaintOf = ({ tail }: Console): string | undefined =>
+  tail.findLast((line) => line.trim() !== "" && !isSlicersWarning(line))?.trim()
 
 const listen = (socket: Socket, also?: (bytes: Uint8Array) => void): Console => {
   const console = new Console()

@@ -9,18 +9,13 @@ import { type Disk, openDisks } from "../spec/Disks.ts"
 import type { Topology } from "../spec/Topology.ts"
 import { type Acceleration, VmBootError, type VmSpec } from "../spec/VmEngine.ts"
 import { type ChildProcess, runChild } from "./ChildProcess.ts"
+import { type Emulation, emulationParameters, type QemuProgram } from "./Emulation.ts"
 import type { SharedRam } from "./QemuFreeze.ts"
 import { backendOf, qemuTopology } from "./QemuTopology.ts"
 
 const MIB = 2 ** 20
 /** One mapping of guest memory: what one ArrayBuffer of Node 20 holds with ease. */
 const WINDOW = 2 ** 30
-/**
- * All CPUs of an emulated guest take turns on one thread of QEMU. With a thread each, one guest in a hundred panicked in
- * its boot: a CPU ran the `int3` of a code patch that another had finished already (seen with QEMU 7.2 and Linux 6.12:
- * "Oops: int3" in a function just patched). Booting takes the same time either way.
- */
-const EMULATION = "tcg,thread=single"
 /** QEMU's own seccomp filter: it starts no program, changes no identity and no priority. */
 const SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -41,10 +36,14 @@ export const startQemu = (
   spec: VmSpec,
   topology: Topology,
   acceleration: Acceleration,
-  cmdline: string
+  cmdline: string,
+  options: { readonly program?: QemuProgram | undefined; readonly emulation?: Emulation | undefined } = {}
 ): Effect.Effect<QemuProcess, VmBootError | HostLacks, Native | Scope.Scope> =>
   Effect.gen(function*() {
-    const qemu = yield* requireProgram("qemu-system-x86_64", "it runs the guest", "qemu-system-x86")
+    const qemu = options.program ?? {
+      path: yield* requireProgram("qemu-system-x86_64", "it runs the guest", "qemu-system-x86"),
+      firmware: []
+    }
     const vmScope = yield* Effect.scope
     // the other descriptors close once QEMU has inherited them; memory and process live as long as the VM
     return yield* Effect.scoped(Effect.gen(function*() {
@@ -58,8 +57,15 @@ export const startQemu = (
       const disks = yield* openDisks(spec)
       const files = [initramfs, ...shared.map(({ file }) => file), ...disks.map((disk) => disk.fd)]
       const descriptors = ["null", "null", "socket", "socket", "socket", "socket", ...files] as const
-      const parameters = parametersOf(spec, topology, acceleration, cmdline, disks)
-      const child = yield* Scope.extend(runChild(qemu, parameters, descriptors), vmScope)
+      const accelerator = acceleration.by === "kvm"
+        ? ["-accel", "kvm"]
+        : emulationParameters(options.emulation ?? "turns")
+      const parameters = [
+        ...qemu.firmware.flatMap((directory) => ["-L", directory]),
+        ...parametersOf(spec, topology, acceleration, cmdline, disks),
+        ...accelerator
+      ]
+      const child = yield* Scope.extend(runChild(qemu.path, parameters, descriptors), vmScope)
       return { child, ram: shared.map(({ ram }) => ram) }
     }))
   }).pipe(Effect.catchTag("SyscallError", (error) => cannotStart(spec, error)))
@@ -102,7 +108,6 @@ const parametersOf = (
   const firstDisk = fd.ram + topology.nodes.length
   return [
     ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-sandbox", SANDBOX],
-    ["-accel", acceleration.by === "kvm" ? "kvm" : EMULATION],
     qemuTopology(topology, spec.cpuModel ?? "max", acceleration.by, fd.ram),
     ["-kernel", resolve(spec.kernel), "-initrd", `/proc/self/fd/${fd.initramfs}`, "-append", cmdline],
     ["-chardev", `socket,id=monitor,fd=${fd.monitor}`, "-mon", "chardev=monitor,mode=control"],

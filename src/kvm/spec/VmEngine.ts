@@ -142,6 +142,8 @@ export interface Vm {
   readonly consoleTail: Effect.Effect<ReadonlyArray<string>>
   /** The first console line, past or to come, that matches. */
   readonly awaitLine: (pattern: RegExp) => Effect.Effect<string, VmEnded>
+  /** The first line, past or to come, that the init wrote on its report channel, ttyS1, and that matches. */
+  readonly awaitReport: (pattern: RegExp) => Effect.Effect<string, VmEnded>
   /** Waits until the guest's script has ended and gives its exit status; 0 where there is none and init is up. */
   readonly awaitReady: Effect.Effect<number, VmEnded | NotReady | InitramfsIncomplete>
   /**

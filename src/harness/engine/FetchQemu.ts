@@ -1,0 +1,103 @@
+import type * as CommandExecutor from "@effect/platform/CommandExecutor"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { join } from "node:path"
+import { type CacheError, cacheRoot, makeDirectories, refused, temporaryDirectory } from "../../core/CacheDir.ts"
+import type { LockTimeout } from "../../core/EntryLock.ts"
+import { HostLacks } from "../../core/Errors.ts"
+import { aptOf, openAptState, type PackageListsFailed, refreshAptState } from "../../core/kernels/debian/AptState.ts"
+import { APT_HINT, debianHost } from "../../core/kernels/debian/DebianSuites.ts"
+import type { Native } from "../../core/Native.ts"
+import { stage } from "../../core/Progress.ts"
+import { lastLine, runToEnd } from "../../core/Subprocess.ts"
+import { EXACT_SINCE, fetchedQemus, QEMU_DIRECTORY, type QemuFound, versionOf } from "./FindQemu.ts"
+
+/**
+ * QEMU's packages could not be had; `why` is the last line of the program that failed.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class QemuFetchFailed extends Schema.TaggedError<QemuFetchFailed>("ktstr/QemuFetchFailed")("QemuFetchFailed", {
+  step: Schema.Literal("download", "unpack", "start"),
+  suite: Schema.String,
+  why: Schema.String
+}) {
+  override get message() {
+    const hint = {
+      download: "check the network",
+      unpack: "check the free space of the cache's file system",
+      start: "install the machine's own qemu-system-x86 for its libraries, and try again"
+    }[this.step]
+    return `cannot ${this.step} the QEMU of ${this.suite}: ${this.why}; ${hint}`
+  }
+}
+
+/** What QEMU for x86 guests consists of, without the libraries, which are those of the machine's own QEMU. */
+const PACKAGES = ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"]
+
+type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
+
+/**
+ * Get the QEMU of the backports of the Debian release that this machine runs: downloaded (13 MB) and unpacked into the
+ * cache unless it is there. Nothing is installed, and no privileges are needed.
+ *
+ * @since 0.1.0
+ * @category writing
+ */
+export const fetchQemu: Effect.Effect<
+  QemuFound,
+  CacheError | LockTimeout | HostLacks | PackageListsFailed | QemuFetchFailed,
+  Host
+> = Effect.gen(function*() {
+  const there = (yield* fetchedQemus).at(0)
+  if (there !== undefined) return there
+  const fs = yield* FileSystem.FileSystem
+  const root = yield* cacheRoot
+  const host = yield* debianHost
+  if (host.codename === undefined || host.codename === "sid") {
+    return yield* new HostLacks({
+      what: "QEMU",
+      why: "only a Debian release has backports to take it from",
+      hint: `install QEMU ${EXACT_SINCE} or newer, or set KTSTR_QEMU to the path of one`
+    })
+  }
+  const suite = `${host.codename}-backports`
+  const failed = (step: QemuFetchFailed["step"], why: string) => new QemuFetchFailed({ step, suite, why })
+  const opened = yield* openAptState(root, host, suite)
+  const state = opened.refreshedAt === undefined ? yield* refreshAptState(opened) : opened
+  const scratch = yield* temporaryDirectory(root)
+  const download = yield* stage(`download QEMU of ${suite}, 13 MB`)(
+    aptOf(state, "apt-get", ["-qq", "download", ...PACKAGES], scratch)
+  )
+  const archives = (yield* fs.readDirectory(scratch)).filter((name) => name.endsWith(".deb"))
+  if (download.code !== 0 || archives.length !== PACKAGES.length) {
+    return yield* failed("download", lastLine(download.stderr) || `apt-get ended with code ${download.code}`)
+  }
+  const tree = join(scratch, "tree")
+  for (const archive of archives) {
+    const unpack = yield* stage(`unpack ${archive}`)(runToEnd("dpkg", ["-x", join(scratch, archive), tree], APT_HINT))
+    if (unpack.code !== 0) return yield* failed("unpack", lastLine(unpack.stderr))
+  }
+  const started = yield* runToEnd(join(tree, "usr/bin/qemu-system-x86_64"), ["--version"], "check the cache's mount")
+  const version = versionOf(started.stdout)
+  if (started.code !== 0 || version === undefined) {
+    return yield* failed("start", lastLine(started.stderr) || "it does not say its version")
+  }
+  const directory = join(root, QEMU_DIRECTORY, version)
+  yield* makeDirectories(join(root, QEMU_DIRECTORY))
+  // complete or not at all; another process may have been first
+  yield* Effect.catchAll(
+    fs.rename(tree, directory),
+    (error) => Effect.flatMap(fs.exists(directory), (exists) => exists ? Effect.void : Effect.fail(error))
+  )
+  const found = (yield* fetchedQemus).at(0)
+  return found ?? (yield* failed("start", "the cache does not hold it any more"))
+}).pipe(
+  Effect.scoped,
+  Effect.catchTags({
+    BadArgument: (error) => Effect.die(error),
+    SystemError: (error) => refused(error.pathOrDescriptor?.toString() ?? "")(error)
+  })
+)

@@ -1,0 +1,25 @@
+import { assert, describe, it } from "@effect/vitest"
+import { emulationParameters, isSlicersWarning } from "../../../src/kvm/qemu/Emulation.ts"
+
+describe("QEMU's parameters of an emulation", () => {
+  it("are one thread for turns, and one a CPU for threads", () => {
+    assert.deepStrictEqual(emulationParameters("turns"), ["-accel", "tcg,thread=single"])
+    assert.deepStrictEqual(emulationParameters("threads"), ["-accel", "tcg,thread=multi"])
+  })
+
+  it("count instructions for an exact guest, by a seed, with turns of 50 us", () => {
+    const words = emulationParameters({ seed: 7 }).join(" ")
+    assert.match(words, /-accel tcg,thread=single -seed 7 -icount shift=1,sleep=off -rtc base=\S+,clock=vm/)
+    assert.match(words, /filter-buffer,id=slicer,netdev=slice,interval=50$/)
+  })
+
+  it("leave the turns to QEMU where the slice is 0: a QEMU before 8.1 would starve a CPU", () => {
+    assert.notMatch(emulationParameters({ seed: 7, sliceMicros: 0 }).join(" "), /filter-buffer/)
+  })
+
+  it("know what QEMU 10.0.2 says of the slicer's port", () => {
+    assert.isTrue(isSlicersWarning("qemu-system-x86_64: warning: hub port slice has no peer"))
+    assert.isTrue(isSlicersWarning("qemu-system-x86_64: warning: netdev slice has no peer"))
+    assert.isFalse(isSlicersWarning("qemu-system-x86_64: Could not open '/nowhere': No such file"))
+  })
+})
