@@ -13,21 +13,26 @@ import { join, relative } from "node:path"
  */
 export const ROOMS = {
   "core": {
-    holds: "what every stage stands on: addresses, errors, system calls, ELF, subprocesses, the cache's directory",
+    holds: "what every stage stands on: addresses, errors, system calls, the cache's directory and its locks",
     imports: [],
     native: ["NativeKoffi.ts"]
   },
+  "core/image": {
+    holds: "the files that kernels and programs come in: ELF, build ids, the vmlinux inside a bzImage, compression",
+    imports: ["core"]
+  },
+  "core/process": { holds: "the host's programs: found on PATH, run to their end", imports: ["core"] },
   "core/kernels": {
     holds: "kernel ids, and the resolver that makes files of them",
-    imports: ["core", "core/kernels/cache", "core/kernels/config", "core/kernels/debian"]
+    imports: ["core", "core/image", "core/kernels/cache", "core/kernels/config", "core/kernels/debian"]
   },
   "core/kernels/debian": {
     holds: "Debian's suites and their kernel packages, through a private apt",
-    imports: ["core", "core/kernels/cache"]
+    imports: ["core", "core/process", "core/kernels/cache"]
   },
   "core/kernels/build": {
     holds: "kernels compiled from a source tree",
-    imports: ["core", "core/kernels", "core/kernels/cache", "core/kernels/config"]
+    imports: ["core", "core/image", "core/process", "core/kernels", "core/kernels/cache", "core/kernels/config"]
   },
   "core/kernels/cache": {
     holds: "the kernel cache's entries and their metadata",
@@ -37,7 +42,7 @@ export const ROOMS = {
     holds: "kernel configurations: parsing, merging, what our tests ask for",
     imports: ["core"]
   },
-  "btf": { holds: "BTF: its format, sidecar files, layouts (struct, field, offset)", imports: ["core"] },
+  "btf": { holds: "BTF: its format, sidecar files, layouts (struct, field, offset)", imports: ["core", "core/image"] },
   "btf/render": { holds: "values as trees, text and JSON, and back to bytes", imports: ["core", "btf"] },
   "btf/c": { holds: "types as C declarations, struct layouts with holes, differences", imports: ["core", "btf"] },
   "btf/offsets": {
@@ -48,7 +53,7 @@ export const ROOMS = {
   "btf/offsets/sched": { holds: "offset groups of scheduler structs", imports: ["core", "btf"] },
   "memory": {
     holds: "guest-physical memory, memory images, page tables, VMCOREINFO, `GuestKernel`",
-    imports: ["core", "btf", "memory/kallsyms"]
+    imports: ["core", "core/image", "btf", "memory/kallsyms"]
   },
   "memory/kallsyms": {
     holds: "the kernel's symbol table, found and decoded in memory",
@@ -118,11 +123,11 @@ export const ROOMS = {
   },
   "kvm/guest": {
     holds: "what runs inside and what it reports: initramfs, init, console",
-    imports: ["core", "memory/GuestMemory.ts", "kvm/spec"]
+    imports: ["core", "core/image", "core/process", "memory/GuestMemory.ts", "kvm/spec"]
   },
   "kvm/qemu": {
     holds: "VMs by QEMU, frozen by QMP",
-    imports: ["core", "memory/GuestMemory.ts", "kvm/spec", "kvm/guest"],
+    imports: ["core", "core/process", "memory/GuestMemory.ts", "kvm/spec", "kvm/guest"],
     owes: ["kvm/native"]
   },
   "kvm/native": {

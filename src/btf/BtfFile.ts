@@ -4,10 +4,10 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { createHash } from "node:crypto"
-import { buildIdOf } from "../core/BuildId.ts"
-import { parseElf, SegmentType } from "../core/Elf.ts"
 import { FormatError, parsing } from "../core/Errors.ts"
-import { isBzImage, isElf, vmlinuxOf } from "../core/KernelImage.ts"
+import { buildIdOf } from "../core/image/BuildId.ts"
+import { parseElf, SegmentType } from "../core/image/Elf.ts"
+import { isBzImage, isElf, vmlinuxOf } from "../core/image/KernelImage.ts"
 
 /** What tells one state of a file from another, without its contents being read. */
 export interface Stamp {

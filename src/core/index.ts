@@ -1,12 +1,20 @@
 /** What every stage stands on. Nothing here loads koffi: that layer is `ktstr/native`. */
 export { hex, Kva, kvaFrom, KvaFromHex, kvaOffset, kvaPage, Pa } from "./Address.ts"
-export { buildIdOf } from "./BuildId.ts"
 export { CacheError, cacheRoot } from "./CacheDir.ts"
-export { decompress, decompressWithin } from "./Decompress.ts"
-export { ElfFile, type ElfNeeded, type ElfSection, type ElfSegment, parseElf, SectionType, SegmentType } from "./Elf.ts"
 export { LockTimeout, withLock } from "./EntryLock.ts"
 export { errnoName, FormatError, HostLacks, parsing, SyscallError } from "./Errors.ts"
-export { releaseOf, vmlinuxOf } from "./KernelImage.ts"
+export { buildIdOf } from "./image/BuildId.ts"
+export { decompress, decompressWithin } from "./image/Decompress.ts"
+export {
+  ElfFile,
+  type ElfNeeded,
+  type ElfSection,
+  type ElfSegment,
+  parseElf,
+  SectionType,
+  SegmentType
+} from "./image/Elf.ts"
+export { releaseOf, vmlinuxOf } from "./image/KernelImage.ts"
 export { DownloadFailed } from "./kernels/build/Download.ts"
 export { GitFailed } from "./kernels/build/GitRepository.ts"
 export {

@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { parseElf } from "../../src/core/Elf.ts"
+import { parseElf } from "../../src/core/image/Elf.ts"
 
 /** A C file through `clang -g -target bpf`: its BTF, its sections, and what bpftool prints of its types. */
 export const compileC = (source: string) => {

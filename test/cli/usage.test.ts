@@ -6,7 +6,7 @@ import { closeSync, mkdirSync, openSync, symlinkSync, writeFileSync } from "node
 import { join } from "node:path"
 import { DoctorReport } from "../../src/cli/doctor.ts"
 import { visible, visibleLine } from "../../src/cli/terminal/escapeControls.ts"
-import { findProgram } from "../../src/core/Programs.ts"
+import { findProgram } from "../../src/core/process/Programs.ts"
 import { probeKvm } from "../../src/kvm/native/KvmProbe.ts"
 import { complaints, ktstr, place } from "../support/cli.ts"
 

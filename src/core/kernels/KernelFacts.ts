@@ -1,9 +1,9 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
-import { buildIdOf } from "../BuildId.ts"
-import { parseElf } from "../Elf.ts"
 import { type FormatError, parsing } from "../Errors.ts"
-import { vmlinuxOf } from "../KernelImage.ts"
+import { buildIdOf } from "../image/BuildId.ts"
+import { parseElf } from "../image/Elf.ts"
+import { vmlinuxOf } from "../image/KernelImage.ts"
 import { ikconfigOf } from "./config/Ikconfig.ts"
 import { type KernelArtifacts, KernelNotFound } from "./KernelResolver.ts"
 

@@ -5,7 +5,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { dirname, join, resolve as absolute } from "node:path"
 import type { FormatError } from "../Errors.ts"
-import { bannerRelease, isBzImage, isElf, releaseOf } from "../KernelImage.ts"
+import { bannerRelease, isBzImage, isElf, releaseOf } from "../image/KernelImage.ts"
 import type { KernelArtifacts } from "./KernelArtifacts.ts"
 
 /**

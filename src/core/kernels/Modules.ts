@@ -2,9 +2,9 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { basename, join } from "node:path"
-import { decompressWithin, isCompressed } from "../Decompress.ts"
-import { parseElf } from "../Elf.ts"
 import { type FormatError, parsing } from "../Errors.ts"
+import { decompressWithin, isCompressed } from "../image/Decompress.ts"
+import { parseElf } from "../image/Elf.ts"
 import type { KernelArtifacts } from "./KernelArtifacts.ts"
 
 /**

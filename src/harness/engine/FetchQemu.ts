@@ -9,8 +9,8 @@ import { HostLacks } from "../../core/Errors.ts"
 import { aptOf, openAptState, type PackageListsFailed, refreshAptState } from "../../core/kernels/debian/AptState.ts"
 import { APT_HINT, debianHost } from "../../core/kernels/debian/DebianSuites.ts"
 import type { Native } from "../../core/Native.ts"
+import { lastLine, runToEnd } from "../../core/process/Subprocess.ts"
 import { stage } from "../../core/Progress.ts"
-import { lastLine, runToEnd } from "../../core/Subprocess.ts"
 import { EXACT_SINCE, fetchedQemus, QEMU_DIRECTORY, type QemuFound, versionOf } from "./FindQemu.ts"
 
 /**

@@ -6,8 +6,8 @@ import * as Option from "effect/Option"
 import { join } from "node:path"
 import { type CacheError, cacheRoot } from "../../core/CacheDir.ts"
 import { HostLacks } from "../../core/Errors.ts"
-import { findProgram } from "../../core/Programs.ts"
-import { runToEnd } from "../../core/Subprocess.ts"
+import { findProgram } from "../../core/process/Programs.ts"
+import { runToEnd } from "../../core/process/Subprocess.ts"
 import type { QemuProgram } from "../../kvm/qemu/Emulation.ts"
 
 /**

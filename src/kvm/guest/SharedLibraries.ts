@@ -3,8 +3,8 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import { readdirSync, readFileSync, realpathSync } from "node:fs"
 import { dirname, isAbsolute, join } from "node:path"
-import { type ElfFile, parseElf } from "../../core/Elf.ts"
 import { parsing } from "../../core/Errors.ts"
+import { type ElfFile, parseElf } from "../../core/image/Elf.ts"
 import { type HostFile, IncludeError, readHostFile } from "./HostFiles.ts"
 
 /** glibc's own directories, Debian's and others', after those of /etc/ld.so.conf. */

@@ -5,7 +5,7 @@ import type * as Scope from "effect/Scope"
 import { type ChildProcess as NodeProcess, spawn } from "node:child_process"
 import { Socket } from "node:net"
 import { type HostLacks, SyscallError } from "../../core/Errors.ts"
-import { requireProgram } from "../../core/Programs.ts"
+import { requireProgram } from "../../core/process/Programs.ts"
 import type { VmExit } from "../spec/VmEngine.ts"
 
 /** A child process that cannot outlive us. */

@@ -3,8 +3,8 @@ import * as Effect from "effect/Effect"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { cacheRoot } from "../../../src/core/CacheDir.ts"
-import { parseElf } from "../../../src/core/Elf.ts"
-import { vmlinuxOf } from "../../../src/core/KernelImage.ts"
+import { parseElf } from "../../../src/core/image/Elf.ts"
+import { vmlinuxOf } from "../../../src/core/image/KernelImage.ts"
 import { kernelImage } from "../../support/kernels.ts"
 
 /** More files of BTF that the comparison runs on, apart by colons: those of newer kernels, which no package here has. */

@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process"
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { KernelList, KernelReport } from "../../../src/cli/kernel/kernel.ts"
-import { vmlinuxOf } from "../../../src/core/KernelImage.ts"
+import { vmlinuxOf } from "../../../src/core/image/KernelImage.ts"
 import { complaints, ktstr, place } from "../../support/cli.ts"
 import { kernelImage } from "../../support/kernels.ts"
 

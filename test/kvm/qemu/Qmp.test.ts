@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { requireProgram } from "../../../src/core/Programs.ts"
+import { requireProgram } from "../../../src/core/process/Programs.ts"
 import { runChild } from "../../../src/kvm/qemu/ChildProcess.ts"
 import { connect } from "../../../src/kvm/qemu/Qmp.ts"
 

@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { vmlinuxOf } from "../../../src/core/KernelImage.ts"
+import { vmlinuxOf } from "../../../src/core/image/KernelImage.ts"
 import { readLinuxImage } from "../../../src/kvm/spec/LinuxImage.ts"
 import { kernelImage } from "../../support/kernels.ts"
 

@@ -1,7 +1,7 @@
 import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as Effect from "effect/Effect"
 import { HostLacks } from "../../Errors.ts"
-import { runToEnd } from "../../Subprocess.ts"
+import { runToEnd } from "../../process/Subprocess.ts"
 
 /**
  * The programs that a kernel with `TEST_KCONFIG` is built with, and the Debian packages that have them

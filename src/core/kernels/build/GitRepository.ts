@@ -2,8 +2,8 @@ import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { HostLacks } from "../../Errors.ts"
+import { runToEnd } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
-import { runToEnd } from "../../Subprocess.ts"
 
 /**
  * A git repository does not give what was asked of it.

@@ -8,8 +8,8 @@ import { type CacheError, makeDirectories, refused } from "../../CacheDir.ts"
 import { type LockTimeout, withLock } from "../../EntryLock.ts"
 import { HostLacks } from "../../Errors.ts"
 import type { Native } from "../../Native.ts"
+import { type Ended, lastLine, runToEnd } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
-import { type Ended, lastLine, runToEnd } from "../../Subprocess.ts"
 import { APT_HINT, type DebianHost, KEYRING, sourcesOf } from "./DebianSuites.ts"
 
 /**

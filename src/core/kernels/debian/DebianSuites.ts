@@ -2,7 +2,7 @@ import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import type { HostLacks } from "../../Errors.ts"
-import { runToEnd } from "../../Subprocess.ts"
+import { runToEnd } from "../../process/Subprocess.ts"
 
 /** Debian's releases with kernels that we can read, the oldest first; each has backports of newer kernels. */
 const RELEASES = ["bullseye", "bookworm", "trixie"]

@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import { FormatError, parsing } from "../Errors.ts"
 import { decompress } from "./Decompress.ts"
-import { FormatError, parsing } from "./Errors.ts"
 
 /** `HdrS`, little-endian, at byte 0x202 of a bzImage. */
 const SETUP_MAGIC = 0x53726448

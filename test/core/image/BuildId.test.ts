@@ -3,9 +3,9 @@ import { execFileSync } from "node:child_process"
 import { copyFileSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { buildIdOf } from "../../src/core/BuildId.ts"
-import { parseElf } from "../../src/core/Elf.ts"
-import { run } from "./samples.ts"
+import { buildIdOf } from "../../../src/core/image/BuildId.ts"
+import { parseElf } from "../../../src/core/image/Elf.ts"
+import { run } from "../samples.ts"
 
 const readelfSays = (path: string) => /Build ID: ([0-9a-f]+)/.exec(run("readelf", ["-n", path]).toString())?.[1]
 

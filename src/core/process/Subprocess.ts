@@ -2,7 +2,7 @@ import * as Command from "@effect/platform/Command"
 import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { HostLacks } from "./Errors.ts"
+import { HostLacks } from "../Errors.ts"
 
 /** What a program that ended left behind; a program killed by a signal has code -1. */
 export interface Ended {

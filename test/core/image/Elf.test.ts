@@ -5,9 +5,9 @@ import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileS
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll } from "vitest"
-import { ElfFile, parseElf, SectionType } from "../../src/core/Elf.ts"
-import { FormatError, parsing } from "../../src/core/Errors.ts"
-import { run } from "./samples.ts"
+import { FormatError, parsing } from "../../../src/core/Errors.ts"
+import { ElfFile, parseElf, SectionType } from "../../../src/core/image/Elf.ts"
+import { run } from "../samples.ts"
 
 const directory = mkdtempSync(join(tmpdir(), "ktstr-elf-"))
 afterAll(() => rmSync(directory, { recursive: true }))

@@ -5,11 +5,11 @@ import * as FastCheck from "effect/FastCheck"
 import * as Fiber from "effect/Fiber"
 import { readFileSync } from "node:fs"
 import { gzipSync } from "node:zlib"
-import { decompress, MAX_OUTPUT } from "../../src/core/Decompress.ts"
-import { parseElf } from "../../src/core/Elf.ts"
-import { FormatError } from "../../src/core/Errors.ts"
-import { releaseOf, vmlinuxOf } from "../../src/core/KernelImage.ts"
-import { bzImage, has, run, stockKernels, withSize } from "./samples.ts"
+import { FormatError } from "../../../src/core/Errors.ts"
+import { decompress, MAX_OUTPUT } from "../../../src/core/image/Decompress.ts"
+import { parseElf } from "../../../src/core/image/Elf.ts"
+import { releaseOf, vmlinuxOf } from "../../../src/core/image/KernelImage.ts"
+import { bzImage, has, run, stockKernels, withSize } from "../samples.ts"
 
 /**
  * A real program stands for the kernel: it has branches for the x86 filter, and several chunks and blocks. The end does

@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import { accessSync, constants, statSync } from "node:fs"
 import { delimiter, isAbsolute, join } from "node:path"
-import { HostLacks } from "./Errors.ts"
+import { HostLacks } from "../Errors.ts"
 
 /** The absolute path of an executable on PATH. */
 export const findProgram = (name: string): string | undefined =>
