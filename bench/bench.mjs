@@ -8,7 +8,7 @@ import { execFileSync, spawnSync } from "node:child_process"
 import { mkdtempSync, openSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import * as Resolver from "../dist/core/kernels/KernelResolver.js"
+import { KernelResolver } from "../dist/core/kernels/KernelResolver.js"
 import * as NativeKoffi from "../dist/core/NativeKoffi.js"
 import { bootAndFreeze } from "../dist/Ktstr.js"
 import * as Qemu from "../dist/kvm/qemu/Qemu.js"
@@ -54,7 +54,7 @@ const image = (name, options) =>
   }).pipe(
     Effect.scoped,
     Effect.provide(
-      Layer.mergeAll(Qemu.layer, Resolver.layer).pipe(
+      Layer.mergeAll(Qemu.layer, KernelResolver.layer).pipe(
         Layer.provideMerge(NativeKoffi.layer),
         Layer.provideMerge(NodeContext.layer)
       )

@@ -9,7 +9,7 @@ import { execFileSync } from "node:child_process"
 import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { pathToFileURL } from "node:url"
-import * as Resolver from "../dist/core/kernels/KernelResolver.js"
+import { KernelResolver } from "../dist/core/kernels/KernelResolver.js"
 import * as NativeKoffi from "../dist/core/NativeKoffi.js"
 import { cpioArchive } from "../dist/kvm/guest/Cpio.js"
 
@@ -74,12 +74,12 @@ const initramfs = () => {
 
 /** What there is of Debian's kernel and of the sched_ext kernel (`npm run kernel`). */
 const kernels = Effect.gen(function*() {
-  const resolver = yield* Resolver.KernelResolver
+  const resolver = yield* KernelResolver
   const debian = yield* resolver.resolve("debian:6.12-cloud")
   const built = yield* Effect.option(resolver.resolve("6.12"))
   return [debian, ...(built._tag === "Some" ? [built.value] : [])]
 }).pipe(
-  Effect.provide(Layer.provideMerge(Layer.provide(Resolver.layer, NativeKoffi.layer), NodeContext.layer))
+  Effect.provide(Layer.provideMerge(Layer.provide(KernelResolver.layer, NativeKoffi.layer), NodeContext.layer))
 )
 
 const micros = (n) => n < 1000 ? `${Math.round(n)} us` : `${(n / 1000).toFixed(1)} ms`

@@ -1,6 +1,6 @@
 // Lists the maps of a memory image, after the attach: milliseconds, in a fresh process.
 import * as Effect from "effect/Effect"
-import { makeGuestMapAccessor } from "../dist/bpf/guest/GuestMapAccessor.js"
+import * as GuestMapAccessor from "../dist/bpf/guest/GuestMapAccessor.js"
 import * as NativeKoffi from "../dist/core/NativeKoffi.js"
 import { GuestKernel } from "../dist/memory/GuestKernel.js"
 
@@ -8,7 +8,7 @@ const [path] = process.argv.slice(2)
 await Effect.gen(function*() {
   const kernel = yield* GuestKernel.open(path, {})
   const start = performance.now()
-  const { maps } = yield* Effect.provideService(makeGuestMapAccessor, GuestKernel, kernel)
+  const { maps } = yield* Effect.provideService(GuestMapAccessor.make, GuestKernel, kernel)
   const { items, problems } = yield* maps
   const ms = performance.now() - start
   if (problems.length > 0) throw new Error(problems.join("\n"))

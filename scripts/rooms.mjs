@@ -173,6 +173,7 @@ export const ROOMS = {
   },
   "": {
     holds: "`Ktstr.ts`: whole pipelines",
+    native: ["Ktstr.ts"], // loaded when `Ktstr.layer` is built: a test sees that importing `ktstr` does not
     imports: [
       "core/**",
       "btf/**",

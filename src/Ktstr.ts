@@ -1,21 +1,24 @@
 /**
- * Whole pipelines, composed from the rooms' services: a kernel booted, frozen and read, or an image read. For single
- * stages import the rooms: `ktstr/btf`, `ktstr/memory`, …; the layer of `Native` is `ktstr/native`.
+ * Whole pipelines, composed of the rooms' services: boot a kernel, freeze it and read it, or read an image. `layer` has
+ * all that they need. For single stages import the rooms: `ktstr/btf`, `ktstr/memory`, …
  */
+import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import { makeGuestMapAccessor } from "./bpf/guest/GuestMapAccessor.ts"
-import { MapAccessor, type MapAccessorService } from "./bpf/MapAccessor.ts"
+import * as GuestMapAccessor from "./bpf/guest/GuestMapAccessor.ts"
+import { type BpfUnreadable, MapAccessor, type MapAccessorService } from "./bpf/MapAccessor.ts"
 import { DUMP_VERSION, type Header } from "./bpf/Report.ts"
 import { hex } from "./core/Address.ts"
-import type { HostLacks } from "./core/Errors.ts"
+import type { FormatError, HostLacks, SyscallError } from "./core/Errors.ts"
 import { KernelResolver, type ResolveError } from "./core/kernels/KernelResolver.ts"
-import { kernelModules } from "./core/kernels/Modules.ts"
+import { kernelModules, type ModuleMissing } from "./core/kernels/Modules.ts"
+import type { Native } from "./core/Native.ts"
 import { stage } from "./core/Progress.ts"
+import * as Engine from "./kvm/Engine.ts"
 import type { IncludeError } from "./kvm/guest/HostFiles.ts"
 import { lastWords } from "./kvm/guest/Init.ts"
 import { type InitramfsSpec, makeInitramfs } from "./kvm/guest/Initramfs.ts"
@@ -31,10 +34,11 @@ import {
   type VmSpec
 } from "./kvm/spec/VmEngine.ts"
 import { bootIdentity } from "./memory/BootIdentity.ts"
+import type { NoBtf, NotAKernel, WrongKernel } from "./memory/Errors.ts"
 import { GuestKernel, type GuestKernelService } from "./memory/GuestKernel.ts"
 
 /**
- * A kernel that stands still, ready to be read: what a dump says first, the kernel, and its maps.
+ * A frozen kernel, ready to be read: the header of its dump, the kernel, and its maps.
  *
  * @since 0.1.0
  * @category models
@@ -46,7 +50,7 @@ export interface Snapshot {
 }
 
 /**
- * The commands in the guest ended with another status than 0.
+ * The script in the guest ended with a status other than 0. `lastLines` are the last three that it printed.
  *
  * @since 0.1.0
  * @category errors
@@ -68,17 +72,17 @@ export class ScriptFailed extends Schema.TaggedError<ScriptFailed>("ktstr/Script
  * @category models
  */
 export interface BootOptions extends Omit<VmSpec, "initramfs">, InitramfsSpec {
-  /** A kernel id: `debian:6.12-cloud`, or a path. */
+  /** A kernel id, such as `debian:6.12-cloud`, `6.14` or a path: see `KernelId`. */
   readonly kernel: string
-  /** Names of kernel modules to load before the script, with all that they depend on; built-in ones are fine. */
+  /** Kernel modules to load before the script, with their dependencies; a built-in one needs no loading. */
   readonly modules?: ReadonlyArray<string> | undefined
 }
 
-/** What a disk needs, on either engine; a kernel that has them built in, or cannot have them, needs none. */
+/** Modules that a disk needs, on either engine, as far as the kernel has them as modules. */
 const DISK_MODULES = ["virtio_pci", "virtio_mmio", "virtio_blk"]
 
 /**
- * All that getting a kernel and making its initramfs can fail with.
+ * Failures of getting a kernel and making its initramfs.
  *
  * @since 0.1.0
  * @category errors
@@ -87,10 +91,11 @@ export type PrepareError =
   | ResolveError
   | IncludeError
   | HostLacks
-  | Effect.Effect.Error<ReturnType<typeof kernelModules>>
+  | ModuleMissing
+  | FormatError
 
 /**
- * All that booting can fail with.
+ * Failures of booting.
  *
  * @since 0.1.0
  * @category errors
@@ -98,17 +103,15 @@ export type PrepareError =
 export type BootError = PrepareError | VmBootError | VmEnded | NotReady | InitramfsIncomplete | ScriptFailed
 
 /**
- * All that attaching to a kernel in memory can fail with.
+ * Failures of attaching to a kernel in memory.
  *
  * @since 0.1.0
  * @category errors
  */
-export type AttachError =
-  | Effect.Effect.Error<ReturnType<typeof GuestKernel.fromMemory>>
-  | Effect.Effect.Error<typeof makeGuestMapAccessor>
+export type AttachError = NotAKernel | NoBtf | FormatError | BpfUnreadable
 
 /**
- * All that freezing and attaching to a guest can fail with.
+ * Failures of freezing a guest and attaching to it.
  *
  * @since 0.1.0
  * @category errors
@@ -116,15 +119,15 @@ export type AttachError =
 export type FreezeError = FreezeFailed | FreezeTimeout | VmEnded | AttachError
 
 /**
- * All that opening an image can fail with.
+ * Failures of opening an image.
  *
  * @since 0.1.0
  * @category errors
  */
-export type ImageError = AttachError | Effect.Effect.Error<ReturnType<typeof GuestKernel.open>>
+export type ImageError = AttachError | SyscallError | WrongKernel
 
 /**
- * What booting stands on.
+ * The services that booting needs; `layer` gives the first two.
  *
  * @since 0.1.0
  * @category models
@@ -132,20 +135,32 @@ export type ImageError = AttachError | Effect.Effect.Error<ReturnType<typeof Gue
 export type BootServices = KernelResolver | VmEngine | FileSystem.FileSystem
 
 /**
- * What to boot, made ready.
+ * How to read an image.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ImageOptions {
+  /** Path of the vmlinux that ran, only for kernels that do not describe themselves (before 6.0). */
+  readonly vmlinux?: string | undefined
+}
+
+/**
+ * A kernel and its initramfs, ready to be booted.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Prepared {
-  /** What `uname -r` will say. */
+  /** What `uname -r` prints in the guest. */
   readonly release: string
-  /** What an engine boots. */
+  /** For `VmEngine.boot`. */
   readonly spec: VmSpec
 }
 
 /**
- * Read an image of a guest's memory; `vmlinux` only for kernels that do not describe themselves.
+ * Read an image of a guest's memory, which stays mapped until the scope closes. What was made of it fails as unreadable
+ * after that.
  *
  * @since 0.1.0
  * @category constructors
@@ -153,15 +168,15 @@ export interface Prepared {
 export const openImage = Effect.fn("Ktstr.openImage")(
   function*(
     path: string,
-    options: { readonly vmlinux?: string } = {}
-  ): Effect.fn.Return<Snapshot, ImageError, Effect.Effect.Context<ReturnType<typeof GuestKernel.open>>> {
+    options: ImageOptions = {}
+  ): Effect.fn.Return<Snapshot, ImageError, Native | Scope.Scope> {
     const kernel = yield* stage("attach")(GuestKernel.open(path, options))
     return yield* snapshot(kernel, { source: { kind: "image", path }, freeze: null })
   }
 )
 
 /**
- * Get the kernel and make the initramfs: what an engine boots, and what `uname -r` of it will say.
+ * Get the kernel and make the initramfs, without booting it.
  *
  * @since 0.1.0
  * @category constructors
@@ -210,8 +225,9 @@ export const boot = Effect.fn("Ktstr.boot")(
 )
 
 /**
- * Freeze a VM that `boot` gave, and attach to its memory: it stands still while the scope is open. After that what was made
- * of it fails as unreadable; to compare two freezes keep a dump of the first, or use `watchMaps`.
+ * Freeze a VM that `boot` gave, and attach to its memory, until the scope closes. What was made of it fails as unreadable
+ * after that; to compare two freezes keep a `dump` of the first, or use `watchMaps` of `ktstr/bpf`.
+ * @param name of the kernel, for the header and for messages
  *
  * @since 0.1.0
  * @category reading
@@ -221,7 +237,7 @@ export const freezeAndAttach = Effect.fn("Ktstr.freezeAndAttach")(
     const start = performance.now()
     const frozen = yield* stage("freeze")(vm.freeze)
     const millis = Math.round((performance.now() - start) * 10) / 10
-    // What is kept of this freeze after its end reads nothing, instead of what the guest does then.
+    // A reader that is kept after the freeze must fail, instead of reading a guest that runs again.
     const memory = yield* Effect.acquireRelease(
       Effect.sync(() => frozen.memory.borrow()),
       (memory) => Effect.sync(() => memory.release())
@@ -235,8 +251,8 @@ export const freezeAndAttach = Effect.fn("Ktstr.freezeAndAttach")(
 )
 
 /**
- * Boot a kernel in a VM, wait until its script has ended, freeze it and attach to its memory. The guest stands still
- * while the scope is open, and is gone after it.
+ * Boot a kernel in a VM, wait until its script has ended, freeze it and attach to its memory. The guest ends with the
+ * scope.
  *
  * @since 0.1.0
  * @category constructors
@@ -247,13 +263,16 @@ export const bootAndFreeze = Effect.fn("Ktstr.bootAndFreeze")(function*(
   return yield* freezeAndAttach(yield* boot(options), options.kernel)
 })
 
-/** The console's lines without those of the kernel and of our init. */
+/** Lines of the console that neither the kernel nor our init printed. */
 const scriptLines = (lines: ReadonlyArray<string>): ReadonlyArray<string> =>
   lines.filter((line) => line.trim() !== "" && !/^\[ *\d+\.\d+\]/.test(line) && !lastWords.test(line))
 
-const snapshot = (kernel: GuestKernelService, from: Pick<Header, "source" | "freeze">) =>
+const snapshot = (
+  kernel: GuestKernelService,
+  from: Pick<Header, "source" | "freeze">
+): Effect.Effect<Snapshot, BpfUnreadable> =>
   Effect.gen(function*() {
-    const maps = yield* Effect.provideService(makeGuestMapAccessor, GuestKernel, kernel)
+    const maps = yield* Effect.provideService(GuestMapAccessor.make, GuestKernel, kernel)
     const header: Header = {
       schema: "single",
       version: DUMP_VERSION,
@@ -266,16 +285,39 @@ const snapshot = (kernel: GuestKernelService, from: Pick<Header, "source" | "fre
         boot: bootIdentity(kernel)
       }
     }
-    return { header, kernel, maps } satisfies Snapshot
+    return { header, kernel, maps }
   })
 
-const services = <E, R>(open: Effect.Effect<Snapshot, E, R>) =>
+const services = <E, R>(
+  open: Effect.Effect<Snapshot, E, R>
+): Layer.Layer<GuestKernel | MapAccessor, E, Exclude<R, Scope.Scope>> =>
   Layer.scopedContext(
     Effect.map(open, ({ kernel, maps }) => Context.make(GuestKernel, kernel).pipe(Context.add(MapAccessor, maps)))
   )
 
 /**
- * `boot` as a layer: one running guest, with its script done, for all who use `Vm`; it lives as long as the layer.
+ * All that the pipelines need of the host: `KernelResolver`, the engine that works best here (`Engine.layer`) and `Native`,
+ * whose koffi is loaded when the layer is built, not before. Give it Node's files and processes:
+ *
+ *     Ktstr.layer.pipe(Layer.provideMerge(NodeContext.layer))
+ *
+ * `LiveHost.layer` is not in it: building that fails on a host whose kernel has no BTF.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer: Layer.Layer<
+  KernelResolver | VmEngine | Native,
+  never,
+  FileSystem.FileSystem | CommandExecutor.CommandExecutor
+> = Layer.merge(KernelResolver.layer, Engine.layer).pipe(
+  Layer.provideMerge(
+    Layer.unwrapEffect(Effect.map(Effect.promise(() => import("./core/NativeKoffi.ts")), (koffi) => koffi.layer))
+  )
+)
+
+/**
+ * `boot` as a layer: one running guest, whose script has ended, shared by all that use `Vm`. It ends with the layer.
  *
  * @since 0.1.0
  * @category layers
@@ -289,15 +331,20 @@ export const layerVm = (options: BootOptions): Layer.Layer<Vm, BootError, BootSe
  * @since 0.1.0
  * @category layers
  */
-export const layerImage = (path: string, options?: { readonly vmlinux?: string }) => services(openImage(path, options))
+export const layerImage = (
+  path: string,
+  options?: ImageOptions
+): Layer.Layer<GuestKernel | MapAccessor, ImageError, Native> => services(openImage(path, options))
 
 /**
- * `bootAndFreeze` as a layer of its services: the guest lives as long as the layer.
+ * `bootAndFreeze` as a layer of its services. The guest ends with the layer.
  *
  * @since 0.1.0
  * @category layers
  */
-export const layerBoot = (options: BootOptions) => services(bootAndFreeze(options))
+export const layerFrozenVm = (
+  options: BootOptions
+): Layer.Layer<GuestKernel | MapAccessor, BootError | FreezeError, BootServices> => services(bootAndFreeze(options))
 
 export { GuestKernel, KernelResolver, MapAccessor, Vm, VmEngine }
 export { dump, type DumpSource, ndjson } from "./bpf/report/DumpSnapshot.ts"

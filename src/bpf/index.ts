@@ -1,6 +1,6 @@
 export { type ByteRun, encodeAt, EncodeError, encodeKey, encodeValue } from "../btf/render/ValueEncoder.ts"
 export type { EntryWalk } from "./EntryWalk.ts"
-export { layerGuestMaps, makeGuestMapAccessor } from "./guest/GuestMapAccessor.ts"
+export * as GuestMapAccessor from "./guest/GuestMapAccessor.ts"
 export { listLinks } from "./guest/links/Links.ts"
 export { listPrograms } from "./guest/programs/ProgramWalk.ts"
 export { type MapAssignment, MapWriteError, type MapWritten, writeMaps } from "./guest/write/MapWrite.ts"

@@ -82,12 +82,7 @@ export { inspectKernel, type KernelFacts } from "./kernels/KernelFacts.ts"
 export { type KernelId, KernelIdInvalid, parseKernelId, parseKernelIds } from "./kernels/KernelId.ts"
 export { kernelOfId, type KernelOfIdError } from "./kernels/KernelOfId.ts"
 export { kernelAtPath, KernelNotFound } from "./kernels/KernelPath.ts"
-export {
-  KernelResolver,
-  type KernelResolverService,
-  layer as layerKernelResolver,
-  type ResolveError
-} from "./kernels/KernelResolver.ts"
+export { KernelResolver, type KernelResolverService, type ResolveError } from "./kernels/KernelResolver.ts"
 export {
   compareKernelVersions,
   covers,

@@ -22,7 +22,7 @@ export type EngineChoice = "auto" | "kvm" | "qemu"
  * @since 0.1.0
  * @category layers
  */
-export const layerOf = (requested: EngineChoice): Layer.Layer<VmEngine, never, Native> =>
+export const layerWith = (requested: EngineChoice): Layer.Layer<VmEngine, never, Native> =>
   Layer.effect(
     VmEngine,
     Effect.gen(function*() {
@@ -57,9 +57,9 @@ export const layerOf = (requested: EngineChoice): Layer.Layer<VmEngine, never, N
   )
 
 /**
- * `layerOf("auto")`.
+ * `layerWith("auto")`.
  *
  * @since 0.1.0
  * @category layers
  */
-export const layer: Layer.Layer<VmEngine, never, Native> = layerOf("auto")
+export const layer: Layer.Layer<VmEngine, never, Native> = layerWith("auto")

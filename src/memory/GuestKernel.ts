@@ -14,7 +14,7 @@ import type { GuestMemory } from "./GuestMemory.ts"
 import { Kallsyms } from "./kallsyms/Kallsyms.ts"
 import { KernelSpace } from "./KernelSpace.ts"
 import { isLocated, type KernelLocation, locateByVmcoreinfo } from "./LocateKernel.ts"
-import { notAKernel, openImage } from "./MemoryImage.ts"
+import { notAKernel, openMemoryImage } from "./MemoryImage.ts"
 import { findDirectMap } from "./PageTable.ts"
 import { perCpuOffsets } from "./PerCpu.ts"
 import type { Symbols } from "./Symbols.ts"
@@ -108,16 +108,16 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
   /** From an image file, and its vmlinux if given. */
   static readonly open = (
     image: string,
-    options: { readonly vmlinux?: string } = {}
+    options: { readonly vmlinux?: string | undefined } = {}
   ): Effect.Effect<
     GuestKernelService,
     SyscallError | FormatError | NotAKernel | NoBtf | WrongKernel,
     Native | Scope.Scope
   > =>
     Effect.gen(function*() {
-      if (options.vmlinux === undefined) return yield* GuestKernel.fromMemory(yield* openImage(image), image)
+      if (options.vmlinux === undefined) return yield* GuestKernel.fromMemory(yield* openMemoryImage(image), image)
       const vmlinux = yield* openVmlinux(options.vmlinux)
-      const memory = yield* openImage(image, {
+      const memory = yield* openMemoryImage(image, {
         locate: (memory, early) => {
           const location = locateByVmlinux(memory, vmlinux)
           return isLocated(location) ? location : locateByVmcoreinfo(memory, early) // another kernel still tells where memory lies
@@ -128,7 +128,7 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
 
   static readonly layerImage = (
     image: string,
-    options: { readonly vmlinux?: string } = {}
+    options: { readonly vmlinux?: string | undefined } = {}
   ): Layer.Layer<GuestKernel, SyscallError | FormatError | NotAKernel | NoBtf | WrongKernel, Native> =>
     Layer.scoped(GuestKernel, GuestKernel.open(image, options))
 }

@@ -47,7 +47,7 @@ export type LocateKernel = (memory: GuestMemory, early: boolean) => KernelLocati
  * @since 0.1.0
  * @category constructors
  */
-export const openImage = (
+export const openMemoryImage = (
   path: string,
   options: { readonly locate?: LocateKernel } = {}
 ): Effect.Effect<GuestMemory, SyscallError | NotAKernel | FormatError, Native | Scope.Scope> =>
@@ -73,7 +73,7 @@ export const openImage = (
   }).pipe(
     // After the mappings were made, so before they end.
     Effect.tap((memory) => Effect.addFinalizer(() => Effect.sync(() => memory.release()))),
-    Effect.withSpan("MemoryImage.openImage", { attributes: { path } })
+    Effect.withSpan("MemoryImage.openMemoryImage", { attributes: { path } })
   )
 
 const HINT = "give a raw memory file, an ELF core or a LiME dump (QEMU: memory-backend-file, dump-guest-memory)"

@@ -21,7 +21,7 @@ export class SaveError extends Schema.TaggedError<SaveError>("ktstr/SaveError")(
 const PIECE = 2 ** 16
 
 /**
- * Write a guest's memory as a raw image that `openImage` reads: byte n of the file is physical address n. Pages of zeros
+ * Write a guest's memory as a raw image that `openMemoryImage` reads: byte n of the file is physical address n. Pages of zeros
  * and the gaps between regions become holes of the file, so it takes the room of what the guest has touched.
  *
  * @since 0.1.0

@@ -4,7 +4,7 @@ export { GuestMemory, type MemoryRegion, type NextWritten } from "./GuestMemory.
 export { Kallsyms, type KallsymsEncoding } from "./kallsyms/Kallsyms.ts"
 export { type Fault, KernelSpace, pointerOffset, pointerPage, READ_LIMIT, WINDOW_LIMIT } from "./KernelSpace.ts"
 export { isLocated, type KernelLocation, type KernelNotLocated, locateByVmcoreinfo } from "./LocateKernel.ts"
-export { type LocateKernel, openImage } from "./MemoryImage.ts"
+export { type LocateKernel, openMemoryImage } from "./MemoryImage.ts"
 export { findDirectMap, NOT_PRESENT, OUT_OF_MEMORY, PageTable } from "./PageTable.ts"
 export { type PerCpuOffsets, perCpuOffsets } from "./PerCpu.ts"
 export { SaveError, saveImage } from "./SaveImage.ts"

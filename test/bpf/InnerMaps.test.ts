@@ -5,7 +5,7 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { readFileSync } from "node:fs"
-import { makeGuestMapAccessor } from "../../src/bpf/guest/GuestMapAccessor.ts"
+import * as GuestMapAccessor from "../../src/bpf/guest/GuestMapAccessor.ts"
 import { GuestMaps } from "../../src/bpf/guest/GuestMaps.ts"
 import { openInnerMaps } from "../../src/bpf/InnerMaps.ts"
 import { DUMP_VERSION, DumpDocument, DumpRecord, type Header } from "../../src/bpf/Report.ts"
@@ -43,7 +43,7 @@ const OUTER = ["array_of_maps", "hash_of_maps"]
 /** The maps of these names as a document and as records, with inner maps or without. */
 const dumped = (kernel: typeof GuestKernel.Service, names: ReadonlyArray<string>, isInner: boolean, limit = Infinity) =>
   Effect.gen(function*() {
-    const maps = yield* Effect.provideService(makeGuestMapAccessor, GuestKernel, kernel)
+    const maps = yield* Effect.provideService(GuestMapAccessor.make, GuestKernel, kernel)
     const { items } = yield* maps.maps
     const readers = yield* Effect.forEach(items.filter(({ name }) => names.includes(name)), maps.reader)
     const inner = isInner ? yield* openInnerMaps(maps, readers) : undefined

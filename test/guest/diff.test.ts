@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { makeGuestMapAccessor } from "../../src/bpf/guest/GuestMapAccessor.ts"
+import * as GuestMapAccessor from "../../src/bpf/guest/GuestMapAccessor.ts"
 import { listPrograms } from "../../src/bpf/guest/programs/ProgramWalk.ts"
 import { writeMaps } from "../../src/bpf/guest/write/MapWrite.ts"
 import { DUMP_VERSION, type Header } from "../../src/bpf/Report.ts"
@@ -47,7 +47,7 @@ describe("two looks at one guest", () => {
       const look = (at: string) =>
         Effect.gen(function*() {
           const kernel = yield* GuestKernel.fromMemory((yield* vm.freeze).memory)
-          const maps = yield* Effect.provideService(makeGuestMapAccessor, GuestKernel, kernel)
+          const maps = yield* Effect.provideService(GuestMapAccessor.make, GuestKernel, kernel)
           const programs = yield* Effect.provideService(listPrograms, GuestKernel, kernel)
           const header: Header = {
             schema: "single",

@@ -16,7 +16,7 @@ import { join } from "node:path"
 import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
 import { GuestKernel } from "../../src/memory/GuestKernel.ts"
 import { writtenParts } from "../../src/memory/GuestMemory.ts"
-import { openImage } from "../../src/memory/MemoryImage.ts"
+import { openMemoryImage } from "../../src/memory/MemoryImage.ts"
 import { madeElf } from "./MadeElf.ts"
 import { LOADED, MadeKernel } from "./MadeKernel.ts"
 
@@ -40,7 +40,7 @@ const sparse = (size: number, parts: ReadonlyArray<readonly [at: number, bytes: 
     return join(path, "image")
   })
 const layoutOf = (path: string) =>
-  Effect.map(openImage(path), (memory) => memory.regions.map(({ bytes, start }) => [start, bytes.length]))
+  Effect.map(openMemoryImage(path), (memory) => memory.regions.map(({ bytes, start }) => [start, bytes.length]))
 const mapped = (path: string) => readFileSync("/proc/self/maps", "latin1").includes(path)
 const MIB = 2 ** 20
 const GIB = 2 ** 30
@@ -58,13 +58,13 @@ const bigKernel = (split: number, above: number) => {
   return made
 }
 
-layer(NativeKoffi.layer)("openImage", (it) => {
+layer(NativeKoffi.layer)("openMemoryImage", (it) => {
   it.scoped("maps a raw file as it is and unmaps it with the scope", () =>
     Effect.gen(function*() {
       const made = new MadeKernel()
       const path = yield* sparse(LOADED + made.bytes.length, [[LOADED, made.bytes]])
       yield* Effect.scoped(Effect.gen(function*() {
-        const memory = yield* openImage(path)
+        const memory = yield* openMemoryImage(path)
         assert.deepStrictEqual(memory.bytes(LOADED, made.bytes.length), made.bytes)
         assert.isFalse(memory.writable)
         assert.isTrue(mapped(path))
@@ -74,7 +74,7 @@ layer(NativeKoffi.layer)("openImage", (it) => {
 
   it.scoped("reads a file that ends within a page", () =>
     Effect.gen(function*() {
-      const memory = yield* openImage(yield* file(new Uint8Array(4097).fill(7)))
+      const memory = yield* openMemoryImage(yield* file(new Uint8Array(4097).fill(7)))
       assert.strictEqual(memory.u8(4096), 7)
       assert.strictEqual(memory.u8(4097), -1)
     }))
@@ -114,7 +114,7 @@ layer(NativeKoffi.layer)("openImage", (it) => {
   it.scoped("says so where a large image does not show its layout", () =>
     Effect.gen(function*() {
       const made = new MadeKernel()
-      const error = yield* Effect.flip(openImage(yield* sparse(2 * GIB + MIB, [[LOADED, made.bytes]])))
+      const error = yield* Effect.flip(openMemoryImage(yield* sparse(2 * GIB + MIB, [[LOADED, made.bytes]])))
       assert.include(error.message, "kernel 6.12.0-made, but the page tables of its direct map are not in the file")
     }))
 
@@ -136,7 +136,7 @@ layer(NativeKoffi.layer)("openImage", (it) => {
       ]])
       const kernel = yield* GuestKernel.open(path)
       assert.deepStrictEqual(kernel.memory.bytes(LOADED, made.bytes.length), made.bytes)
-      const cut = yield* openImage(yield* file(core.subarray(0, core.length - half)))
+      const cut = yield* openMemoryImage(yield* file(core.subarray(0, core.length - half)))
       assert.isAbove(cut.size, 100)
     }))
 
@@ -148,7 +148,7 @@ layer(NativeKoffi.layer)("openImage", (it) => {
         { paddr: 2 * 4096, bytes: page(2), memsz: 3 * 4096 },
         { paddr: GIB, bytes: new Uint8Array(0), memsz: 2 * GIB + 4096 }
       ])
-      const memory = yield* openImage(yield* file(core))
+      const memory = yield* openMemoryImage(yield* file(core))
       assert.deepStrictEqual(
         [0, 1, 2, 3, 4].map((page) => [...new Set(memory.bytes(page * 4096, 4096))]),
         [[1], [0], [2], [0], [0]]
@@ -157,12 +157,12 @@ layer(NativeKoffi.layer)("openImage", (it) => {
       assert.strictEqual(memory.u32(3 * GIB), 0)
       assert.strictEqual(memory.end, 3 * GIB + 4096)
       // what is cut off the file is not zeros
-      const cut = yield* openImage(yield* file(core.subarray(0, core.length - 2048)))
+      const cut = yield* openMemoryImage(yield* file(core.subarray(0, core.length - 2048)))
       assert.strictEqual(cut.u8(2 * 4096 + 2047), 2)
       assert.strictEqual(cut.u8(2 * 4096 + 2048), -1)
       const huge = madeElf([{ paddr: 0, bytes: page(1), memsz: 2 ** 52 - 4096 }])
       assert.include(
-        (yield* Effect.flip(openImage(yield* file(huge)))).message,
+        (yield* Effect.flip(openMemoryImage(yield* file(huge)))).message,
         `segments of at most ${2 ** 46} bytes together`
       )
     }))
@@ -186,7 +186,7 @@ layer(NativeKoffi.layer)("openImage", (it) => {
       assert.deepStrictEqual(cut, [[0x1000, 0x9e_c00], [LOADED, 5000 - 32]])
       const messageOf = (...parts: ReadonlyArray<Uint8Array>) =>
         Effect.map(
-          Effect.flatMap(file(Buffer.concat(parts)), (path) => Effect.flip(openImage(path))),
+          Effect.flatMap(file(Buffer.concat(parts)), (path) => Effect.flip(openMemoryImage(path))),
           ({ message }) => message
         )
       assert.include(yield* messageOf(low, new Uint8Array(32)), `LiME at byte ${low.length}: expected a range's header`)
@@ -201,24 +201,25 @@ layer(NativeKoffi.layer)("openImage", (it) => {
     Effect.gen(function*() {
       const made = new MadeKernel()
       const path = yield* sparse(GIB, [[LOADED, made.bytes]])
-      const memory = yield* openImage(path)
+      const memory = yield* openMemoryImage(path)
       const [region] = memory.regions
       const parts = [...writtenParts(region)]
       assert.strictEqual(parts[0][0], LOADED)
       assert.isBelow(parts.reduce((sum, [from, to]) => sum + to - from, 0), 2 * made.bytes.length)
       // as bytes that would be minutes of reading, and all of the host's memory
       const huge = yield* sparse(2 ** 36, [])
-      const error = yield* Effect.flip(openImage(huge))
+      const error = yield* Effect.flip(openMemoryImage(huge))
       assert.include(error.message, "no running x86-64 Linux kernel in it")
     }))
 
   it.scoped("says what is wrong with a file that is no memory", () =>
     Effect.gen(function*() {
       const messages = (bytes: Uint8Array | string) =>
-        Effect.map(Effect.flatMap(file(bytes), (path) => Effect.flip(Effect.map(openImage(path), () => {}))), (error) =>
-          error.message)
-      const padded = (start: string) =>
-        Buffer.concat([Buffer.from(start, "latin1"), Buffer.alloc(8192)])
+        Effect.map(
+          Effect.flatMap(file(bytes), (path) => Effect.flip(Effect.map(openMemoryImage(path), () => {}))),
+          (error) => error.message
+        )
+      const padded = (start: string) => Buffer.concat([Buffer.from(start, "latin1"), Buffer.alloc(8192)])
       assert.include(yield* messages(""), "only 0 bytes")
       assert.include(yield* messages("hello"), "only 5 bytes")
       assert.include(
@@ -245,9 +246,9 @@ layer(NativeKoffi.layer)("openImage", (it) => {
   it.scoped("fails at once on paths that are no files", () =>
     Effect.gen(function*() {
       const path = yield* folder
-      assert.include((yield* Effect.flip(openImage(path))).message, "not a regular file")
-      assert.include((yield* Effect.flip(openImage(join(path, "none")))).message, "ENOENT")
+      assert.include((yield* Effect.flip(openMemoryImage(path))).message, "not a regular file")
+      assert.include((yield* Effect.flip(openMemoryImage(join(path, "none")))).message, "ENOENT")
       execFileSync("mkfifo", [join(path, "fifo")])
-      assert.include((yield* Effect.flip(openImage(join(path, "fifo")))).message, "not a regular file")
+      assert.include((yield* Effect.flip(openMemoryImage(join(path, "fifo")))).message, "not a regular file")
     }))
 })

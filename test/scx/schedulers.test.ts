@@ -6,7 +6,7 @@ import * as Stream from "effect/Stream"
 import { execFile } from "node:child_process"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import { makeGuestMapAccessor } from "../../src/bpf/guest/GuestMapAccessor.ts"
+import * as GuestMapAccessor from "../../src/bpf/guest/GuestMapAccessor.ts"
 import { MapAccessor } from "../../src/bpf/MapAccessor.ts"
 import type { MapEntry } from "../../src/bpf/MapReader.ts"
 import { toJson } from "../../src/btf/render/RenderedValue.ts"
@@ -92,7 +92,7 @@ const compareCounters = ({ counters, ops, printed, program }: typeof schedulers[
       const lines = yield* vm.consoleTail
       const kernel = yield* GuestKernel.fromMemory(memory, "the guest")
       assert.strictEqual(kernel.release, built.release)
-      const maps = yield* Effect.provideService(makeGuestMapAccessor, GuestKernel, kernel)
+      const maps = yield* Effect.provideService(GuestMapAccessor.make, GuestKernel, kernel)
       yield* compareLists(maps, parseCapture(lines.join("\n")))
       return { before: lines.flatMap((line) => countsOf(printed, line)), counts: yield* counters(maps) }
     }))

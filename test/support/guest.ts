@@ -5,12 +5,12 @@ import * as Layer from "effect/Layer"
 import { execFile } from "node:child_process"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import * as Resolver from "../../src/core/kernels/KernelResolver.ts"
+import { KernelResolver } from "../../src/core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
 import * as Qemu from "../../src/kvm/qemu/Qemu.ts"
 
 /** Everything that a test guest needs of the host. */
-export const HostLive = Layer.mergeAll(Qemu.layer, Resolver.layer).pipe(
+export const HostLive = Layer.mergeAll(Qemu.layer, KernelResolver.layer).pipe(
   Layer.provideMerge(NativeKoffi.layer),
   Layer.provideMerge(NodeContext.layer)
 )

@@ -11,7 +11,7 @@ import { GuestMaps } from "./GuestMaps.ts"
  * @since 0.1.0
  * @category constructors
  */
-export const makeGuestMapAccessor: Effect.Effect<MapAccessorService, BpfUnreadable, GuestKernel> = Effect.gen(
+export const make: Effect.Effect<MapAccessorService, BpfUnreadable, GuestKernel> = Effect.gen(
   function*() {
     const guest = yield* GuestMaps.make(yield* GuestKernel)
     return makeAccessor({
@@ -28,7 +28,7 @@ export const makeGuestMapAccessor: Effect.Effect<MapAccessorService, BpfUnreadab
  * @since 0.1.0
  * @category layers
  */
-export const layerGuestMaps: Layer.Layer<MapAccessor, BpfUnreadable, GuestKernel> = Layer.effect(
+export const layer: Layer.Layer<MapAccessor, BpfUnreadable, GuestKernel> = Layer.effect(
   MapAccessor,
-  makeGuestMapAccessor
+  make
 )

@@ -66,17 +66,29 @@ export interface LiveMapsService {
  * @since 0.1.0
  * @category services
  */
-export class LiveMaps extends Context.Tag("ktstr/bpf/LiveMaps")<LiveMaps, LiveMapsService>() {}
+export class LiveMaps extends Context.Tag("ktstr/bpf/LiveMaps")<LiveMaps, LiveMapsService>() {
+  /** Opens every map of the running kernel that `keep` wants. `kernel` is the BTF of vmlinux. */
+  static readonly make = (
+    kernel: Btf,
+    options: LiveOptions = {}
+  ): Effect.Effect<LiveMapsService, HostLacks, Native | Scope.Scope> => makeLiveMaps(kernel, options)
 
-/**
- * Opens every map of the running kernel that `keep` wants. `kernel` is the BTF of vmlinux.
- *
- * @since 0.1.0
- * @category constructors
- */
-export const makeLiveMaps = (
+  /** `MapAccessor` and `LiveMaps` over bpf(2) of the running kernel. */
+  static readonly layer = (
+    kernel: Btf,
+    options: LiveOptions = {}
+  ): Layer.Layer<MapAccessor | LiveMaps, HostLacks, Native> =>
+    Layer.scopedContext(
+      Effect.map(
+        LiveMaps.make(kernel, options),
+        (live) => Context.make(LiveMaps, live).pipe(Context.add(MapAccessor, live.accessor))
+      )
+    )
+}
+
+const makeLiveMaps = (
   kernel: Btf,
-  options: LiveOptions = {}
+  options: LiveOptions
 ): Effect.Effect<LiveMapsService, HostLacks, Native | Scope.Scope> =>
   Effect.gen(function*() {
     const calls = new BpfCalls(yield* Native)
@@ -129,23 +141,6 @@ export const makeLiveMaps = (
       }
     }
   })
-
-/**
- * `MapAccessor` and `LiveMaps` over bpf(2) of the running kernel.
- *
- * @since 0.1.0
- * @category layers
- */
-export const layerLiveMaps = (
-  kernel: Btf,
-  options: LiveOptions = {}
-): Layer.Layer<MapAccessor | LiveMaps, HostLacks, Native> =>
-  Layer.scopedContext(
-    Effect.map(
-      makeLiveMaps(kernel, options),
-      (live) => Context.make(LiveMaps, live).pipe(Context.add(MapAccessor, live.accessor))
-    )
-  )
 
 const itemOf = <A extends object>(item: A | number) =>
   typeof item === "number" ? errnoName(-item) : { item, keep: false }

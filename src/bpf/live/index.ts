@@ -4,6 +4,6 @@ export { btfPaths, LiveHost, type LiveHostService } from "../../host/LiveHost.ts
 export { extractStackSymbols, parseScxExits, ScxExitEvent, StackSymbol } from "../../host/ScxExit.ts"
 export type { UpdateMode } from "./calls/BpfCalls.ts"
 export { type BtfInfo } from "./calls/LiveBtf.ts"
-export { layerLiveMaps, LiveMaps, type LiveMapsService, type LiveOptions, makeLiveMaps } from "./LiveMaps.ts"
+export { LiveMaps, type LiveMapsService, type LiveOptions } from "./LiveMaps.ts"
 export { type LiveWrite, type MapWrite, WriteRefused } from "./LiveWrite.ts"
 export { layerLive, type LiveSnapshot, openLive } from "./OpenLive.ts"

@@ -11,7 +11,7 @@ import { diffAll, diffTypes } from "../../btf/c/BtfDiff.ts"
 import { typeText } from "../../btf/c/TypeText.ts"
 import { findTypes } from "../../btf/FindTypes.ts"
 import { HostLacks } from "../../core/Errors.ts"
-import * as Resolver from "../../core/kernels/KernelResolver.ts"
+import { KernelResolver } from "../../core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
 import { bold } from "../terminal/Colour.ts"
 import { visible, visibleLine } from "../terminal/escapeControls.ts"
@@ -32,7 +32,7 @@ export interface BtfSource {
 
 const HOST = "/sys/kernel/btf/vmlinux"
 
-const Live = Layer.mergeAll(BtfLoader.layer, Layer.provide(Resolver.layer, NativeKoffi.layer), Stages.layer)
+const Live = Layer.mergeAll(BtfLoader.layer, Layer.provide(KernelResolver.layer, NativeKoffi.layer), Stages.layer)
 
 /** The BTF that the options name. */
 export const btfOf = (source: BtfSource) => Effect.map(readSource(source), ({ btf }) => btf).pipe(Effect.provide(Live))
@@ -66,7 +66,7 @@ const readSource = (source: BtfSource) =>
 /** The vmlinux, which need not be decompressed, or the image. */
 const kernelFile = (id: string) =>
   Effect.map(
-    Effect.flatMap(Resolver.KernelResolver, (resolver) => resolver.resolve(id)),
+    Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(id)),
     ({ image, vmlinux }) => vmlinux ?? image
   )
 

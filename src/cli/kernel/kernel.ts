@@ -16,7 +16,8 @@ import { fetchDebianKernel, fetchPackage } from "../../core/kernels/debian/Debia
 import { packagesInRange } from "../../core/kernels/debian/DebianRange.ts"
 import { inspectKernel } from "../../core/kernels/KernelFacts.ts"
 import { type KernelIdInvalid, parseKernelId } from "../../core/kernels/KernelId.ts"
-import * as Resolver from "../../core/kernels/KernelResolver.ts"
+import { KernelNotFound } from "../../core/kernels/KernelPath.ts"
+import { KernelResolver } from "../../core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
 import { bold, dim, green, red, yellow } from "../terminal/Colour.ts"
 import { visibleLine } from "../terminal/escapeControls.ts"
@@ -27,7 +28,7 @@ import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 import type { BuildConfig, CleanConfig } from "./kernelOptions.ts"
 
-const Live = Layer.provideMerge(Resolver.layer, NativeKoffi.layer)
+const Live = Layer.provideMerge(KernelResolver.layer, NativeKoffi.layer)
 
 /** An entry as `kernel list --json` prints it. */
 const ListedEntry = Schema.Union(
@@ -107,7 +108,7 @@ const sourceText = (source: KernelSource): string => {
 
 /** The kernel that an id means, or without one the kernel that discovery finds. */
 const artifacts = (id: Option.Option<string>) =>
-  Effect.flatMap(Resolver.KernelResolver, (resolver) =>
+  Effect.flatMap(KernelResolver, (resolver) =>
     Option.match(id, {
       onSome: resolver.resolve,
       onNone: () =>
@@ -116,7 +117,7 @@ const artifacts = (id: Option.Option<string>) =>
           Option.match({
             onSome: (found) => Effect.succeed(found),
             onNone: () =>
-              new Resolver.KernelNotFound({
+              new KernelNotFound({
                 path: "$KTSTR_KERNEL, in the cache, ./linux, ../linux, /lib/modules or /boot",
                 why: "nothing is there"
               })
@@ -166,7 +167,7 @@ export const show = (
     const facts = yield* inspectKernel(found)
     if (config.config) {
       if (facts.config !== undefined) return yield* writeText(facts.config)
-      return yield* new Resolver.KernelNotFound({
+      return yield* new KernelNotFound({
         path: found.image,
         why: "its config is not known: no config file beside it, and it was built without CONFIG_IKCONFIG"
       })
@@ -221,7 +222,7 @@ export const fetch = (config: { readonly id: string }) =>
     }
     const packages = yield* packagesInRange(id.range, id.suite)
     if (packages.length === 0) {
-      return yield* new Resolver.KernelNotFound({ path: config.id, why: "no suite has a series of that range" })
+      return yield* new KernelNotFound({ path: config.id, why: "no suite has a series of that range" })
     }
     yield* Effect.forEach(packages, (offered) => Effect.flatMap(fetchPackage(offered), print))
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))

@@ -5,7 +5,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import { openLive } from "../../bpf/live/OpenLive.ts"
 import { kernelVariable } from "../../core/kernels/FindKernel.ts"
-import * as Resolver from "../../core/kernels/KernelResolver.ts"
+import { KernelResolver } from "../../core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
 import { LiveHost } from "../../host/LiveHost.ts"
 import { boot, bootAndFreeze, type BootOptions, openImage } from "../../Ktstr.ts"
@@ -94,7 +94,7 @@ export const bootTarget = (target: Target) =>
 
 /** The engine that the options ask for. */
 export const engineOf = ({ engine }: Pick<Machine, "engine">) =>
-  Engine.layerOf(Option.getOrElse(engine, () => "auto" as const))
+  Engine.layerWith(Option.getOrElse(engine, () => "auto" as const))
 
 /** The settings of a VM that the options name. */
 export const bootOptions = (target: Machine & Script, notGiven = SAY_WHICH) =>
@@ -147,4 +147,4 @@ export const format = ({ json, ndjson }: Output): Effect.Effect<"text" | "json" 
     : Effect.succeed(json ? "json" : ndjson ? "ndjson" : "text")
 
 /** What the stages need, on a host with Node. */
-export const Live = Layer.provideMerge(Resolver.layer, NativeKoffi.layer)
+export const Live = Layer.provideMerge(KernelResolver.layer, NativeKoffi.layer)

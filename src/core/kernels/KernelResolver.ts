@@ -48,6 +48,15 @@ export interface KernelResolverService {
  * @category services
  */
 export class KernelResolver extends Context.Tag("ktstr/core/KernelResolver")<KernelResolver, KernelResolverService>() {
+  /** Resolves on this host: its files, its apt, and the cache of `cacheRoot`. */
+  static readonly layer: Layer.Layer<KernelResolver, never, Host> = Layer.effect(
+    KernelResolver,
+    Effect.map(Effect.context<Host>(), (host) => ({
+      resolve: (id) => Effect.provide(resolve(id), host),
+      find: Effect.provide(Effect.suspend(() => findKernel()), host)
+    }))
+  )
+
   /** Answers with fixed artifacts, whatever the id. */
   static readonly layerTest = (artifacts: KernelArtifacts): Layer.Layer<KernelResolver> =>
     Layer.succeed(KernelResolver, {
@@ -55,17 +64,3 @@ export class KernelResolver extends Context.Tag("ktstr/core/KernelResolver")<Ker
       find: Effect.succeed(Option.some(artifacts))
     })
 }
-
-/**
- * Resolves on this host: its files, its apt, and the cache of `cacheRoot`.
- *
- * @since 0.1.0
- * @category layers
- */
-export const layer: Layer.Layer<KernelResolver, never, Host> = Layer.effect(
-  KernelResolver,
-  Effect.map(Effect.context<Host>(), (host) => ({
-    resolve: (id) => Effect.provide(resolve(id), host),
-    find: Effect.provide(Effect.suspend(() => findKernel()), host)
-  }))
-)

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import { crc32 } from "node:zlib"
-import { makeGuestMapAccessor } from "../../../src/bpf/guest/GuestMapAccessor.ts"
+import * as GuestMapAccessor from "../../../src/bpf/guest/GuestMapAccessor.ts"
 import { GuestMaps } from "../../../src/bpf/guest/GuestMaps.ts"
 import { listLinks } from "../../../src/bpf/guest/links/Links.ts"
 import { listPrograms } from "../../../src/bpf/guest/programs/ProgramWalk.ts"
@@ -88,7 +88,7 @@ const firstEntries = (reader: MapReader) => {
 /** Print a map, and read its first entries as the library gives them. */
 const readMap = (id: number) =>
   Effect.gen(function*() {
-    const accessor = yield* makeGuestMapAccessor
+    const accessor = yield* GuestMapAccessor.make
     const maps = (yield* accessor.maps).items.filter((info) => info.id === id)
     const printed = yield* print(accessor, maps, Infinity)
     const entries = yield* Effect.forEach(maps, (info) => Effect.map(accessor.reader(info), firstEntries))
@@ -99,7 +99,7 @@ const readLists = Effect.all([listPrograms, listLinks])
 
 /** Values that are found, checked and put together, but never written: the last is of no map. */
 const refusedWrites = Effect.gen(function*() {
-  const { items } = yield* (yield* makeGuestMapAccessor).maps
+  const { items } = yield* (yield* GuestMapAccessor.make).maps
   const first = (type: string) => items.find((info) => info.type === type && info.keySize === 4)?.id
   const assignments = ["array", "hash", "percpu_array", "percpu_hash"].map((type) => ({
     map: String(first(type)),
@@ -115,7 +115,7 @@ const refusedWrites = Effect.gen(function*() {
 const attachAnew = (memory: WatchedMemory) =>
   Effect.flatMap(GuestKernel.fromMemory(memory), (kernel) =>
     Effect.gen(function*() {
-      const accessor = yield* makeGuestMapAccessor
+      const accessor = yield* GuestMapAccessor.make
       return [yield* print(accessor, (yield* accessor.maps).items, FEW), yield* readLists]
     }).pipe(Effect.provideService(GuestKernel, kernel)))
 

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { BpfCalls } from "../../../src/bpf/live/calls/BpfCalls.ts"
-import { makeLiveMaps } from "../../../src/bpf/live/LiveMaps.ts"
+import { LiveMaps } from "../../../src/bpf/live/LiveMaps.ts"
 import { MapType } from "../../../src/bpf/MapType.ts"
 import { Kind } from "../../../src/btf/BtfType.ts"
 import { toJson } from "../../../src/btf/render/RenderedValue.ts"
@@ -32,7 +32,7 @@ const live = (spec: MapSpec) =>
     const calls = new BpfCalls(yield* Native)
     const map = yield* makeMap(spec)
     const { btf } = yield* LiveHost
-    const maps = yield* makeLiveMaps(btf, { keep: ({ id }) => id === idOf(calls, map) })
+    const maps = yield* LiveMaps.make(btf, { keep: ({ id }) => id === idOf(calls, map) })
     const { items: [info] } = yield* maps.accessor.maps
     const entries = Effect.map(
       Stream.runCollect(maps.accessor.entries(info)),

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { BpfCalls } from "../../../src/bpf/live/calls/BpfCalls.ts"
-import { makeLiveMaps } from "../../../src/bpf/live/LiveMaps.ts"
+import { LiveMaps } from "../../../src/bpf/live/LiveMaps.ts"
 import { tableOf } from "../../../src/bpf/live/LiveOpeners.ts"
 import { BatchWalk } from "../../../src/bpf/live/walks/BatchWalk.ts"
 import { KeyWalk } from "../../../src/bpf/live/walks/KeyWalk.ts"
@@ -20,7 +20,7 @@ const HASH = { type: MapType.HASH, keySize: 4, valueSize: 8, maxEntries: 20_000 
 const opened = (id: number) =>
   Effect.gen(function*() {
     const { btf } = yield* LiveHost
-    const live = yield* makeLiveMaps(btf, { keep: (map) => map.id === id })
+    const live = yield* LiveMaps.make(btf, { keep: (map) => map.id === id })
     const { items: [info] } = yield* live.accessor.maps
     return { info, reader: yield* live.accessor.reader(info), entries: live.accessor.entries(info) }
   })
@@ -152,7 +152,7 @@ describe.skipIf(refused !== undefined)("walks", () => {
       const before = openDescriptors()
       for (let round = 0; round < 10_000; round++) {
         yield* Effect.scoped(Effect.gen(function*() {
-          const { accessor } = yield* makeLiveMaps(btf, { keep: ({ id }) => ids.has(id) })
+          const { accessor } = yield* LiveMaps.make(btf, { keep: ({ id }) => ids.has(id) })
           const { items } = yield* accessor.maps
           assert.strictEqual(items.length, 2)
           for (const info of items) {

@@ -5,7 +5,7 @@ import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import { BpfCalls } from "../../../src/bpf/live/calls/BpfCalls.ts"
-import { makeLiveMaps } from "../../../src/bpf/live/LiveMaps.ts"
+import { LiveMaps } from "../../../src/bpf/live/LiveMaps.ts"
 import { MapType } from "../../../src/bpf/MapType.ts"
 import { watchMaps, type WatchTick } from "../../../src/bpf/report/MapWatch.ts"
 import { Native } from "../../../src/core/Native.ts"
@@ -24,7 +24,7 @@ describe.skipIf(refused !== undefined)("watchMaps", () => {
       const map = yield* makeMap({ ...spec, types: { fd, ...types } })
       const id = idOf(calls, map)
       const { btf } = yield* LiveHost
-      const { accessor } = yield* makeLiveMaps(btf, { keep: (info) => info.id === id })
+      const { accessor } = yield* LiveMaps.make(btf, { keep: (info) => info.id === id })
       const readers = yield* Effect.forEach((yield* accessor.maps).items, accessor.reader)
       const ticks = yield* Queue.unbounded<WatchTick>()
       const watching = yield* Effect.fork(

@@ -5,10 +5,10 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import { join } from "node:path"
 import { tarballKey } from "../../../src/core/kernels/cache/CacheKey.ts"
-import { KernelResolver, layer as layerKernelResolver } from "../../../src/core/kernels/KernelResolver.ts"
+import { KernelResolver } from "../../../src/core/kernels/KernelResolver.ts"
 import { Host, image, put, store, temporary, withVariables } from "../kernelEntries.ts"
 
-const Live = Layer.provideMerge(layerKernelResolver, Host)
+const Live = Layer.provideMerge(KernelResolver.layer, Host)
 
 const resolve = (id: string) => Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(id))
 

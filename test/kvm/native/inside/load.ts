@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import assert from "node:assert"
 import { readFileSync, writeSync } from "node:fs"
-import { makeGuestMapAccessor } from "../../../../src/bpf/guest/GuestMapAccessor.ts"
+import * as GuestMapAccessor from "../../../../src/bpf/guest/GuestMapAccessor.ts"
 import type { MapAccessor } from "../../../../src/bpf/MapAccessor.ts"
 import { bootKvm } from "../../../../src/kvm/native/Kvm.ts"
 import { GuestKernel } from "../../../../src/memory/GuestKernel.ts"
@@ -87,7 +87,7 @@ const guest = (kernel: string, initramfs: string, cpus: number, freezes: number)
     const maps = yield* Effect.scoped(Effect.gen(function*() {
       yield* vm.freeze
       const kernel = yield* GuestKernel.fromMemory(yield* vm.memory, "the guest")
-      return yield* Effect.provideService(makeGuestMapAccessor, GuestKernel, kernel)
+      return yield* Effect.provideService(GuestMapAccessor.make, GuestKernel, kernel)
     }))
     let ran = { least: 0, most: 0 }
     let thawed: { readonly before: number; readonly after: number } | undefined
