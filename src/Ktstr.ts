@@ -66,7 +66,7 @@ export class ScriptFailed extends Schema.TaggedError<ScriptFailed>("ktstr/Script
 }
 
 /**
- * What to boot: the settings of the VM, and what its initramfs is made of.
+ * A guest to boot: the settings of the VM, and the contents of its initramfs.
  *
  * @since 0.1.0
  * @category models
@@ -152,7 +152,7 @@ export interface ImageOptions {
  * @category models
  */
 export interface Prepared {
-  /** What `uname -r` prints in the guest. */
+  /** The release that `uname -r` prints in the guest. */
   readonly release: string
   /** For `VmEngine.boot`. */
   readonly spec: VmSpec

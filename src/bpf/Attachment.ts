@@ -1,7 +1,7 @@
 import type { Attachment } from "./Link.ts"
 import type { Count } from "./Program.ts"
 
-/** What is known of a link beyond what every link has; a null target: it was detached. */
+/** The facts about a link beyond those that every link has. A null target: it was detached. */
 export interface Attached {
   readonly target: Attachment | null
   readonly attachType?: string

@@ -25,6 +25,6 @@ export interface EntryWalk {
   readonly valueAt: number
   /** Bytes of this entry's value. The view has more of what lies around it, where the value's codec needs that. */
   readonly valueLength: number
-  /** What went wrong so far. */
+  /** The problems found so far. */
   readonly problems: WalkProblems
 }

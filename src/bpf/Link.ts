@@ -3,10 +3,10 @@ import { Reason } from "../core/Reason.ts"
 import { Count } from "./Program.ts"
 
 /**
- * What a program is attached to. `names` holds one name but for `functions` and `uprobes`: a cgroup's path, a network
- * device's or tracepoint's name, `net:[INODE]`, `FUNCTION+0xOFFSET`, `FILE+0xOFFSET` (a path in its own file system where
- * the kernel keeps no other), an iterator's target, a map's name, `PROTOCOL HOOK priority N` of netfilter, `software:NAME`
- * of a perf event.
+ * The target of an attached program. `names` holds one name, except for `functions` and `uprobes`: a cgroup's path, a
+ * network device's or tracepoint's name, `net:[INODE]`, `FUNCTION+0xOFFSET`, `FILE+0xOFFSET` (a path in its own file
+ * system where the kernel keeps no other), an iterator's target, a map's name, `PROTOCOL HOOK priority N` of netfilter,
+ * `software:NAME` of a perf event.
  *
  * @since 0.1.0
  * @category schemas

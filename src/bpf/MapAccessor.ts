@@ -57,7 +57,7 @@ export class BpfUnreadable extends Schema.TaggedError<BpfUnreadable>("ktstr/BpfU
 }
 
 /**
- * What a source lists: the items it could read, and a reason for each that it could not.
+ * A list as a source gives it: the items it could read, and a reason for each that it could not.
  *
  * @since 0.1.0
  * @category models

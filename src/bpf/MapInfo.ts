@@ -1,7 +1,7 @@
 import * as Schema from "effect/Schema"
 
 /**
- * What the kernel says about a map. A map is identified by `id`; names repeat and end after 15 bytes.
+ * The kernel's description of a map. A map is identified by `id`; names repeat and are cut after 15 bytes.
  * @see include/linux/bpf.h `struct bpf_map`, v6.12
  * @since 0.1.0
  * @category schemas

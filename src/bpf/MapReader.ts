@@ -21,9 +21,9 @@ export interface MapReader {
   readonly cpus: number | null
   /** A new walk from the first entry. Null when this source cannot read the entries: `problem` says why. */
   readonly walk: (() => EntryWalk) | null
-  /** What the map says of itself beyond its entries, by type; null: nothing. */
+  /** The map's state beyond its entries, by type; null if its type has none. */
   readonly details: Details | null
-  /** What is known to be wrong before the walk: types that do not fit, a type that is not read yet; else null. */
+  /** A problem known before the walk: types that do not fit, a map type that is not supported; else null. */
   readonly problem: Reason | null
 }
 

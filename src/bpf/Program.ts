@@ -12,7 +12,7 @@ export const countOf = (value: bigint): Count => {
 }
 
 /**
- * What a program is made for, by the type it names in the kernel's BTF, a module's or another program's. `name` of
+ * The target of a program, by the type it names in the BTF of the kernel, a module or another program. `name` of
  * `struct_ops` is `STRUCT.MEMBER`, of a tracepoint its own without `btf_trace_`, of an iterator its own without `bpf_iter_`.
  *
  * @since 0.1.0
@@ -63,7 +63,10 @@ export class Program extends Schema.Class<Program>("ktstr/Program")({
   problem: Schema.NullOr(Reason)
 }) {}
 
-/** What a type of the kernel's BTF is as a target; without an attach type a struct_ops program's is the struct alone. */
+/**
+ * The target that a type of the kernel's BTF stands for. Without an attach type, a struct_ops program's is the struct
+ * alone.
+ */
 export const targetNamed = (
   btf: Btf,
   typeId: number,

@@ -17,10 +17,10 @@ export const PlainJson = Schema.Unknown.annotations({
 })
 
 /**
- * What a map says of itself beyond its entries: a ring buffer its `size`, `consumer`, `producer` and, where the kernel has
- * it, `pending` (bytes; positions count up from 0); a queue or stack its `elements` and their `head` and `tail`; a bloom
- * filter its `bits`, `bitsSet`, `hashFunctions`, `hashSeed`; an arena its `pages` at most and its `userAddress` and
- * `kernelAddress`; a struct_ops map its `struct`, `state`, `refcnt`.
+ * A map's state beyond its entries: a ring buffer's `size`, `consumer`, `producer` and, where the kernel has it,
+ * `pending` (bytes; positions count up from 0); a queue's or stack's `elements` and their `head` and `tail`; a bloom
+ * filter's `bits`, `bitsSet`, `hashFunctions`, `hashSeed`; an arena's `pages` at most, its `userAddress` and
+ * `kernelAddress`; a struct_ops map's `struct`, `state`, `refcnt`.
  *
  * @since 0.1.0
  * @category schemas
@@ -191,7 +191,7 @@ export type Freeze = typeof Freeze.Type
 export const DUMP_VERSION = 2
 
 /**
- * What `ktstr dump --json` prints. Adding a field is compatible; renaming one or changing a unit raises `version`.
+ * The document of `ktstr dump --json`. Adding a field is compatible; renaming one or changing a unit raises `version`.
  *
  * @since 0.1.0
  * @category schemas
@@ -215,7 +215,7 @@ export const DumpDocument = Schema.Struct({
 export type DumpDocument = typeof DumpDocument.Type
 
 /**
- * What a dump says before its maps.
+ * The part of a dump before its maps.
  *
  * @since 0.1.0
  * @category schemas

@@ -33,7 +33,7 @@ const LEFT_OUT = "(name left out)"
  * @category models
  */
 export interface BtfOptions {
-  /** What the bytes are, for messages: a path, `map 12's BTF`. */
+  /** The name of these bytes in messages: a path, `map 12's BTF`. */
   readonly subject: string
   /** The BTF that split BTF continues: that of the kernel being read, never the host's. */
   readonly base?: Btf

@@ -9,7 +9,7 @@ import { buildIdOf } from "../core/image/BuildId.ts"
 import { parseElf, SegmentType } from "../core/image/Elf.ts"
 import { isBzImage, isElf, vmlinuxOf } from "../core/image/KernelImage.ts"
 
-/** What tells one state of a file from another, without its contents being read. */
+/** The state of a file, told from another state without reading its contents. */
 export interface Stamp {
   /** When the file was last changed, in milliseconds since 1970. */
   readonly mtime: number

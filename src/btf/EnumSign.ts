@@ -1,6 +1,6 @@
 import type { Enumerator } from "./BtfType.ts"
 
-/** What the values of an enum without a sign flag would need to be unsigned, and to be signed. */
+/** The range of the values of an enum without a sign flag: read as unsigned, and as signed. */
 export interface EnumRange {
   readonly largest: number
   readonly signedLeast: number

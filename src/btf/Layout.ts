@@ -17,7 +17,7 @@ export class LayoutError extends Schema.TaggedError<LayoutError>("ktstr/LayoutEr
   /** How many structs of this name there are. */
   candidates: Schema.Int
 }) {
-  /** What is missing, without the subject. */
+  /** The missing struct or member, without the subject. */
   get reason() {
     const { candidates, member, struct } = this
     return member === undefined

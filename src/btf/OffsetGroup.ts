@@ -45,7 +45,7 @@ export interface GroupParts {
  */
 export interface OffsetGroup<Parts extends GroupParts> {
   readonly name: string
-  /** What can be read with it, for people. */
+  /** The data that can be read with it, for people. */
   readonly about: string
   /** Asks for structs and members; never for the kernel's version. */
   readonly resolve: (btf: Btf) => Either.Either<Parts, GroupMissing>

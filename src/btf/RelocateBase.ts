@@ -134,8 +134,8 @@ const isDistilled = (type: BtfType): type is Distilled =>
     || type.kind === "UNION" || type.kind === "FWD") && type.name !== ""
 
 /**
- * What two types must have in common. Structs and unions are found by their name alone, unless the module holds one, or
- * several have the name: then they are `sized`.
+ * The key that two matching types share. Structs and unions are found by their name alone, unless the module holds one,
+ * or several have the name: then they are `sized`.
  */
 const keyOf = (type: Distilled, sized: boolean): string => {
   switch (type.kind) {

@@ -10,7 +10,7 @@ import { cacheRoot } from "../core/CacheDir.ts"
 import type { Stamp } from "./BtfFile.ts"
 
 /**
- * What stands behind the BTF in a sidecar: a newline and this as JSON, to the end of the file. BTF's header says where
+ * The record behind the BTF in a sidecar: a newline and this as JSON, to the end of the file. BTF's header says where
  * its sections end, and readers ignore what follows (libbpf's `btf_parse_hdr`, pahole, ours), so that the whole is BTF
  * for them, and a sidecar is one file that is replaced in one step. `crc32` is of all bytes before the newline.
  * @see tools/lib/bpf/btf.c `btf_parse_hdr`, v6.12: the file's size is only a lower bound

@@ -23,7 +23,7 @@ export const Check = Schema.Struct({
 }).annotations({ identifier: "Check" })
 export type Check = typeof Check.Type
 
-/** What `ktstr doctor --json` prints. */
+/** The document of `ktstr doctor --json`. */
 export const DoctorReport = Schema.Struct({
   canBoot: Schema.Boolean.annotations({ description: "guests can be booted; false goes with exit code 3" }),
   engine: Schema.NullOr(Schema.Literal("kvm", "qemu")).annotations({
@@ -119,7 +119,7 @@ const existing = (path: string): Effect.Effect<string, never, FileSystem.FileSys
         there ? Effect.succeed(path) : existing(dirname(path)))
   )
 
-/** What a guest of the default size takes, with QEMU and us, in MiB. */
+/** Memory in MiB that a guest of the default size takes, including QEMU and ktstr. */
 const COMFORTABLE_MIB = 768
 
 const memory = Effect.sync((): Check => {

@@ -1,4 +1,4 @@
-/** What every stage stands on. Nothing here loads koffi: that layer is `ktstr/native`. */
+/** The foundation of every stage. Nothing here loads koffi: the layer that does is `ktstr/native`. */
 export { hex, Kva, kvaFrom, KvaFromHex, kvaOffset, kvaPage, Pa } from "./Address.ts"
 export { CacheError, cacheRoot } from "./CacheDir.ts"
 export { LockTimeout, withLock } from "./EntryLock.ts"

@@ -4,11 +4,11 @@ import { layout } from "../btf/Layout.ts"
 import type { GuestKernelService } from "./GuestKernel.ts"
 
 /**
- * What tells one boot of a kernel from the others, in 16 hex digits; null where the kernel's symbols or types lack all that
- * it is made of. The same as long as the kernel runs, whatever it does; a clone of a VM has its original's.
+ * An identity of this boot of the kernel, 16 hex digits; null where the kernel's symbols or types lack everything that
+ * it is made from. It stays the same as long as the kernel runs; a clone of a VM has its original's.
  *
  * It is a digest of when, in nanoseconds since boot, the first process was made, and of the idle task's stack canary where
- * the kernel has any. The kernel's own `boot_id` is of no use: it is made when somebody reads it first.
+ * the kernel has one. The kernel's own `boot_id` is no help: it is made when it is first read.
  * @see kernel/fork.c `copy_process`, init/main.c `boot_init_stack_canary`, drivers/char/random.c `sysctl_bootid`, v6.1 to v6.18
  */
 export const bootIdentity = ({ btf, release, space, symbol }: GuestKernelService): string | null => {

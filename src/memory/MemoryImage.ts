@@ -27,7 +27,7 @@ const LIME_HEADER = 32
 const MAX_RANGES = 65536
 const GIB4 = 2 ** 32
 const ET_CORE = 4
-/** What QEMU writes for a CPU in long mode, and for one that is not. */
+/** The ELF machine that QEMU writes for a CPU in long mode, and for one that is not. */
 const MACHINES: ReadonlyArray<number> = [62, 3]
 
 /**
@@ -185,7 +185,7 @@ const disjoint = (pieces: ReadonlyArray<Piece>): ReadonlyArray<Piece> => {
   return kept
 }
 
-/** What of `pieces` no piece of `others` has; both are in order and disjoint. */
+/** The parts of `pieces` that no piece of `others` covers; both are in order and disjoint. */
 const outside = (pieces: ReadonlyArray<Piece>, others: ReadonlyArray<Piece>): ReadonlyArray<Piece> => {
   const left: Array<Piece> = []
   let next = 0
@@ -344,7 +344,7 @@ const splitOf = ({ table }: KernelLocation, size: number): number | undefined =>
   return Math.ceil(lowEnd / RESERVED) * RESERVED // the file is cut short; machines split at multiples of 256 MiB
 }
 
-/** What both ways in say of memory without a kernel. */
+/** The error of both openers for memory without a kernel. */
 export const notAKernel = (subject: string, bytes: number, candidates: number, why: string): NotAKernel =>
   new NotAKernel({
     subject,

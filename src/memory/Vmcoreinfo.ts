@@ -10,8 +10,8 @@ const NAME_LENGTH = 11
 const EARLY = 2 ** 26
 
 /**
- * What the kernel wrote down about itself for crash dumps: lines `KEY=value`. Since v6.0 with the addresses of its
- * kallsyms tables.
+ * The note that the kernel keeps about itself for crash dumps: lines `KEY=value`. Since v6.0 it has the addresses of
+ * its kallsyms tables.
  * @see kernel/vmcore_info.c `crash_save_vmcoreinfo_init`; arch/x86/kernel/vmcore_info_64.c, v6.12
  * @since 0.1.0
  * @category models
@@ -25,7 +25,7 @@ export class Vmcoreinfo {
     this.release = this.#line("OSRELEASE") ?? ""
   }
 
-  /** What follows `key=` on its line. Nothing is indexed: a memory may hold many false texts. */
+  /** The text after `key=` on its line. Nothing is indexed: a memory may hold many false notes. */
   #line(key: string): string | undefined {
     const at = `\n${this.text}`.indexOf(`\n${key}=`)
     if (at < 0) return undefined

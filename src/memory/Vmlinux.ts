@@ -20,7 +20,7 @@ const MAX_NOTES = 2 ** 16
 const MAX_FILE = 2 ** 32
 
 /**
- * What a kernel's ELF file tells about it, at link-time addresses. Holds copies: the file may be unmapped.
+ * Facts about a kernel from its ELF file, at link-time addresses. Holds copies: the file may be unmapped.
  *
  * @since 0.1.0
  * @category models

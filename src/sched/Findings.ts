@@ -61,7 +61,7 @@ export interface Finding {
   readonly unit?: "ms"
 }
 
-/** What the findings are made from. */
+/** The state that findings are made from. */
 export interface Seen {
   readonly time: SchedTime & { readonly ticks: bigint }
   readonly runQueues: ReadonlyArray<RunQueue>

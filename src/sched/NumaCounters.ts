@@ -21,7 +21,7 @@ export interface NumaCounters {
 }
 
 /**
- * What `/sys/devices/system/node/nodeN/numastat` prints: for each zone its own counters, and what each CPU has not added
+ * The counters of `/sys/devices/system/node/nodeN/numastat`: each zone's own, and those that each CPU has not added
  * to them yet.
  * @see include/linux/mmzone.h `struct zone`, `struct per_cpu_zonestat`; mm/vmstat.c `fold_vm_numa_events`; v6.1 to v7.3
  * @since 0.1.0

@@ -53,7 +53,7 @@ export const SCX_RQ = {
   pnt_seq: uint("scx.pnt_seq"),
   kick_sync: uint("scx.kick_sync")
 } as const
-/** What `/proc/schedstat` prints a CPU; CONFIG_SCHEDSTATS, the first three CONFIG_SCHED_INFO. */
+/** The counters that `/proc/schedstat` prints per CPU; CONFIG_SCHEDSTATS, the first three CONFIG_SCHED_INFO. */
 export const RQ_STATS = {
   pcount: uint("rq_sched_info.pcount"),
   run_delay: uint("rq_sched_info.run_delay"),

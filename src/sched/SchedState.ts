@@ -34,7 +34,7 @@ export interface SchedSnapshot {
   readonly findings: ReadonlyArray<Finding>
   /** By struct the members that this kernel's does not have. */
   readonly absent: { readonly [struct: string]: ReadonlyArray<string> }
-  /** What could not be read, beyond the reasons in the parts. */
+  /** Parts that could not be read, beyond the reasons in the parts themselves. */
   readonly problems: ReadonlyArray<Reason>
 }
 

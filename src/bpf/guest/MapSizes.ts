@@ -46,9 +46,9 @@ const elementLayout = memoizeByBtf((btf) => layout(btf, "htab_elem", ["key"]))
 const isRounded = (n: number, power: number): boolean => power >= n && power < n * 2
 
 /**
- * What is wrong with the sizes and counts that a map claims; undefined where nothing is. The kernel writes most of them
- * down twice: where the two disagree, a walk would show as entries whatever lies there. What no kernel makes, and what the
- * memory has no room for, is told too.
+ * The problem with the sizes and counts that a map claims; undefined if there is none. The kernel writes most of them
+ * down twice: where the two disagree, a walk would show whatever lies there as entries. Sizes that no kernel makes, or
+ * that do not fit into the memory, are reported too.
  * @see kernel/bpf/arraymap.c `array_map_alloc`, kernel/bpf/hashtab.c `htab_map_alloc`, v6.1 to v6.18
  */
 export const sizeProblem = (

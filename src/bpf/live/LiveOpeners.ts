@@ -48,11 +48,11 @@ export interface LiveReading {
   readonly key?: Codec
   readonly value?: Codec
   readonly details?: Details
-  /** What is missing by the nature of the source. */
+  /** A limit of the source itself: bpf(2) does not give this. */
   readonly problem?: Reason
 }
 
-/** What reading needs besides the map. */
+/** The sources that reading needs besides the map. */
 export interface LiveSources {
   readonly calls: BpfCalls
   readonly btf: LiveBtf

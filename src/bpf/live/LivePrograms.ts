@@ -115,8 +115,8 @@ export const livePrograms = (calls: BpfCalls, btf: LiveBtf): LivePrograms => {
 }
 
 /**
- * What a type of a BTF object is as a target. A program that is attached to another one's function has no object: only its
- * link knows (kernel/bpf/syscall.c `bpf_tracing_prog_attach`, v6.12).
+ * The target that a type of a BTF object stands for. A program attached to another one's function has no object: only
+ * its link knows (kernel/bpf/syscall.c `bpf_tracing_prog_attach`, v6.12).
  */
 const targetOf = (btf: LiveBtf, type: string, object: number, typeId: number): Either.Either<ProgramTarget, Reason> =>
   object === 0

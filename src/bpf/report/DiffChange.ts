@@ -86,7 +86,7 @@ export const Change = Schema.Union(
 export type Change = typeof Change.Type
 
 /**
- * What `ktstr diff --json` prints. `seconds` between the two: null where a side does not say when it was taken.
+ * The document of `ktstr diff --json`. `seconds` between the two: null where a side does not say when it was taken.
  *
  * @since 0.1.0
  * @category schemas

@@ -87,7 +87,7 @@ const numberOf = (json: Json): bigint | number | undefined =>
 const isObject = (json: Json | undefined): json is { readonly [key: string]: Json } =>
   typeof json === "object" && json !== null && !Array.isArray(json)
 
-/** What a path that `compare` made leads to. */
+/** The part of `json` at a path that `compare` made. */
 const partOf = (json: Json, path: string): Json | undefined => {
   let part: Json | undefined = json
   for (const [, name, index] of path.matchAll(/([^.[\]]+)|\[(\d+)\]/g)) {

@@ -9,7 +9,7 @@ import { DumpDocument, type Header } from "../Report.ts"
 import { type Dump, jsonDocument, ndjsonRecords } from "./DumpWriter.ts"
 
 /**
- * What is dumped: a kernel's maps, and what the dump says first. A `Snapshot` and a `LiveSnapshot` are each one.
+ * The source of a dump: a kernel's maps, and the dump's header. `Snapshot` and `LiveSnapshot` both are one.
  *
  * @since 0.1.0
  * @category models

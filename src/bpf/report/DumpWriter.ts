@@ -8,7 +8,7 @@ import type { Header, ProgramInfo } from "../Report.ts"
 import { EntryJson } from "./EntryJson.ts"
 
 /**
- * What a dump prints. `limit` bounds the entries of each map.
+ * The contents of a dump. `limit` bounds the entries of each map.
  *
  * @since 0.1.0
  * @category models

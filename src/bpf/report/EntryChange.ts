@@ -14,7 +14,7 @@ export const wholeEntry = ({ key, keyBytes, value, valueBytes }: EntryTexts): En
   ...(valueBytes === null ? {} : { valueBytes: JSON.parse(valueBytes) })
 })
 
-/** What changed in an entry: the fields that its form shows, and the bytes where it hides some on either side. */
+/** The change of an entry: the fields that its form shows, and its bytes where it hides some on either side. */
 export const changedEntry = (before: EntryTexts, after: EntryTexts, seconds: number | null): EntryChanged => {
   const [old, now] = [parse(before.value), parse(after.value)]
   const fields = after.perCpu && Array.isArray(old) && Array.isArray(now)

@@ -112,6 +112,6 @@ export function* entryTexts(reader: MapReader, walk: EntryWalk | null): Generato
   }
 }
 
-/** What an entry is paired by: its key's bytes, which `key` determines where it hides none. */
+/** The identity by which entries are paired: the key's bytes, which `key` determines where it hides none. */
 export const identityOf = ({ key, keyBytes }: Pick<EntryTexts, "key" | "keyBytes">): string =>
   keyBytes === null ? key : `${key} ${keyBytes}`

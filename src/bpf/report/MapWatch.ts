@@ -42,7 +42,7 @@ export type WatchTick = typeof WatchTick.Type
 /** Entries between two looks at the clock. */
 const BATCH = 256
 
-/** What a map holds: its entries, by `identityOf` each. */
+/** A map's entries, each by its `identityOf`. */
 interface Held {
   readonly entries: Map<string, EntryTexts>
   readonly atMillis: number

@@ -63,7 +63,7 @@ const STEP = 256
 const CUT = truncated("a limit cut its entries off")
 
 /**
- * What `ktstr dump --json` printed.
+ * One side of a diff, from the document of `ktstr dump --json`.
  *
  * @since 0.1.0
  * @category comparing
@@ -138,8 +138,8 @@ export const secondsBetween = (from: DiffSide, to: DiffSide): number | null =>
     : (Date.parse(to.header.freeze.at) - Date.parse(from.header.freeze.at)) / 1000
 
 /**
- * What differs, map by map in the order of ids, then programs. Of the first side one map's entries are held at a time, as
- * text; the second side's stream by.
+ * The differences, map by map in the order of ids, then programs. Of the first side one map's entries are held at a
+ * time, as text; the second side's stream by.
  *
  * @since 0.1.0
  * @category comparing
@@ -201,13 +201,13 @@ interface Named {
 
 const named = ({ id, name, type }: Named): Named => ({ id, name, type })
 
-/** What of a program both sides say. */
+/** The fields of a program that both sides have. */
 const plain = (program: object, other: object): Json =>
   JSON.parse(JSON.stringify(Object.fromEntries(Object.entries(program).filter(([name]) => name in other))))
 
 /**
- * What has the same id, name and type stands together; ascending ids. Of different boots ids do not count: the first of a
- * name and type stands with the other side's first, and so on.
+ * Pairs with the same id, name and type, by ascending id. Between different boots ids do not count: the first of a
+ * name and type is paired with the other side's first, and so on.
  */
 function* paired<A extends Named>(
   from: ReadonlyArray<A>,

@@ -18,7 +18,7 @@ export interface Placed {
 }
 
 /**
- * What became of one member, called by its path: `name`, or `named.inner` inside a struct without a name.
+ * The change of one member, named by its path: `name`, or `named.inner` inside a struct without a name.
  *
  * @since 0.1.0
  * @category models
@@ -35,7 +35,7 @@ export interface MemberChange {
 }
 
 /**
- * What became of a struct or union; without a size on one side it is not there.
+ * The change of a struct or union; without a size on one side, it does not exist there.
  *
  * @since 0.1.0
  * @category models
@@ -49,8 +49,9 @@ export interface TypeChange {
 }
 
 /**
- * What differs between the structs and unions called `name` here and there: none, if they are alike. Where several have
- * the name, those that are alike on both sides are set aside, then the largest is compared with the largest and so on.
+ * The differences between the structs and unions called `name` on the two sides; none if they are alike. Where several
+ * have the name, those that are alike on both sides are set aside, then the largest is compared with the largest and so
+ * on.
  *
  * @since 0.1.0
  * @category comparing

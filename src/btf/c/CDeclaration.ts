@@ -180,7 +180,7 @@ class Writer {
     })
   }
 
-  /** What lies inside of something, unless that goes too deep. */
+  /** The text of a nested part, unless it is too deep. */
   private below(write: () => string): string {
     if (this.depth >= DEPTH_LIMIT) return "/* and so on */"
     this.depth++

@@ -66,7 +66,7 @@ export class ByteSink {
     this.at += encoder.encodeInto(text, this.bytes.subarray(this.at)).written
   }
 
-  /** What is written, borrowed until the next write; the sink is empty then. */
+  /** The bytes written so far, borrowed until the next write; the sink is empty afterwards. */
   take(): Uint8Array {
     const taken = this.bytes.subarray(0, this.at)
     this.at = 0

@@ -128,7 +128,7 @@ const addShown = (plan: RenderPlan, start: number, spans: Array<Span>): boolean 
   }
 }
 
-/** What of the first `bits` bits no span has. */
+/** Those of the first `bits` bits that no span covers. */
 const uncovered = (spans: ReadonlyArray<Span>, bits: number): ReadonlyArray<Span> => {
   const gaps: Array<Span> = []
   let end = 0

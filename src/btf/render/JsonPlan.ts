@@ -7,7 +7,7 @@ import { type LiteralRange, Literals, type NameLiterals } from "./ValueNames.ts"
 /** Writes the JSON of the value at `base`, all of whose bytes are in `view`. */
 export type JsonWriter = (view: DataView, base: number, sink: ByteSink) => void
 
-/** What an operation writes behind its literal. */
+/** The value that an operation writes after its literal. */
 export const JsonOpCode = {
   NOTHING: 0,
   U8: 1,

@@ -81,7 +81,7 @@ export const writeText = (
   return pos + 1
 }
 
-/** What the functions that JsonSource.ts makes call by name. */
+/** The writers that the functions made by JsonSource.ts call by name. */
 export const writers = {
   writeU32,
   writeI32,

@@ -13,11 +13,11 @@ const EMPTY_LIMIT = 64
 const PART_LIMIT = 1 << 19
 /** All plans of one BTF and what is made of them, in bytes of memory or so. All types of a 7.3 kernel take a ninth. */
 const MEMORY_LIMIT = 1 << 28
-/** What a step of a `JsonPlan` takes, and the most that a member has there (`UNROLL`). */
+/** Bytes that a step of a `JsonPlan` takes, and the most steps that one member makes (`UNROLL`). */
 const STEP_MEMORY = 128
 const MOST_STEPS = 24
 
-/** What every plan knows. */
+/** The fields of every plan. */
 interface PlanCommon {
   /** Bytes it reads, from its own start. */
   readonly extent: number
@@ -80,7 +80,7 @@ export interface Use {
   readonly owner: number
   readonly index: number
 }
-/** What stands for a value of this (peeled) type; undefined: what its type says. */
+/** The plan that replaces the one of a (peeled) type; undefined: the type's own. */
 export type Special = (typeId: number, use: Use | undefined) => DerivedPlan | undefined
 
 /**
@@ -290,7 +290,7 @@ class Builder {
     return plan.kind === "unsupported" ? plan : unsupported("a bit-field that is not an integer")
   }
 
-  /** What was in vain counts too: otherwise each type would be tried at the full price. */
+  /** Give up on a plan that is too big. Its memory still counts: otherwise each type would be tried at full cost. */
   private tooBig({ memory }: Members): RenderPlan {
     this.memory += memory
     return TOO_BIG

@@ -47,7 +47,7 @@ export const treeOf = (plan: RenderPlan, view: DataView, at: number, end: number
   }
 }
 
-/** What can be shown in part. */
+/** Whether a value of this plan can be shown in part. */
 const isPartial = (plan: RenderPlan): boolean =>
   plan.kind === "struct" || plan.kind === "union" || plan.kind === "array"
 

@@ -25,7 +25,7 @@ export class EncodeError extends Schema.TaggedError<EncodeError>("ktstr/EncodeEr
   /** `in.cpus[3]`; empty for the value itself. */
   path: Schema.String,
   expected: Schema.String,
-  /** What was there instead, as JSON, cut short. */
+  /** The value given instead, as JSON, cut short. */
   given: Schema.String
 }) {
   override get message() {

@@ -26,7 +26,7 @@ import { BtfDifference, BtfHeaderReport, BtfTypes, shownType } from "./btfReport
 export interface BtfSource {
   readonly kernel: Option.Option<string>
   readonly btf: Option.Option<string>
-  /** What a module's BTF continues. */
+  /** The base that a module's BTF continues. */
   readonly base?: Option.Option<string>
 }
 

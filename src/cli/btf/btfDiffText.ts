@@ -3,7 +3,7 @@ import { bold, dim, green, red, yellow } from "../terminal/Colour.ts"
 import { visibleLine } from "../terminal/escapeControls.ts"
 import { table } from "../terminal/Table.ts"
 
-/** What became of one struct, member by member. */
+/** The change of one struct, member by member. */
 export const changeText = (change: TypeChange): string => {
   const { members, sizeAfter, sizeBefore, type } = change
   const size = sizeBefore === null

@@ -37,7 +37,7 @@ const Group = Schema.Union(
   })
 )
 
-/** What `btf offsets --json` prints. */
+/** The document of `btf offsets --json`. */
 export const OffsetsReport = Schema.Struct({ subject: Schema.String, groups: Schema.Array(Group) })
 export type OffsetsReport = typeof OffsetsReport.Type
 

@@ -49,10 +49,10 @@ const ShownType = Schema.Struct({
   c: Schema.String.annotations({ description: "the type as C, as it is printed for people" })
 })
 
-/** What `btf show --json` prints. */
+/** The document of `btf show --json`. */
 export const BtfTypes = Schema.Struct({ subject: Schema.String, types: Schema.Array(ShownType) })
 
-/** What `btf header --json` prints; lengths in bytes, offsets from the header's end. */
+/** The document of `btf header --json`; lengths in bytes, offsets from the header's end. */
 export const BtfHeaderReport = Schema.Struct({
   subject: Schema.String,
   bytes: Schema.Int,
@@ -78,7 +78,7 @@ const Place = Schema.NullOr(Schema.Struct({
   type: Schema.String
 }))
 
-/** What `btf diff --json` prints: the structs and unions that differ, and of them the members that do. */
+/** The document of `btf diff --json`: the structs and unions that differ, with the members that do. */
 export const BtfDifference = Schema.Struct({
   before: Schema.String,
   after: Schema.String,

@@ -1,6 +1,6 @@
 import type { CommandNode } from "./CommandTree.ts"
 
-/** What a command line asks for, before @effect/cli parses it. */
+/** The request that a command line makes, before @effect/cli parses it. */
 export type Asked =
   | { readonly kind: "run" }
   | { readonly kind: "help"; readonly path: ReadonlyArray<string>; readonly node: CommandNode }

@@ -5,7 +5,7 @@ import * as Predicate from "effect/Predicate"
 export interface OptionNode {
   /** Without the dashes. */
   readonly name: string
-  /** What stands for its value in help; null: it takes none. */
+  /** The placeholder for its value in help; null: it takes none. */
   readonly value: string | null
   readonly repeated: boolean
   readonly about: string

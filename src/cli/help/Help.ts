@@ -6,7 +6,7 @@ export interface Group {
   readonly names: ReadonlyArray<string>
 }
 
-/** What help says beyond the command's descriptor. */
+/** The parts of a help page that the command's descriptor does not have. */
 export interface HelpExtras {
   /** In the order of printing; options and commands that no group names come last, under `Options`, `Commands`. */
   readonly groups: ReadonlyArray<Group>

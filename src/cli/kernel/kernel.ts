@@ -50,7 +50,7 @@ const ListedEntry = Schema.Union(
   })
 )
 
-/** What `kernel list --json` prints: the cache's directory and its entries, the newest first. */
+/** The document of `kernel list --json`: the cache's directory and its entries, newest first. */
 export const KernelList = Schema.Struct({ root: Schema.String, entries: Schema.Array(ListedEntry) })
 
 const kconfigState = ({ kconfigHash: built }: KernelMetadata) =>
@@ -131,7 +131,7 @@ export const path = (config: { readonly id: Option.Option<string> }) =>
     Effect.provide(Stages.layer)
   )
 
-/** What `kernel show --json` prints. Sizes in bytes; `config` has the options that are set, by name. */
+/** The document of `kernel show --json`. Sizes in bytes; `config` has the options that are set, by name. */
 export const KernelReport = Schema.Struct({
   release: Schema.String,
   source: Schema.String,
@@ -143,7 +143,7 @@ export const KernelReport = Schema.Struct({
   config: Schema.NullOr(Schema.Record({ key: Schema.String, value: Schema.String }))
 })
 
-/** What people look at first, and what a kernel without it cannot be read by. */
+/** The options that people look at first, and those without which a kernel cannot be read. */
 const OPTIONS = [
   "CONFIG_BPF_SYSCALL",
   "CONFIG_DEBUG_INFO_BTF",

@@ -2,7 +2,7 @@ import * as Args from "@effect/cli/Args"
 import type * as Command from "@effect/cli/Command"
 import { count, flag, text } from "../source/options.ts"
 
-/** What `kernel build` takes. */
+/** The arguments and options of `kernel build`. */
 export const buildOptions = {
   version: Args.text({ name: "version" }).pipe(
     Args.withDescription("6.14.2, 6.15-rc3, or a series: 6.14 means its newest release"),
@@ -19,7 +19,7 @@ export const buildOptions = {
 }
 export type BuildConfig = Command.Command.ParseConfig<typeof buildOptions>
 
-/** What `kernel clean` takes. */
+/** The options of `kernel clean`. */
 export const cleanOptions = {
   keep: count("keep", 0, "keep the newest N entries"),
   corruptOnly: flag("corrupt-only", "remove only broken entries"),

@@ -93,7 +93,7 @@ function* ndjsonText(from: DiffSide, to: DiffSide): Generator<string> {
   for (const change of changes(from, to)) yield `${JSON.stringify({ record: "change", ...change })}\n`
 }
 
-/** What a side says of itself, without its maps. */
+/** The header of a side, without its maps. */
 const identity = ({ header: { freeze, kernel, source } }: DiffSide) => ({ source, kernel, freeze })
 
 function* peopleText(from: DiffSide, to: DiffSide): Generator<string> {

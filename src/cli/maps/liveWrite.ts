@@ -31,7 +31,7 @@ export const liveWrite = (config: WriteConfig) =>
     yield* writeText(`map ${info.id} (${info.name}): ${value === undefined ? "deleted" : "written"}\n`)
   }).pipe(Effect.scoped, Effect.provide(Layer.provideMerge(LiveHost.layer, NativeKoffi.layer)))
 
-/** What the command line asks for; an undefined value: delete the entry. */
+/** The write that the command line asks for; an undefined value: delete the entry. */
 const asked = (
   config: WriteConfig
 ): Effect.Effect<

@@ -2,7 +2,7 @@ import * as Args from "@effect/cli/Args"
 import type * as Command from "@effect/cli/Command"
 import { flag, output, target, text } from "../source/options.ts"
 
-/** What `maps write` takes. */
+/** The arguments and options of `maps write`. */
 export const writeOptions = {
   ...target,
   ...output,

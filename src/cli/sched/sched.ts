@@ -22,7 +22,7 @@ import { writeText } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { domainsText, dsqsText, showText, tasksText } from "./schedText.ts"
 
-/** What `ktstr sched show --json` prints: a dump's header, and the scheduler. */
+/** The document of `ktstr sched show --json`: a dump's header, and the scheduler. */
 const ShowDocument = Schema.Struct({ ...HeaderSchema.fields, sched: SchedDocument }).annotations({
   identifier: "SchedShow"
 })

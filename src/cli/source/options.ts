@@ -95,7 +95,7 @@ const includes = {
 /** A VM to boot: its kernel, the machine, and what the guest gets. */
 export const machine = { ...kernel, ...includes, ...hardware }
 
-/** What a guest runs as root when it is up. */
+/** The script that a guest runs as root when it is up. */
 export const script = {
   exec: text("exec", "SCRIPT", "shell commands to run in the guest as root; a guest that is read is frozen after them"),
   execFile: text("exec-file", "FILE", "the same, from a file")
@@ -142,7 +142,7 @@ export const optionGroups: ReadonlyArray<Group> = [
   { title: "Output", names: optionNames({ ...output, out, schema }) }
 ]
 
-/** What each handler is given. */
+/** The parsed options, as handlers take them. */
 export type Machine = Command.Command.ParseConfig<typeof machine>
 export type Script = Command.Command.ParseConfig<typeof script>
 export type Target = Command.Command.ParseConfig<typeof target>

@@ -15,7 +15,7 @@ import { holdSignals } from "../terminal/signals.ts"
 import { whyOf } from "../terminal/whyOf.ts"
 import type { Machine, Output, Script, Target } from "./options.ts"
 
-/** What only a VM that we boot has: its options, by the names of their values. */
+/** Options that only a VM booted by this command has, by the names of their values. */
 const OF_A_VM = {
   kernel: "kernel",
   include: "include",
@@ -146,5 +146,5 @@ export const format = ({ json, ndjson }: Output): Effect.Effect<"text" | "json" 
     ? new UsageError({ problem: "give --json or --ndjson, not both" })
     : Effect.succeed(json ? "json" : ndjson ? "ndjson" : "text")
 
-/** What the stages need, on a host with Node. */
+/** The services that the stages need, on a host with Node. */
 export const Live = Layer.provideMerge(KernelResolver.layer, NativeKoffi.layer)

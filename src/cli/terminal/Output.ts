@@ -33,7 +33,7 @@ const writeWhole = async (piece: Uint8Array, signal: AbortSignal): Promise<boole
   return !signal.aborted
 }
 
-/** What fails in between two writes, where the pieces are made, is a bug and not stdout's fault. */
+/** One write to stdout. A failure between two writes, where the pieces are made, is a bug and not stdout's fault. */
 const writing = (write: (signal: AbortSignal) => Promise<boolean>): Effect.Effect<boolean, OutputError> =>
   Effect.tryPromise({ try: write, catch: (error) => error }).pipe(
     Effect.catchAll((error) => error instanceof OutputError ? Effect.fail(error) : Effect.die(error))

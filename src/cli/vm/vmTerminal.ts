@@ -7,7 +7,7 @@ import type { ConsoleSize, Vm } from "../../kvm/spec/VmEngine.ts"
 const CTRL_A = 0x01
 const X = 0x78
 
-/** What the user typed, for the guest; undefined when it was the wish to leave. */
+/** The part of the user's typing that is for the guest; undefined if the user asked to leave. */
 export type Escapes = (typed: Uint8Array) => Uint8Array | undefined
 
 /** Ctrl-A x leaves, Ctrl-A Ctrl-A is one Ctrl-A, and any other key after Ctrl-A goes to the guest with it. */

@@ -163,7 +163,7 @@ const decodeLz4: Decode = (bytes, size, subject) =>
     return output.subarray(0, filled)
   })
 
-/** What liblzma may take: the kernel's build uses dictionaries up to 128 MiB (scripts/xz_wrap.sh, v6.12). */
+/** Memory that liblzma may use: the kernel's build uses dictionaries up to 128 MiB (scripts/xz_wrap.sh, v6.12). */
 const XZ_MEMORY = 192 * 2 ** 20
 
 const decodeXz: Decode = (bytes, size, subject) =>
@@ -186,7 +186,7 @@ const decodeXz: Decode = (bytes, size, subject) =>
     catch: (error) => broken(subject, 0, `sound xz data (${error instanceof Error ? error.message : String(error)})`)
   })
 
-/** What a kernel may be compressed with; those without a decoder are known for a clear message only. */
+/** Compression formats of kernels. Those without a decoder are listed only for a clear message. */
 const formats: ReadonlyArray<{ name: string; magic: ReadonlyArray<number>; decode?: Decode }> = [
   { name: "gzip", magic: [0x1f, 0x8b], decode: decodeGzip },
   { name: "zstd", magic: [0x28, 0xb5, 0x2f, 0xfd], decode: decodeZstd },

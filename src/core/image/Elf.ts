@@ -51,7 +51,7 @@ export interface ElfSegment {
 }
 
 /**
- * What the dynamic linker is asked for: `libraries` are DT_NEEDED; the paths keep `$ORIGIN` and the like as written.
+ * Requests to the dynamic linker: `libraries` are DT_NEEDED; the paths keep `$ORIGIN` and the like as written.
  *
  * @since 0.1.0
  * @category models
@@ -171,7 +171,7 @@ export class ElfFile {
       : this.string(segment.offset, segment.offset + segment.filesz, segment.offset)
   }
 
-  /** What PT_DYNAMIC asks the dynamic linker for; three empty lists in a static file. */
+  /** The requests of PT_DYNAMIC to the dynamic linker; three empty lists in a static file. */
   needed(): ElfNeeded {
     const libraries: Array<string> = []
     const runpath: Array<string> = []

@@ -100,7 +100,7 @@ interface Match {
 }
 
 interface LookUp {
-  /** What `KernelNotCached` says. */
+  /** The fields of `KernelNotCached`. */
   readonly asked: { readonly id: string; readonly why: string; readonly hint: string }
   /** The best one first. */
   readonly matches: ReadonlyArray<Match>

@@ -11,7 +11,7 @@ import type { KernelSource } from "./cache/KernelMetadata.ts"
 export interface KernelArtifacts {
   /** `uname -r` of the kernel. */
   readonly release: string
-  /** What a VM boots: a bzImage or a vmlinux. */
+  /** The file that a VM boots: a bzImage or a vmlinux. */
   readonly image: string
   /** The uncompressed kernel with symbols, where there is one; a distribution's image package has none. */
   readonly vmlinux?: string

@@ -8,7 +8,7 @@ import { ikconfigOf } from "./config/Ikconfig.ts"
 import { type KernelArtifacts, KernelNotFound } from "./KernelResolver.ts"
 
 /**
- * What a kernel's files say of it.
+ * Facts about a kernel, read from its files.
  *
  * @since 0.1.0
  * @category models

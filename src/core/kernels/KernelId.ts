@@ -53,7 +53,7 @@ interface Form {
 
 const DEBIAN = "debian:"
 
-/** What follows `debian:`: `SELECTOR`, `SUITE/SELECTOR`, or a range `SERIES-FLAVOUR..SERIES-FLAVOUR`. */
+/** The part after `debian:`: `SELECTOR`, `SUITE/SELECTOR`, or a range `SERIES-FLAVOUR..SERIES-FLAVOUR`. */
 const parseDebian = (text: string): KernelId | string => {
   const slash = text.indexOf("/")
   const suite = slash < 0 ? undefined : text.slice(0, slash)

@@ -127,7 +127,7 @@ const expandHome = (path: string): Effect.Effect<string, KernelNotFound> =>
 const PIECE = 4 * 2 ** 20
 const BANNER_OVERLAP = 512
 
-/** What a kernel file is, of which no more is read than that takes: an ELF kernel with DWARF has a gigabyte. */
+/** The kind of a kernel file. Only the bytes needed for that are read: an ELF kernel with DWARF has a gigabyte. */
 const inspect = (
   path: string
 ): Effect.Effect<{ release: string; isVmlinux: boolean }, KernelNotFound | FormatError, FileSystem.FileSystem> =>

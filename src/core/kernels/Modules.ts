@@ -52,7 +52,7 @@ const MODULE_LIMIT = 128 * 2 ** 20
 /** A module of Linux has a handful of dependencies; hostile ones could name each other for ever. */
 const MODULES_LIMIT = 256
 
-/** What the kernel calls a module: its names have `_` where those of files may have `-`. */
+/** The kernel's name of a module: it has `_` where the file's name may have `-`. */
 const canonical = (name: string): string => name.replaceAll("-", "_")
 
 const FILE = /^([A-Za-z0-9_-]+)\.ko(?:\.(?:xz|zst|gz))?$/
@@ -148,7 +148,7 @@ const moduleBytes = (
     (bytes) => isCompressed(bytes) ? decompressWithin(bytes, MODULE_LIMIT, file) : Effect.succeed(bytes)
   )
 
-/** What a module's .modinfo says that must be loaded before it, and what should be if it is there. */
+/** The modules that a module's .modinfo requires to be loaded first, and those it wants first if they exist. */
 const dependenciesOf = (
   bytes: Uint8Array,
   subject: string

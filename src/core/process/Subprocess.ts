@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { HostLacks } from "../Errors.ts"
 
-/** What a program that ended left behind; a program killed by a signal has code -1. */
+/** The result of a program that ended; code -1 if a signal killed it. */
 export interface Ended {
   readonly code: number
   readonly stdout: string

@@ -34,7 +34,7 @@ export class QemuFetchFailed extends Schema.TaggedError<QemuFetchFailed>("ktstr/
   }
 }
 
-/** What QEMU for x86 guests consists of, without the libraries, which are those of the machine's own QEMU. */
+/** The packages of QEMU for x86 guests, without its libraries: those of the machine's own QEMU are used. */
 const PACKAGES = ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"]
 
 type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native

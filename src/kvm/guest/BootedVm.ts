@@ -62,13 +62,13 @@ export interface GuestEnd {
   readonly detail: string | undefined
 }
 
-/** What an engine has of a guest that it has started. */
+/** A guest that an engine has started. */
 export interface StartedGuest {
   readonly engine: Vm["engine"]
   readonly topology: Topology
   readonly acceleration: Acceleration
   readonly pid: number
-  /** What the guest sends on ttyS0 and on ttyS1; they end with the VM. */
+  /** The guest's output on ttyS0 and on ttyS1; both end with the VM. */
   readonly console: Console
   readonly report: Console
   /** Send to ttyS0 or ttyS1; waits while the guest does not read, for ever once it has ended. */

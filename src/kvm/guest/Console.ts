@@ -3,9 +3,9 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 
-/** What the finished lines that stay may cost in memory, in characters and `LINE`; up to twice that before the oldest go. */
+/** Memory limit of the finished lines that are kept, in characters and `LINE`; the oldest are dropped at twice that. */
 const TAIL = 2 ** 20
-/** What a line costs beside its characters: a guest may send nothing but newlines. */
+/** Cost of a line in addition to its characters: a guest may send nothing but newlines. */
 const LINE = 32
 /** Bytes that stay in memory. */
 const BYTES = 2 ** 20

@@ -5,7 +5,7 @@ import { readdir, readFile, realpath, stat } from "node:fs/promises"
 import { basename, join, resolve } from "node:path"
 
 /**
- * What the guest was to be given cannot be given.
+ * A file that should go into the guest cannot be put there.
  *
  * @since 0.1.0
  * @category errors

@@ -15,8 +15,8 @@ export const COMPLETE = "ktstr/complete"
 export const initDirectories = ["bin", "dev", "etc", "ktstr", INCLUDES, "proc", "root", "run", "sys", "tmp"]
 
 /**
- * What the init writes on the report channel: `up` when it takes commands; `exit` when the script has ended, `shell` when
- * a shell starts after it, with the script's exit status.
+ * The lines that the init writes on the report channel: `up` when it takes commands; `exit` when the script has ended,
+ * `shell` when a shell starts after it, with the script's exit status.
  */
 export const upReport = /^ktstr up$/
 export const exitReport = /^ktstr (exit|shell) (\d{1,3})$/
@@ -26,11 +26,11 @@ export const incompleteReport = /^ktstr incomplete (\d{1,15}) (\d{1,15}) (\d{1,1
 export const partReport = /^ktstr part (\d{1,9})$/
 export const outputReport = /^ktstr output (\d{1,9}) ([A-Za-z0-9+/=]{1,100})$/
 export const doneReport = /^ktstr done (\d{1,9}) (\d{1,3}) (\d{1,15})$/
-/** What it wrote, before `exit`, on the console: behind this line the console has all that the script said. */
+/** The line that the init writes on the console before `exit`: all output of the script comes before it. */
 export const lastWords = /ktstr: the script ended with status \d{1,3}$/
 
 /**
- * What the guest does when it is up.
+ * The work of the guest when it is up.
  *
  * @since 0.1.0
  * @category models
@@ -58,7 +58,7 @@ export interface ShellTerminal {
   readonly size?: ConsoleSize | undefined
 }
 
-/** What the init reads from the report channel: the terminal's size … */
+/** The lines that the init reads from the report channel: the terminal's size … */
 export const resizeLine = ({ columns, rows }: ConsoleSize): Uint8Array =>
   new TextEncoder().encode(`rows ${sizeOf(rows)} columns ${sizeOf(columns)}\n`)
 
@@ -73,7 +73,7 @@ export const partLine = (number: number, base64: string): Uint8Array =>
 export const execLine = (number: number, outputBytes: number): Uint8Array =>
   new TextEncoder().encode(`exec ${number} ${outputBytes}\n`)
 
-/** What an init is told of its initramfs. */
+/** The facts about its initramfs that an init needs. */
 export interface InitContents {
   /** The guest's directories of shared libraries; its linker has no cache of them. */
   readonly libraryDirectories: ReadonlyArray<string>
@@ -86,7 +86,7 @@ export interface InitContents {
 
 /** Where libraries are that a mount would hide; relative to the guest's root. */
 export const UNDER = "ktstr/under"
-/** What the init mounts on that programs put files into. */
+/** Directories that the init mounts on and that programs put files into. */
 const mountPoints = ["/tmp/", "/run/", "/dev/"]
 export const isUnderMount = (path: string): boolean => mountPoints.some((mount) => path.startsWith(mount))
 

@@ -81,7 +81,7 @@ export const makeInitramfs = Effect.fn("Initramfs.make")(
   }
 )
 
-/** What a guest's root will hold, directories before what they hold. */
+/** The contents of a guest's root, directories before their contents. */
 class InitramfsTree {
   readonly #entries = new Map<string, CpioEntry>()
 

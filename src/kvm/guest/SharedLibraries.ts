@@ -94,7 +94,7 @@ const elfOf = (file: HostFile): ElfFile | undefined => {
   return elf?.machine === X86_64 ? elf : undefined
 }
 
-/** What an object asks the dynamic linker for; nothing when it is damaged: then it would not run on the host either. */
+/** The requests of an object to the dynamic linker; none if it is damaged: then it would not run on the host either. */
 const dependenciesOf = (file: HostFile) => {
   const elf = elfOf(file)
   return elf && Either.getOrUndefined(parsing(() => ({ ...elf.needed(), interpreter: elf.interpreter })))

@@ -58,7 +58,7 @@ export interface KvmOptions {
  */
 export interface KvmVmHandle extends Vm {
   readonly terminal: {
-    /** What the guest writes there, from the start (the newest 1 MiB of it), until the VM ends. */
+    /** The guest's output there, from the start (its newest 1 MiB), until the VM ends. */
     readonly output: Stream.Stream<Uint8Array>
     /** Type there; waits while the guest does not read. */
     readonly type: (bytes: Uint8Array) => Effect.Effect<void, VmEnded>

@@ -8,7 +8,7 @@ import { setCpuid, supportedCpuid } from "./cpu/Cpuid.ts"
 import { enterLongMode, writeLongMode } from "./cpu/LongMode.ts"
 
 /**
- * What /dev/kvm is worth here. `emulated`: it exists and runs a guest, but by interpreting its kernel's instructions,
+ * The state of /dev/kvm here. `emulated`: it exists and runs a guest, but by interpreting its kernel's instructions,
  * which no stock kernel survives. `mips` is millions of guest instructions a second.
  *
  * @since 0.1.0

@@ -103,7 +103,7 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
       onFrozen: () => ports.drain(false), // what a frozen guest has sent is there
       onThaw: wakeMain // for what the devices left
     })
-    /** What the guest asks of its devices; the memory of one that is to be frozen stays as it is. */
+    /** Serve the guest's requests to its devices. The memory of a guest that is to be frozen is left alone. */
     const serve = () => {
       for (const [index, mmio] of registers.entries()) {
         if (!rendezvous.wanted && !ending.over && serveDevice(vm.memory, devices[index], mmio)) wakeMain()

@@ -21,7 +21,7 @@ const KEPT_MILLIS = 200
 
 export interface SerialPortsOptions {
   readonly irqchip: boolean
-  /** What the guest sends on a serial port. Called from the event loop. */
+  /** Takes the guest's output on a serial port. Called from the event loop. */
   readonly onSerial: (port: number, bytes: Uint8Array) => void
   /** Whether what the guest sends on a serial port has to wait; `drain` when it has no more. */
   readonly holdsSerial?: ((port: number) => boolean) | undefined
@@ -29,7 +29,7 @@ export interface SerialPortsOptions {
 
 /** A machine's serial ports, seen from the main thread. */
 export interface SerialPorts {
-  /** What the vCPUs' threads make theirs of. */
+  /** The UARTs' places, from which the vCPU threads make theirs. */
   readonly places: ReadonlyArray<UartPlace>
   /** Undefined where KVM keeps no bytes for ports. */
   readonly portRing: PortRingPlace | undefined

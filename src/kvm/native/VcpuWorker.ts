@@ -23,7 +23,7 @@ export interface VcpuWorker {
   readonly ask: (request: number) => void
   /** Waits until the state is another than now, or for a moment. */
   readonly changes: Effect.Effect<void>
-  /** What went wrong in the thread itself. */
+  /** The error of the thread itself, if any. */
   readonly broken: () => string | undefined
   readonly onBroken: (listener: () => void) => void
 }

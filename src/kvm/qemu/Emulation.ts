@@ -66,5 +66,5 @@ const slicerParameters = (micros: number): ReadonlyArray<string> => [
   `filter-buffer,id=slicer,netdev=slice,interval=${micros}`
 ]
 
-/** What QEMU says of the slicer's port, which means nothing. */
+/** Whether a line is QEMU's warning about the slicer's port, which is harmless. */
 export const isSlicersWarning = (line: string): boolean => /warning: (?:hub port|netdev) slice has no peer/.test(line)

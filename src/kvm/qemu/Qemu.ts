@@ -81,7 +81,7 @@ const choose = (requested: "auto" | "kvm" | "emulation"): Effect.Effect<Accelera
   requested === "auto" ? Effect.map(probeKvm, accelerationBy) : Effect.succeed({ by: requested, why: "asked for" })
 
 /**
- * What QEMU takes where /dev/kvm is worth that.
+ * The acceleration that QEMU uses, given the state of /dev/kvm.
  *
  * @since 0.1.0
  * @category utilities
@@ -181,7 +181,7 @@ const greeted = (
   }))
 }
 
-/** What QEMU last said. */
+/** QEMU's last message. */
 const complaintOf = ({ tail }: Console): string | undefined =>
   tail.findLast((line) => line.trim() !== "" && !isSlicersWarning(line))?.trim()
 

@@ -52,7 +52,7 @@ const PT_LOAD = 1
 const EM_X86_64 = 62
 /** arch/x86/include/asm/setup.h COMMAND_LINE_SIZE, v6.12 */
 const COMMAND_LINE_SIZE = 2048
-/** What a bzImage of today says for `initrd_addr_max`; a vmlinux, of the same kernel, says nothing. */
+/** The `initrd_addr_max` of today's bzImages; a vmlinux of the same kernel does not say it. */
 const INITRD_MAX = 0x7fffffff
 
 /**

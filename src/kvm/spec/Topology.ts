@@ -31,7 +31,7 @@ export interface NodeMemory {
 }
 
 /**
- * What machine to build. CPUs count up by thread, core, LLC and node.
+ * The CPUs and nodes of a machine to build. CPUs count up by thread, core, LLC and node.
  *
  * @since 0.1.0
  * @category models
@@ -232,8 +232,8 @@ export const apicIds = (topology: Topology): ReadonlyArray<number> => {
 export const packagesOf = (topology: Topology): number => topology.nodes.filter(({ cpus }) => cpus.length > 0).length
 
 /**
- * What HMAT says of an access from each node that has CPUs (row) to each node's memory (column). It gets slower as the
- * distance grows beyond that of the nearest CPUs. Bandwidths are multiples of `unit` MiB a second, rounded.
+ * The values in HMAT for an access from each node that has CPUs (row) to each node's memory (column). It gets slower as
+ * the distance grows beyond that of the nearest CPUs. Bandwidths are multiples of `unit` MiB a second, rounded.
  */
 export const memoryAccess = (topology: Topology) => {
   const { distances, nodes } = topology

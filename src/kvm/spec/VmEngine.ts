@@ -12,7 +12,7 @@ import type { VcpuRegisters } from "./VcpuRegisters.ts"
 import type { VmDied } from "./VmDied.ts"
 
 /**
- * What to boot. Left out, each setting is the default said beside it.
+ * The settings of a VM. Each one that is left out has the default given beside it.
  *
  * @since 0.1.0
  * @category models
@@ -79,7 +79,7 @@ export interface ConsoleSize {
 }
 
 /**
- * What a command in a guest did.
+ * The result of a command in a guest.
  *
  * @since 0.1.0
  * @category models
@@ -87,7 +87,7 @@ export interface ConsoleSize {
 export interface ExecResult {
   /** Its exit status, 0 to 255; 128 and the signal's number where a signal ended it. */
   readonly status: number
-  /** What it wrote, stdout and stderr as they came, as UTF-8. */
+  /** Its output, stdout and stderr in the order written, as UTF-8. */
   readonly output: string
   /** Whether it wrote more than `outputBytes`. */
   readonly truncated: boolean
@@ -121,7 +121,7 @@ export type VmEnded = GuestPanicked | GuestExited | VmDied
  * @category models
  */
 export interface Vm {
-  /** What it runs on: a QEMU process, or this process itself on /dev/kvm. */
+  /** The engine that runs it: a QEMU process, or this process itself on /dev/kvm. */
   readonly engine: "qemu" | "kvm"
   readonly topology: Topology
   readonly acceleration: Acceleration
@@ -288,7 +288,7 @@ export class InitramfsIncomplete
   extends Schema.TaggedError<InitramfsIncomplete>("ktstr/InitramfsIncomplete")("InitramfsIncomplete", {
     files: Schema.Number,
     bytes: Schema.Number,
-    /** What it should have been. */
+    /** The whole initramfs. */
     ofFiles: Schema.Number,
     ofBytes: Schema.Number
   })

@@ -43,7 +43,7 @@ export class Kallsyms implements Symbols {
   readonly evidence: string
   readonly #names: Buffer
   readonly #offsets: DataView
-  /** What relative offsets count from. */
+  /** The address that relative offsets count from. */
   readonly #origin: bigint
   readonly #tokens: ReadonlyArray<Buffer>
   readonly #texts: ReadonlyArray<string>

@@ -12,7 +12,7 @@ export const ARRAY_LIMIT = 65536
 /** Bytes of a string that are read: `KSYM_NAME_LEN`, the kernel's longest name (include/linux/kallsyms.h, v6.1 and newer). */
 const TEXT_LIMIT = 512
 
-/** What was read, or why it could not be. */
+/** A value that was read, or the reason why it could not be. */
 export type Read<A> = Either.Either<A, Reason>
 
 /**

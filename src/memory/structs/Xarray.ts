@@ -32,7 +32,7 @@ export interface IdrLayout extends XarrayLayout {
 }
 
 /**
- * What a walk gives each entry to: its index, and the stored pointer as a page number and an offset in the page.
+ * A visitor of entries: gets each one's index, and the stored pointer as a page number and an offset in the page.
  *
  * @since 0.1.0
  * @category models
@@ -42,7 +42,7 @@ export type EntryVisitor = (index: number, page: number, offset: number) => void
 const MAX_NODES = 2 ** 18
 
 /**
- * What `walkXarray` needs of a kernel.
+ * The layouts that `walkXarray` needs from a kernel.
  *
  * @since 0.1.0
  * @category reading
@@ -56,7 +56,7 @@ export const xarrayLayout = (btf: Btf): Either.Either<XarrayLayout, GroupMissing
   }))
 
 /**
- * What `walkIdr` needs of a kernel.
+ * The layouts that `walkIdr` needs from a kernel.
  *
  * @since 0.1.0
  * @category reading

@@ -57,7 +57,7 @@ export interface Task extends Omit<Values<typeof TASK>, "policy" | "comm" | "pid
 }
 
 /**
- * What a queue or a CPU says of a task of its own.
+ * A task, as a queue or a CPU refers to it.
  *
  * @since 0.1.0
  * @category models

@@ -12,7 +12,7 @@ import type { Listing } from "../../MapAccessor.ts"
 import type { LinkReader } from "./LinkReader.ts"
 
 /**
- * What is attached without a link: to cgroups by BPF_PROG_ATTACH, to network devices as XDP by netlink, as tcx by
+ * Programs attached without a link: to cgroups by BPF_PROG_ATTACH, to network devices as XDP by netlink, as tcx by
  * BPF_PROG_ATTACH. Not found: classic tc filters and actions, sockets' filters, flow dissectors.
  */
 export class DirectAttachments {

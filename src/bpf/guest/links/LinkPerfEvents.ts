@@ -22,7 +22,7 @@ const eventFlags = (btf: Btf): ReadonlyMap<string, number> => {
   return new Map()
 }
 
-/** What perf events that programs are attached to stand for: kprobes, uprobes, tracepoints, counters. */
+/** The targets of programs attached to perf events: kprobes, uprobes, tracepoints, counters. */
 export class LinkPerfEvents {
   private readonly flags = lazily(() => eventFlags(this.kernel.btf))
   private readonly types = lazily(() => enumNames(this.kernel.btf, "perf_type_id", "PERF_TYPE_"))
@@ -58,7 +58,7 @@ export class LinkPerfEvents {
     this.reader = new StructReader(kernel.space)
   }
 
-  /** What the `struct bpf_link` at an address, of type `perf_event`, is attached to. */
+  /** The target of the `struct bpf_link` at an address, whose type is `perf_event`. */
   ofLink(link: bigint): Found<Attachment> {
     return Either.gen(this, function*() {
       const { event, file, link: { at } } = yield* Either.mapLeft(this.layouts(), toReason)

@@ -48,7 +48,7 @@ export class LinkWalk {
     return { items, problems: [...problems.map((problem) => within("link_idr", problem)), ...broken.list] }
   }
 
-  /** What the link at an address is attached to. */
+  /** The target of the link at an address. */
   private attached(type: string, link: bigint): Read<Attached> {
     switch (type) {
       case "raw_tracepoint":
@@ -120,7 +120,7 @@ export class LinkWalk {
     )
   }
 
-  /** What the link's own program is made for. */
+  /** The target of the link's own program. */
   private ownTarget(link: bigint): Read<Attachment> {
     return this.links.field(link, layout(this.links.kernel.btf, "bpf_link", ["prog"]), ({ at }) => at.prog).pipe(
       Either.flatMap((program) => this.links.programs.read(program)),

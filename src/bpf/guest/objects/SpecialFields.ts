@@ -288,7 +288,7 @@ const ownedPlan = (
 }
 
 /**
- * What a head's tag says its nodes are: `contains:TYPE:MEMBER`.
+ * The type of a head's nodes, from its tag `contains:TYPE:MEMBER`.
  * @see kernel/bpf/btf.c `btf_find_graph_root`, v6.12
  */
 const nodeType = (btf: Btf, use: Use | undefined): { readonly typeId: number; readonly at: number } | undefined => {

@@ -31,8 +31,8 @@ const deviceLayout = memoizeByBtf((btf) =>
 )
 
 /**
- * What a map allocates as one piece lies among all other memory up to this many bytes, and in an area of its own beyond:
- * include/linux/mm.h `PAGE_ALLOC_COSTLY_ORDER`, kernel/bpf/syscall.c `__bpf_map_area_alloc`, v6.1 to v6.18.
+ * Limit in bytes: one allocation of a map up to this size comes from kmalloc, a larger one from an area of its own
+ * (vmalloc): include/linux/mm.h `PAGE_ALLOC_COSTLY_ORDER`, kernel/bpf/syscall.c `__bpf_map_area_alloc`, v6.1 to v6.18.
  */
 const KMALLOC_AREA = 4096 << 3
 
@@ -52,7 +52,10 @@ const slots = (
   return Either.right(() => new ArrayWalk(space, tablePage, tableOffset, 8, maxEntries, undefined))
 }
 
-/** What `pointers` lead to; `describe` gets the place of `target.value`, from which `words` are counted (`recurringCodec`). */
+/**
+ * The targets of `pointers`. `describe` gets the place of `target.value`, from which `words` are counted
+ * (`recurringCodec`).
+ */
 const reading = (
   { secondCursor }: GuestMap,
   pointers: () => EntryWalk,
@@ -81,7 +84,7 @@ export const openPrograms: MapOpener = (map) =>
     return reading(map, pointers, target, [0], (view, at) => map.objects.program(view.getUint32(at, true)))
   })
 
-/** What pointers to a `struct bpf_map` lead to: `{ id, name, type }` of the inner map. */
+/** Targets of pointers to a `struct bpf_map`: `{ id, name, type }` of the inner map. */
 const innerMaps = (map: GuestMap, pointers: () => EntryWalk): OpenedMap => {
   const { id } = map.layouts.map.at
   return reading(
@@ -225,7 +228,7 @@ const socketWords = (at: SocketFields): ReadonlyArray<number> => [
   )
 ]
 
-/** What pointers to a `struct sock` lead to; bpf(2) gives the cookie where a value has room for it. */
+/** Targets of pointers to a `struct sock`; bpf(2) gives the cookie where a value has room for it. */
 const sockets = (map: GuestMap, pointers: () => EntryWalk) =>
   Either.map(socketLayout(map.kernel.btf), ({ at, size }): OpenedMap => {
     const cookie = at["__sk_common.skc_cookie"]

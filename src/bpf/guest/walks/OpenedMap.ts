@@ -43,7 +43,7 @@ export interface OpenedMap {
   /** Instead of the map's own, where its BTF does not describe what the walk gives. */
   readonly key?: Codec
   readonly value?: Codec
-  /** What the map says of itself beyond its entries. */
+  /** The map's state beyond its entries. */
   readonly details?: Details
 }
 

@@ -3,7 +3,7 @@ import type { WalkProblems } from "../../../core/WalkProblems.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
 
-/** What the pointers of a walk's values lead to. Offsets and lengths in bytes. */
+/** The target of the pointers in a walk's values. Offsets and lengths in bytes. */
 export interface Target {
   /** Where the object that a value points at has a pointer to the next one, and so on. */
   readonly follow?: ReadonlyArray<number>

@@ -34,7 +34,7 @@ export interface MapAssignment {
 }
 
 /**
- * What was set, and what was there before.
+ * The result of a write: the new value, and the one before.
  *
  * @since 0.1.0
  * @category models
@@ -241,7 +241,7 @@ const assign = (
     return written
   })
 
-/** What earlier assignments are about to put into these bytes. */
+/** Apply earlier assignments, which are not in memory yet, to these bytes. */
 const overlay = (bytes: Uint8Array, address: bigint, pieces: ReadonlyArray<Piece>): void => {
   for (const piece of pieces) {
     const at = Number(piece.address - address)

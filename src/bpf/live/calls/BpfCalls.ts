@@ -16,7 +16,7 @@ export class CallBuffer {
   }
 }
 
-/** What has ids: the commands that list and open it. */
+/** Objects with ids: the commands that list and open each kind. */
 const KINDS = {
   map: { next: Command.MAP_GET_NEXT_ID, open: Command.MAP_GET_FD_BY_ID },
   program: { next: Command.PROG_GET_NEXT_ID, open: Command.PROG_GET_FD_BY_ID },

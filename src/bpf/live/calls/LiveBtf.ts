@@ -21,7 +21,7 @@ export interface BtfInfo {
   readonly size: number
 }
 
-/** What the kernel says of a BTF object, or minus the errno. */
+/** The kernel's description of a BTF object, or minus the errno. */
 export const btfInfo = (calls: BpfCalls, fd: number): BtfInfo | number => {
   const info = calls.buffer(INFO_BYTES.btf)
   const name = calls.buffer(64)

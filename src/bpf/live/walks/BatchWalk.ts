@@ -5,7 +5,7 @@ import type { EntryWalk } from "../../EntryWalk.ts"
 import { Errno } from "../calls/BpfAbi.ts"
 import type { BpfCalls, CallBuffer } from "../calls/BpfCalls.ts"
 
-/** What the walks over a map need to know of it. */
+/** A map as its walks need it. */
 export interface LiveTable {
   readonly fd: number
   readonly keySize: number
@@ -22,7 +22,7 @@ export interface LiveTable {
   readonly header: number
 }
 
-/** What a kernel says that does not know the command (before v5.6), or not for such a map. */
+/** Errors of a kernel that does not have the command (before v5.6), or not for this type of map. */
 const NO_BATCHES: ReadonlySet<number> = new Set([-Errno.EINVAL, -Errno.ENOTSUPP, -Errno.EOPNOTSUPP])
 /** Bytes of keys and values that one call asks for. */
 const BATCH_BYTES = 1 << 20

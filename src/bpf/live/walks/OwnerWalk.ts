@@ -13,7 +13,7 @@ import type { BpfCalls, CallBuffer } from "../calls/BpfCalls.ts"
 
 /** Who may have a value in a local storage map. */
 export interface Owner {
-  /** What stands for it as a key: the number of a thread, or an inode. */
+  /** Its key: a thread's number, or an inode. */
   readonly id: number
   /** A file descriptor of it, or minus the errno. */
   readonly open: () => number

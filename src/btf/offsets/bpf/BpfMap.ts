@@ -2,9 +2,9 @@ import { layout, layoutOf } from "../../Layout.ts"
 import { offsetGroup } from "../../OffsetGroup.ts"
 
 /**
- * What every BPF map has, its types' BTF, and where arrays keep their elements (the ktstr crate's `BpfMapOffsets`).
- * `array.value` is the place of the per-CPU pointers too (`pptrs`, a union). `btf` is the kernel's `struct btf`, the
- * types of one object; `base_btf` points at what split BTF continues.
+ * Members of every BPF map, of its types' BTF, and of arrays: where they keep elements (the ktstr crate's
+ * `BpfMapOffsets`). `array.value` is the place of the per-CPU pointers too (`pptrs`, a union). `btf` is the kernel's
+ * `struct btf`, the types of one object; `base_btf` points at what split BTF continues.
  * @see include/linux/bpf.h `struct bpf_map`, `struct bpf_array`; kernel/bpf/btf.c `struct btf`; v6.1 to v7.3
  */
 export const bpfMapOffsets = offsetGroup("bpf-map", "BPF maps: the list of them, and arrays", function*(btf) {

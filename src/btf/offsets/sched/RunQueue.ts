@@ -3,7 +3,7 @@ import type { Btf } from "../../Btf.ts"
 import { type Layout, layout, type LayoutError, layoutOf } from "../../Layout.ts"
 import { offsetGroup } from "../../OffsetGroup.ts"
 
-/** What tells the scheduler's `struct rq` from those of drivers. */
+/** Members that tell the scheduler's `struct rq` from those of drivers. */
 const OWN = ["nr_running", "clock"] as const
 
 /**
@@ -25,7 +25,7 @@ export const runQueueOffsets = offsetGroup("run-queue", "run queues: how many ta
 })
 
 /**
- * What sched_ext keeps in a CPU's run queue. `scxRq` and `dispatchQ` are the types of `rq.scx` and of its `local_dsq`,
+ * sched_ext's part of a CPU's run queue. `scxRq` and `dispatchQ` are the types of `rq.scx` and of its `local_dsq`,
  * whatever they are called. `rq.at.scx` plus `scxRq.at.flags` is the flags' place in the run queue.
  * @see kernel/sched/sched.h `struct scx_rq`; include/linux/sched/ext.h `struct scx_dispatch_q`; v6.12 and newer, with
  * CONFIG_SCHED_CLASS_EXT

@@ -38,7 +38,7 @@ class AttemptFailed extends Schema.TaggedError<AttemptFailed>()("AttemptFailed",
   status: Schema.optional(Schema.Int)
 }) {}
 
-/** What must still hold for the rest of a file to be asked for; beside the part as `.part.json`. */
+/** The conditions for resuming a download, stored beside the part as `.part.json`. */
 const PartOf = Schema.parseJson(Schema.Struct({ url: Schema.String, validator: Schema.String }))
 
 const ATTEMPTS = 6
@@ -212,7 +212,10 @@ const resumption = (
     return before.url === url && from > 0 ? { from, validator: before.validator } : undefined
   }).pipe(Effect.orElseSucceed(() => undefined))
 
-/** What identifies the file that a server sent: a weak ETag does not do so byte for byte (RFC 9110 section 8.8.1). */
+/**
+ * The validator of the file that a server sent. A weak ETag does not identify it byte for byte (RFC 9110 section
+ * 8.8.1).
+ */
 const validatorOf = ({ headers }: HttpClientResponse.HttpClientResponse): string | undefined => {
   const tag = headers["etag"]
   return tag !== undefined && tag.startsWith("\"") ? tag : headers["last-modified"]
@@ -272,7 +275,7 @@ const unwritable = (error: PlatformError): AttemptFailed =>
     "make room for it where you may write"
   )
 
-/** What went wrong below all the wrapping: "connect ECONNREFUSED 127.0.0.1:9". */
+/** The innermost cause of an error: "connect ECONNREFUSED 127.0.0.1:9". */
 const causeOf = (error: HttpClientError): string => {
   let deepest: unknown = error
   while (deepest instanceof Error && deepest.cause instanceof Error) deepest = deepest.cause

@@ -69,7 +69,10 @@ interface RemoteCommit {
   readonly commit: string
 }
 
-/** What a ref names in a repository: a branch, a tag (not the tag object), `HEAD`, `refs/…` or a whole commit id. */
+/**
+ * The commit that a ref names in a repository: a branch, a tag (not the tag object), `HEAD`, `refs/…` or a whole commit
+ * id.
+ */
 export const remoteCommit = Effect.fn("GitRepository.remoteCommit")(
   function*(
     url: string,

@@ -37,7 +37,7 @@ import {
 } from "./SourceTree.ts"
 
 /**
- * What to build, and how.
+ * A kernel to build, and how to build it.
  *
  * @since 0.1.0
  * @category models
@@ -180,7 +180,7 @@ const cachedBuild = (
     return entry?._tag === "Valid" && (yield* made(entry)) ? entry : undefined
   })
 
-/** What the sources are if they are after the build what they were before it. */
+/** The identity of the built sources: unstorable if another commit was checked out during the build. */
 const sameIdentity = (before: SourceIdentity, after: SourceIdentity): SourceIdentity =>
   before._tag === "Storable" && after._tag === "Storable" && before.key !== after.key
     ? { _tag: "Unstorable", why: "another commit of it was checked out during the build" }
@@ -222,7 +222,7 @@ const prepare = ({ log, out }: Job): Effect.Effect<void, PlatformError, FileSyst
     yield* fs.makeDirectory(out)
   })
 
-/** What kbuild is told of its surroundings: what a user's shell says would change the kernel. */
+/** The environment of kbuild. Variables of the user's shell would change the kernel. */
 const environment = (): Record<string, string | undefined> => ({
   PATH: process.env["PATH"],
   HOME: process.env["HOME"],

@@ -4,7 +4,7 @@ import * as Schema from "effect/Schema"
 import { join } from "node:path"
 
 /**
- * What was given as the sources of a kernel are none that can be built.
+ * The given sources are not a kernel tree that can be built.
  *
  * @since 0.1.0
  * @category errors
@@ -19,7 +19,10 @@ export class SourceInvalid extends Schema.TaggedError<SourceInvalid>("ktstr/Sour
   }
 }
 
-/** What `make kernelversion` prints for a top Makefile: the first assignments in it (v6.12). Undefined: it is another one. */
+/**
+ * The version that `make kernelversion` prints: the first assignments in a top Makefile (v6.12). Undefined: not a
+ * kernel's.
+ */
 export const parseMakefile = (makefile: string): string | undefined => {
   const value = (name: string) => new RegExp(`^${name}[ \\t]*=[ \\t]*(\\S*)[ \\t]*$`, "m").exec(makefile)?.[1]
   const [version, patchlevel, sublevel] = ["VERSION", "PATCHLEVEL", "SUBLEVEL"].map(value)
@@ -46,10 +49,10 @@ export const versionOf = (
     })
   })
 
-/** What a build inside a tree leaves, and kbuild then refuses to build elsewhere for (Makefile outputmakefile, v6.12). */
+/** Files left by a build inside a tree, which make kbuild refuse a build elsewhere (Makefile outputmakefile, v6.12). */
 const BUILT = [".config", "include/config", "arch/x86/include/generated"]
 
-/** What a build or a configuration left in a tree, the first that is found; undefined in a tree as it comes. */
+/** The first file found that a build or a configuration left in a tree; undefined in a clean tree. */
 export const leftByBuild = (directory: string): Effect.Effect<string | undefined, never, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem

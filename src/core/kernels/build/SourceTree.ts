@@ -70,7 +70,7 @@ type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | HttpClient
 
 /** How to get at sources, and what can be told of them before. */
 export interface SourcePlan {
-  /** What they are, where that is known without having them. */
+  /** Their identity, where it is known before they are fetched. */
   readonly identity: SourceIdentity | undefined
   /** Whether a cached kernel, found by its key, is made of the same sources. */
   readonly made: (entry: ValidEntry) => Effect.Effect<boolean, never, FileSystem.FileSystem>

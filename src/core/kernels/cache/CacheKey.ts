@@ -56,7 +56,7 @@ export const kconfigHash = (): string => crc(TEST_KCONFIG)
 export const extraKconfigHash = (extra: string): string => crc(extra)
 
 /**
- * What follows `-kc` in a key: the hash of our fragment, and `-xkc` with that of the user's where there is one.
+ * The part after `-kc` in a key: the hash of our fragment, and `-xkc` with that of the user's, if any.
  *
  * @since 0.1.0
  * @category naming
@@ -74,7 +74,7 @@ export const tarballKey = (version: string, extra?: string): Either.Either<strin
   cacheKey(`${version}${tarballEnd(extra)}`)
 
 /**
- * What a key tells if it is a tarball's: the version, and whether it was built with the kconfig of now, without an extra
+ * The facts in a tarball's key: the version, and whether it was built with the current kconfig, without an extra
  * fragment.
  *
  * @since 0.1.0

@@ -19,7 +19,7 @@ import { cacheKey } from "./CacheKey.ts"
 import { KernelMetadata, type KernelSource } from "./KernelMetadata.ts"
 
 /**
- * What is wrong with an entry:
+ * The kinds of damage to an entry:
  * - `missing`: it holds no `metadata.json`
  * - `unreadable`: its `metadata.json` is not a file, or cannot be read
  * - `parse_error`: that is no text: not UTF-8, or far too long
@@ -80,7 +80,7 @@ export interface CorruptEntry {
 export type CacheEntry = ValidEntry | CorruptEntry
 
 /**
- * What a source says of the kernel that it put into a directory: names of files in there, and where they came from.
+ * A kernel as its source put it into a directory: the names of its files there, and where they came from.
  *
  * @since 0.1.0
  * @category models
@@ -376,7 +376,10 @@ const lockEntry = (root: string, key: string, mode: "shared" | "exclusive", wait
     Effect.mapError((error) => error._tag === "LockTimeout" ? error : refused(join(root, key))(error))
   )
 
-/** What renameat2(2) gives where a file system cannot exchange (NFS, FUSE) or move a directory of a lower layer (overlay). */
+/**
+ * Errors of renameat2(2) on file systems that cannot exchange (NFS, FUSE) or move a directory of a lower layer
+ * (overlay).
+ */
 const CANNOT_MOVE = ["EINVAL", "ENOSYS", "EXDEV"]
 
 const putInPlace = (
@@ -404,7 +407,7 @@ const removeInPlace = (entry: string): Effect.Effect<void, PlatformError, FileSy
   })
 
 /**
- * What `cleanCache` did, entry by entry.
+ * The result of `cleanCache`, entry by entry.
  *
  * @since 0.1.0
  * @category models

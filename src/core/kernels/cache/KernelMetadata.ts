@@ -53,7 +53,7 @@ export class KernelMetadata extends Schema.Class<KernelMetadata>("ktstr/KernelMe
   /** `uname -r`. */
   release: Schema.NonEmptyString,
   arch: Schema.Literal("x86_64"),
-  /** What a VM boots. */
+  /** The file that a VM boots. */
   image: KernelFile,
   /** The ELF kernel with symbols and BTF, without debug info; null where the source has none. */
   vmlinux: Schema.NullOr(KernelFile),

@@ -25,8 +25,8 @@ const VALUE = /^([ymn]|-?\d+|0[xX][0-9a-fA-F]+|"(?:[^"\\]|\\.)*")\s*(?:#.*)?$/
 const linesOf = (text: string): ReadonlyArray<string> => text.split(/\r*\n/)
 
 /**
- * What a fragment asks for, by option name: `y`, `m`, `n`, a number, or a text in its quotes. An option that is not set
- * is `n`; of one that is given twice the last value counts, as it does for kbuild.
+ * The values that a fragment sets, by option name: `y`, `m`, `n`, a number, or a text in its quotes. An option that is
+ * not set is `n`; of one that is given twice the last value counts, as it does for kbuild.
  *
  * @since 0.1.0
  * @category parsing

@@ -159,7 +159,7 @@ export const refreshAptState = Effect.fn("AptState.refreshAptState")(
   }
 )
 
-/** What apt's words mean: its first complaint says most. */
+/** The error that apt's output stands for: its first complaint says most. */
 const listsFailed = (suite: string, { stderr, stdout }: Ended): Effect.Effect<HostLacks | PackageListsFailed> =>
   Effect.sync(() => {
     const key = /NO_PUBKEY ([0-9A-F]+)/.exec(stdout + stderr)?.[1]

@@ -191,6 +191,6 @@ const firstOf = (paths: ReadonlyArray<string>) =>
     (fs) => Effect.map(Effect.filter(paths, (path) => fs.exists(path)), (found) => found.at(0))
   )
 
-/** What a program said of its failure: that the disk is full if it did, else its last line. */
+/** A program's own reason for its failure: that the disk is full, if it said so, else its last line. */
 const complaintOf = (stderr: string): string =>
   /^.*No space left on device.*$/m.exec(stderr)?.[0].trim() ?? lastLine(stderr)

@@ -54,7 +54,7 @@ export interface DebianPackage {
    * `linux-base-` the config, `linux-modules-` the modules; before, it has all of them itself.
    */
   readonly parts: ReadonlyArray<string>
-  /** What they have together to be downloaded, in bytes. */
+  /** Their download size together, in bytes. */
   readonly bytes: number
 }
 
@@ -217,7 +217,7 @@ const newest = (state: AptState, names: ReadonlyArray<string>) =>
       ).at(0)
   )
 
-/** What the lists say of these packages. A name may be known only because another package mentions it. */
+/** The entries of these packages in the lists. A name may be known only because another package mentions it. */
 const describePackages = (
   state: AptState,
   names: ReadonlyArray<string>

@@ -86,7 +86,7 @@ export const partsOfRelease = (
   return parts === null ? undefined : { version: parts[1], series: parts[2], flavour: parts[3] ?? "" }
 }
 
-/** What an error calls it. */
+/** The selector as an error names it. */
 export const describeSelector = (selector: DebianSelector): string => {
   switch (selector._tag) {
     case "Package":

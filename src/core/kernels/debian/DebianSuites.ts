@@ -19,7 +19,7 @@ export const APT_HINT = "use a Debian host (apt and dpkg), or give the path of a
 /** The name of a suite, as it stands in a mirror's `dists/`. */
 export const isSuiteName = (text: string): boolean => /^[a-z][a-z0-9.-]{0,63}$/.test(text)
 
-/** What the machine says of Debian: the release that it runs, and where its packages come from. */
+/** The machine's own Debian: the release that it runs, and where its packages come from. */
 export interface DebianHost {
   /** `bookworm`; undefined on another distribution. */
   readonly codename: string | undefined
@@ -29,7 +29,7 @@ export interface DebianHost {
 }
 
 /**
- * What the machine's own apt configuration says. Its mirror is the one that its release comes from; where it has none,
+ * Debian as the machine's own apt is configured. The mirror is the one that its release comes from; without one, it is
  * Debian's own.
  * @see apt-get(8) `--print-uris`: a line begins with the address in single quotes
  */

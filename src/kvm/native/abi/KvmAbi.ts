@@ -43,7 +43,7 @@ export const Request = {
 
 export type RequestName = keyof typeof Request
 
-/** What KVM_CHECK_EXTENSION is asked about. */
+/** The capabilities that KVM_CHECK_EXTENSION is asked about. */
 export const Capability = {
   KVM_CAP_IRQCHIP: 0,
   KVM_CAP_USER_MEMORY: 3,

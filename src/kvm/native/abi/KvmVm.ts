@@ -45,7 +45,7 @@ export const ramLayout = (bytes: number): ReadonlyArray<RamRange> => {
     : [{ start: 0, length: low, offset: 0 }, { start: HIGH_RAM, length: bytes - low, offset: low }]
 }
 
-/** What the engine needs of KVM. */
+/** The capabilities of KVM that the engine needs. */
 const required: ReadonlyArray<CapabilityName> = [
   "KVM_CAP_USER_MEMORY",
   "KVM_CAP_SET_TSS_ADDR",
@@ -106,7 +106,7 @@ export const createKvmVm = (
     return { native, kvm, vm, vcpus, runBytes, memory }
   })
 
-/** What KVM_CHECK_EXTENSION says: 0 is no, else yes or how many. */
+/** The result of KVM_CHECK_EXTENSION: 0 is no, else yes or how many. */
 export const checkExtension = (native: KvmNative, kvm: number, name: CapabilityName): number =>
   native.ioctl(kvm, Request.KVM_CHECK_EXTENSION, Capability[name])
 

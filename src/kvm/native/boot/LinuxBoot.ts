@@ -36,7 +36,7 @@ const E820_RESERVED = 2
 const LOADED_HIGH = 1
 const LOADER_UNDEFINED = 0xff
 
-/** What to load beside the kernel. */
+/** The files to load beside the kernel, and how to boot. */
 export interface LinuxBootSpec {
   /** Path of the kernel, the file `image` was read from. */
   readonly kernel: string

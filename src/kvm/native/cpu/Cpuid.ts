@@ -17,7 +17,7 @@ export interface CpuidEntry {
 /** Room for more entries than KVM has (KVM_MAX_CPUID_ENTRIES is 256, arch/x86/include/asm/kvm_host.h, v6.12). */
 const MAX_ENTRIES = 256
 
-/** What KVM can give a guest on this host. @throws KvmError */
+/** The CPUID entries that KVM supports for a guest on this host. @throws KvmError */
 export const supportedCpuid = (native: KvmNative, kvm: number): ReadonlyArray<CpuidEntry> => {
   const bytes = new DataView(new ArrayBuffer(Struct.kvm_cpuid2.size + MAX_ENTRIES * Struct.kvm_cpuid_entry2.size))
   bytes.setUint32(Struct.kvm_cpuid2.fields.nent, MAX_ENTRIES, true)

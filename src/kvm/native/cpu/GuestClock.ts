@@ -2,7 +2,7 @@ import { Constant, Request, Struct } from "../abi/KvmAbi.ts"
 import { succeeded } from "../abi/KvmError.ts"
 import type { KvmVm } from "../abi/KvmVm.ts"
 
-/** What a VM's clocks showed at one instant. */
+/** The clocks of a VM at one instant. */
 export interface ClockReading {
   /** KVM's clock, in nanoseconds. */
   readonly nanos: bigint

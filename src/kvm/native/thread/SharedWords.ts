@@ -1,13 +1,13 @@
 /**
- * What the main thread and the vCPUs' threads share besides the guest: 32-bit words, a row of them for the machine and
- * one for each vCPU. Only `Atomics` touch them.
+ * The state that the main thread and the vCPU threads share besides the guest: 32-bit words, a row of them for the
+ * machine and one for each vCPU. Only `Atomics` touch them.
  */
 export const Word = {
   /** Counts what the main thread should look at: a virtio device's queues, an ended vCPU. */
   EVENTS: 0,
   /** 0 free, 1 taken, 2 taken and waited for: serializes the serial ports. */
   LOCK: 1,
-  /** What the guest wrote to the PM1 enable register of ACPI last; it reads that again. */
+  /** The last value that the guest wrote to ACPI's PM1 enable register; it reads the same back. */
   PM1_ENABLE: 2,
   /** Counts the bytes on serial ports that came when there were none. */
   SENT: 3

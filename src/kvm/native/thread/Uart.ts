@@ -153,7 +153,7 @@ export class Uart {
     return this.#words[Uart.#TX_HEAD] === this.#words[Uart.#TX_TAIL]
   }
 
-  /** What the guest sent since the last time. */
+  /** The guest's output since the last call. */
   take(): Uint8Array {
     const bytes = new Uint8Array(this.#used(Uart.#TX_HEAD, Uart.#TX_TAIL))
     for (let i = 0; i < bytes.length; i++) {

@@ -9,7 +9,7 @@ export interface VirtioDevice {
   readonly type: number
   /** Feature bits 0 … 31 that it offers. */
   readonly features: number
-  /** What the driver reads as its configuration. */
+  /** The configuration space that the driver reads. */
   readonly config: Uint8Array
   readonly queues: ReadonlyArray<{
     /** Called from the event loop, while no freeze is wanted. */

@@ -3,17 +3,17 @@ import { Virtio, VirtioStruct } from "../abi/VirtioAbi.ts"
 import { QUEUE_SIZE, type QueueState } from "../thread/VirtioMmio.ts"
 
 /**
- * What a device does with one chain of buffers: `request` are the bytes that the driver wrote, `room` how many may be
- * written back. The answer is those bytes; `"wait"` leaves the chain for later; `"broken"` says that it is none that a
- * driver makes.
+ * The work of a device on one chain of buffers: `request` are the bytes that the driver wrote, `room` how many may be
+ * written back. The answer is those bytes; `"wait"` leaves the chain for later; `"broken"` means that no driver makes
+ * such a chain.
  */
 export type Serve = (request: Uint8Array, room: number) => Uint8Array | "wait" | "broken"
 
 /** Most bytes of one chain, both directions together: guests are told of less. */
 const MOST_BYTES = 2 ** 23
-/** What a round may cost, in bytes moved; the event loop has other work. */
+/** Limit of a round in bytes moved; the event loop has other work. */
 const ROUND = 2 ** 22
-/** What a chain costs beside its bytes. */
+/** Cost of a chain in addition to its bytes. */
 const CHAIN = 2 ** 12
 
 export interface Served {
