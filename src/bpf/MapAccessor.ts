@@ -1,26 +1,58 @@
+import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import type * as Stream from "effect/Stream"
+import * as Stream from "effect/Stream"
+import { Pause } from "../core/Pause.ts"
 import { formatReason, Reason } from "../core/Reason.ts"
+import { decodeEntries, type EntryMismatch, type EntrySchemas, type TypedEntry } from "./EntriesAs.ts"
+import { type JsonEntry, jsonReader } from "./JsonReader.ts"
 import type { MapInfo } from "./MapInfo.ts"
-import type { MapEntry, MapReader } from "./MapReader.ts"
+import { decodeEntry, type MapEntry, type MapReader, problemOf } from "./MapReader.ts"
 import type { ProgramInfo } from "./Report.ts"
 
+/** Entries decoded at once. */
+const BATCH = 256
+/** Entries between two looks at the clock. */
+const LOOKS = 32
+
 /**
- * No map has that id or name.
+ * Entries that `MapAccessor.entries` and dumps have read, by the consistency of what they were read from.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
+export const entryCount: Metric.Metric.Counter<number> = Metric.counter("ktstr_map_entries", {
+  description: "entries of BPF maps that were read",
+  incremental: true
+})
+
+/** Count `entries` of a map that was read. */
+export const countEntries = ({ consistency }: Pick<MapReader, "consistency">, entries: number): Effect.Effect<void> =>
+  Metric.incrementBy(Metric.tagged(entryCount, "consistency", consistency), entries)
+
+/**
+ * No map has that id or name, of those that are listed: `names` are theirs. `omitted` is how many maps there are that the
+ * source was asked not to keep.
  *
  * @since 0.1.0
  * @category errors
  */
 export class MapNotFound extends Schema.TaggedError<MapNotFound>("ktstr/MapNotFound")("MapNotFound", {
   wanted: Schema.String,
-  names: Schema.Array(Schema.String)
+  names: Schema.Array(Schema.String),
+  omitted: Schema.Int
 }) {
   override get message() {
-    return this.names.length === 0
-      ? `no map ${this.wanted}: this kernel has no BPF maps`
-      : `no map ${this.wanted}: there are ${this.names.slice(0, 20).join(", ")}${this.names.length > 20 ? ", …" : ""}`
+    const { names, omitted, wanted } = this
+    if (names.length === 0) {
+      return `no map ${wanted}: ${omitted === 0 ? "this kernel has no BPF maps" : `keep left out all ${omitted} maps`}`
+    }
+    const listed = `${names.slice(0, 20).join(", ")}${names.length > 20 ? ", …" : ""}`
+    return `no map ${wanted}: there are ${listed}${omitted === 0 ? "" : `; keep left out ${omitted} more`}`
   }
 }
 
@@ -84,6 +116,37 @@ export interface MapAccessorService {
   readonly reader: (map: MapInfo) => Effect.Effect<MapReader, BpfUnreadable>
   /** The map's entries, decoded. Entries that could not be read make it end with `MapProblem`, after all the others. */
   readonly entries: (map: MapInfo) => Stream.Stream<MapEntry, MapProblem | BpfUnreadable>
+  /** As `entries`, decoded by Schemas. One that does not fit ends it with `EntryMismatch`. */
+  readonly entriesAs: <K, KI, V, VI>(
+    map: MapInfo,
+    schemas: EntrySchemas<K, KI, V, VI>
+  ) => Stream.Stream<TypedEntry<K, V>, EntryMismatch | MapProblem | BpfUnreadable>
+}
+
+/**
+ * What a `MapAccessor` is made of: the lists of a source, and how it reads a map.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface MapSource {
+  readonly maps: Listing<MapInfo>
+  readonly programs: Listing<ProgramInfo>
+  readonly reader: (map: MapInfo) => Effect.Effect<MapReader, BpfUnreadable>
+  /** How many maps there are that are not in the list, because the source was asked not to keep them; 0. */
+  readonly omitted?: number | undefined
+}
+
+/**
+ * Maps of a test, and their entries by the map's name; a map without has none.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface TestMaps {
+  readonly maps: ReadonlyArray<MapInfo>
+  readonly entries: { readonly [name: string]: ReadonlyArray<JsonEntry> }
+  readonly programs?: ReadonlyArray<ProgramInfo> | undefined
 }
 
 /**
@@ -92,4 +155,59 @@ export interface MapAccessorService {
  * @since 0.1.0
  * @category services
  */
-export class MapAccessor extends Context.Tag("ktstr/bpf/MapAccessor")<MapAccessor, MapAccessorService>() {}
+export class MapAccessor extends Context.Tag("ktstr/bpf/MapAccessor")<MapAccessor, MapAccessorService>() {
+  static readonly make = (source: MapSource): MapAccessorService => {
+    const entries = (map: MapInfo) => Stream.unwrap(Effect.map(source.reader(map), entriesOf))
+    return {
+      maps: Effect.succeed(source.maps),
+      programs: Effect.succeed(source.programs),
+      find: (idOrName) => {
+        const { items } = source.maps
+        const found = items.filter(({ id, name }) => String(id) === idOrName || name === idOrName)
+        return found.length > 0
+          ? Effect.succeed(found)
+          : new MapNotFound({ wanted: idOrName, names: items.map(({ name }) => name), omitted: source.omitted ?? 0 })
+      },
+      reader: source.reader,
+      entries,
+      entriesAs: (map, schemas) => decodeEntries(map, entries(map), schemas)
+    }
+  }
+
+  /** Maps without a kernel, for tests: entries are plain JSON. What is made of an accessor (dumps, diffs) works on them too. */
+  static readonly layerTest = ({ entries, maps, programs = [] }: TestMaps): Layer.Layer<MapAccessor> =>
+    Layer.succeed(
+      MapAccessor,
+      MapAccessor.make({
+        maps: { items: maps, problems: [] },
+        programs: { items: programs, problems: [] },
+        reader: (map) => Effect.succeed(jsonReader(map, entries[map.name] ?? []))
+      })
+    )
+}
+
+const entriesOf = (reader: MapReader): Stream.Stream<MapEntry, MapProblem> =>
+  Stream.suspend(() => {
+    const walk = reader.walk?.() ?? null
+    const missing = Stream.suspend(() => {
+      const problem = problemOf(reader, walk)
+      return problem === null ? Stream.empty : Stream.fail(new MapProblem({ ...reader.info, problem }))
+    })
+    if (walk === null) return missing
+    const pause = new Pause()
+    const batch = Effect.suspend(() => {
+      const entries: Array<MapEntry> = []
+      while (walk.next()) {
+        entries.push(decodeEntry(reader, walk))
+        if (entries.length === BATCH || (entries.length % LOOKS === 0 && pause.due)) break
+      }
+      return entries.length === 0
+        ? Effect.fail(Option.none<never>())
+        : Effect.zipRight(countEntries(reader, entries.length), Effect.as(pause.now, Chunk.unsafeFromArray(entries)))
+    })
+    return Stream.concat(Stream.repeatEffectChunkOption(batch), missing)
+  }).pipe(
+    Stream.withSpan("MapAccessor.entries", {
+      attributes: { id: reader.info.id, name: reader.info.name, type: reader.info.type }
+    })
+  )

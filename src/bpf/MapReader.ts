@@ -28,24 +28,40 @@ export interface MapReader {
 }
 
 /**
- * One entry, decoded and with its bytes (what these are: `EntryWalk`). In per-CPU maps `cpus[n]` is CPU n's copy, undefined when it has none.
+ * One entry, decoded and with its bytes (what these are: `EntryWalk`).
  *
  * @since 0.1.0
  * @category models
  */
-export type MapEntry =
-  | {
-    readonly key: RenderedValue
-    readonly value: RenderedValue
-    readonly keyBytes: Uint8Array
-    readonly valueBytes: Uint8Array
-  }
-  | {
-    readonly key: RenderedValue
-    readonly cpus: ReadonlyArray<RenderedValue | undefined>
-    readonly keyBytes: Uint8Array
-    readonly cpuBytes: ReadonlyArray<Uint8Array | undefined>
-  }
+export type MapEntry = SingleEntry | PerCpuEntry
+
+/**
+ * An entry with one value.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface SingleEntry {
+  readonly _tag: "single"
+  readonly key: RenderedValue
+  readonly value: RenderedValue
+  readonly keyBytes: Uint8Array
+  readonly valueBytes: Uint8Array
+}
+
+/**
+ * An entry of a per-CPU map: `cpus[n]` is CPU n's copy, undefined when it has none.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PerCpuEntry {
+  readonly _tag: "perCpu"
+  readonly key: RenderedValue
+  readonly cpus: ReadonlyArray<RenderedValue | undefined>
+  readonly keyBytes: Uint8Array
+  readonly cpuBytes: ReadonlyArray<Uint8Array | undefined>
+}
 
 /**
  * Decode the entry that `walk` stands at; copies its bytes, so it stays valid.
@@ -64,7 +80,7 @@ export const decodeEntry = (reader: MapReader, walk: EntryWalk): MapEntry => {
   if (reader.cpus === null) {
     walk.value(0)
     const bytes = valueBytes()
-    return { key, value: value(), keyBytes, valueBytes: bytes }
+    return { _tag: "single", key, value: value(), keyBytes, valueBytes: bytes }
   }
   const cpus: Array<RenderedValue | undefined> = []
   const cpuBytes: Array<Uint8Array | undefined> = []
@@ -73,7 +89,7 @@ export const decodeEntry = (reader: MapReader, walk: EntryWalk): MapEntry => {
     cpuBytes.push(there ? valueBytes() : undefined)
     cpus.push(there ? value() : undefined)
   }
-  return { key, cpus, keyBytes, cpuBytes }
+  return { _tag: "perCpu", key, cpus, keyBytes, cpuBytes }
 }
 
 /**

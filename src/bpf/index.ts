@@ -1,22 +1,33 @@
 export { type ByteRun, encodeAt, EncodeError, encodeKey, encodeValue } from "../btf/render/ValueEncoder.ts"
+export { EntryMismatch, type EntrySchemas, type TypedEntry } from "./EntriesAs.ts"
 export type { EntryWalk } from "./EntryWalk.ts"
 export * as GuestMapAccessor from "./guest/GuestMapAccessor.ts"
 export { listLinks } from "./guest/links/Links.ts"
 export { listPrograms } from "./guest/programs/ProgramWalk.ts"
 export { type MapAssignment, MapWriteError, type MapWritten, writeMaps } from "./guest/write/MapWrite.ts"
 export { type InnerMaps, openInnerMaps } from "./InnerMaps.ts"
+export type { JsonEntry } from "./JsonReader.ts"
 export { Attachment, Link } from "./Link.ts"
-export { makeAccessor } from "./MakeAccessor.ts"
 export {
   BpfUnreadable,
+  entryCount,
   type Listing,
   MapAccessor,
   type MapAccessorService,
   MapNotFound,
-  MapProblem
+  MapProblem,
+  type MapSource,
+  type TestMaps
 } from "./MapAccessor.ts"
 export { MapInfo } from "./MapInfo.ts"
-export { decodeEntry, type MapEntry, type MapReader, problemOf } from "./MapReader.ts"
+export {
+  decodeEntry,
+  type MapEntry,
+  type MapReader,
+  type PerCpuEntry,
+  problemOf,
+  type SingleEntry
+} from "./MapReader.ts"
 export { Program, ProgramTarget } from "./Program.ts"
 export {
   Consistency,

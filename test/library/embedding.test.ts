@@ -8,7 +8,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { EntryWalk } from "../../src/bpf/EntryWalk.ts"
 import { indexCodec } from "../../src/bpf/IndexCodec.ts"
-import { makeAccessor } from "../../src/bpf/MakeAccessor.ts"
+import { MapAccessor } from "../../src/bpf/MapAccessor.ts"
 import { MapInfo } from "../../src/bpf/MapInfo.ts"
 import type { MapReader } from "../../src/bpf/MapReader.ts"
 import { DUMP_VERSION, type Header } from "../../src/bpf/Report.ts"
@@ -72,7 +72,7 @@ const header: Header = {
   kernel: { release: "6.12", pageTableLevels: 4, kaslrOffset: "0x0", possibleCpus: 1 },
   freeze: null
 }
-const accessor = makeAccessor({
+const accessor = MapAccessor.make({
   maps: { items: [info], problems: [] },
   programs: { items: [], problems: [] },
   reader: () => Effect.succeed(endless)

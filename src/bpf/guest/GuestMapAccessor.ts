@@ -1,7 +1,6 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
-import { makeAccessor } from "../MakeAccessor.ts"
 import { type BpfUnreadable, MapAccessor, type MapAccessorService } from "../MapAccessor.ts"
 import { GuestMaps } from "./GuestMaps.ts"
 
@@ -14,13 +13,13 @@ import { GuestMaps } from "./GuestMaps.ts"
 export const make: Effect.Effect<MapAccessorService, BpfUnreadable, GuestKernel> = Effect.gen(
   function*() {
     const guest = yield* GuestMaps.make(yield* GuestKernel)
-    return makeAccessor({
+    return MapAccessor.make({
       maps: { items: guest.maps.items.map(({ info }) => info), problems: guest.maps.problems },
       programs: guest.programs,
       reader: (map) => Effect.sync(() => guest.reader(map))
     })
   }
-)
+).pipe(Effect.withSpan("GuestMapAccessor.make"))
 
 /**
  * `MapAccessor` over the `GuestKernel`.

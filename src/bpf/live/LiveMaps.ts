@@ -11,7 +11,6 @@ import { absent, combine, corrupted, type Reason, unreadable, unsupported } from
 import { possibleCpus } from "../../host/PossibleCpus.ts"
 import { indexCodec } from "../IndexCodec.ts"
 import type { Link } from "../Link.ts"
-import { makeAccessor } from "../MakeAccessor.ts"
 import { type Listing, MapAccessor, type MapAccessorService, MapNotFound } from "../MapAccessor.ts"
 import { MapInfo } from "../MapInfo.ts"
 import type { MapReader } from "../MapReader.ts"
@@ -93,7 +92,12 @@ const makeLiveMaps = (
   Effect.gen(function*() {
     const calls = new BpfCalls(yield* Native)
     const scope = yield* Effect.scope
-    const keep = options.keep ?? (() => true)
+    let omitted = 0
+    const keep = (map: MapInfo): boolean => {
+      if (options.keep?.(map) !== false) return true
+      omitted++
+      return false
+    }
     const found = yield* Effect.acquireRelease(
       Effect.sync(() => listMaps(calls, kernel, keep)),
       ({ items }) =>
@@ -129,14 +133,19 @@ const makeLiveMaps = (
     const links = withFailure("links", liveLinks(calls, btf, objects, loaded, (id) => byId.get(id)?.info.name))
     const maps = { items: found.items.map(({ info }) => info), problems: found.problems }
     return {
-      accessor: makeAccessor({ maps, programs: { ...programs, items: programs.items.map(brief) }, reader }),
+      accessor: MapAccessor.make({
+        maps,
+        programs: { ...programs, items: programs.items.map(brief) },
+        reader,
+        omitted
+      }),
       programs,
       links: { ...links, problems: [...links.problems, NO_LINKLESS] },
       btfs: withFailure("BTF objects", discover(calls, "btf", (fd) => itemOf(btfInfo(calls, fd)))),
       write: (info, change) => {
         const map = byId.get(info.id)
         return map === undefined
-          ? new MapNotFound({ wanted: String(info.id), names: maps.items.map(({ name }) => name) })
+          ? new MapNotFound({ wanted: String(info.id), names: maps.items.map(({ name }) => name), omitted })
           : writerOf(map, calls, btf, cpus, change)
       }
     }

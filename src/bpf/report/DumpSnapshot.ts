@@ -4,7 +4,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { Pause } from "../../core/Pause.ts"
-import type { BpfUnreadable, MapAccessorService } from "../MapAccessor.ts"
+import { type BpfUnreadable, countEntries, type MapAccessorService } from "../MapAccessor.ts"
 import { DumpDocument, type Header } from "../Report.ts"
 import { type Dump, jsonDocument, ndjsonRecords } from "./DumpWriter.ts"
 
@@ -28,8 +28,7 @@ export interface DumpSource {
 export const dump = (source: DumpSource): Effect.Effect<DumpDocument, BpfUnreadable> =>
   Stream.runCollect(pieces(source, jsonDocument)).pipe(
     Effect.map((parts) => Buffer.concat(Chunk.toReadonlyArray(parts)).toString()),
-    Effect.flatMap((text) => Effect.orDie(Schema.decode(Schema.parseJson(DumpDocument))(text))),
-    Effect.withSpan("Ktstr.dump")
+    Effect.flatMap((text) => Effect.orDie(Schema.decode(Schema.parseJson(DumpDocument))(text)))
   )
 
 /**
@@ -47,18 +46,22 @@ const pieces = (
   Stream.unwrap(Effect.gen(function*() {
     const { items, problems } = yield* maps.maps
     const programs = yield* maps.programs
+    const counts: Array<Effect.Effect<void>> = []
     const written = write({
       header,
       readers: yield* Effect.forEach(items, maps.reader),
       programs: programs.items,
       problems: [...problems, ...programs.problems],
-      limit: Infinity
+      limit: Infinity,
+      onMap: (reader, entries) => void counts.push(countEntries(reader, entries))
     })
     const pause = new Pause()
     return Stream.repeatEffectChunkOption(Effect.suspend(() => {
       const next = written.next()
-      return next.done === true
-        ? Effect.fail(Option.none<never>())
-        : Effect.as(pause.now, Chunk.of(next.value.slice()))
+      const counted = Effect.all(counts.splice(0), { discard: true })
+      return Effect.zipRight(
+        counted,
+        next.done === true ? Effect.fail(Option.none<never>()) : Effect.as(pause.now, Chunk.of(next.value.slice()))
+      )
     }))
-  }))
+  })).pipe(Stream.withSpan("MapAccessor.dump", { attributes: { source: header.source.kind } }))

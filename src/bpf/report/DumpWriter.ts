@@ -21,6 +21,8 @@ export interface Dump {
   readonly limit: number
   /** With the values of maps of maps go these maps' entries; not given: the ids alone. */
   readonly inner?: InnerMaps | undefined
+  /** Told of each map how many entries were written, after the last. */
+  readonly onMap?: ((reader: MapReader, entries: number) => void) | undefined
 }
 
 /** Output is handed on in pieces of about this many bytes. */
@@ -42,7 +44,8 @@ export function* jsonDocument(dump: Dump): Generator<Uint8Array, void> {
     out.text(`${separator}${escapedJson(fields).slice(0, -1)},"entries":[`)
     separator = ",\n"
     const walk = reader.walk?.() ?? null
-    const { truncated } = yield* writeEntries(out, reader, walk, dump, JSON_FRAME)
+    const { truncated, written } = yield* writeEntries(out, reader, walk, dump, JSON_FRAME)
+    dump.onMap?.(reader, written)
     out.text(`],${escapedJson({ truncated, problem: problemOf(reader, walk) }).slice(1)}`)
   }
   out.text(`],\n"programs":${escapedJson(dump.programs)},"problems":${escapedJson(dump.problems)}}\n`)
@@ -66,6 +69,7 @@ export function* ndjsonRecords(dump: Dump): Generator<Uint8Array, void> {
     const open = literal(`${escapedJson({ record: "entry", id, name }).slice(0, -1)},"key":`)
     const frame = { first: open, open, close: literal("}\n") }
     const { truncated, written } = yield* writeEntries(out, reader, walk, dump, frame)
+    dump.onMap?.(reader, written)
     line({ record: "mapEnd", id, name, entries: written, truncated, problem: problemOf(reader, walk) })
   }
   for (const program of dump.programs) line({ record: "program", ...program })

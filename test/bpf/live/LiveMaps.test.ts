@@ -252,5 +252,6 @@ describe.skipIf(refused !== undefined)("LiveMaps", () => {
       assert.strictEqual(openDescriptors(), before)
       const error = yield* Effect.flip(live.maps.find("unwanted"))
       assert.strictEqual(error._tag, "MapNotFound")
+      assert.match(error.message, /^no map unwanted: keep left out all [1-9]\d* maps$/)
     }).pipe(Effect.provide(HostLive)))
 })

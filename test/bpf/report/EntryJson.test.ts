@@ -4,7 +4,7 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { EntryWalk } from "../../../src/bpf/EntryWalk.ts"
-import { makeAccessor } from "../../../src/bpf/MakeAccessor.ts"
+import { MapAccessor } from "../../../src/bpf/MapAccessor.ts"
 import { MapInfo } from "../../../src/bpf/MapInfo.ts"
 import type { MapReader } from "../../../src/bpf/MapReader.ts"
 import { DUMP_VERSION, DumpDocument, DumpRecord, type Header } from "../../../src/bpf/Report.ts"
@@ -184,7 +184,7 @@ describe("keys and values whose form hides bytes", () => {
     Effect.gen(function*() {
       const source = {
         header,
-        maps: makeAccessor({
+        maps: MapAccessor.make({
           maps: { items: [before.info], problems: [] },
           programs: { items: [{ id: 7, name: "p", type: "xdp" }], problems: [] },
           reader: () => Effect.succeed(before)
