@@ -297,24 +297,11 @@ export class Btf {
     const name = this.string(view.getUint32(at, true))
     const flag = info >>> 31 === 1
     const body = at + 12
-    const each = <A>(step: number, read: (at: number) => A): ReadonlyArray<A> =>
-      Array.from({ length: vlenOfInfo(info) }, (_, index) => read(body + index * step))
+    const count = vlenOfInfo(info)
     const kind = kindOfInfo(info)
     switch (kind) {
-      case Kind.INT: {
-        const encoding = view.getUint32(body, true)
-        return {
-          kind: "INT",
-          id,
-          name,
-          size,
-          signed: (encoding & 0x0100_0000) !== 0,
-          char: (encoding & 0x0200_0000) !== 0,
-          bool: (encoding & 0x0400_0000) !== 0,
-          bitOffset: (encoding >>> 16) & 0xff,
-          bits: encoding & 0xff
-        }
-      }
+      case Kind.INT:
+        return { kind: "INT", id, name, size, ...intEncoding(view.getUint32(body, true)) }
       case Kind.PTR:
         return { kind: "PTR", id, name, type: size }
       case Kind.TYPEDEF:
@@ -336,45 +323,24 @@ export class Btf {
           count: view.getUint32(body + 8, true)
         }
       case Kind.STRUCT:
-      case Kind.UNION: {
-        const members = each(12, (at): Member => {
-          const where = view.getUint32(at + 8, true)
-          return {
-            name: this.string(view.getUint32(at, true)),
-            type: view.getUint32(at + 4, true),
-            bitOffset: flag ? where & 0x00ff_ffff : where,
-            bitSize: flag ? where >>> 24 : 0
-          }
-        })
-        return { kind: kind === Kind.STRUCT ? "STRUCT" : "UNION", id, name, size, members }
-      }
-      case Kind.ENUM: {
-        const values = each(8, (at): Enumerator => ({
-          name: this.string(view.getUint32(at, true)),
-          value: flag ? view.getInt32(at + 4, true) : view.getUint32(at + 4, true)
-        }))
-        const range = flag || size >= 4 ? undefined : enumRange(values)
-        return range !== undefined && isSignedIn(range, size * 8)
-          ? { kind: "ENUM", id, name, size, signed: true, values: asSigned(values) }
-          : { kind: "ENUM", id, name, size, signed: flag, values }
-      }
-      case Kind.ENUM64: {
-        const values = each(12, (at): Enumerator => {
-          const high = flag ? view.getInt32(at + 8, true) : view.getUint32(at + 8, true)
-          const near = high * 2 ** 32 + view.getUint32(at + 4, true)
-          return {
-            name: this.string(view.getUint32(at, true)),
-            value: Number.isSafeInteger(near) ? near : (BigInt(high) << 32n) + BigInt(view.getUint32(at + 4, true))
-          }
-        })
-        return { kind: "ENUM64", id, name, size, signed: flag, values }
-      }
+      case Kind.UNION:
+        return {
+          kind: kind === Kind.STRUCT ? "STRUCT" : "UNION",
+          id,
+          name,
+          size,
+          members: this.members(body, count, flag)
+        }
+      case Kind.ENUM:
+        return { kind: "ENUM", id, name, size, ...this.enumerators(body, count, size, flag) }
+      case Kind.ENUM64:
+        return { kind: "ENUM64", id, name, size, signed: flag, values: this.enumerators64(body, count, flag) }
       case Kind.FWD:
         return { kind: "FWD", id, name, of: flag ? "union" : "struct" }
       case Kind.FUNC:
-        return { kind: "FUNC", id, name, type: size, linkage: vlenOfInfo(info) }
+        return { kind: "FUNC", id, name, type: size, linkage: count }
       case Kind.FUNC_PROTO: {
-        const parameters = each(8, (at) => ({
+        const parameters = eachRecord(body, count, 8, (at) => ({
           name: this.string(view.getUint32(at, true)),
           type: view.getUint32(at + 4, true)
         }))
@@ -383,7 +349,7 @@ export class Btf {
       case Kind.VAR:
         return { kind: "VAR", id, name, type: size, linkage: view.getUint32(body, true) }
       case Kind.DATASEC: {
-        const variables = each(12, (at): SectionVariable => ({
+        const variables = eachRecord(body, count, 12, (at): SectionVariable => ({
           type: view.getUint32(at, true),
           offset: view.getUint32(at + 4, true),
           size: view.getUint32(at + 8, true)
@@ -398,7 +364,63 @@ export class Btf {
         return { kind: "UNKNOWN", id, name, number: kind }
     }
   }
+
+  private members(body: number, count: number, bitFields: boolean): ReadonlyArray<Member> {
+    const { view } = this
+    return eachRecord(body, count, 12, (at) => {
+      const where = view.getUint32(at + 8, true)
+      return {
+        name: this.string(view.getUint32(at, true)),
+        type: view.getUint32(at + 4, true),
+        bitOffset: bitFields ? where & 0x00ff_ffff : where,
+        bitSize: bitFields ? where >>> 24 : 0
+      }
+    })
+  }
+
+  private enumerators(
+    body: number,
+    count: number,
+    size: number,
+    signed: boolean
+  ): { readonly signed: boolean; readonly values: ReadonlyArray<Enumerator> } {
+    const { view } = this
+    const values = eachRecord(body, count, 8, (at): Enumerator => ({
+      name: this.string(view.getUint32(at, true)),
+      value: signed ? view.getInt32(at + 4, true) : view.getUint32(at + 4, true)
+    }))
+    const range = signed || size >= 4 ? undefined : enumRange(values)
+    return range !== undefined && isSignedIn(range, size * 8)
+      ? { signed: true, values: asSigned(values) }
+      : { signed, values }
+  }
+
+  private enumerators64(body: number, count: number, signed: boolean): ReadonlyArray<Enumerator> {
+    const { view } = this
+    return eachRecord(body, count, 12, (at) => {
+      const low = view.getUint32(at + 4, true)
+      const high = signed ? view.getInt32(at + 8, true) : view.getUint32(at + 8, true)
+      const near = high * 2 ** 32 + low
+      return {
+        name: this.string(view.getUint32(at, true)),
+        value: Number.isSafeInteger(near) ? near : (BigInt(high) << 32n) + BigInt(low)
+      }
+    })
+  }
 }
+
+/** The `count` records of `step` bytes after a type's header, each read at its place. */
+const eachRecord = <A>(body: number, count: number, step: number, read: (at: number) => A): ReadonlyArray<A> =>
+  Array.from({ length: count }, (_, index) => read(body + index * step))
+
+/** The word after an INT's header. @see include/uapi/linux/btf.h `BTF_INT_ENCODING`, `BTF_INT_OFFSET`, `BTF_INT_BITS` */
+const intEncoding = (word: number) => ({
+  signed: (word & 0x0100_0000) !== 0,
+  char: (word & 0x0200_0000) !== 0,
+  bool: (word & 0x0400_0000) !== 0,
+  bitOffset: (word >>> 16) & 0xff,
+  bits: word & 0xff
+})
 
 type Broken = (offset: number, expected: string) => FormatError
 

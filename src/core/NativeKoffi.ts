@@ -31,8 +31,28 @@ const MAP_FAILED = 2n ** 64n - 1n
 /** koffi ends the process when asked for a view longer than one ArrayBuffer of Node 20 can be. */
 const MAX_MAPPING = 2 ** 32
 
+/** The C functions that `layer` calls. */
+const loadLibc = () => {
+  const libc = koffi.load("libc.so.6")
+  return {
+    open: libc.func("int open(const char *path, int flags, int mode)"),
+    close: libc.func("int close(int fd)"),
+    memfdCreate: libc.func("int memfd_create(const char *name, unsigned int flags)"),
+    ftruncate: libc.func("int ftruncate(int fd, int64_t length)"),
+    mmap: libc.func("void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)"),
+    munmap: libc.func("int munmap(void *addr, size_t length)"),
+    ioctl: libc.func("int ioctl(int fd, unsigned long request, intptr_t argument)"),
+    ioctlBuffer: libc.func("int ioctl(int fd, unsigned long request, void *argument)"),
+    lseek: libc.func("int64_t lseek(int fd, int64_t offset, int whence)"),
+    flock: libc.func("int flock(int fd, int operation)"),
+    renameat2: libc.func("int renameat2(int fromDir, const char *from, int toDir, const char *to, unsigned int flags)"),
+    bpf: libc.func("long syscall(long number, long command, void *attributes, unsigned long size)"),
+    pidfdOpen: libc.func("long syscall(long number, long pid, long flags)")
+  }
+}
+
 /**
- * `Native` over libc through koffi. This module is the only one that loads it.
+ * `Native` over libc through koffi. Nothing else in `core` loads koffi.
  *
  * Every buffer that `mmap` gives is valid until its scope closes and no longer: Node cannot detach it, so a later touch
  * is SIGSEGV, which no handler sees. Keep views of it in values that live in the same scope.
@@ -41,43 +61,27 @@ const MAX_MAPPING = 2 ** 32
  * @category layers
  */
 export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
-  const libc = koffi.load("libc.so.6")
-  const cOpen = libc.func("int open(const char *path, int flags, int mode)")
-  const cClose = libc.func("int close(int fd)")
-  const cMemfd = libc.func("int memfd_create(const char *name, unsigned int flags)")
-  const cTruncate = libc.func("int ftruncate(int fd, int64_t length)")
-  const cMmap = libc.func("void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)")
-  const cMunmap = libc.func("int munmap(void *addr, size_t length)")
-  const cIoctl = libc.func("int ioctl(int fd, unsigned long request, intptr_t argument)")
-  const cIoctlBuffer = libc.func("int ioctl(int fd, unsigned long request, void *argument)")
-  const cSeek = libc.func("int64_t lseek(int fd, int64_t offset, int whence)")
-  const cFlock = libc.func("int flock(int fd, int operation)")
-  const cRename = libc.func(
-    "int renameat2(int fromDir, const char *from, int toDir, const char *to, unsigned int flags)"
-  )
-
-  const cBpf = libc.func("long syscall(long number, long command, void *attributes, unsigned long size)")
-  const cPidfd = libc.func("long syscall(long number, long pid, long flags)")
+  const libc = loadLibc()
 
   // errno belongs to the thread and is soon overwritten: read it in the same synchronous step as the call
   const failed = (syscall: string, subject: string): SyscallError => SyscallError.of(syscall, subject, koffi.errno())
 
   const scopedFd = (acquire: () => Effect.Effect<number, SyscallError>) =>
-    Effect.acquireRelease(Effect.suspend(acquire), (fd) => Effect.sync(() => cClose(fd)))
+    Effect.acquireRelease(Effect.suspend(acquire), (fd) => Effect.sync(() => libc.close(fd)))
 
   const open = (path: string, flags: number): Effect.Effect<number, SyscallError, Scope.Scope> =>
     scopedFd(() => {
-      const fd: number = cOpen(path, flags | O_CLOEXEC, 0o600)
+      const fd: number = libc.open(path, flags | O_CLOEXEC, 0o600)
       return fd >= 0 ? Effect.succeed(fd) : failed("open", path)
     })
 
   const memfd = (subject: string, bytes: number): Effect.Effect<number, SyscallError, Scope.Scope> =>
     scopedFd(() => {
-      const fd: number = cMemfd(subject, MFD_CLOEXEC)
+      const fd: number = libc.memfdCreate(subject, MFD_CLOEXEC)
       if (fd < 0) return failed("memfd_create", subject)
-      if (cTruncate(fd, bytes) === 0) return Effect.succeed(fd)
+      if (libc.ftruncate(fd, bytes) === 0) return Effect.succeed(fd)
       const error = failed("ftruncate", `${subject} to ${bytes} bytes`)
-      cClose(fd)
+      libc.close(fd)
       return error
     })
 
@@ -91,10 +95,10 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
     const acquire = Effect.suspend(() => {
       if (length > MAX_MAPPING) return SyscallError.of("mmap", subject, EINVAL)
       const protection = access === "read" ? PROT_READ : PROT_READ | PROT_WRITE
-      const address: bigint = cMmap(null, length, protection, MAP_SHARED, fd, offset)
+      const address: bigint = libc.mmap(null, length, protection, MAP_SHARED, fd, offset)
       return address === MAP_FAILED ? failed("mmap", subject) : Effect.succeed(address)
     })
-    return Effect.acquireRelease(acquire, (address) => Effect.sync(() => cMunmap(address, length))).pipe(
+    return Effect.acquireRelease(acquire, (address) => Effect.sync(() => libc.munmap(address, length))).pipe(
       Effect.map((address) => koffi.view(address, length))
     )
   }
@@ -106,29 +110,31 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
   ): Effect.Effect<number, SyscallError> =>
     Effect.suspend(() => {
       const result: number = typeof argument === "number"
-        ? cIoctl(fd, request, argument)
-        : cIoctlBuffer(fd, request, argument)
+        ? libc.ioctl(fd, request, argument)
+        : libc.ioctlBuffer(fd, request, argument)
       return result >= 0 ? Effect.succeed(result) : failed("ioctl", `fd ${fd}, request 0x${request.toString(16)}`)
     })
 
   const nextData = (fd: number, offset: number): readonly [number, number] | undefined => {
-    const from = Number(cSeek(fd, offset, SEEK_DATA))
+    const from = Number(libc.lseek(fd, offset, SEEK_DATA))
     // A file system that knows no holes has none; only ENXIO says that nothing follows.
     if (from < 0) return koffi.errno() === ENXIO ? undefined : [offset, Infinity]
-    const to = Number(cSeek(fd, from, SEEK_HOLE))
+    const to = Number(libc.lseek(fd, from, SEEK_HOLE))
     return [from, to < 0 ? Infinity : to]
   }
 
   const flock = (fd: number, mode: "shared" | "exclusive"): Effect.Effect<boolean, SyscallError> =>
     Effect.suspend(() => {
-      if (cFlock(fd, (mode === "shared" ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0) return Effect.succeed(true)
+      if (libc.flock(fd, (mode === "shared" ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0) return Effect.succeed(true)
       const error = failed("flock", `fd ${fd}`)
       return error.errno === EAGAIN ? Effect.succeed(false) : error
     })
 
   const exchange = (a: string, b: string): Effect.Effect<void, SyscallError> =>
     Effect.suspend(() =>
-      cRename(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) === 0 ? Effect.void : failed("renameat2", `${a} and ${b}`)
+      libc.renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) === 0
+        ? Effect.void
+        : failed("renameat2", `${a} and ${b}`)
     )
 
   const orErrno = (result: number): number => result >= 0 ? result : -koffi.errno()
@@ -141,9 +147,9 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
     ioctl,
     flock,
     exchange,
-    bpf: (command, attributes) => orErrno(cBpf(SYS_BPF, command, attributes, attributes.length)),
+    bpf: (command, attributes) => orErrno(libc.bpf(SYS_BPF, command, attributes, attributes.length)),
     addressOf: (buffer) => koffi.address(buffer),
-    pidfd: (pid, flags) => orErrno(cPidfd(SYS_PIDFD_OPEN, pid, flags)),
-    close: (fd) => void cClose(fd)
+    pidfd: (pid, flags) => orErrno(libc.pidfdOpen(SYS_PIDFD_OPEN, pid, flags)),
+    close: (fd) => void libc.close(fd)
   }
 })

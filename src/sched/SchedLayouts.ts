@@ -197,123 +197,153 @@ const get = <A, E>(either: Either.Either<A, E>): A | undefined => Either.getOrUn
 /** Where a kernel keeps its scheduler's state. A part that is undefined is not in this kernel's BTF. */
 export interface SchedLayouts extends ReturnType<typeof resolve> {}
 
-const resolve = (btf: Btf) => {
-  const own = ["nr_running", "clock"] // what tells the scheduler's `struct rq` from those of drivers
-  const dsq = ["lock", "list", "priq", "nr", "seq", "id", "hash_node", "first_task", "sched"]
-  const task = ["pid", "comm"]
-  return {
-    rq: get(structFields(btf, "rq", RQ, own, [
-      "__lock",
-      "curr",
-      "donor",
-      "idle",
-      "stop",
-      "sd",
-      "cfs",
-      "rt",
-      "dl",
-      "scx",
-      "scx.local_dsq",
-      "scx.bypass_dsq",
-      "scx.reject_dsq",
-      "scx.rescue.dsq",
-      "scx.runnable_list",
-      "scx.ddsp_deferred_locals"
-    ])),
-    cfs: get(structFields(btf, "rq", CFS_RQ, own)),
-    rt: get(structFields(btf, "rq", RT_RQ, own)),
-    dl: get(structFields(btf, "rq", DL_RQ, own)),
-    scxRq: get(structFields(btf, "rq", SCX_RQ, [...own, "scx"])),
-    rqStats: get(structFields(btf, "rq", RQ_STATS, own)),
-    task: get(structFields(btf, "task_struct", TASK, task, [
-      "sched_class",
-      "cpus_ptr",
-      "cpus_mask",
-      "tasks",
-      "thread_node",
-      "signal",
-      "real_parent",
-      "group_leader",
-      "cgroups",
-      "thread.sp",
-      "stack",
-      "scx",
-      "uclamp_req",
-      "sched_info.last_arrival",
-      "scx.dsq",
-      "scx.dsq_list",
-      "scx.runnable_node",
-      "scx.tasks_node",
-      "scx.sched"
-    ])),
-    se: get(structFields(btf, "task_struct", SE, task)),
-    schedInfo: get(structFields(btf, "task_struct", SCHED_INFO, task)),
-    entity: get(structFields(btf, "task_struct", ENTITY, [...task, "scx"])),
-    signal: get(structFields(btf, "signal_struct", { nr_threads: int() } as const, ["thread_head", "pids"])),
-    pid: get(structFields(btf, "pid", {}, ["numbers"])),
-    upid: get(structFields(btf, "upid", {}, ["nr"])),
-    cssSet: get(structFields(btf, "css_set", {}, ["dfl_cgrp"])),
-    cgroup: get(structFields(btf, "cgroup", {}, ["kn"])),
-    kernfs: get(structFields(btf, "kernfs_node", { id: uint() } as const, ["name"], ["parent", "__parent"])),
-    cpumask: get(structFields(btf, "cpumask", {}, ["bits"])),
-    clocksource: get(structFields(btf, "clocksource", { mult: uint(), shift: uint() } as const, ["mult", "shift"])),
-    dispatchQ: get(
-      structFields(btf, "scx_dispatch_q", { nr: uint(), seq: uint() } as const, ["list", "nr", "id"], dsq)
-    ),
-    dsqNode: get(structFields(btf, "scx_dsq_list_node", { flags: uint() } as const, ["node", "flags"])),
-    sched: get(structFields(btf, "scx_sched", SCX_SCHED, ["ops", "exit_info"], [
-      "dsq_hash",
-      "global_dsqs",
-      "pnode",
-      "pcpu",
-      "event_stats_cpu",
-      "all",
-      "cgrp_path",
-      "ancestors"
-    ])),
-    ops: get(structFields(
-      btf,
-      "sched_ext_ops",
-      {
-        name: text(),
-        flags: uint(),
-        timeout_ms: uint(),
-        dispatch_max_batch: uint(),
-        exit_dump_len: uint(),
-        hotplug_seq: uint()
-      } as const,
-      ["name"]
-    )),
-    pcpu: get(structFields(btf, "scx_sched_pcpu", { flags: uint() } as const, ["event_stats"], ["sch", "bypass_dsq"])),
-    pnode: get(structFields(btf, "scx_sched_pnode", {}, ["global_dsq"])),
-    exitInfo: get(structFields(btf, "scx_exit_info", EXIT_INFO, ["kind"], ["reason", "bt", "msg", "dump"])),
-    domain: get(structFields(btf, "sched_domain", DOMAIN, ["parent", "flags"], [
-      "name",
-      "span",
-      "lb_count",
-      "lb_balanced",
-      "lb_failed",
-      "lb_imbalance",
-      "lb_imbalance_load",
-      "lb_imbalance_util",
-      "lb_imbalance_task",
-      "lb_imbalance_misfit",
-      "lb_gained",
-      "lb_hot_gained",
-      "lb_nobusyg",
-      "lb_nobusyq"
-    ])),
-    domainStats: get(structFields(btf, "sched_domain", DOMAIN_STATS, ["parent", "flags"])),
-    flagDebug: get(structFields(btf, "sd_flag_debug", {}, ["name"])),
-    psi: get(structFields(btf, "psi_group", {}, ["total", "avg"])),
-    pglist: get(structFields(btf, "pglist_data", { nr_zones: int() } as const, ["node_zones", "nr_zones"])),
-    zone: get(structFields(btf, "zone", { present_pages: uint() } as const, ["vm_numa_event"], [
-      "per_cpu_zonestats"
-    ])),
-    zoneStat: get(structFields(btf, "per_cpu_zonestat", {}, ["vm_numa_event"])),
-    cpustat: get(structFields(btf, "kernel_cpustat", {}, ["cpustat"])),
-    kstat: get(structFields(btf, "kernel_stat", { irqs_sum: uint() } as const, ["irqs_sum", "softirqs"]))
-  }
-}
+/** Members that tell the scheduler's `struct rq` from those of drivers. */
+const RQ_OWN = ["nr_running", "clock"]
+
+/** `struct rq` of kernel/sched/sched.h, and the structs embedded in it. */
+const runQueueLayouts = (btf: Btf) => ({
+  rq: get(structFields(btf, "rq", RQ, RQ_OWN, [
+    "__lock",
+    "curr",
+    "donor",
+    "idle",
+    "stop",
+    "sd",
+    "cfs",
+    "rt",
+    "dl",
+    "scx",
+    "scx.local_dsq",
+    "scx.bypass_dsq",
+    "scx.reject_dsq",
+    "scx.rescue.dsq",
+    "scx.runnable_list",
+    "scx.ddsp_deferred_locals"
+  ])),
+  cfs: get(structFields(btf, "rq", CFS_RQ, RQ_OWN)),
+  rt: get(structFields(btf, "rq", RT_RQ, RQ_OWN)),
+  dl: get(structFields(btf, "rq", DL_RQ, RQ_OWN)),
+  scxRq: get(structFields(btf, "rq", SCX_RQ, [...RQ_OWN, "scx"])),
+  rqStats: get(structFields(btf, "rq", RQ_STATS, RQ_OWN))
+})
+
+const TASK_OWN = ["pid", "comm"]
+
+/** `struct task_struct`, the structs embedded in it, and those that it points at. */
+const taskLayouts = (btf: Btf) => ({
+  task: get(structFields(btf, "task_struct", TASK, TASK_OWN, [
+    "sched_class",
+    "cpus_ptr",
+    "cpus_mask",
+    "tasks",
+    "thread_node",
+    "signal",
+    "real_parent",
+    "group_leader",
+    "cgroups",
+    "thread.sp",
+    "stack",
+    "scx",
+    "uclamp_req",
+    "sched_info.last_arrival",
+    "scx.dsq",
+    "scx.dsq_list",
+    "scx.runnable_node",
+    "scx.tasks_node",
+    "scx.sched"
+  ])),
+  se: get(structFields(btf, "task_struct", SE, TASK_OWN)),
+  schedInfo: get(structFields(btf, "task_struct", SCHED_INFO, TASK_OWN)),
+  entity: get(structFields(btf, "task_struct", ENTITY, [...TASK_OWN, "scx"])),
+  signal: get(structFields(btf, "signal_struct", { nr_threads: int() } as const, ["thread_head", "pids"])),
+  pid: get(structFields(btf, "pid", {}, ["numbers"])),
+  upid: get(structFields(btf, "upid", {}, ["nr"])),
+  cssSet: get(structFields(btf, "css_set", {}, ["dfl_cgrp"])),
+  cgroup: get(structFields(btf, "cgroup", {}, ["kn"])),
+  kernfs: get(structFields(btf, "kernfs_node", { id: uint() } as const, ["name"], ["parent", "__parent"])),
+  cpumask: get(structFields(btf, "cpumask", {}, ["bits"]))
+})
+
+/** sched_ext: its schedulers, dispatch queues and exits. */
+const scxLayouts = (btf: Btf) => ({
+  dispatchQ: get(
+    structFields(btf, "scx_dispatch_q", { nr: uint(), seq: uint() } as const, ["list", "nr", "id"], [
+      "lock",
+      "list",
+      "priq",
+      "nr",
+      "seq",
+      "id",
+      "hash_node",
+      "first_task",
+      "sched"
+    ])
+  ),
+  dsqNode: get(structFields(btf, "scx_dsq_list_node", { flags: uint() } as const, ["node", "flags"])),
+  sched: get(structFields(btf, "scx_sched", SCX_SCHED, ["ops", "exit_info"], [
+    "dsq_hash",
+    "global_dsqs",
+    "pnode",
+    "pcpu",
+    "event_stats_cpu",
+    "all",
+    "cgrp_path",
+    "ancestors"
+  ])),
+  ops: get(structFields(
+    btf,
+    "sched_ext_ops",
+    {
+      name: text(),
+      flags: uint(),
+      timeout_ms: uint(),
+      dispatch_max_batch: uint(),
+      exit_dump_len: uint(),
+      hotplug_seq: uint()
+    } as const,
+    ["name"]
+  )),
+  pcpu: get(structFields(btf, "scx_sched_pcpu", { flags: uint() } as const, ["event_stats"], ["sch", "bypass_dsq"])),
+  pnode: get(structFields(btf, "scx_sched_pnode", {}, ["global_dsq"])),
+  exitInfo: get(structFields(btf, "scx_exit_info", EXIT_INFO, ["kind"], ["reason", "bt", "msg", "dump"]))
+})
+
+/** Scheduling domains, memory nodes, CPU times and pressure. */
+const machineLayouts = (btf: Btf) => ({
+  clocksource: get(structFields(btf, "clocksource", { mult: uint(), shift: uint() } as const, ["mult", "shift"])),
+  domain: get(structFields(btf, "sched_domain", DOMAIN, ["parent", "flags"], [
+    "name",
+    "span",
+    "lb_count",
+    "lb_balanced",
+    "lb_failed",
+    "lb_imbalance",
+    "lb_imbalance_load",
+    "lb_imbalance_util",
+    "lb_imbalance_task",
+    "lb_imbalance_misfit",
+    "lb_gained",
+    "lb_hot_gained",
+    "lb_nobusyg",
+    "lb_nobusyq"
+  ])),
+  domainStats: get(structFields(btf, "sched_domain", DOMAIN_STATS, ["parent", "flags"])),
+  flagDebug: get(structFields(btf, "sd_flag_debug", {}, ["name"])),
+  psi: get(structFields(btf, "psi_group", {}, ["total", "avg"])),
+  pglist: get(structFields(btf, "pglist_data", { nr_zones: int() } as const, ["node_zones", "nr_zones"])),
+  zone: get(structFields(btf, "zone", { present_pages: uint() } as const, ["vm_numa_event"], [
+    "per_cpu_zonestats"
+  ])),
+  zoneStat: get(structFields(btf, "per_cpu_zonestat", {}, ["vm_numa_event"])),
+  cpustat: get(structFields(btf, "kernel_cpustat", {}, ["cpustat"])),
+  kstat: get(structFields(btf, "kernel_stat", { irqs_sum: uint() } as const, ["irqs_sum", "softirqs"]))
+})
+
+const resolve = (btf: Btf) => ({
+  ...runQueueLayouts(btf),
+  ...taskLayouts(btf),
+  ...scxLayouts(btf),
+  ...machineLayouts(btf)
+})
 
 export const schedLayouts: (btf: Btf) => SchedLayouts = memoizeByBtf(resolve)
