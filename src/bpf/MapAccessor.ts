@@ -124,7 +124,7 @@ export interface MapAccessorService {
 }
 
 /**
- * What a `MapAccessor` is made of: the lists of a source, and how it reads a map.
+ * The source that a `MapAccessor` is made from: its lists, and how it reads a map.
  *
  * @since 0.1.0
  * @category models

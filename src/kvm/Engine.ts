@@ -2,7 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { HostLacks } from "../core/Errors.ts"
 import { Native } from "../core/Native.ts"
-import { probeKvm } from "./native/KvmProbe.ts"
+import { probeKvm } from "./probe/KvmProbe.ts"
 import { accelerationBy, bootQemu } from "./qemu/Qemu.ts"
 import { VmEngine, type VmSpec } from "./spec/VmEngine.ts"
 

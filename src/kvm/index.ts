@@ -3,7 +3,7 @@ export { bootCount, freezeMillis } from "./guest/BootedVm.ts"
 export { IncludeError } from "./guest/HostFiles.ts"
 export type { InitSpec, ShellTerminal } from "./guest/Init.ts"
 export { type InitramfsSpec, makeInitramfs, minimumMemoryMib } from "./guest/Initramfs.ts"
-export { type KvmStatus, probeKvm } from "./native/KvmProbe.ts"
+export { type KvmStatus, probeKvm } from "./probe/KvmProbe.ts"
 export { type Emulation, type ExactEmulation, type QemuProgram } from "./qemu/Emulation.ts"
 export * as Qemu from "./qemu/Qemu.ts"
 export {

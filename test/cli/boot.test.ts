@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { findProgram } from "../../src/core/process/Programs.ts"
-import { probeKvm } from "../../src/kvm/native/KvmProbe.ts"
+import { probeKvm } from "../../src/kvm/probe/KvmProbe.ts"
 import { complaints, ktstr, place, processesWith, type RunOptions, until } from "../support/cli.ts"
 import { kernelImage } from "../support/kernels.ts"
 

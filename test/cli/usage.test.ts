@@ -7,7 +7,7 @@ import { join } from "node:path"
 import { DoctorReport } from "../../src/cli/doctor.ts"
 import { visible, visibleLine } from "../../src/cli/terminal/escapeControls.ts"
 import { findProgram } from "../../src/core/process/Programs.ts"
-import { probeKvm } from "../../src/kvm/native/KvmProbe.ts"
+import { probeKvm } from "../../src/kvm/probe/KvmProbe.ts"
 import { complaints, ktstr, place } from "../support/cli.ts"
 
 const ESC = "\x1b"

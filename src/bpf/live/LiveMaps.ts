@@ -23,11 +23,12 @@ import { discover, type Found } from "./calls/Discovery.ts"
 import { type BtfInfo, btfInfo, LiveBtf, textAt } from "./calls/LiveBtf.ts"
 import { bpfRefused } from "./calls/Rights.ts"
 import { liveLinks } from "./LiveLinks.ts"
-import { type LiveMap, type LiveReading, readingOf, tableOf } from "./LiveOpeners.ts"
+import { type LiveMap, liveTable, openLiveMap } from "./LiveOpeners.ts"
 import { livePrograms } from "./LivePrograms.ts"
 import { type LiveWrite, type MapWrite, writerOf } from "./LiveWrite.ts"
 import { compileSeen } from "./SeenFields.ts"
 import { LiveObjects } from "./walks/LiveObjects.ts"
+import type { OpenedLiveMap } from "./walks/OpenedLiveMap.ts"
 
 /**
  * Options of the live source.
@@ -117,16 +118,16 @@ const makeLiveMaps = (
       (id) => byId.get(id)?.info
     )
     const sources = { calls, btf, objects, possibleCpus: cpus, files: options.files ?? [] }
-    const readings = new Map<number, Either.Either<LiveReading, Reason>>()
+    const readings = new Map<number, Either.Either<OpenedLiveMap, Reason>>()
     const reader = (info: MapInfo): Effect.Effect<MapReader> =>
       Effect.gen(function*() {
         const map = byId.get(info.id)
         if (map === undefined) return notReadable(info, absent("it is not in the list"))
         if (calls.ended) return notReadable(info, unreadable("its scope has closed, and the map with it"))
         const perCpu = isPerCpu(map.type) ? cpus : null
-        const table = tableOf(map.fd, info, perCpu)
+        const table = liveTable(map.fd, info, perCpu)
         const reading = readings.get(info.id)
-          ?? (yield* readingOf(map, table, sources).pipe(Scope.extend(scope)))
+          ?? (yield* openLiveMap(map, table, sources).pipe(Scope.extend(scope)))
         readings.set(info.id, reading)
         return readerOf(map, reading, btf, table.copies?.length ?? null)
       })
@@ -212,7 +213,7 @@ const notReadable = (info: MapInfo, problem: Reason): MapReader => ({
 
 const readerOf = (
   { info, type }: LiveMap,
-  reading: Either.Either<LiveReading, Reason>,
+  reading: Either.Either<OpenedLiveMap, Reason>,
   btf: LiveBtf,
   cpus: number | null
 ): MapReader => {

@@ -7,7 +7,6 @@ import type { EntryWalk } from "../EntryWalk.ts"
 import { indexCodec } from "../IndexCodec.ts"
 import type { MapInfo } from "../MapInfo.ts"
 import { isIndexed, MapType } from "../MapType.ts"
-import type { Details } from "../Report.ts"
 import { MapFlag } from "./calls/BpfAbi.ts"
 import type { BpfCalls } from "./calls/BpfCalls.ts"
 import type { LiveBtf } from "./calls/LiveBtf.ts"
@@ -17,6 +16,7 @@ import { KeyWalk } from "./walks/KeyWalk.ts"
 import type { LiveObjects } from "./walks/LiveObjects.ts"
 import { openLiveRing, positionCodec, recordCodec } from "./walks/LiveRing.ts"
 import { openLiveStructOps } from "./walks/LiveStructOps.ts"
+import type { OpenedLiveMap } from "./walks/OpenedLiveMap.ts"
 import {
   allThreads,
   cgroupCodec,
@@ -41,17 +41,6 @@ export interface LiveMap {
   readonly kernelBtfId: number
 }
 
-/** How a map is read. */
-export interface LiveReading {
-  readonly walk: () => EntryWalk
-  /** Instead of the map's own, where its BTF does not describe what the walk gives. */
-  readonly key?: Codec
-  readonly value?: Codec
-  readonly details?: Details
-  /** A limit of the source itself: bpf(2) does not give this. */
-  readonly problem?: Reason
-}
-
 /** The sources that reading needs besides the map. */
 export interface LiveSources {
   readonly calls: BpfCalls
@@ -66,7 +55,7 @@ export interface LiveSources {
 const NO_LOOKUP = unsupported("bpf(2) has no lookup for such maps")
 
 /** Where the values of a map lie in what bpf(2) gives. */
-export const tableOf = (
+export const liveTable = (
   fd: number,
   { keySize, maxEntries, valueSize }: Pick<MapInfo, "keySize" | "valueSize" | "maxEntries">,
   possibleCpus: ReadonlyArray<number> | null
@@ -85,14 +74,14 @@ const inBatches = (calls: BpfCalls, table: LiveTable, indexed: boolean) => (): E
 }
 
 /** How to read a map's entries, or why they cannot be. What it maps or loads lives as long as the scope. */
-export const readingOf = (
+export const openLiveMap = (
   map: LiveMap,
   table: LiveTable,
   sources: LiveSources
-): Effect.Effect<Either.Either<LiveReading, Reason>, never, Scope.Scope> => {
+): Effect.Effect<Either.Either<OpenedLiveMap, Reason>, never, Scope.Scope> => {
   const { calls, objects } = sources
   const { fd, info, type } = map
-  const yes = (reading: LiveReading) => Effect.succeed(Either.right(reading))
+  const yes = (reading: OpenedLiveMap) => Effect.succeed(Either.right(reading))
   const no = (why: Reason) => Effect.succeed(Either.left(why))
   const byKey = (value?: Codec) =>
     yes({ walk: () => new KeyWalk(calls, table, isIndexed(type)), ...(value === undefined ? {} : { value }) })

@@ -12,7 +12,7 @@ import { isIndexed, isPerCpu, MapType } from "../MapType.ts"
 import { Errno } from "./calls/BpfAbi.ts"
 import type { BpfCalls, UpdateMode } from "./calls/BpfCalls.ts"
 import type { LiveBtf } from "./calls/LiveBtf.ts"
-import { type LiveMap, tableOf } from "./LiveOpeners.ts"
+import { type LiveMap, liveTable } from "./LiveOpeners.ts"
 
 /**
  * A map that was not written: `why` it was refused, as a sentence.
@@ -94,7 +94,7 @@ export const writerOf = (
       const result = calls.delete(fd, key)
       return result < 0 ? yield* refused(reasonOf(-result, "delete", change.key)) : undefined
     }
-    const table = tableOf(fd, info, isPerCpu(map.type) ? possibleCpus : null)
+    const table = liveTable(fd, info, isPerCpu(map.type) ? possibleCpus : null)
     const value = calls.buffer(table.stride)
     const present = calls.lookup(fd, key, value)
     if (present < 0 && present !== -Errno.ENOENT) {

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { CacheError } from "../../core/CacheDir.ts"
 import { HostLacks } from "../../core/Errors.ts"
-import { type KvmStatus, probeKvm } from "../../kvm/native/KvmProbe.ts"
+import { type KvmStatus, probeKvm } from "../../kvm/probe/KvmProbe.ts"
 import { findQemus, isExact, type QemuFound } from "./FindQemu.ts"
 
 /**

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { BpfCalls } from "../../../src/bpf/live/calls/BpfCalls.ts"
 import { LiveMaps } from "../../../src/bpf/live/LiveMaps.ts"
-import { tableOf } from "../../../src/bpf/live/LiveOpeners.ts"
+import { liveTable } from "../../../src/bpf/live/LiveOpeners.ts"
 import { BatchWalk } from "../../../src/bpf/live/walks/BatchWalk.ts"
 import { KeyWalk } from "../../../src/bpf/live/walks/KeyWalk.ts"
 import { problemOf } from "../../../src/bpf/MapReader.ts"
@@ -62,7 +62,7 @@ describe.skipIf(refused !== undefined)("walks", () => {
       const map = yield* makeMap({ ...shape, name: "large", flags: 1 })
       const value = new Uint8Array(shape.valueSize)
       for (let key = 0; key < 8; key++) put(calls, map, u32(key), value.fill(key + 1))
-      const walk = new BatchWalk(calls, tableOf(map, shape, null))
+      const walk = new BatchWalk(calls, liveTable(map, shape, null))
       assert.isTrue(walk.begin())
       const keys: Array<number> = []
       while (walk.next()) {
@@ -87,7 +87,7 @@ describe.skipIf(refused !== undefined)("walks", () => {
         }
         for (let number = 0; number < 9000; number++) put(calls, map, u32(number), u64(BigInt(number)))
         // Batches that are smaller than the map, so that it changes between them.
-        const small = { ...tableOf(map, HASH, null), maxEntries: 500 }
+        const small = { ...liveTable(map, HASH, null), maxEntries: 500 }
         const walk = by === "batches" ? new BatchWalk(calls, small) : new KeyWalk(calls, small, false)
         if (walk instanceof BatchWalk) assert.isTrue(walk.begin())
         const seen: Array<number> = []
@@ -115,7 +115,7 @@ describe.skipIf(refused !== undefined)("walks", () => {
     Effect.gen(function*() {
       const native = yield* Native
       const calls = new BpfCalls(native)
-      const broken = tableOf(-1, HASH, null)
+      const broken = liveTable(-1, HASH, null)
       for (const walk of [new KeyWalk(calls, broken, false), new BatchWalk(calls, broken)]) {
         assert.isFalse(walk.next())
         assert.match(walk.problems.reason?.text ?? "", /^BPF_MAP_\w+: EBADF; entries are missing$/)
@@ -126,7 +126,7 @@ describe.skipIf(refused !== undefined)("walks", () => {
     Effect.gen(function*() {
       const calls = new BpfCalls(yield* Native)
       const map = yield* makeMap({ ...HASH, name: "deaf", flags: 1 | 1 << 4 })
-      const walk = new BatchWalk(calls, tableOf(map, HASH, null))
+      const walk = new BatchWalk(calls, liveTable(map, HASH, null))
       walk.begin()
       assert.isFalse(walk.next())
       assert.match(walk.problems.reason?.text ?? "", /EPERM/)
@@ -134,7 +134,7 @@ describe.skipIf(refused !== undefined)("walks", () => {
 
   it.effect("the copies of a value lie in the order of possible CPUs, whose numbers may have gaps", () =>
     Effect.sync(() => {
-      const { copies, stride } = tableOf(3, { keySize: 4, valueSize: 9, maxEntries: 1 }, [0, 1, 4])
+      const { copies, stride } = liveTable(3, { keySize: 4, valueSize: 9, maxEntries: 1 }, [0, 1, 4])
       assert.deepStrictEqual([...copies ?? []], [0, 16, -1, -1, 32])
       assert.strictEqual(stride, 48)
     }))

@@ -8,10 +8,10 @@ import { type Reason } from "../../../core/Reason.ts"
 import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
 import { indexCodec } from "../../IndexCodec.ts"
 import type { BpfCalls } from "../calls/BpfCalls.ts"
-import type { LiveReading } from "../LiveOpeners.ts"
 import type { LiveTable } from "./BatchWalk.ts"
 import { KeyWalk } from "./KeyWalk.ts"
 import type { LiveObjects } from "./LiveObjects.ts"
+import type { OpenedLiveMap } from "./OpenedLiveMap.ts"
 
 /** Where the struct's pointers to functions are, by member. */
 const functionsOf = (types: Btf, typeId: number): ReadonlyMap<string, number> => {
@@ -54,7 +54,7 @@ export const openLiveStructOps = (
   types: Btf,
   typeId: number,
   objects: LiveObjects
-): Either.Either<LiveReading, Reason | { readonly message: string }> =>
+): Either.Either<OpenedLiveMap, Reason | { readonly message: string }> =>
   Either.gen(function*() {
     const { at, sizeOf, typeOf } = yield* layoutOf(
       types,

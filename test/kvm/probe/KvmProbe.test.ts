@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { loadKvmNative } from "../../../src/kvm/native/abi/Koffi.ts"
-import { probeKvm, probeKvmBy } from "../../../src/kvm/native/KvmProbe.ts"
+import { probeKvm, probeKvmBy } from "../../../src/kvm/probe/KvmProbe.ts"
 
 const held = () => ({
   descriptors: readdirSync("/proc/self/fd").length,

@@ -1,11 +1,11 @@
 import * as Effect from "effect/Effect"
 import { readFileSync } from "node:fs"
-import { Exit, Request, Struct } from "./abi/KvmAbi.ts"
-import { KvmError, kvmSync, succeeded } from "./abi/KvmError.ts"
-import type { KvmNative } from "./abi/KvmNative.ts"
-import { createKvmVm, type KvmVm } from "./abi/KvmVm.ts"
-import { setCpuid, supportedCpuid } from "./cpu/Cpuid.ts"
-import { enterLongMode, writeLongMode } from "./cpu/LongMode.ts"
+import { Exit, Request, Struct } from "../native/abi/KvmAbi.ts"
+import { KvmError, kvmSync, succeeded } from "../native/abi/KvmError.ts"
+import type { KvmNative } from "../native/abi/KvmNative.ts"
+import { createKvmVm, type KvmVm } from "../native/abi/KvmVm.ts"
+import { setCpuid, supportedCpuid } from "../native/cpu/Cpuid.ts"
+import { enterLongMode, writeLongMode } from "../native/cpu/LongMode.ts"
 
 /**
  * The state of /dev/kvm here. `emulated`: it exists and runs a guest, but by interpreting its kernel's instructions,
@@ -50,7 +50,7 @@ const MOST_SIGNALS = 20
  * @category reading
  */
 export const probeKvm: Effect.Effect<KvmStatus> = Effect.flatMap(
-  Effect.promise(() => import("./abi/Koffi.ts")),
+  Effect.promise(() => import("../native/abi/Koffi.ts")),
   ({ loadKvmNative }) => probeKvmBy(loadKvmNative())
 ).pipe(Effect.withSpan("KvmProbe"))
 
