@@ -170,7 +170,7 @@ export const openImage = Effect.fn("Ktstr.openImage")(
     path: string,
     options: ImageOptions = {}
   ): Effect.fn.Return<Snapshot, ImageError, Native | Scope.Scope> {
-    const kernel = yield* stage("attach")(GuestKernel.open(path, options))
+    const kernel = yield* stage("attach", "Ktstr.attach", { path })(GuestKernel.open(path, options))
     return yield* snapshot(kernel, { source: { kind: "image", path }, freeze: null })
   }
 )
@@ -183,7 +183,7 @@ export const openImage = Effect.fn("Ktstr.openImage")(
  */
 export const prepare = Effect.fn("Ktstr.prepare")(
   function*(options: BootOptions): Effect.fn.Return<Prepared, PrepareError, KernelResolver | FileSystem.FileSystem> {
-    const kernel = yield* stage(`kernel ${options.kernel}`, "kernel.resolve", { kernel: options.kernel })(
+    const kernel = yield* stage(`kernel ${options.kernel}`, "Ktstr.resolve", { kernel: options.kernel })(
       Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(options.kernel))
     )
     const { image, release } = kernel
@@ -194,7 +194,9 @@ export const prepare = Effect.fn("Ktstr.prepare")(
     const guestModules = Array.from(
       new Map([...needed.modules, ...asked.modules].map((one) => [one.name, one])).values()
     )
-    const initramfs = yield* stage("initramfs")(makeInitramfs({ ...options, guestModules }))
+    const initramfs = yield* stage("initramfs", "Ktstr.initramfs", { release })(
+      makeInitramfs({ ...options, guestModules })
+    )
     const spec: VmSpec = { ...options, kernel: image, initramfs }
     return { release, spec }
   }
@@ -211,7 +213,7 @@ export const boot = Effect.fn("Ktstr.boot")(
     const { release, spec } = yield* prepare(options)
     const engine = yield* VmEngine
     const label = `boot ${release}${options.script === undefined ? "" : " and run the script"}`
-    return yield* stage(label, "vm.run", { release, kernel: options.kernel })(
+    return yield* stage(label, "Ktstr.run", { release, kernel: options.kernel })(
       Effect.gen(function*() {
         const vm: Vm = yield* engine.boot(spec)
         const status = yield* vm.awaitReady
@@ -235,14 +237,16 @@ export const boot = Effect.fn("Ktstr.boot")(
 export const freezeAndAttach = Effect.fn("Ktstr.freezeAndAttach")(
   function*(vm: Vm, name: string): Effect.fn.Return<Snapshot, FreezeError, Scope.Scope> {
     const start = performance.now()
-    const frozen = yield* stage("freeze")(vm.freeze)
+    const frozen = yield* stage("freeze", "Ktstr.freeze", { kernel: name })(vm.freeze)
     const millis = Math.round((performance.now() - start) * 10) / 10
     // A reader that is kept after the freeze must fail, instead of reading a guest that runs again.
     const memory = yield* Effect.acquireRelease(
       Effect.sync(() => frozen.memory.borrow()),
       (memory) => Effect.sync(() => memory.release())
     )
-    const kernel = yield* stage("attach")(GuestKernel.fromMemory(memory, `memory of ${name}`))
+    const kernel = yield* stage("attach", "Ktstr.attach", { kernel: name })(
+      GuestKernel.fromMemory(memory, `memory of ${name}`)
+    )
     return yield* snapshot(kernel, {
       source: { kind: "vm", engine: vm.engine === "kvm" ? "kvm" : `qemu (${vm.acceleration.by})`, kernel: name },
       freeze: { at: new Date(frozen.takenAt).toISOString(), millis, cpus: vm.topology.cpus }

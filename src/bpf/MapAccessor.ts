@@ -6,7 +6,7 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { Pause } from "../core/Pause.ts"
+import { isTurnDue, pause } from "../core/Pause.ts"
 import { formatReason, Reason } from "../core/Reason.ts"
 import { decodeEntries, type EntryMismatch, type EntrySchemas, type TypedEntry } from "./EntriesAs.ts"
 import { type JsonEntry, jsonReader } from "./JsonReader.ts"
@@ -194,16 +194,15 @@ const entriesOf = (reader: MapReader): Stream.Stream<MapEntry, MapProblem> =>
       return problem === null ? Stream.empty : Stream.fail(new MapProblem({ ...reader.info, problem }))
     })
     if (walk === null) return missing
-    const pause = new Pause()
     const batch = Effect.suspend(() => {
       const entries: Array<MapEntry> = []
       while (walk.next()) {
         entries.push(decodeEntry(reader, walk))
-        if (entries.length === BATCH || (entries.length % LOOKS === 0 && pause.due)) break
+        if (entries.length === BATCH || (entries.length % LOOKS === 0 && isTurnDue())) break
       }
       return entries.length === 0
-        ? Effect.fail(Option.none<never>())
-        : Effect.zipRight(countEntries(reader, entries.length), Effect.as(pause.now, Chunk.unsafeFromArray(entries)))
+        ? Effect.zipRight(pause, Effect.fail(Option.none<never>()))
+        : Effect.zipRight(countEntries(reader, entries.length), Effect.as(pause, Chunk.unsafeFromArray(entries)))
     })
     return Stream.concat(Stream.repeatEffectChunkOption(batch), missing)
   }).pipe(

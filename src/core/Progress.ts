@@ -8,8 +8,8 @@ import * as Effect from "effect/Effect"
  * @category models
  */
 export interface ProgressService {
-  /** Runs `work`, which is the stage `name`. */
-  readonly around: <A, E, R>(name: string, work: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** Runs `work`, a stage that people know as `label`. */
+  readonly around: <A, E, R>(label: string, work: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 }
 
 /**
@@ -20,17 +20,17 @@ export interface ProgressService {
  * @category services
  */
 export class Progress extends Context.Reference<Progress>()("ktstr/core/Progress", {
-  defaultValue: (): ProgressService => ({ around: (_name, work) => work })
+  defaultValue: (): ProgressService => ({ around: (_label, work) => work })
 }) {}
 
 /**
- * Make `work` a stage, shown as progress under its name while it runs, and a tracing span: of the same name, or of `span`
- * where the name has data in it, with that data as attributes.
+ * Make `work` a stage: shown as progress under `label` while it runs, and a tracing span. A span's name is fixed; what
+ * differs from one run to the next is in its attributes.
  *
  * @since 0.1.0
  * @category utilities
  */
 export const stage =
-  (name: string, span: string = name, attributes: Readonly<Record<string, unknown>> = {}) =>
+  (label: string, span: string, attributes: Readonly<Record<string, unknown>> = {}) =>
   <A, E, R>(work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-    Effect.flatMap(Progress, (progress) => progress.around(name, Effect.withSpan(work, span, { attributes })))
+    Effect.flatMap(Progress, (progress) => progress.around(label, Effect.withSpan(work, span, { attributes })))

@@ -97,6 +97,23 @@ describe("a read without end", () => {
   }
 })
 
+describe("many short reads", () => {
+  const shorts = { entry: [{ key: 0, value: 0 }], none: [] }
+  for (const [name, entries] of Object.entries(shorts)) {
+    it.live(`of ${name === "none" ? "empty maps" : "an entry each"} let the event loop turn together`, () =>
+      Effect.gen(function*() {
+        const maps = yield* MapAccessor
+        let turns = 0
+        const start = performance.now()
+        const counter = setInterval(() => turns++, 1)
+        while (performance.now() - start < 200) yield* Stream.runDrain(maps.entries(info))
+        clearInterval(counter)
+        // 25 are due; what yields by promises alone would have none
+        assert.isAtLeast(turns, 3)
+      }).pipe(Effect.provide(MapAccessor.layerTest({ maps: [info], entries: { endless: entries } }))))
+  }
+})
+
 describe("guest memory whose scope closed", () => {
   it("reads nothing, and touches nothing", () => {
     const bytes = new Uint8Array(64).fill(7)

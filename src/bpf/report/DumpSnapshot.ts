@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { Pause } from "../../core/Pause.ts"
+import { pause } from "../../core/Pause.ts"
 import { type BpfUnreadable, countEntries, type MapAccessorService } from "../MapAccessor.ts"
 import { DumpDocument, type Header } from "../Report.ts"
 import { type Dump, jsonDocument, ndjsonRecords } from "./DumpWriter.ts"
@@ -55,13 +55,12 @@ const pieces = (
       limit: Infinity,
       onMap: (reader, entries) => void counts.push(countEntries(reader, entries))
     })
-    const pause = new Pause()
     return Stream.repeatEffectChunkOption(Effect.suspend(() => {
       const next = written.next()
       const counted = Effect.all(counts.splice(0), { discard: true })
       return Effect.zipRight(
         counted,
-        next.done === true ? Effect.fail(Option.none<never>()) : Effect.as(pause.now, Chunk.of(next.value.slice()))
+        next.done === true ? Effect.fail(Option.none<never>()) : Effect.as(pause, Chunk.of(next.value.slice()))
       )
     }))
   })).pipe(Stream.withSpan("MapAccessor.dump", { attributes: { source: header.source.kind } }))

@@ -5,7 +5,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { Pause } from "../../core/Pause.ts"
+import { pause } from "../../core/Pause.ts"
 import { Reason } from "../../core/Reason.ts"
 import { type MapReader, problemOf } from "../MapReader.ts"
 import { Change } from "./DiffChange.ts"
@@ -89,11 +89,10 @@ const hold = (reader: MapReader): Effect.Effect<Held> =>
     const atMillis = yield* Clock.currentTimeMillis
     const entries = new Map<string, EntryTexts>()
     const walk = reader.walk?.() ?? null
-    const pause = new Pause()
     let read = 0
     for (const entry of entryTexts(reader, walk)) {
       entries.set(identityOf(entry), entry)
-      if (++read % BATCH === 0) yield* pause.now
+      if (++read % BATCH === 0) yield* pause
     }
     return { entries, atMillis, problem: problemOf(reader, walk) }
   })

@@ -4,7 +4,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Json } from "../../btf/render/RenderedValue.ts"
-import { Pause } from "../../core/Pause.ts"
+import { isTurnDue, pause } from "../../core/Pause.ts"
 import { corrupted, type Reason, truncated, unsupported, within } from "../../core/Reason.ts"
 import { type MapReader, problemOf } from "../MapReader.ts"
 import { DumpDocument, type Header } from "../Report.ts"
@@ -147,12 +147,11 @@ export const secondsBetween = (from: DiffSide, to: DiffSide): number | null =>
 export const diffSnapshots = (from: DiffSide, to: DiffSide): Stream.Stream<Change> =>
   Stream.suspend(() => {
     const steps = changesAndPauses(from, to)
-    const pause = new Pause()
     const batch = Effect.suspend(() => {
       const found: Array<Change> = []
       for (let step = steps.next(); step.done !== true; step = steps.next()) {
         if (step.value !== null) found.push(step.value)
-        if (found.length === BATCH || pause.due) return Effect.as(pause.now, Chunk.unsafeFromArray(found))
+        if (found.length === BATCH || isTurnDue()) return Effect.as(pause, Chunk.unsafeFromArray(found))
       }
       return found.length === 0 ? Effect.fail(Option.none<never>()) : Effect.succeed(Chunk.unsafeFromArray(found))
     })

@@ -52,7 +52,7 @@ export const write = (config: WriteConfig) =>
     const { name, vm } = yield* bootTarget(config)
     const { earlier, written } = yield* Effect.scoped(Effect.gen(function*() {
       const kernel = config.racy
-        ? yield* stage("attach")(
+        ? yield* stage("attach", "cli.attach")(
           Effect.flatMap(vm.memory, (memory) => GuestKernel.fromMemory(memory, `memory of ${name}`))
         )
         : (yield* freezeAndAttach(vm, name)).kernel
@@ -61,7 +61,7 @@ export const write = (config: WriteConfig) =>
       return { written, earlier }
     }))
     const seconds = Option.getOrElse(config.timeout, () => DEFAULT_SECONDS)
-    const line = until === undefined ? null : yield* stage("go on")(
+    const line = until === undefined ? null : yield* stage("go on", "cli.goOn")(
       Stream.runHead(Stream.filter(Stream.drop(vm.console, earlier), (text) => until.test(text))).pipe(
         Effect.flatten,
         Effect.timeout(Duration.seconds(seconds)),

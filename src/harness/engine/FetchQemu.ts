@@ -68,7 +68,7 @@ export const fetchQemu: Effect.Effect<
   const opened = yield* openAptState(root, host, suite)
   const state = opened.refreshedAt === undefined ? yield* refreshAptState(opened) : opened
   const scratch = yield* temporaryDirectory(root)
-  const download = yield* stage(`download QEMU of ${suite}, 13 MB`)(
+  const download = yield* stage(`download QEMU of ${suite}, 13 MB`, "FetchQemu.download", { suite })(
     aptOf(state, "apt-get", ["-qq", "download", ...PACKAGES], scratch)
   )
   const archives = (yield* fs.readDirectory(scratch)).filter((name) => name.endsWith(".deb"))
@@ -77,7 +77,9 @@ export const fetchQemu: Effect.Effect<
   }
   const tree = join(scratch, "tree")
   for (const archive of archives) {
-    const unpack = yield* stage(`unpack ${archive}`)(runToEnd("dpkg", ["-x", join(scratch, archive), tree], APT_HINT))
+    const unpack = yield* stage(`unpack ${archive}`, "FetchQemu.unpack", { archive })(
+      runToEnd("dpkg", ["-x", join(scratch, archive), tree], APT_HINT)
+    )
     if (unpack.code !== 0) return yield* failed("unpack", lastLine(unpack.stderr))
   }
   const started = yield* runToEnd(join(tree, "usr/bin/qemu-system-x86_64"), ["--version"], "check the cache's mount")

@@ -167,7 +167,7 @@ const receive = (
       Stream.mapEffect((piece) => (total += piece.length) > limit ? tooLarge : Effect.succeed(piece)),
       Stream.timeoutFail(() => transport("the server stopped sending"), STALL),
       Stream.run(fs.sink(part, { flag: "a" })),
-      stage(`download ${basename(part, ".part")}${amount(from, size)}`),
+      stage(`download ${basename(part, ".part")}${amount(from, size)}`, "Download.transfer", { part, from }),
       Effect.either
     )
     if (Either.isLeft(received) && received.left._tag !== "ResponseError") {
@@ -232,7 +232,7 @@ const verify = (part: string, state: string, sha256: string) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const hash = createHash("sha256")
-    yield* stage(`check ${basename(part, ".part")}`)(
+    yield* stage(`check ${basename(part, ".part")}`, "Download.check", { part })(
       Stream.runForEach(fs.stream(part, { chunkSize: MIB }), (chunk) => Effect.sync(() => hash.update(chunk)))
     )
     const got = hash.digest("hex")

@@ -82,7 +82,9 @@ export const remoteCommit = Effect.fn("GitRepository.remoteCommit")(
     const hint = "give a branch, a tag, or a commit id with all of its 40 digits"
     // git check-ref-format(1): what is left out here has a meaning in a refspec or a pattern
     if (!/^[^-\s:^~*?[\\][^\s:^~*?[\\]*$/.test(ref)) return yield* failed(`${JSON.stringify(ref)} is not a ref`, hint)
-    const listed = yield* stage(`ask ${url}`)(git("ls-remote", "--", url, ref, `${ref}^{}`))
+    const listed = yield* stage(`ask ${url}`, "GitRepository.listRemote", { url, ref })(
+      git("ls-remote", "--", url, ref, `${ref}^{}`)
+    )
     if (listed.code !== 0) return yield* failed(firstLine(listed.stderr), "check the address")
     const commits = new Map(
       listed.stdout.split("\n").map((line) => {
@@ -124,10 +126,12 @@ export const checkOut = Effect.fn("GitRepository.checkOut")(
       )
     // no templates: a user's hooks have no business here
     yield* step("init", "--quiet", "--template=", directory)
-    yield* stage(`fetch ${name} of ${url}`)(
+    yield* stage(`fetch ${name} of ${url}`, "GitRepository.fetch", { url })(
       step("-C", directory, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, name)
     )
-    yield* stage("check out")(step("-C", directory, "checkout", "--quiet", "--detach", "FETCH_HEAD"))
+    yield* stage("check out", "GitRepository.checkOut")(
+      step("-C", directory, "checkout", "--quiet", "--detach", "FETCH_HEAD")
+    )
     return (yield* step("-C", directory, "rev-parse", "--verify", "HEAD^{commit}")).stdout.trim()
   }
 )

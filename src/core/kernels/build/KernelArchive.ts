@@ -87,7 +87,7 @@ export const unpack = (
     const fs = yield* FileSystem.FileSystem
     const directory = join(temporary, "source")
     yield* Effect.mapError(fs.makeDirectory(directory), refused(directory))
-    const done = yield* stage(`unpack ${basename(subject)}`)(
+    const done = yield* stage(`unpack ${basename(subject)}`, "KernelArchive.unpack", { subject })(
       runToEnd(
         "tar",
         ["-xf", archive, "-C", directory, "--force-local", "--no-same-owner", "--no-same-permissions"],

@@ -144,8 +144,8 @@ export const buildKernel = Effect.fn("KernelBuild.buildKernel")(
         log,
         Effect.gen(function*() {
           yield* Effect.mapError(prepare(job), refused(root))
-          yield* stage("configure")(configure(job, asked, request.extraKconfig))
-          yield* stage("compile")(make("compile", job, "bzImage", "vmlinux"))
+          yield* stage("configure", "KernelBuild.configure")(configure(job, asked, request.extraKconfig))
+          yield* stage("compile", "KernelBuild.compile")(make("compile", job, "bzImage", "vmlinux"))
           const after = plan.shared === undefined
             ? identity
             : yield* directoryIdentity(plan.shared, request.extraKconfig)
@@ -386,7 +386,7 @@ const deliver = (root: string, job: Job, identity: SourceIdentity, request: Buil
  * (CONFIG_IKCONFIG), stay, and so does .data, because a VM can boot the file itself.
  */
 const strip = (vmlinux: string, target: string) =>
-  stage("strip")(Effect.gen(function*() {
+  stage("strip", "KernelBuild.strip")(Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const failed = (why: string) =>
       new KernelBuildFailed({ step: "strip", why, hint: "build it with the binutils and pahole of one distribution" })

@@ -156,7 +156,7 @@ const openDirectory = (path: string, temporary: string) =>
         why: `it has been built in (${left}), so git is asked for its own files, and says: ${why}`,
         hint: "run `make mrproper` there, which also removes its .config"
       }))
-    yield* stage(`copy ${path}, which has been built in`)(copied)
+    yield* stage(`copy ${path}, which has been built in`, "SourceTree.copy", { path })(copied)
     yield* versionOf(directory, "add its files to git")
     const config = yield* ownConfig(path)
     if (config === undefined) {
@@ -212,7 +212,9 @@ const planVersion = (asked: KernelVersion, root: string, extra: string | undefin
   Effect.gen(function*() {
     // one release has its key without a look at the network
     const isSeries = asked.patch === undefined && asked.rc === undefined
-    const chosen = isSeries ? yield* stage(`find ${asked.text}`)(kernelRelease(asked)) : undefined
+    const chosen = isSeries
+      ? yield* stage(`find ${asked.text}`, "SourceTree.find", { version: asked.text })(kernelRelease(asked))
+      : undefined
     const version = chosen?.version ?? exactVersion(asked)
     const name = chosen === undefined ? tarballName(asked) : basename(chosen.url)
     const plan: SourcePlan = {
@@ -220,7 +222,8 @@ const planVersion = (asked: KernelVersion, root: string, extra: string | undefin
       made: ({ metadata: { source } }) => Effect.succeed(source.kind === "tarball" && basename(source.from) === name),
       open: (temporary) =>
         Effect.gen(function*() {
-          const release = chosen ?? (yield* stage(`find ${asked.text}`)(kernelRelease(asked)))
+          const release = chosen ??
+            (yield* stage(`find ${asked.text}`, "SourceTree.find", { version: asked.text })(kernelRelease(asked)))
           const directory = yield* fetchArchive(release.url, root, temporary, release.sha256)
           const found = yield* versionOf(directory, "take another mirror")
           if (found === version) return { directory, identity: yield* tarballIdentity(version, release.url, extra) }
@@ -245,7 +248,7 @@ const planArchive = (path: string, extra: string | undefined) =>
     if (info.type !== "File") {
       return yield* new SourceInvalid({ source: path, why: "not a file", hint: "--source takes a directory" })
     }
-    const peeked = yield* stage(`look into ${basename(path)}`)(peekVersion(path))
+    const peeked = yield* stage(`look into ${basename(path)}`, "SourceTree.peek", { path })(peekVersion(path))
     const plan: SourcePlan = {
       identity: peeked === undefined ? undefined : yield* tarballIdentity(peeked, path, extra),
       // an archive that was written since then may hold other sources of that version

@@ -141,7 +141,7 @@ export const refreshAptState = Effect.fn("AptState.refreshAptState")(
       APT_HINT
     )
     return yield* locked(directory, "exclusive")(Effect.gen(function*() {
-      const ended = yield* stage(`get the package lists of ${suite}`)(
+      const ended = yield* stage(`get the package lists of ${suite}`, "AptState.update", { suite })(
         Effect.filterOrElse(
           update,
           ({ code }) => code === 0,

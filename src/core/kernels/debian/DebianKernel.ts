@@ -71,7 +71,7 @@ export const debianKernel = Effect.fn("DebianKernel.debianKernel")(
  */
 export const fetchDebianKernel = Effect.fn("DebianKernel.fetchDebianKernel")(
   function*(selector: DebianSelector, suite?: string): Effect.fn.Return<ValidEntry, DebianKernelError, Host> {
-    const chosen = yield* stage("find package")(findPackage(selector, suite, "recent"))
+    const chosen = yield* stage("find package", "DebianKernel.find")(findPackage(selector, suite, "recent"))
     return yield* Effect.catchIf(
       fetchPackage(chosen),
       (error) => error._tag === "KernelFetchFailed" && error.step === "download",
@@ -128,7 +128,11 @@ const fetchInto = (
 
     const words = chosen.parts.map((part) => `${part}=${chosen.version}`)
     const mebibytes = Math.ceil(chosen.bytes / 2 ** 20)
-    const download = yield* stage(`download ${chosen.name} ${chosen.version} of ${chosen.suite}, ${mebibytes} MiB`)(
+    const download = yield* stage(
+      `download ${chosen.name} ${chosen.version} of ${chosen.suite}, ${mebibytes} MiB`,
+      "DebianKernel.download",
+      { package: chosen.name, version: chosen.version, suite: chosen.suite }
+    )(
       aptOf(state, "apt-get", ["-qq", "download", ...words], scratch)
     )
     const archives = (yield* fs.readDirectory(scratch)).filter((name) => name.endsWith(".deb"))
@@ -138,7 +142,9 @@ const fetchInto = (
 
     const tree = join(scratch, "tree")
     for (const archive of archives) {
-      const unpack = yield* stage(`unpack ${archive}`)(runToEnd("dpkg", ["-x", join(scratch, archive), tree], APT_HINT))
+      const unpack = yield* stage(`unpack ${archive}`, "DebianKernel.unpack", { archive })(
+        runToEnd("dpkg", ["-x", join(scratch, archive), tree], APT_HINT)
+      )
       if (unpack.code !== 0) return yield* failed("unpack")(complaintOf(unpack.stderr))
     }
     const release = chosen.release

@@ -34,7 +34,7 @@ export const packagesInRange = Effect.fn("DebianRange.packagesInRange")(
     PackageListError,
     CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
   > {
-    const packages = yield* stage("find packages")(listPackages(suite, (name) => {
+    const packages = yield* stage("find packages", "DebianRange.find")(listPackages(suite, (name) => {
       const parts = partsOfRelease(releaseOfPackage(name) ?? "")
       return parts !== undefined && parts.flavour === range.flavour &&
         compareDebianVersions(range.start, parts.series) <= 0 && compareDebianVersions(parts.series, range.end) <= 0
