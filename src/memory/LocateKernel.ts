@@ -1,5 +1,5 @@
-import { Buffer } from "node:buffer"
 import { hex, kvaPage } from "../core/Address.ts"
+import { cString } from "../core/CString.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
 import { PageTable } from "./PageTable.ts"
 import { findVmcoreinfo, type Vmcoreinfo } from "./Vmcoreinfo.ts"
@@ -92,7 +92,7 @@ const judge = (memory: GuestMemory, info: Vmcoreinfo): PageTable | string => {
   }
   const named = (name: number): boolean => {
     const bytes = memory.bytes(physical(uts) + name + RELEASE_AT, FIELD)
-    return bytes !== undefined && Buffer.from(bytes.subarray(0, bytes.indexOf(0))).toString("latin1") === info.release
+    return bytes !== undefined && cString(bytes) === info.release
   }
   return (name === undefined ? NAME_AT : [name]).some(named)
     ? table

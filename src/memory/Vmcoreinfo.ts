@@ -1,4 +1,5 @@
 import { Buffer } from "node:buffer"
+import { cString } from "../core/CString.ts"
 import { type GuestMemory, writtenParts } from "./GuestMemory.ts"
 
 /** `struct elf_note` (12 bytes) and the name `VMCOREINFO` with its NUL, rounded up to 4. */
@@ -90,7 +91,7 @@ export const findVmcoreinfo = (
         ) {
           const word = view.getUint32(at, true)
           if (word !== OSRE && word !== NAME_LENGTH) continue
-          const info = textAt(memory, start + at, word)
+          const info = noteAt(memory, start + at, word)
           if (info !== undefined && accept(info)) return info
         }
       }
@@ -99,7 +100,7 @@ export const findVmcoreinfo = (
   return undefined
 }
 
-const textAt = (memory: GuestMemory, page: number, word: number): Vmcoreinfo | undefined => {
+const noteAt = (memory: GuestMemory, page: number, word: number): Vmcoreinfo | undefined => {
   let at = page
   let length = DATA_BYTES
   if (word === NAME_LENGTH) {
@@ -110,7 +111,6 @@ const textAt = (memory: GuestMemory, page: number, word: number): Vmcoreinfo | u
   }
   const bytes = memory.bytes(at, length) ?? memory.bytes(at, 4096 - at % 4096)
   if (bytes === undefined) return undefined
-  const nul = bytes.indexOf(0)
-  const text = Buffer.from(nul < 0 ? bytes : bytes.subarray(0, nul)).toString("latin1")
+  const text = cString(bytes)
   return text.startsWith("OSRELEASE=") ? new Vmcoreinfo(at, text) : undefined
 }

@@ -1,6 +1,7 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../btf/Btf.ts"
 import { type Layout, layout, type LayoutError } from "../btf/Layout.ts"
+import { cString } from "../core/CString.ts"
 
 /** An integer as JSON has it: a number where that is exact, else decimal digits. */
 export type Int = number | string
@@ -81,7 +82,7 @@ export class StructFields<Specs extends FieldSpecs> {
       const start = at + place.at
       switch (place.kind) {
         case "text":
-          out[place.name] = textAt(view, start, place.size)
+          out[place.name] = cString(view, start, place.size)
           break
         default: {
           const value = place.bits === undefined
@@ -142,11 +143,4 @@ const bitsAt = (
     value += ((view.getUint8(at + (place >>> 3)) >>> (place & 7)) & 1) * 2 ** bit
   }
   return signed && value >= 2 ** (size - 1) ? value - 2 ** size : value
-}
-
-/** NUL-terminated text in an array of characters, as UTF-8 with replacement characters for what is not. */
-const textAt = (view: DataView, at: number, size: number): string => {
-  const bytes = Buffer.from(view.buffer, view.byteOffset + at, size)
-  const end = bytes.indexOf(0)
-  return bytes.toString("utf8", 0, end < 0 ? size : end)
 }

@@ -4,12 +4,13 @@ import { layout } from "../../btf/Layout.ts"
 import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { bytesCodec, type Codec, compile } from "../../btf/render/Codec.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
+import { cString } from "../../core/CString.ts"
 import { absent, combine, corrupted, type Reason, toReason, unsupported, within } from "../../core/Reason.ts"
 import { WalkProblems } from "../../core/WalkProblems.ts"
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../../memory/KernelSpace.ts"
 import { PerCpuCopies } from "../../memory/structs/PerCpuCopies.ts"
-import { OBJECT_LIMIT, textIn } from "../../memory/structs/StructReader.ts"
+import { OBJECT_LIMIT } from "../../memory/structs/StructReader.ts"
 import { type IdrLayout, idrLayout, walkIdr } from "../../memory/structs/Xarray.ts"
 import { indexCodec } from "../IndexCodec.ts"
 import { BpfUnreadable, type Listing } from "../MapAccessor.ts"
@@ -106,7 +107,7 @@ export class GuestMaps {
       const kernelTypeId = at.btf_vmlinux_value_type_id === undefined ? 0 : u32(at.btf_vmlinux_value_type_id)
       const fields = {
         id,
-        name: textIn(view, start + at.name, NAME_BYTES),
+        name: cString(view, start + at.name, NAME_BYTES),
         type: typeName(type),
         flags: u32(at.map_flags),
         keySize: u32(at.key_size),
@@ -143,7 +144,7 @@ export class GuestMaps {
       if (found !== id) {
         return broken.add(corrupted(`program ${id}: the structure there says it is program ${found}`))
       }
-      const name = textIn(space.view, space.at + aux.at.name, NAME_BYTES)
+      const name = cString(space.view, space.at + aux.at.name, NAME_BYTES)
       items.push({ id, name: name.length < NAME_BYTES - 1 ? name : this.wholeName(name, auxPage, auxOffset), type })
     })
     return { items, problems: [...problems.map((problem) => within("prog_idr", problem)), ...broken.list] }

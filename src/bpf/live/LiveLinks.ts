@@ -4,6 +4,7 @@ import { enumNames } from "../../btf/EnumNames.ts"
 import { layout } from "../../btf/Layout.ts"
 import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { hex } from "../../core/Address.ts"
+import { cString } from "../../core/CString.ts"
 import { errnoName } from "../../core/Errors.ts"
 import { lazily } from "../../core/Lazily.ts"
 import { absent, type Reason, toReason, unreadable, unsupported, within } from "../../core/Reason.ts"
@@ -12,7 +13,7 @@ import { type Attachment, Link } from "../Link.ts"
 import { INFO_BYTES, LinkInfoAt } from "./calls/BpfAbi.ts"
 import type { BpfCalls, CallBuffer } from "./calls/BpfCalls.ts"
 import { discover, type Found } from "./calls/Discovery.ts"
-import { type LiveBtf, textAt } from "./calls/LiveBtf.ts"
+import type { LiveBtf } from "./calls/LiveBtf.ts"
 import type { LivePrograms } from "./LivePrograms.ts"
 import { interfaceName, type LiveObjects } from "./walks/LiveObjects.ts"
 import { cgroupPaths, cgroupRoot, inodeOf } from "./walks/OwnerWalk.ts"
@@ -152,7 +153,7 @@ class LinkReader {
     this.name().bytes.fill(0)
     const failed = this.ask(fd, () => this.into(field, this.name(), size, NAME_ROOM))
     return failed === undefined
-      ? Either.right(textAt(this.name().bytes, 0, NAME_ROOM))
+      ? Either.right(cString(this.name().bytes))
       : Either.left(unreadable(failed))
   }
 
@@ -276,7 +277,7 @@ class LinkReader {
       this.into("uprobe_multi.offsets", this.places(), "uprobe_multi.count", MOST_PLACES)
     })
     if (failed !== undefined) return Either.left(unreadable(failed))
-    const path = textAt(this.name().bytes, 0, NAME_ROOM)
+    const path = cString(this.name().bytes)
     const count = Math.min(this.u32("uprobe_multi.count"), MOST_PLACES)
     const names = Array.from(
       { length: count },

@@ -5,6 +5,7 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import type { Btf } from "../../btf/Btf.ts"
 import { bytesCodec, type Codec, compile } from "../../btf/render/Codec.ts"
+import { cString } from "../../core/CString.ts"
 import { errnoName, type HostLacks } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
 import { absent, combine, corrupted, type Reason, unreadable, unsupported } from "../../core/Reason.ts"
@@ -17,10 +18,10 @@ import type { MapReader } from "../MapReader.ts"
 import { isIndexed, isPerCpu, typeNames } from "../MapType.ts"
 import type { Program } from "../Program.ts"
 import type { ProgramInfo } from "../Report.ts"
-import { Errno, INFO_BYTES, MapInfoAt } from "./calls/BpfAbi.ts"
+import { Errno, INFO_BYTES, MapInfoAt, NAME_BYTES } from "./calls/BpfAbi.ts"
 import { BpfCalls, type CallBuffer } from "./calls/BpfCalls.ts"
 import { discover, type Found } from "./calls/Discovery.ts"
-import { type BtfInfo, btfInfo, LiveBtf, textAt } from "./calls/LiveBtf.ts"
+import { type BtfInfo, btfInfo, LiveBtf } from "./calls/LiveBtf.ts"
 import { bpfRefused } from "./calls/Rights.ts"
 import { liveLinks } from "./LiveLinks.ts"
 import { type LiveMap, liveTable, openLiveMap } from "./LiveOpeners.ts"
@@ -172,7 +173,7 @@ const listMaps = (calls: BpfCalls, kernel: Btf, keep: (map: MapInfo) => boolean)
     const type = u32(MapInfoAt.type)
     const about = new MapInfo({
       id: u32(MapInfoAt.id),
-      name: textAt(info.bytes, MapInfoAt.name),
+      name: cString(info.bytes, MapInfoAt.name, NAME_BYTES),
       type: typeName(type),
       flags: u32(MapInfoAt.map_flags),
       keySize: u32(MapInfoAt.key_size),

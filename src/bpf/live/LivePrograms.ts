@@ -1,6 +1,7 @@
 import * as Either from "effect/Either"
 import { layout } from "../../btf/Layout.ts"
 import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
+import { cString } from "../../core/CString.ts"
 import { errnoName } from "../../core/Errors.ts"
 import { combine, type Reason, toReason, unsupported, within } from "../../core/Reason.ts"
 import { typeNames } from "../MapType.ts"
@@ -8,7 +9,7 @@ import { countOf, Program, type ProgramTarget, targetNamed } from "../Program.ts
 import { INFO_BYTES, NAME_BYTES, ProgramInfoAt } from "./calls/BpfAbi.ts"
 import type { BpfCalls } from "./calls/BpfCalls.ts"
 import { discover, type Found } from "./calls/Discovery.ts"
-import { type LiveBtf, textAt } from "./calls/LiveBtf.ts"
+import type { LiveBtf } from "./calls/LiveBtf.ts"
 
 /** Bytes of a `struct bpf_func_info`: an instruction's offset, a type id. */
 const FUNCTION_BYTES = 8
@@ -77,7 +78,7 @@ export const livePrograms = (calls: BpfCalls, btf: LiveBtf): LivePrograms => {
     const type = typeName(u32(ProgramInfoAt.type))
     const btfId = u32(ProgramInfoAt.btf_id)
     const types = btfId === 0 ? null : noted("its BTF", btf.byId(btfId))
-    const name = textAt(info.bytes, ProgramInfoAt.name)
+    const name = cString(info.bytes, ProgramInfoAt.name, NAME_BYTES)
     const whole = name.length < NAME_BYTES - 1 || types === null || !hasFunctions
       ? ""
       : types.nameOf(functions.view.getUint32(4, true))

@@ -1,5 +1,6 @@
 import * as Either from "effect/Either"
 import type { Layout } from "../../btf/Layout.ts"
+import { cString } from "../../core/CString.ts"
 import { corrupted, type Reason } from "../../core/Reason.ts"
 import type { KernelSpace } from "../KernelSpace.ts"
 
@@ -62,7 +63,7 @@ export class KernelStruct<Required extends string, Optional extends string = nev
   text(field: Required | Optional): string | undefined
   text(field: Required | Optional): string | undefined {
     const start: number | undefined = this.layout.at[field]
-    return start === undefined ? undefined : textIn(this.view, start, this.layout.sizeOf[field] ?? 0)
+    return start === undefined ? undefined : cString(this.view, start, this.layout.sizeOf[field] ?? 0)
   }
 
   /** The bytes of a field, which may be a struct or an array. */
@@ -110,11 +111,10 @@ export class StructReader {
       const at = address + BigInt(text.length)
       const piece = this.space.read(at, Math.min(limit - text.length, 4096 - Number(at & 4095n)))
       if (piece === undefined) return this.fault()
-      const end = piece.indexOf(0)
-      text = Buffer.concat([text, end < 0 ? piece : piece.subarray(0, end)])
-      if (end >= 0) break
+      text = Buffer.concat([text, piece])
+      if (piece.includes(0)) break
     }
-    return Either.right(text.toString())
+    return Either.right(cString(text))
   }
 
   private fault(): Read<never> {
@@ -130,11 +130,4 @@ export const structAt = (
 ): DataView | undefined => {
   const bytes = space.read(address, size)
   return bytes === undefined ? undefined : new DataView(bytes.buffer)
-}
-
-/** The NUL-terminated text in a field of `size` bytes, as UTF-8 with replacement characters for what is not. */
-export const textIn = (view: DataView, at: number, size: number): string => {
-  const bytes = Buffer.from(view.buffer, view.byteOffset + at, size)
-  const end = bytes.indexOf(0)
-  return bytes.toString("utf8", 0, end < 0 ? size : end)
 }

@@ -1,8 +1,10 @@
+import * as Either from "effect/Either"
 import type { Btf } from "../../btf/Btf.ts"
 import { hex, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { absent, type Reason, unreadable, within } from "../../core/Reason.ts"
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
 import { listNodes } from "../../memory/structs/ListHead.ts"
+import { StructReader } from "../../memory/structs/StructReader.ts"
 import { enumValues, flagNames } from "../EnumValues.ts"
 import { schedLayouts } from "../SchedLayouts.ts"
 import { millisSince, type SchedTime } from "../SchedTime.ts"
@@ -241,7 +243,7 @@ const readScheduler = (kernel: Kernel, time: SchedTime, address: bigint, root: b
   const parent = ancestorsAt === undefined || level <= 0 || level > 16
     ? undefined
     : space.u64(address + BigInt(ancestorsAt + (level - 1) * 8))
-  const path = pathAt === 0n ? undefined : textAt(kernel, pathAt)
+  const path = pathAt === 0n ? undefined : Either.getOrUndefined(new StructReader(space).text(pathAt, 4096))
   const exitInfo = info === 0n ? undefined : readExitInfo(kernel, info)
   return {
     address: hex(address),
@@ -261,12 +263,6 @@ const readScheduler = (kernel: Kernel, time: SchedTime, address: bigint, root: b
     ...(exitInfo === undefined || exitInfo.kind === "NONE" ? {} : { exitInfo }),
     events: readEvents(kernel, address)
   }
-}
-
-const textAt = ({ space }: Kernel, address: bigint): string | undefined => {
-  const bytes = space.read(address, Math.min(4096, 4096 - kvaOffset(address)))
-  const end = bytes?.indexOf(0) ?? -1
-  return bytes === undefined ? undefined : Buffer.from(bytes.subarray(0, end < 0 ? undefined : end)).toString("utf8")
 }
 
 /** The names of the function pointers in an ops struct that are set. */

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
 import { layout } from "../../../src/btf/Layout.ts"
 import { corrupted, unreadable } from "../../../src/core/Reason.ts"
-import { StructReader, textIn } from "../../../src/memory/structs/StructReader.ts"
+import { StructReader } from "../../../src/memory/structs/StructReader.ts"
 import { MadeObjects, madeTypes, NOWHERE } from "./MadeObjects.ts"
 
 const btf = madeTypes((blob) => {
@@ -77,15 +77,5 @@ describe("StructReader", () => {
     kernel.bytes.fill(97, pages[0] - 0x20_0000, pages[0] + 4096 - 0x20_0000)
     assert.deepStrictEqual(reader.text(start), Either.right("a".repeat(512)))
     assert.deepStrictEqual(reader.text(start, 16), Either.right("a".repeat(16)))
-  })
-})
-
-describe("textIn", () => {
-  it("ends at the NUL, or with the field", () => {
-    const view = new DataView(Uint8Array.from(Buffer.from("abc\0def\xff", "latin1")).buffer)
-    assert.strictEqual(textIn(view, 0, 8), "abc")
-    assert.strictEqual(textIn(view, 1, 1), "b")
-    assert.strictEqual(textIn(view, 4, 4), "def\ufffd")
-    assert.strictEqual(textIn(view, 3, 5), "")
   })
 })

@@ -1,8 +1,9 @@
 import * as Either from "effect/Either"
 import { type Json, toJson } from "../../../btf/render/RenderedValue.ts"
+import { cString } from "../../../core/CString.ts"
 import { combine, type Reason, toReason, unreadable, within } from "../../../core/Reason.ts"
 import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
-import { type Read, structAt, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
+import { type Read, structAt, StructReader } from "../../../memory/structs/StructReader.ts"
 import { type Attached, attachment } from "../../Attachment.ts"
 import { type Attachment, Link } from "../../Link.ts"
 import { KernelObjects } from "../objects/KernelObjects.ts"
@@ -105,7 +106,7 @@ export class LinkReader {
     const view = structAt(this.kernel.space, found.right, device)
     if (view === undefined) return this.fault()
     return Either.map(this.inodeOf(view.getBigUint64(at["nd_net.net"], true)), (netns) => ({
-      ...attachment("netdev", textIn(view, at.name, sizeOf.name), view.getInt32(at.ifindex, true)),
+      ...attachment("netdev", cString(view, at.name, sizeOf.name), view.getInt32(at.ifindex, true)),
       netns
     }))
   }
@@ -117,7 +118,7 @@ export class LinkReader {
     const view = structAt(this.kernel.space, found.right, address)
     return view === undefined
       ? this.fault()
-      : Either.right({ id: view.getUint32(at.id, true), name: textIn(view, at.name, sizeOf.name) })
+      : Either.right({ id: view.getUint32(at.id, true), name: cString(view, at.name, sizeOf.name) })
   }
 }
 

@@ -6,10 +6,11 @@ import { bpfProgramOffsets } from "../../../btf/offsets/bpf/BpfProgram.ts"
 import { compile } from "../../../btf/render/Codec.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../../core/Address.ts"
+import { cString } from "../../../core/CString.ts"
 import { absent, corrupted, type Reason, toReason, within } from "../../../core/Reason.ts"
 import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
-import { OBJECT_LIMIT, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
+import { OBJECT_LIMIT, StructReader } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
 import { intOf, missing, objectOf, pointerOf, stringOf } from "../../DerivedCodec.ts"
 import type { MapInfo } from "../../MapInfo.ts"
@@ -303,7 +304,7 @@ const named = (id: number, known: { readonly name: string; readonly type: string
     type: known === undefined ? undefined : stringOf(known.type)
   })
 
-const nameIn = (view: DataView, at: number, size: number): RenderedValue => stringOf(textIn(view, at, size))
+const nameIn = (view: DataView, at: number, size: number): RenderedValue => stringOf(cString(view, at, size))
 
 const ip4Text = (view: DataView, at: number): string =>
   Array.from({ length: 4 }, (_, byte) => view.getUint8(at + byte)).join(".")

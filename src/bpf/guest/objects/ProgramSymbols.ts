@@ -2,10 +2,10 @@ import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
 import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { kvaOffset, kvaPage } from "../../../core/Address.ts"
+import { cString } from "../../../core/CString.ts"
 import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { listNodes } from "../../../memory/structs/ListHead.ts"
-import { textIn } from "../../../memory/structs/StructReader.ts"
 
 /** Bytes `start` up to `end` are the code of `name`. */
 interface CodeRange {
@@ -48,7 +48,7 @@ function* symbolsOf(kernel: GuestKernelService, space: KernelSpace): Generator<C
     yield {
       start: space.view.getBigUint64(space.at + at.start, true),
       end: space.view.getBigUint64(space.at + at.end, true),
-      name: textIn(space.view, space.at + at.name, sizeOf.name)
+      name: cString(space.view, space.at + at.name, sizeOf.name)
     }
   }
 }

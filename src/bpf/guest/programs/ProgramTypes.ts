@@ -1,9 +1,10 @@
 import * as Either from "effect/Either"
 import { Btf } from "../../../btf/Btf.ts"
 import { type Layout, layout, type LayoutError } from "../../../btf/Layout.ts"
+import { cString } from "../../../core/CString.ts"
 import { type Reason, toReason, within } from "../../../core/Reason.ts"
 import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
-import { textIn } from "../../../memory/structs/StructReader.ts"
+import {} from "../../../memory/structs/StructReader.ts"
 
 /** A `struct btf` of the kernel: its types, its id, and of which module it is. */
 export interface KernelTypes {
@@ -43,7 +44,7 @@ export class ProgramTypes {
     if (bytes === undefined) return Either.left(space.faultReason)
     const view = new DataView(bytes.buffer)
     const id = view.getUint32(at.id, true)
-    const name = textIn(view, at.name, sizeOf.name)
+    const name = cString(view, at.name, sizeOf.name)
     const isKernel = view.getUint8(at.kernel_btf) !== 0
     const module = isKernel && name !== "vmlinux" ? name : null
     const isSplit = view.getBigUint64(at.base_btf, true) !== 0n

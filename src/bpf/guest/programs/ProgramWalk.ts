@@ -6,10 +6,11 @@ import { layout } from "../../../btf/Layout.ts"
 import { bpfMapOffsets } from "../../../btf/offsets/bpf/BpfMap.ts"
 import { bpfProgramStatsOffsets } from "../../../btf/offsets/bpf/BpfProgram.ts"
 import { hex, kvaFrom } from "../../../core/Address.ts"
+import { cString } from "../../../core/CString.ts"
 import { absent, combine, corrupted, type Reason, toReason, unsupported, within } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { GuestKernel, type GuestKernelService } from "../../../memory/GuestKernel.ts"
-import { structAt, StructReader, textIn } from "../../../memory/structs/StructReader.ts"
+import { structAt, StructReader } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
 import { BpfUnreadable, type Listing } from "../../MapAccessor.ts"
 import { Count, countOf, Program, type ProgramTarget, targetNamed } from "../../Program.ts"
@@ -161,7 +162,7 @@ export class ProgramWalk {
       new Program({
         id: aux.getUint32(at.id, true),
         name: this.nameOf(
-          textIn(aux, at.name, auxLayout.sizeOf.name),
+          cString(aux, at.name, auxLayout.sizeOf.name),
           types,
           word(at.func_info),
           half(at.func_info_cnt)

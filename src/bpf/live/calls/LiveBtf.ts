@@ -1,8 +1,9 @@
 import * as Either from "effect/Either"
 import { Btf } from "../../../btf/Btf.ts"
+import { cString } from "../../../core/CString.ts"
 import { errnoName } from "../../../core/Errors.ts"
 import { type Reason, toReason, unreadable } from "../../../core/Reason.ts"
-import { BtfInfoAt, INFO_BYTES, NAME_BYTES } from "./BpfAbi.ts"
+import { BtfInfoAt, INFO_BYTES } from "./BpfAbi.ts"
 import type { BpfCalls } from "./BpfCalls.ts"
 
 /**
@@ -32,7 +33,7 @@ export const btfInfo = (calls: BpfCalls, fd: number): BtfInfo | number => {
   if (result < 0) return result
   return {
     id: info.view.getUint32(BtfInfoAt.id, true),
-    name: textAt(name.bytes, 0, name.size),
+    name: cString(name.bytes),
     kernel: info.view.getUint32(BtfInfoAt.kernel_btf, true) !== 0,
     size: info.view.getUint32(BtfInfoAt.btf_size, true)
   }
@@ -84,11 +85,4 @@ export class LiveBtf {
       calls.close(fd)
     }
   }
-}
-
-/** A NUL-terminated name, as UTF-8 with replacement characters for what is none. */
-export const textAt = (bytes: Uint8Array, at: number, size: number = NAME_BYTES): string => {
-  const field = Buffer.from(bytes.buffer, bytes.byteOffset + at, size)
-  const end = field.indexOf(0)
-  return field.toString("utf8", 0, end < 0 ? size : end)
 }

@@ -5,6 +5,7 @@ import type { Btf } from "../../../btf/Btf.ts"
 import type { GroupMissing } from "../../../btf/OffsetGroup.ts"
 import { arenaOffsets } from "../../../btf/offsets/bpf/Arena.ts"
 import { hex } from "../../../core/Address.ts"
+import { cString } from "../../../core/CString.ts"
 import { errnoName } from "../../../core/Errors.ts"
 import { type Reason, unreadable, unsupported } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
@@ -12,7 +13,6 @@ import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
 import type { Details } from "../../Report.ts"
 import type { BpfCalls, CallBuffer } from "../calls/BpfCalls.ts"
-import { textAt } from "../calls/LiveBtf.ts"
 
 const PAGE = 4096
 /** `BPF_PROG_TYPE_SYSCALL`, `BPF_F_SLEEPABLE`, `BPF_PSEUDO_MAP_FD`, `_MAP_VALUE`; include/uapi/linux/bpf.h, v6.12. */
@@ -105,7 +105,7 @@ class Prober {
     const log = calls.buffer(1 << 20)
     const again = calls.load(SYSCALL_PROGRAM, SLEEPABLE, code, license, log)
     if (again >= 0) return Either.right(new Prober(calls, again))
-    const said = textAt(log.bytes, 0, log.size).trim().split("\n").filter((line) => !line.startsWith("processed")).at(
+    const said = cString(log.bytes).trim().split("\n").filter((line) => !line.startsWith("processed")).at(
       -1
     )
     return Either.left(unsupported(
