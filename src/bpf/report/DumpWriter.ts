@@ -111,16 +111,20 @@ function* writeEntries(
   const json = new EntryJson(reader)
   const held = holdsMaps(reader.info) ? inner : undefined
   const { cpus, key, value } = reader
-  const plain = held === undefined && cpus === null && key.hides === null && value.hides === null
+  const direct = held === undefined && cpus === null
   const [valueOpen, bytesName] = cpus === null ? [VALUE, "valueBytes"] : [CPUS, "cpuBytes"]
   while (walk.next()) {
     if (written === limit) return { written, truncated: true }
     out.literal(written === 0 ? frame.first : frame.open)
-    if (plain) { // as below, without its calls: a tenth of the time of small entries
+    if (direct) { // as below, with fewer calls: a tenth of the time of small entries
+      const keyBytes = json.hiddenKey(walk)
       key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
+      if (keyBytes !== null) out.text(`,"keyBytes":${keyBytes}`)
       walk.value(0)
+      const valueBytes = json.hiddenValue(walk)
       out.literal(VALUE)
       value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
+      if (valueBytes !== null) out.text(`,"valueBytes":${valueBytes}`)
     } else {
       const keyBytes = json.writeKey(walk, out)
       if (keyBytes !== null) out.text(`,"keyBytes":${keyBytes}`)

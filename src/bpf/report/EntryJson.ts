@@ -29,17 +29,26 @@ export class EntryJson {
   }
 
   /**
-   * Write the key of the entry that a walk stands at. Where its form hides bytes, the result is all of them in hex, as
-   * JSON; else null.
+   * All bytes of the key of the entry that a walk stands at, in hex, as JSON, where its typed form hides some; else null.
+   * To be asked before the key is written: a codec that follows pointers moves the window under the bytes.
    */
+  hiddenKey(walk: EntryWalk): string | null {
+    return this.keyHides !== null && this.keyHides(walk.keyView, walk.keyAt)
+      ? hexOf(walk.keyView, walk.keyAt, walk.keyLength)
+      : null
+  }
+
+  /** As `hiddenKey`, of the value that the walk was moved to last. */
+  hiddenValue(walk: EntryWalk): string | null {
+    return this.valueHides !== null && this.valueHides(walk.valueView, walk.valueAt)
+      ? hexOf(walk.valueView, walk.valueAt, walk.valueLength)
+      : null
+  }
+
+  /** Write the key of the entry that a walk stands at; the result is `hiddenKey`. */
   writeKey(walk: EntryWalk, out: ByteSink): string | null {
-    if (this.keyHides === null) {
-      this.key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
-      return null
-    }
-    const { keyAt, keyLength, keyView } = walk
-    const hidden = this.keyHides(keyView, keyAt) ? hexOf(keyView, keyAt, keyLength) : null
-    this.key.json(keyView, keyAt, out, keyLength)
+    const hidden = this.hiddenKey(walk)
+    this.key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
     return hidden
   }
 
@@ -50,10 +59,6 @@ export class EntryJson {
   writeValue(walk: EntryWalk, out: ByteSink): string | null {
     if (this.cpus !== null) return this.writeCopies(walk, out, this.cpus)
     walk.value(0)
-    if (this.valueHides === null) {
-      this.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
-      return null
-    }
     return this.writeOne(walk, out)
   }
 
@@ -71,13 +76,9 @@ export class EntryJson {
     return hidden === undefined ? null : `[${hidden.map((bytes) => bytes ?? "null").join(",")}]`
   }
 
-  /** The bytes are looked at first: a codec that follows pointers moves the window under them. */
   private writeOne(walk: EntryWalk, out: ByteSink): string | null {
-    const { valueAt, valueLength, valueView } = walk
-    const hidden = this.valueHides !== null && this.valueHides(valueView, valueAt)
-      ? hexOf(valueView, valueAt, valueLength)
-      : null
-    this.value.json(valueView, valueAt, out, valueLength)
+    const hidden = this.hiddenValue(walk)
+    this.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
     return hidden
   }
 }

@@ -9,6 +9,24 @@ interface Span {
   readonly to: number
 }
 
+/** A string: `at` and `size` in bytes, `at` counted from the value's start. */
+interface TextSpan {
+  readonly at: number
+  readonly size: number
+}
+
+/**
+ * Everything that can hide bytes of a value. As data, not as functions, where that is possible: the check runs for each
+ * entry, and calls of functions that are made at run time are never inlined.
+ */
+interface Hidden {
+  /** Bits that are hidden when they are set. In any order; they may overlap. */
+  readonly gaps: ReadonlyArray<Span>
+  /** Strings that may have bytes behind their NUL. */
+  readonly texts: ReadonlyArray<TextSpan>
+  readonly checks: ReadonlyArray<HiddenBytes>
+}
+
 /**
  * Whether the typed form of a value may stand for several values' bytes; null: it never does. Found out once for a type,
  * so that entries of most types cost nothing. Hidden are: bits that no member has, unless they are 0 (padding, unions'
@@ -16,19 +34,30 @@ interface Span {
  * payload of a NaN, and -0. What a `derived` plan shows stands for its bytes.
  * @param size bytes of the value
  */
-export const hiddenBytes = (plan: RenderPlan, size: number): HiddenBytes | null => {
-  const spans: Array<Span> = []
-  if (!addShown(plan, 0, spans)) return () => true
-  return anyOf([hiddenInside(plan), gapCheck(uncovered(spans, size * 8))])
-}
+export const hiddenBytes = (plan: RenderPlan, size: number): HiddenBytes | null => oneCheck(hiddenInValue(plan, size))
 
 /** Spans that are looked at of one type; one with more has its bytes shown always. */
 const SPAN_LIMIT = 2 ** 16
+/** Gaps and strings of an array's elements, all together, that are looked at as the array's own. */
+const ARRAY_LIMIT = 64
 
-const known = new WeakMap<RenderPlan, HiddenBytes | null>()
+const NOTHING: Hidden = { gaps: [], texts: [], checks: [] }
+const ALWAYS: Hidden = { ...NOTHING, checks: [() => true] }
 
-/** Of the bits that the plan shows, is there anything that its form does not tell apart? */
-const hiddenInside = (plan: RenderPlan): HiddenBytes | null => {
+const sizeOf = ({ checks, gaps, texts }: Hidden): number => gaps.length + texts.length + checks.length
+
+const known = new WeakMap<RenderPlan, Hidden>()
+
+/** Of all bits of a value, in `size` bytes, with those that its plan does not show. */
+const hiddenInValue = (plan: RenderPlan, size: number): Hidden => {
+  const spans: Array<Span> = []
+  if (!addShown(plan, 0, spans)) return ALWAYS
+  const inside = hiddenInside(plan)
+  return { ...inside, gaps: [...inside.gaps, ...uncovered(spans, size * 8)] }
+}
+
+/** Of the bits that the plan shows, those that its form does not tell apart. */
+const hiddenInside = (plan: RenderPlan): Hidden => {
   const done = known.get(plan)
   if (done !== undefined) return done
   const found = findHidden(plan)
@@ -36,20 +65,27 @@ const hiddenInside = (plan: RenderPlan): HiddenBytes | null => {
   return found
 }
 
-const findHidden = (plan: RenderPlan): HiddenBytes | null => {
+const findHidden = (plan: RenderPlan): Hidden => {
   switch (plan.kind) {
     case "scalar":
-      if (plan.form === "bool" && plan.bits > 1) return gapCheck([{ from: plan.bit + 1, to: plan.bit + plan.bits }])
+      if (plan.form === "bool" && plan.bits > 1) {
+        return { ...NOTHING, gaps: [{ from: plan.bit + 1, to: plan.bit + plan.bits }] }
+      }
       // Names that two values share; no compiler writes such an enum.
-      return plan.names?.hasDuplicates === true ? () => true : null
+      return plan.names?.hasDuplicates === true ? ALWAYS : NOTHING
     case "float":
-      return plan.extent === 4
-        ? (view, at) => isManyBytes(view.getFloat32(at, true))
-        : (view, at) => isManyBytes(view.getFloat64(at, true))
+      return {
+        ...NOTHING,
+        checks: [
+          plan.extent === 4
+            ? (view, at) => isManyBytes(view.getFloat32(at, true))
+            : (view, at) => isManyBytes(view.getFloat64(at, true))
+        ]
+      }
     case "text":
-      return bytesBehindNul(plan.extent)
+      return { ...NOTHING, texts: [{ at: 0, size: plan.extent }] }
     case "array":
-      return everyElement(hiddenBytes(plan.element, plan.stride), plan.stride, plan.count)
+      return hiddenInElements(hiddenInValue(plan.element, plan.stride), plan.stride, plan.count)
     case "struct":
     case "union":
       return hiddenInMembers(plan)
@@ -57,24 +93,56 @@ const findHidden = (plan: RenderPlan): HiddenBytes | null => {
     case "bytes":
     case "unsupported":
     case "derived":
-      return null
+      return NOTHING
   }
 }
 
+const hiddenInElements = (element: Hidden, stride: number, count: number): Hidden => {
+  const check = oneCheck(element)
+  if (check === null || count === 0) return NOTHING
+  if (element.checks.length === 0 && sizeOf(element) * count <= ARRAY_LIMIT) {
+    const all = Array.from({ length: count }, (_, index) => moved(element, index * stride))
+    return { gaps: all.flatMap(({ gaps }) => gaps), texts: all.flatMap(({ texts }) => texts), checks: [] }
+  }
+  return {
+    ...NOTHING,
+    checks: [(view, at) => {
+      for (let index = 0; index < count; index++) if (check(view, at + index * stride)) return true
+      return false
+    }]
+  }
+}
+
+/** The same, `bytes` further into a value. */
+const moved = ({ checks, gaps, texts }: Hidden, bytes: number): Hidden => ({
+  gaps: gaps.map(({ from, to }) => ({ from: from + bytes * 8, to: to + bytes * 8 })),
+  texts: texts.map(({ at, size }) => ({ at: at + bytes, size })),
+  checks: checks.map((check) => (view, at) => check(view, at + bytes))
+})
+
 /** Members may lie over one another: what one hides another may show. */
-const hiddenInMembers = ({ extent, members }: StructPlan): HiddenBytes | null => {
+const hiddenInMembers = ({ extent, members }: StructPlan): Hidden => {
   const exact: Array<Span> = []
-  const doubtful: Array<readonly [field: FieldPlan, inner: HiddenBytes]> = []
+  const doubtful: Array<readonly [field: FieldPlan, inner: Hidden]> = []
   for (const field of members) {
     const inner = hiddenInside(field.plan)
-    if (inner !== null) doubtful.push([field, inner])
-    else if (!addShown(field.plan, field.at * 8, exact)) return () => true
+    if (sizeOf(inner) > 0) doubtful.push([field, inner])
+    else if (!addShown(field.plan, field.at * 8, exact)) return ALWAYS
   }
-  const gaps = doubtful.length === 0 ? [] : uncovered(exact, extent * 8)
-  const checks = doubtful.flatMap(([{ at: place, plan }, inner]): ReadonlyArray<HiddenBytes> =>
-    hasGap(gaps, place * 8, (place + plan.extent) * 8) ? [(view, at) => inner(view, at + place)] : []
-  )
-  return anyOf(checks)
+  if (doubtful.length === 0) return NOTHING
+  const notShown = uncovered(exact, extent * 8)
+  const gaps: Array<Span> = []
+  const texts: Array<TextSpan> = []
+  const checks: Array<HiddenBytes> = []
+  for (const [{ at: place, plan }, inner] of doubtful) {
+    if (!hasGap(notShown, place * 8, (place + plan.extent) * 8)) continue
+    if (gaps.length + texts.length + checks.length + sizeOf(inner) > SPAN_LIMIT) return ALWAYS
+    const here = moved(inner, place)
+    for (const gap of here.gaps) gaps.push(gap)
+    for (const text of here.texts) texts.push(text)
+    for (const check of here.checks) checks.push(check)
+  }
+  return { gaps, texts, checks }
 }
 
 /** Is there a gap between two bits? Gaps are in order and apart. */
@@ -91,22 +159,28 @@ const hasGap = (gaps: ReadonlyArray<Span>, from: number, to: number): boolean =>
 /** Several values' bytes are written as NaN; -0 is written as 0. */
 const isManyBytes = (value: number): boolean => Number.isNaN(value) || Object.is(value, -0)
 
-const bytesBehindNul = (size: number): HiddenBytes => (view, at) => {
+/** Has one of the word's four bytes the value 0? */
+const hasZeroByte = (word: number): boolean => ((word - 0x01010101) & ~word & 0x80808080) !== 0
+
+/** Looks at words first: nearly always the last bytes that are not 0 are the end of the string. */
+const hasBytesBehindNul = (view: DataView, at: number, size: number): boolean => {
+  let end = size
+  while (end >= 4 && view.getInt32(at + end - 4, true) === 0) end -= 4
+  while (end > 0 && view.getUint8(at + end - 1) === 0) end--
   let byte = 0
-  for (; byte < size; byte++) {
-    const character = view.getUint8(at + byte)
-    if (character === 0) break
-    if (character < 0x20 || character > 0x7e) return false // shown as numbers
-  }
-  for (; byte < size; byte++) if (view.getUint8(at + byte) !== 0) return true
-  return false
+  while (byte + 4 <= end && !hasZeroByte(view.getInt32(at + byte, true))) byte += 4
+  while (byte < end && view.getUint8(at + byte) !== 0) byte++
+  return byte < end && isPrintable(view, at, byte)
 }
 
-const everyElement = (inner: HiddenBytes | null, stride: number, count: number): HiddenBytes | null =>
-  inner === null ? null : (view, at) => {
-    for (let index = 0; index < count; index++) if (inner(view, at + index * stride)) return true
-    return false
+/** Is it shown as text? Else it is shown as numbers, all of them. */
+const isPrintable = (view: DataView, at: number, length: number): boolean => {
+  for (let byte = at; byte < at + length; byte++) {
+    const character = view.getUint8(byte)
+    if (character < 0x20 || character > 0x7e) return false
   }
+  return true
+}
 
 /** Add the bits that are shown, in whatever form, of a plan that starts at bit `start`; false when there are too many. */
 const addShown = (plan: RenderPlan, start: number, spans: Array<Span>): boolean => {
@@ -140,26 +214,73 @@ const uncovered = (spans: ReadonlyArray<Span>, bits: number): ReadonlyArray<Span
   return gaps.filter(({ from, to }) => from < to)
 }
 
-/** Is any bit of the gaps set? */
-const gapCheck = (gaps: ReadonlyArray<Span>): HiddenBytes | null =>
-  gaps.length === 0 ? null : (view, at) => {
-    for (const { from, to } of gaps) {
-      const last = (to - 1) >>> 3
-      for (let byte = from >>> 3; byte <= last; byte++) {
-        let value = view.getUint8(at + byte)
-        if (byte === from >>> 3) value &= 0xff << (from & 7)
-        if (byte === last) value &= 0xff >>> (7 - ((to - 1) & 7))
-        if (value !== 0) return true
-      }
-    }
-    return false
-  }
+/** Bytes of gaps up to which they are looked at as a list of words. */
+const WORDS_LIMIT = 256
 
-const anyOf = (checks: ReadonlyArray<HiddenBytes | null>): HiddenBytes | null => {
-  const all = checks.filter((check) => check !== null)
-  if (all.length < 2) return all[0] ?? null
+/** Words of a value: the offset of each, and the mask of its bits that are looked at. */
+interface Words {
+  readonly places: ReadonlyArray<number>
+  readonly masks: ReadonlyArray<number>
+  /** The same of single bytes, in front of the words. */
+  readonly bytes: ReadonlyArray<readonly [place: number, mask: number]>
+}
+
+/** The last word ends where the last gap does, so that none reaches beyond the value. */
+const wordsOf = (gaps: ReadonlyArray<Span>): Words => {
+  const maskAt = new Map<number, number>()
+  for (const { from, to } of gaps) {
+    for (let byte = from >>> 3; byte <= (to - 1) >>> 3; byte++) {
+      maskAt.set(byte, (maskAt.get(byte) ?? 0) | maskOf(byte, from, to))
+    }
+  }
+  const places: Array<number> = []
+  const masks: Array<number> = []
+  let rest = [...maskAt].toSorted(([a], [b]) => b - a)
+  while (rest.length > 0 && rest[0][0] >= 3) {
+    const place = rest[0][0] - 3
+    const inside = rest.filter(([byte]) => byte >= place)
+    places.push(place)
+    masks.push(inside.reduce((word, [byte, mask]) => word | mask << (byte - place) * 8, 0))
+    rest = rest.slice(inside.length)
+  }
+  return { places, masks, bytes: rest }
+}
+
+/** Those bits of a byte that lie from `from` to before `to`. */
+const maskOf = (byte: number, from: number, to: number): number => {
+  const low = byte === from >>> 3 ? 0xff << (from & 7) : 0xff
+  const high = byte === (to - 1) >>> 3 ? 0xff >>> (7 - ((to - 1) & 7)) : 0xff
+  return low & high & 0xff
+}
+
+const longGapsCheck = (gaps: ReadonlyArray<Span>): HiddenBytes => (view, at) => {
+  for (const { from, to } of gaps) {
+    const last = (to - 1) >>> 3
+    for (let byte = from >>> 3; byte <= last; byte++) {
+      if ((view.getUint8(at + byte) & maskOf(byte, from, to)) !== 0) return true
+    }
+  }
+  return false
+}
+
+/** One function for all of it; null where nothing can be hidden. */
+const oneCheck = (hidden: Hidden): HiddenBytes | null => {
+  if (sizeOf(hidden) === 0) return null
+  const { gaps, texts } = hidden
+  const few = gaps.reduce((sum, { from, to }) => sum + ((to + 7) >>> 3) - (from >>> 3), 0) <= WORDS_LIMIT
+  const { bytes, masks, places } = wordsOf(few ? gaps : [])
+  const checks = few ? hidden.checks : [longGapsCheck(gaps), ...hidden.checks]
   return (view, at) => {
-    for (const check of all) if (check(view, at)) return true
+    for (let index = 0; index < places.length; index++) {
+      if ((view.getInt32(at + places[index], true) & masks[index]) !== 0) return true
+    }
+    for (let index = 0; index < bytes.length; index++) {
+      if ((view.getUint8(at + bytes[index][0]) & bytes[index][1]) !== 0) return true
+    }
+    for (let index = 0; index < texts.length; index++) {
+      if (hasBytesBehindNul(view, at + texts[index].at, texts[index].size)) return true
+    }
+    for (let index = 0; index < checks.length; index++) if (checks[index](view, at)) return true
     return false
   }
 }
