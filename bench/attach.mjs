@@ -2,8 +2,8 @@
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import * as NativeKoffi from "../dist/core/NativeKoffi.js"
-import { openImage } from "../dist/Ktstr.js"
+import { openImage } from "ktstr"
+import * as Native from "ktstr/native"
 
 const [path, name] = process.argv.slice(2)
 const start = performance.now()
@@ -14,4 +14,4 @@ await Effect.gen(function*() {
   const ms = performance.now() - start
   if (Chunk.unsafeHead(first).value._tag !== "struct") throw new Error("the entry is not typed")
   console.log(JSON.stringify({ ms }))
-}).pipe(Effect.scoped, Effect.provide(NativeKoffi.layer), Effect.runPromise)
+}).pipe(Effect.scoped, Effect.provide(Native.layer), Effect.runPromise)

@@ -1,7 +1,7 @@
 // Cold index of a BTF file, and the ids of 20 names: milliseconds, in a fresh process.
 import * as Either from "effect/Either"
+import { Btf } from "ktstr/btf"
 import { readFileSync } from "node:fs"
-import { Btf } from "../dist/btf/Btf.js"
 
 const names = "task_struct rq bpf_map bpf_array bpf_htab htab_elem bucket btf xarray xa_node idr bpf_prog bpf_prog_aux "
   + "cpumask mm_struct file inode dentry sk_buff bpf_map_type"

@@ -1,24 +1,21 @@
-// Prints how long vCPUs take to stand when a guest is frozen, on this machine's /dev/kvm; and how long the native engine
-// takes from its process's start to the first word of the guest's init, beside QEMU on the same KVM with the same kernel
-// and initramfs, and the limit. The latter inside an emulated machine that has real KVM, which takes some minutes.
-import * as NodeContext from "@effect/platform-node/NodeContext"
+// How long vCPUs take to stand when a guest is frozen, on this machine's /dev/kvm; and how long the native engine takes
+// from its process's start to the first word of the guest's init, beside QEMU on the same KVM with the same kernel and
+// initramfs. The latter inside an emulated machine that has real KVM, which takes some minutes.
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
 import { build } from "esbuild"
+import { KernelResolver } from "ktstr"
 import { execFileSync } from "node:child_process"
 import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { pathToFileURL } from "node:url"
-import { KernelResolver } from "../dist/core/kernels/KernelResolver.js"
-import * as NativeKoffi from "../dist/core/NativeKoffi.js"
 import { cpioArchive } from "../dist/kvm/guest/Cpio.js"
+import { Host, KERNEL } from "./images.mjs"
+import { here } from "./measure.mjs"
 
 const FREEZES = 1000
 const PAIRS = 5
-const LIMIT = 0.8
 const SECONDS = 1500
 
-const here = (name) => new URL(name, import.meta.url).pathname
 const inside = (name) => here(`../test/kvm/native/inside/${name}.ts`)
 
 /** The tests' harness, which is TypeScript, as a module in `directory` that knows where its files are. */
@@ -75,50 +72,43 @@ const initramfs = () => {
 /** What there is of Debian's kernel and of the sched_ext kernel (`npm run kernel`). */
 const kernels = Effect.gen(function*() {
   const resolver = yield* KernelResolver
-  const debian = yield* resolver.resolve("debian:6.12-cloud")
+  const debian = yield* resolver.resolve(KERNEL)
   const built = yield* Effect.option(resolver.resolve("6.12"))
   return [debian, ...(built._tag === "Some" ? [built.value] : [])]
-}).pipe(
-  Effect.provide(Layer.provideMerge(Layer.provide(KernelResolver.layer, NativeKoffi.layer), NodeContext.layer))
-)
+}).pipe(Effect.provide(Host))
 
-const micros = (n) => n < 1000 ? `${Math.round(n)} us` : `${(n / 1000).toFixed(1)} ms`
-
-const program = Effect.gen(function*() {
-  const scratch = join(here("../node_modules/.cache"), "ktstr-bench")
-  const { bundle, runInside, shared } = yield* Effect.promise(() => harnessIn(scratch))
-  const directory = yield* shared
-
-  if (existsSync("/dev/kvm")) {
-    const park = yield* bundle("park", directory)
-    const answer = execFileSync(process.execPath, [park, `${FREEZES}`], { encoding: "utf8" })
-    for (const { cpus, freezes, max, p50, p99 } of JSON.parse(answer)) {
-      console.log(
-        `${freezes} freezes of ${cpus} spinning vCPU${cpus === 1 ? "" : "s"}: each stood after ${micros(p50)} (p50), ` +
-          `${micros(p99)} (p99), ${micros(max)} (most)`
-      )
-    }
-  } else console.log("no /dev/kvm here: no park times")
-
-  const guest = join(directory, "initramfs-of-the-guest")
-  writeFileSync(guest, initramfs())
-  const native = yield* Effect.promise(() => nativeIn(directory))
-  const ratio = yield* bundle("ratio", directory)
-  const images = (yield* kernels).flatMap(({ image, release }) => {
-    const elf = join(dirname(image), "vmlinux")
-    return [[release, image, image], ...(existsSync(elf) ? [[`${release}, ours from its vmlinux`, image, elf]] : [])]
-      .flat()
-  })
-  const { lines, status } = yield* runInside(ratio, [`${PAIRS}`, native, guest, "", ...images], SECONDS)
-  if (status !== 0) return yield* Effect.fail(new Error(lines.slice(-20).join("\n")))
-  for (const line of lines.filter((line) => line.startsWith("RATIO "))) {
-    const { died, name, ours, qemu, ratio } = JSON.parse(line.slice(6))
-    console.log(
-      `from the process's start to the init of Linux ${name}: ${ours.toFixed(1)} s, QEMU ${qemu.toFixed(1)} s; ` +
-        `ratio ${ratio.toFixed(2)}, limit ${LIMIT}: ${ratio <= LIMIT ? "ok" : "MISSED"}` +
-        (died.ours + died.qemu === 0 ? "" : ` (${died.ours} of ours and ${died.qemu} of QEMU's died and were left out)`)
-    )
-  }
+/** The harness, and the directory that its machine shares. */
+const harness = Effect.gen(function*() {
+  const module = yield* Effect.promise(() => harnessIn(join(here("../node_modules/.cache"), "ktstr-bench")))
+  return { ...module, directory: yield* module.shared }
 })
 
-await Effect.runPromise(Effect.scoped(program))
+/** By number of vCPUs: how long they took to stand, in microseconds. Empty without /dev/kvm, and says so. */
+export const freezeTimes = () =>
+  Effect.gen(function*() {
+    if (!existsSync("/dev/kvm")) {
+      process.stderr.write("bench: no /dev/kvm here: no freeze times\n")
+      return []
+    }
+    const { bundle, directory } = yield* harness
+    const park = yield* bundle("park", directory)
+    return JSON.parse(execFileSync(process.execPath, [park, `${FREEZES}`], { encoding: "utf8" }))
+  }).pipe(Effect.scoped, Effect.runPromise)
+
+/** By kernel: seconds from the process's start to the guest's init, ours and QEMU's, in pairs. */
+export const bootRatios = () =>
+  Effect.gen(function*() {
+    const { bundle, directory, runInside } = yield* harness
+    const guest = join(directory, "initramfs-of-the-guest")
+    writeFileSync(guest, initramfs())
+    const native = yield* Effect.promise(() => nativeIn(directory))
+    const ratio = yield* bundle("ratio", directory)
+    const images = (yield* kernels).flatMap(({ image, release }) => {
+      const elf = join(dirname(image), "vmlinux")
+      return [[release, image, image], ...(existsSync(elf) ? [[`${release}, ours from its vmlinux`, image, elf]] : [])]
+        .flat()
+    })
+    const { lines, status } = yield* runInside(ratio, [`${PAIRS}`, native, guest, "", ...images], SECONDS)
+    if (status !== 0) return yield* Effect.fail(new Error(lines.slice(-20).join("\n")))
+    return lines.filter((line) => line.startsWith("RATIO ")).map((line) => JSON.parse(line.slice(6)))
+  }).pipe(Effect.scoped, Effect.runPromise)

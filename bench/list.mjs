@@ -1,8 +1,8 @@
 // Lists the maps of a memory image, after the attach: milliseconds, in a fresh process.
 import * as Effect from "effect/Effect"
-import * as GuestMapAccessor from "../dist/bpf/guest/GuestMapAccessor.js"
-import * as NativeKoffi from "../dist/core/NativeKoffi.js"
-import { GuestKernel } from "../dist/memory/GuestKernel.js"
+import { GuestMapAccessor } from "ktstr/bpf"
+import { GuestKernel } from "ktstr/memory"
+import * as Native from "ktstr/native"
 
 const [path] = process.argv.slice(2)
 await Effect.gen(function*() {
@@ -13,4 +13,4 @@ await Effect.gen(function*() {
   const ms = performance.now() - start
   if (problems.length > 0) throw new Error(problems.join("\n"))
   console.log(JSON.stringify({ ms, maps: items.length }))
-}).pipe(Effect.scoped, Effect.provide(NativeKoffi.layer), Effect.runPromise)
+}).pipe(Effect.scoped, Effect.provide(Native.layer), Effect.runPromise)

@@ -1,9 +1,9 @@
 // A map's entries as NDJSON to /dev/null: entries a second, and how far memory that is not the mapped image grew.
 import * as Effect from "effect/Effect"
+import { openImage } from "ktstr"
+import { ndjsonRecords } from "ktstr/bpf"
+import * as Native from "ktstr/native"
 import { openSync, readFileSync, writeSync } from "node:fs"
-import { ndjsonRecords } from "../dist/bpf/report/DumpWriter.js"
-import * as NativeKoffi from "../dist/core/NativeKoffi.js"
-import { openImage } from "../dist/Ktstr.js"
 
 const [path, name] = process.argv.slice(2)
 const anonymousMB = () => Number(/^RssAnon:\s+(\d+)/m.exec(readFileSync("/proc/self/status", "latin1"))[1]) / 1024
@@ -24,4 +24,4 @@ await Effect.gen(function*() {
   let entries = 0
   for (const walk = readers[0].walk(); walk.next();) entries++
   console.log(JSON.stringify({ ms, entries, perSecond: entries / ms * 1000, grownMB: most - before }))
-}).pipe(Effect.scoped, Effect.provide(NativeKoffi.layer), Effect.runPromise)
+}).pipe(Effect.scoped, Effect.provide(Native.layer), Effect.runPromise)

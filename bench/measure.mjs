@@ -1,0 +1,42 @@
+// How numbers are taken: fresh processes, medians, rivals in turn.
+import { execFileSync, spawnSync } from "node:child_process"
+import { openSync } from "node:fs"
+
+export const here = (name) => new URL(name, import.meta.url).pathname
+
+export const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1]
+
+/** Run a measuring script in fresh processes; each prints one JSON object. Gives the median of every field. */
+export const measure = (runs, script, ...words) => {
+  const results = Array.from(
+    { length: runs },
+    () => JSON.parse(execFileSync(process.execPath, [here(script), ...words], { encoding: "utf8" }))
+  )
+  return Object.fromEntries(Object.keys(results[0]).map((key) => [key, median(results.map((result) => result[key]))]))
+}
+
+/**
+ * Median wall milliseconds of two commands, run in turn so that a noisy machine troubles both, and the median of a / b.
+ * The first pair only warms the caches.
+ */
+export const pair = (runs, a, b) => {
+  const quiet = openSync("/dev/null", "w")
+  const time = ([file, ...words]) => {
+    const start = performance.now()
+    const { status } = spawnSync(file, words, { stdio: ["ignore", quiet, quiet] })
+    if (status !== 0) throw new Error(`${file} ${words.join(" ")} ended with ${status}`)
+    return performance.now() - start
+  }
+  const times = Array.from({ length: runs + 1 }, () => [time(a), time(b)]).slice(1)
+  return {
+    a: median(times.map(([x]) => x)),
+    b: median(times.map(([, y]) => y)),
+    ratio: median(times.map(([x, y]) => x / y))
+  }
+}
+
+/** What `make` gives, made when it is asked for first. */
+export const once = (make) => {
+  let made
+  return () => made ??= make()
+}
