@@ -28,12 +28,7 @@ else
   touch node_modules/.package-lock.json
 fi
 
-if [ -f dist/.built ] && [ -z "$(find src scripts/build.mjs tsconfig.build.json package-lock.json -newer dist/.built | head -n 1)" ]; then
-  say "build: no source is newer than dist/"
-else
-  say "building dist/"
-  npm run --silent build >&2
-fi
+node scripts/build.mjs --if-stale
 
 for source in demo/*.bpf.c; do
   object="${source%.c}.o"

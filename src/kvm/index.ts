@@ -1,5 +1,6 @@
 export * as Engine from "./Engine.ts"
 export { bootCount, freezeMillis } from "./guest/BootedVm.ts"
+export type { GuestModule } from "./guest/GuestModules.ts"
 export { IncludeError } from "./guest/HostFiles.ts"
 export type { InitSpec, ShellTerminal } from "./guest/Init.ts"
 export { type InitramfsSpec, makeInitramfs, minimumMemoryMib } from "./guest/Initramfs.ts"

@@ -114,7 +114,7 @@ describe.each([20, 22, 24])("an app with the packed package, on Node %i", (major
     mkdirSync(folder, { recursive: true })
     const { stdout } = await run("npx", ["--no-install", "ktstr", "doctor"], { cwd: folder, env: env() })
     assert.match(stdout, /QEMU/)
-  }, 120_000)
+  }, 600_000)
 
   it("offline-image lists the maps of an image, and prints a map's entries", async () => {
     const [kernel, ...maps] = await example("offline-image", image)
@@ -123,7 +123,7 @@ describe.each([20, 22, 24])("an app with the packed package, on Node %i", (major
     const entries = (await example("offline-image", image, "hash_4096")).slice(1)
     assert.strictEqual(entries.length, 3)
     for (const entry of entries) assert.hasAllKeys(JSON.parse(entry), ["key", "value"])
-  }, 60_000)
+  }, 600_000)
 
   it("live-map-http lists this host's maps, and streams one", async (context) => {
     if (refused !== undefined) return context.skip(refused)
@@ -152,14 +152,14 @@ describe.each([20, 22, 24])("an app with the packed package, on Node %i", (major
       await new Promise((resolve) => server.once("close", resolve))
       rmSync(pin)
     }
-  }, 60_000)
+  }, 600_000)
 
   it("boot-freeze-diff prints what changed between two freezes", async () => {
     const changes = (await example("boot-freeze-diff")).map((line) => JSON.parse(line) as Record<string, unknown>)
     const added = changes.filter(({ name }) => name === "counts")
     assert.strictEqual(added.length, 1, JSON.stringify(changes))
     assert.include(added[0], { change: "entryAdded", type: "hash" })
-  }, 180_000)
+  }, 600_000)
 
   it("run-in-kernels says how a command ended, and fails if it failed", async () => {
     const { code, stdout } = await example("run-in-kernels", "uname -r; nproc; exit 3", "debian:6.12-cloud").then(
@@ -168,7 +168,7 @@ describe.each([20, 22, 24])("an app with the packed package, on Node %i", (major
     )
     assert.strictEqual(code, 1)
     assert.match(stdout, /^debian:6\.12-cloud: exit status 3\n6\.12\S+\n1\n$/)
-  }, 180_000)
+  }, 600_000)
 
   it("shared-vm.test passes, in one guest", async () => {
     const vitest = join(app, "node_modules/vitest/vitest.mjs")
@@ -177,5 +177,5 @@ describe.each([20, 22, 24])("an app with the packed package, on Node %i", (major
       env: env()
     })
     assert.match(stdout, /Tests\s+\S*2 passed/)
-  }, 180_000)
+  }, 600_000)
 })

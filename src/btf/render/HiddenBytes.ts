@@ -1,6 +1,11 @@
 import type { FieldPlan, RenderPlan, StructPlan } from "./RenderPlan.ts"
 
-/** Does the JSON of the value at `at` leave bytes of it undetermined? */
+/**
+ * Does the JSON of the value at `at` leave bytes of it undetermined?
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type HiddenBytes = (view: DataView, at: number) => boolean
 
 /** Bits from `from` to before `to`, counted from the value's start. */

@@ -1,6 +1,11 @@
 import type { CpioEntry } from "./Cpio.ts"
 
-/** A kernel module for the guest: its name as in /proc/modules, and its ELF file. */
+/**
+ * A kernel module for the guest: its name as in /proc/modules, and its ELF file.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface GuestModule {
   readonly name: string
   readonly bytes: Uint8Array
