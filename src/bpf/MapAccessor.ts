@@ -132,6 +132,7 @@ export interface MapAccessorService {
 export interface MapSource {
   readonly maps: Listing<MapInfo>
   readonly programs: Listing<ProgramInfo>
+  /** As `MapAccessorService.reader`. */
   readonly reader: (map: MapInfo) => Effect.Effect<MapReader, BpfUnreadable>
   /** How many maps there are that are not in the list, because the source was asked not to keep them; 0. */
   readonly omitted?: number | undefined
@@ -156,6 +157,7 @@ export interface TestMaps {
  * @category services
  */
 export class MapAccessor extends Context.Tag("ktstr/bpf/MapAccessor")<MapAccessor, MapAccessorService>() {
+  /** The accessor of a source. */
   static readonly make = (source: MapSource): MapAccessorService => {
     const entries = (map: MapInfo) => Stream.unwrap(Effect.map(source.reader(map), entriesOf))
     return {

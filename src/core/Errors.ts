@@ -14,6 +14,7 @@ export class SyscallError extends Schema.TaggedError<SyscallError>("ktstr/Syscal
   errno: Schema.Int,
   code: Schema.String
 }) {
+  /** The error of a positive `errno`, with its name. */
   static readonly of = (syscall: string, subject: string, errno: number): SyscallError =>
     new SyscallError({ syscall, subject, errno, code: errnoName(errno) })
   override get message() {

@@ -14,6 +14,7 @@ export class WalkProblems {
   private count = 0
   private gravest: Reason["kind"] = "empty"
 
+  /** Note a problem; beyond the limit it is only counted. */
   add(problem: Reason): void {
     if (this.kept.length < KEPT) this.kept.push(problem)
     this.gravest = graver(this.gravest, problem.kind)

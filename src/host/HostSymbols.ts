@@ -25,6 +25,7 @@ export class HostSymbols implements Symbols {
     for (const { address, name } of this.list) if (!this.byName.has(name)) this.byName.set(name, address)
   }
 
+  /** Those of /proc/kallsyms as it is now. */
   static readonly read = (): HostSymbols => {
     try {
       return new HostSymbols(readFileSync("/proc/kallsyms", "latin1"))
@@ -57,6 +58,7 @@ export class HostSymbols implements Symbols {
     return { name: list[index].name, offset: Number(address - list[index].address) }
   }
 
+  /** All symbols, by ascending address. */
   entries(): Iterable<KernelSymbol> {
     return this.list
   }

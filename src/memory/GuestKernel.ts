@@ -48,6 +48,7 @@ export interface GuestKernelService {
   readonly perCpuProblem: Reason | undefined
   /** Where CPU `cpu` has its copy of what a per-CPU pointer or symbol stands for; undefined for no possible CPU. */
   readonly perCpu: (pointer: bigint, cpu: number) => Kva | undefined
+  /** The guest-physical address of a kernel virtual one. */
   readonly translate: (address: Kva) => Effect.Effect<Pa, Unmapped>
   /** A copy of `len` bytes, at most 64 MiB. */
   readonly read: (address: Kva, len: number) => Effect.Effect<Uint8Array, Unmapped>
@@ -96,9 +97,11 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
       return yield* assemble(memory, space, location, new VmlinuxSymbols(vmlinux, location.shift))
     }).pipe(Effect.withSpan("GuestKernel.fromVmlinux"))
 
+  /** `fromMemory` as a layer. */
   static readonly layer = (memory: GuestMemory): Layer.Layer<GuestKernel, NotAKernel | NoBtf | FormatError> =>
     Layer.effect(GuestKernel, GuestKernel.fromMemory(memory))
 
+  /** `fromVmlinux` as a layer. */
   static readonly layerVmlinux = (
     memory: GuestMemory,
     vmlinux: Vmlinux
@@ -126,6 +129,7 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
       return yield* GuestKernel.fromVmlinux(memory, vmlinux)
     })
 
+  /** `open` as a layer: the image stays mapped as long as the layer lives. */
   static readonly layerImage = (
     image: string,
     options: { readonly vmlinux?: string | undefined } = {}

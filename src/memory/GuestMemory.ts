@@ -112,6 +112,7 @@ export class GuestMemory {
     this.end = end
   }
 
+  /** As the constructor, with its `FormatError` as a value. */
   static readonly make = (
     regions: ReadonlyArray<MemoryRegion>,
     options: { readonly subject?: string; readonly writable?: boolean } = {}
@@ -193,6 +194,7 @@ export class GuestMemory {
     return this.#gather(pa, 4)?.getUint32(0, true) ?? -1
   }
 
+  /** The little-endian 64 bits at a physical address; undefined where there is no memory. */
   u64(pa: number): bigint | undefined {
     if (this.seek(pa, 8)) return this.view.getBigUint64(this.at, true)
     return this.#gather(pa, 8)?.getBigUint64(0, true)

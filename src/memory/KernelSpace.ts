@@ -249,6 +249,7 @@ export class KernelSpace {
     return this.window(kvaPage(address), kvaOffset(address), 4) ? this.view.getUint32(this.at, true) : -1
   }
 
+  /** The little-endian 64 bits at a virtual address; undefined where it is not mapped. */
   u64(address: bigint): bigint | undefined {
     return this.window(kvaPage(address), kvaOffset(address), 8) ? this.view.getBigUint64(this.at, true) : undefined
   }

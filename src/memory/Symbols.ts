@@ -20,5 +20,6 @@ export interface Symbols {
   address(name: string): bigint | undefined
   /** The nearest symbol at or below a run-time address inside the image, and the distance in bytes. */
   at(address: bigint): { readonly name: string; readonly offset: number } | undefined
+  /** All symbols, in the order of the table. */
   entries(): Iterable<KernelSymbol>
 }

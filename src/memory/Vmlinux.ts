@@ -184,6 +184,7 @@ export class VmlinuxSymbols implements Symbols {
     }
   }
 
+  /** All symbols, with run-time addresses. */
   *entries(): Iterable<KernelSymbol> {
     for (const [name, address] of this.vmlinux.symbols) yield { name, address: this.#moved(address) }
   }

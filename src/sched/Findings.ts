@@ -61,7 +61,12 @@ export interface Finding {
   readonly unit?: "ms"
 }
 
-/** The state that findings are made from. */
+/**
+ * The state that findings are made from.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Seen {
   readonly time: SchedTime & { readonly ticks: bigint }
   readonly runQueues: ReadonlyArray<RunQueue>

@@ -3,12 +3,22 @@ import type { Btf } from "../btf/Btf.ts"
 import { type Layout, layout, type LayoutError } from "../btf/Layout.ts"
 import { cString } from "../core/CString.ts"
 
-/** An integer as JSON has it: a number where that is exact, else decimal digits. */
+/**
+ * An integer as JSON has it: a number where that is exact, else decimal digits.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type Int = number | string
 
 type Kind = "uint" | "int" | "text" | "flag"
 
-/** How a field is read: its kind, and the member's path where that is not the field's own name. */
+/**
+ * How a field is read: its kind, and the member's path where that is not the field's own name.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface FieldSpec<K extends Kind = Kind> {
   readonly kind: K
   readonly path: string | undefined
@@ -18,6 +28,12 @@ export const int = (path?: string): FieldSpec<"int"> => ({ kind: "int", path })
 export const text = (path?: string): FieldSpec<"text"> => ({ kind: "text", path })
 export const flag = (path?: string): FieldSpec<"flag"> => ({ kind: "flag", path })
 
+/**
+ * How the fields of a struct are read, by name.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface FieldSpecs {
   readonly [field: string]: FieldSpec
 }
@@ -27,7 +43,12 @@ interface ValueOfKind {
   readonly text: string
   readonly flag: boolean
 }
-/** A struct's fields by name; what this kernel's struct does not have is left out. */
+/**
+ * A struct's fields by name; what this kernel's struct does not have is left out.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type Values<Specs extends FieldSpecs> = { readonly [F in keyof Specs]?: ValueOfKind[Specs[F]["kind"]] }
 
 interface Place {

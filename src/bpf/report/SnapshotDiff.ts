@@ -23,6 +23,7 @@ export interface DiffMap {
   readonly id: number
   readonly name: string
   readonly type: string
+  /** The entries in the order of the walk, anew at each call. */
   readonly entries: () => Iterable<EntryTexts>
   /** After `entries` has ended: why it gave not all, or null. */
   readonly missing: () => Reason | null

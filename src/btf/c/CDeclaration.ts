@@ -26,6 +26,7 @@ export class Budget {
   /** For all types of a blob together. */
   static readonly ofAll = (btf: Btf): Budget => new Budget(TEXT_LIMIT + TEXT_PER_TYPE * btf.endId)
 
+  /** Take that many characters of it; false when they are not left. */
   spend(characters: number): boolean {
     this.left -= characters
     return this.left > 0

@@ -48,6 +48,7 @@ export class ByteSink {
     this.view = new DataView(grown.buffer)
   }
 
+  /** Append one byte. */
   byte(value: number): void {
     this.ensure(1)
     this.bytes[this.at++] = value

@@ -36,6 +36,7 @@ const resolve = Effect.fn("KernelResolver.resolve")(
  * @category models
  */
 export interface KernelResolverService {
+  /** The files of a kernel id; fetches what the cache does not have, where the id allows that. */
   readonly resolve: (id: string) => Effect.Effect<KernelArtifacts, ResolveError>
   readonly find: Effect.Effect<Option.Option<KernelArtifacts>, ResolveError>
 }

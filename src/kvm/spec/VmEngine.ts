@@ -357,6 +357,7 @@ const lastSaid = (line: string | undefined) =>
  * @category models
  */
 export interface VmEngineService {
+  /** Start a VM; it ends with the scope. `Vm.awaitReady` waits for its script. */
   readonly boot: (spec: VmSpec) => Effect.Effect<Vm, VmBootError | HostLacks, Scope.Scope>
 }
 

@@ -195,6 +195,7 @@ export class Kallsyms implements Symbols {
     return { name: this.#name(below), offset: distance - this.#relative(below) }
   }
 
+  /** All symbols, in the order of the table, with their type letters as `nm` has them. */
   *entries(): Iterable<KernelSymbol & { readonly type: string }> {
     for (let i = 0; i < this.count; i++) {
       const type = this.#texts[this.#names[this.#starts[i]]].slice(0, 1)

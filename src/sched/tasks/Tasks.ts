@@ -129,6 +129,7 @@ export class TaskReader {
     return this.#task.at(path)
   }
 
+  /** Name of the `struct sched_class` at an address: `fair`, `ext`, … */
   classOf(pointer: bigint): string {
     return this.#classOf(pointer)
   }
