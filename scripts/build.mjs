@@ -13,13 +13,24 @@ import {
   writeFileSync
 } from "node:fs"
 import { join } from "node:path"
+import { buildAgent } from "./agent.mjs"
 
 /** Whether a source is newer than what was built of it. */
 const isStale = () => {
   if (!existsSync("dist/.built")) return true
   const built = statSync("dist/.built").mtimeMs
-  const sources = readdirSync("src", { recursive: true }).map((name) => join("src", name))
-  return ["scripts/build.mjs", "tsconfig.json", "tsconfig.build.json", "package-lock.json", "src", ...sources]
+  const sources = ["src", "guest-agent"].flatMap((root) =>
+    readdirSync(root, { recursive: true }).map((name) => join(root, name))
+  )
+  return [
+    "scripts/build.mjs",
+    "scripts/agent.mjs",
+    "tsconfig.json",
+    "tsconfig.build.json",
+    "package-lock.json",
+    "src",
+    ...sources
+  ]
     .some((path) => statSync(path).mtimeMs > built)
 }
 if (process.argv.includes("--if-stale") && !isStale()) {
@@ -48,4 +59,5 @@ const bundle = readFileSync("dist/bin/main.cjs", "utf8")
 writeFileSync("dist/bin/main.cjs", bundle.replaceAll(/\bimport\((?=")/g, "importModule("))
 copyFileSync("src/cli/launch.cjs", "dist/bin/ktstr.cjs")
 chmodSync("dist/bin/ktstr.cjs", 0o755)
+buildAgent()
 writeFileSync("dist/.built", "")

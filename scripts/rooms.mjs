@@ -193,12 +193,37 @@ export const ROOMS = {
     ]
   },
   "harness": {
-    holds: "scenarios, workloads and verdicts in a VM",
+    holds: "scenarios, workloads and verdicts in a VM: the list of names",
     imports: ["", "core/**", "btf/**", "memory/**", "host", "sched/**", "bpf/**", "kvm/**", "monitor/**"]
   },
   "harness/engine": {
     holds: "how a run's guest is executed: exact, emulated or by KVM, and the QEMU for it",
     imports: ["core/**", "kvm/**"]
+  },
+  "harness/agent": {
+    holds: "what the guest's agent is told and what it tells: plan, mailbox, records, its initramfs",
+    imports: ["core", "memory/GuestMemory.ts", "kvm/guest"]
+  },
+  "harness/scenario": {
+    holds: "workloads as values: their schema, what is wrong with one, and the plan of it",
+    imports: ["kvm/spec", "harness/agent"]
+  },
+  "harness/claim": {
+    holds: "what a run yielded, claims about it, and verdicts",
+    imports: ["host", "harness/engine", "harness/scenario"]
+  },
+  "harness/run": {
+    holds: "a run: prepared, booted, watched to its end, judged, kept, shown",
+    imports: [
+      "core/**",
+      "host",
+      "memory/GuestMemory.ts",
+      "kvm/**",
+      "harness/agent",
+      "harness/scenario",
+      "harness/claim",
+      "harness/engine"
+    ]
   },
   "cli": {
     holds: "the command: entry point, table of commands, exit",
@@ -222,7 +247,7 @@ const FOLDERS = (() => {
 })()
 
 /** Rooms whose row covers every folder below, too. */
-const WHOLE = ["cli", "sched", "monitor", "harness"]
+const WHOLE = ["cli", "sched", "monitor"]
 
 const rowOf = (folder) => {
   const room = folder.split("/")[0]

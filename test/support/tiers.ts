@@ -2,13 +2,15 @@ import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 
 /** The tiers, quickest first: what a test needs, not what it tests. */
-const TIERS = ["unit", "files", "package", "guest", "live", "kvm", "scx"] as const
+const TIERS = ["unit", "files", "package", "guest", "live", "kvm", "scx", "harness"] as const
 export type Tier = typeof TIERS[number]
 
 /** Folders, and files, whose tier does not follow from their imports. */
 const BY_PLACE: ReadonlyArray<readonly [Tier, RegExp]> = [
   ["package", /^test\/package\//],
   ["scx", /^test\/scx\//],
+  ["harness", /^test\/harness\/run\//],
+  ["files", /^test\/harness\/agent\/Protocol\./],
   ["kvm", /^test\/kvm\/native\/(?!abi\/)/],
   ["live", /^test\/(live|bpf\/live)\//],
   ["guest", /^test\/(guest\/|cli\/(boot|vm\/vm)\.|kvm\/(qemu\/Qemu|spec\/Topology)\.)/]

@@ -1,0 +1,166 @@
+/* The guest's init: makes the mailbox, does what the plan says, and switches the guest off. It runs at FIFO 99 with its
+ * memory locked, so that the scheduler under test has no say in when it runs. */
+#define _GNU_SOURCE
+#include "agent.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/reboot.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* How often output, sched_ext and dead processes are looked at. */
+#define BEAT_NS 5000000u
+/* include/uapi/linux/sched.h: children are of the ordinary class again. */
+#define RESET_ON_FORK 0x40000000
+
+/* A reset ends the VM too, and needs no ACPI; printk would write "Restarting system" on a slow console. */
+static void power_off(void)
+{
+	write_file("/proc/sys/kernel/printk", "0");
+	reboot(RB_AUTOBOOT);
+	for (;;)
+		pause();
+}
+
+void die(const char *why)
+{
+	struct refused refused = { 0 };
+	if (mailbox != NULL) {
+		put_record(RECORD_REFUSED, &refused, sizeof(refused), why, (u32)strlen(why));
+		mailbox->state = STATE_DONE;
+	}
+	dprintf(2, "ktstr agent: %s\n", why);
+	int fd = open("/dev/ttyS1", O_WRONLY | O_NOCTTY);
+	dprintf(fd, "ktstr died %s\n", why);
+	power_off();
+	_exit(1);
+}
+
+static void reap(void)
+{
+	int status;
+	pid_t pid;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		if (!worker_reaped(pid, status))
+			command_reaped(pid, status);
+}
+
+void attend_until(u64 deadline, int (*over)(void *), void *about)
+{
+	for (;;) {
+		u64 now = now_ns();
+		__atomic_store_n(&mailbox->heartbeat, now, __ATOMIC_RELAXED);
+		reap();
+		commands_look();
+		if (now >= deadline || (over != NULL && over(about)))
+			return;
+		u64 until = deadline - now < BEAT_NS ? deadline : now + BEAT_NS;
+		struct timespec at = { .tv_sec = (time_t)(until / 1000000000u), .tv_nsec = (long)(until % 1000000000u) };
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
+	}
+}
+
+static void phase(const struct plan_op *op)
+{
+	u32 end = op->code == OP_PHASE_END;
+	struct phase record = { op->a, end };
+	if (!end)
+		mailbox->step = op->a + 1;
+	workers_report(op->a, end);
+	groups_report(op->a, end);
+	put_record(RECORD_PHASE, &record, sizeof(record), NULL, 0);
+	if (end)
+		mailbox->step = 0;
+}
+
+static int perform(const struct plan_op *op, u32 *subject)
+{
+	switch (op->code) {
+	case OP_CGROUP_ADD:
+	case OP_CGROUP_REMOVE:
+	case OP_CGROUP_WRITE:
+		return group_op(op, subject);
+	case OP_SPAWN:
+	case OP_STOP:
+	case OP_MOVE:
+	case OP_AFFINITY:
+	case OP_NICE:
+		return worker_op(op, subject);
+	case OP_HOLD:
+		attend_until(now_ns() + op->ns, NULL, NULL);
+		return 0;
+	case OP_PHASE_BEGIN:
+	case OP_PHASE_END:
+		phase(op);
+		return 0;
+	default:
+		return command_op(op, subject);
+	}
+}
+
+static void run_plan(void)
+{
+	for (u32 i = 0; i < head->ops; i++) {
+		const struct plan_op *op = op_at(i);
+		struct op_done done = { .op = i, .code = op->code, .subject = NOTHING };
+		mailbox->op = i;
+		done.error = perform(op, &done.subject);
+		put_record(RECORD_OP, &done, sizeof(done), NULL, 0);
+		if (op->code == OP_ATTACH && done.error != 0)
+			return; /* what the others would do says nothing of this scheduler */
+	}
+}
+
+static void say_hello(u32 has)
+{
+	struct hello hello = {
+		.version = PROTOCOL_VERSION, .cpus = (u32)sysconf(_SC_NPROCESSORS_ONLN), .controllers = has >> 16, .features = has & 0xffff,
+	};
+	struct utsname name;
+	if (uname(&name) == 0)
+		strncpy(hello.release, name.release, sizeof(hello.release) - 1);
+	put_record(RECORD_HELLO, &hello, sizeof(hello), NULL, 0);
+}
+
+int main(void)
+{
+	struct sched_param highest = { .sched_priority = 99 };
+	u32 offset;
+	u32 has = groups_mount();
+	const char *why = plan_load(&offset);
+	mailbox_make(head->workers);
+	if (why != NULL) {
+		struct refused refused = { .offset = offset };
+		put_record(RECORD_REFUSED, &refused, sizeof(refused), why, (u32)strlen(why));
+		mailbox->state = STATE_DONE;
+		power_off();
+	}
+	workers_make();
+	if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
+		die("its memory cannot be locked");
+	if (syscall(SYS_sched_setscheduler, 0, SCHED_FIFO | RESET_ON_FORK, &highest) != 0)
+		die("it cannot have a real-time priority");
+	signal(SIGPIPE, SIG_IGN);
+	setenv("PATH", "/bin:/usr/bin", 1);
+	static char directories[4096];
+	if (read_file("/libraries", directories, sizeof(directories)) > 0)
+		setenv("LD_LIBRARY_PATH", directories, 1);
+	say_hello(has);
+	mailbox->state = STATE_READY;
+	commands_look();
+	run_plan();
+	commands_end();
+	put_record(RECORD_DONE, NULL, 0, NULL, 0);
+	mailbox->state = STATE_DONE;
+	power_off();
+}

@@ -1,0 +1,230 @@
+/* Workers: processes of their own, each with a page of the mailbox. */
+#define _GNU_SOURCE
+#include "agent.h"
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Longest time that workers are given to start in: a scheduler may starve them. */
+#define START_NS 5000000000ull
+
+static s32 *pids; /* by worker; 0: none */
+static struct pair *pairs; /* by worker that leads two */
+
+void workers_make(void)
+{
+	pids = calloc(head->workers + 1, sizeof(*pids));
+	pairs = calloc(head->workers + 1, sizeof(*pairs));
+	if (pids == NULL || pairs == NULL)
+		die("no memory for the workers");
+}
+
+int set_affinity(s32 pid, const char *list)
+{
+	cpu_set_t set;
+	CPU_ZERO(&set);
+	for (const char *at = list; *at != 0;) {
+		char *end;
+		long from = strtol(at, &end, 10), to = from;
+		if (*end == '-')
+			to = strtol(end + 1, &end, 10);
+		for (long cpu = from; cpu >= 0 && cpu <= to && cpu < CPU_SETSIZE; cpu++)
+			CPU_SET((int)cpu, &set);
+		if (end == at || (*end != ',' && *end != 0))
+			return EINVAL;
+		at = *end == ',' ? end + 1 : end;
+	}
+	return sched_setaffinity(pid, sizeof(set), &set) == 0 ? 0 : errno;
+}
+
+/* musl's sched_setscheduler is a stub. The classes are those of include/uapi/linux/sched.h; 7 is SCHED_EXT, v6.12. */
+static int set_policy(u32 policy, u32 priority)
+{
+	struct sched_param param = { .sched_priority = (int)priority };
+	return syscall(SYS_sched_setscheduler, 0, policy, &param) == 0 ? 0 : errno;
+}
+
+enum { SETUP_CGROUP = 1, SETUP_AFFINITY, SETUP_NICE, SETUP_POLICY };
+
+static int set_up(u32 *step, const struct plan_worker *spec)
+{
+	int error = 0;
+	prctl(PR_SET_NAME, text_at(spec->comm));
+	*step = SETUP_CGROUP;
+	if (spec->group != NOTHING && (error = group_join(spec->group, 0)) != 0)
+		return error;
+	*step = SETUP_AFFINITY;
+	if (spec->cpus != NOTHING && (error = set_affinity(0, text_at(spec->cpus))) != 0)
+		return error;
+	*step = SETUP_NICE;
+	if (spec->nice != 0 && setpriority(PRIO_PROCESS, 0, spec->nice) != 0)
+		return errno;
+	*step = SETUP_POLICY;
+	if (spec->policy != 0 && (error = set_policy(spec->policy, spec->priority)) != 0)
+		return error;
+	return 0;
+}
+
+static void start(u32 worker)
+{
+	const struct plan_worker *spec = worker_at(worker);
+	struct worker_page *page = worker_page(worker);
+	struct pair *pair = &pairs[spec->leader];
+	if (needs_pipes(spec) && worker == spec->leader && (pipe(pair->in) != 0 || pipe(pair->out) != 0))
+		die("no pipe for two workers");
+	page->state = WORKER_STARTING;
+	pid_t pid = fork();
+	if (pid != 0) {
+		pids[worker] = pid;
+		page->pid = (u32)pid;
+		return;
+	}
+	int error = set_up(&page->setup_step, spec);
+	if (error != 0) {
+		page->setup_errno = error;
+		_exit(125);
+	}
+	work_forever(worker, spec, pair);
+}
+
+static int started(void *about)
+{
+	const struct plan_op *op = about;
+	for (u32 i = op->a; i < op->a + op->b; i++)
+		if (worker_page(i)->state == WORKER_STARTING && pids[i] != 0)
+			return 0;
+	return 1;
+}
+
+static int stopped(void *about)
+{
+	const struct plan_op *op = about;
+	for (u32 i = op->a; i < op->a + op->b; i++)
+		if (pids[i] != 0)
+			return 0;
+	return 1;
+}
+
+static int spawn(const struct plan_op *op, u32 *subject)
+{
+	for (u32 i = op->a; i < op->a + op->b; i++)
+		if (pids[i] == 0)
+			start(i);
+	attend_until(now_ns() + START_NS, started, (void *)op);
+	for (u32 i = op->a; i < op->a + op->b; i++) {
+		*subject = i;
+		if (worker_page(i)->setup_errno != 0)
+			return worker_page(i)->setup_errno;
+		if (pids[i] == 0)
+			return ECHILD;
+		if (worker_page(i)->state != WORKER_RUNNING)
+			return ETIMEDOUT;
+	}
+	return 0;
+}
+
+static int stop(const struct plan_op *op)
+{
+	for (u32 i = op->a; i < op->a + op->b; i++)
+		if (pids[i] != 0)
+			kill(pids[i], SIGKILL);
+	attend_until(now_ns() + START_NS, stopped, (void *)op);
+	return stopped((void *)op) ? 0 : ETIMEDOUT;
+}
+
+static int each(const struct plan_op *op, u32 worker)
+{
+	switch (op->code) {
+	case OP_MOVE:
+		return group_join(op->c, pids[worker]);
+	case OP_AFFINITY:
+		return set_affinity(pids[worker], text_at(op->c));
+	default:
+		return setpriority(PRIO_PROCESS, (id_t)pids[worker], (s32)op->c) == 0 ? 0 : errno;
+	}
+}
+
+int worker_op(const struct plan_op *op, u32 *subject)
+{
+	if (op->code == OP_SPAWN)
+		return spawn(op, subject);
+	if (op->code == OP_STOP)
+		return stop(op);
+	for (u32 i = op->a; i < op->a + op->b; i++) {
+		int error = pids[i] == 0 ? ESRCH : each(op, i);
+		*subject = i;
+		if (error != 0)
+			return error;
+	}
+	return 0;
+}
+
+int worker_reaped(s32 pid, s32 status)
+{
+	for (u32 i = 0; i < head->workers; i++) {
+		struct worker_page *page = worker_page(i);
+		if (pids[i] != pid)
+			continue;
+		struct worker_ended ended = { i, status, page->setup_errno, page->setup_step };
+		pids[i] = 0;
+		page->state = WORKER_ENDED;
+		put_record(RECORD_WORKER_ENDED, &ended, sizeof(ended), NULL, 0);
+		return 1;
+	}
+	return 0;
+}
+
+/* include/linux/posix-timers.h: a process's CPU clock is the inverted pid, and 2 is CPUCLOCK_SCHED. */
+static int cpu_time(s32 pid, u64 *ns)
+{
+	struct timespec at;
+	if (clock_gettime((clockid_t)((~(u32)pid << 3) | 2), &at) != 0)
+		return 0;
+	*ns = (u64)at.tv_sec * 1000000000u + (u64)at.tv_nsec;
+	return 1;
+}
+
+/* The second number of /proc/PID/schedstat: ns that it waited for a CPU. */
+static u64 run_delay(s32 pid)
+{
+	char path[64], text[128];
+	unsigned long long on, waited;
+	snprintf(path, sizeof(path), "/proc/%d/schedstat", pid);
+	if (read_file(path, text, sizeof(text)) <= 0 || sscanf(text, "%llu %llu", &on, &waited) != 2)
+		return 0;
+	return waited;
+}
+
+void workers_report(u32 step, u32 end)
+{
+	for (u32 i = 0; i < head->workers; i++) {
+		struct worker_page *page = worker_page(i);
+		struct worker_counters counters = {
+			.worker = i, .step = step, .end = end, .units = page->units, .gap_max = page->gap_max, .gap_at = page->gap_at,
+			.gap_cpu = page->gap_cpu, .migrations = page->migrations, .cpus_used = page->cpus_used,
+			.events = page->events, .event_max = page->event_max, .phase_seen = page->phase,
+		};
+		if (pids[i] == 0)
+			continue;
+		u64 since = now_ns() - page->last;
+		if (page->phase != mailbox->step)
+			counters.gap_max = 0;
+		if (since > counters.gap_max) {
+			counters.gap_max = since; /* it has not come to the end of a unit for that long */
+			counters.gap_at = now_ns();
+			counters.gap_cpu = page->cpu;
+		}
+		counters.cpu_known = (u32)cpu_time(pids[i], &counters.cpu_ns);
+		counters.run_delay = run_delay(pids[i]);
+		put_record(RECORD_WORKER, &counters, sizeof(counters), NULL, 0);
+	}
+}

@@ -1,0 +1,121 @@
+import * as Schema from "effect/Schema"
+import { ScxExitEvent } from "../../host/ScxExit.ts"
+import { EngineMode } from "../engine/EngineMode.ts"
+import { Scenario } from "../scenario/Scenario.ts"
+import { Claim } from "./Claim.ts"
+import { Verdict } from "./Verdict.ts"
+
+const Nanos = Schema.Number.annotations({ description: "nanoseconds of the guest" })
+const Count = Schema.Int
+
+/** Latencies of a worker or group: wake-ups, or whatever its work type measures. Null: there was none. */
+const Latencies = Schema.Struct({
+  count: Count,
+  p50: Schema.NullOr(Nanos),
+  p99: Schema.NullOr(Nanos),
+  max: Schema.NullOr(Nanos)
+}).annotations({ identifier: "Latencies" })
+
+/** The work of a worker, or of a group's workers together, in a phase. */
+export const Work = Schema.Struct({
+  units: Count,
+  cpu: Schema.NullOr(Nanos).annotations({ description: "CPU time; null: the kernel did not tell" }),
+  wait: Nanos.annotations({ description: "time that it was runnable and did not run" }),
+  gap: Schema.Struct({ max: Nanos, at: Nanos, cpu: Count }).annotations({
+    description: "the longest time between two units, when it ended and on which CPU"
+  }),
+  migrations: Count,
+  cpus: Schema.String.annotations({ description: "CPUs that it ran on since it started, as a list" })
+}).annotations({ identifier: "Work" })
+export type Work = typeof Work.Type
+
+const Group = Schema.Struct({
+  ...Work.fields,
+  cpuStat: Schema.NullOr(Nanos).annotations({ description: "usage_usec of the control group, as nanoseconds" }),
+  workers: Schema.Array(Schema.Struct({ worker: Count, ...Work.fields }))
+})
+
+const Phase = Schema.Struct({
+  name: Schema.String,
+  from: Nanos,
+  to: Nanos,
+  complete: Schema.Boolean.annotations({ description: "its end was reached" }),
+  groups: Schema.Record({ key: Schema.String, value: Group })
+}).annotations({ identifier: "Phase" })
+export type Phase = typeof Phase.Type
+
+/** How a scheduler did. */
+export const SchedulerRun = Schema.Struct({
+  name: Schema.String,
+  path: Schema.String,
+  sha256: Schema.String,
+  arguments: Schema.Array(Schema.String),
+  ops: Schema.String,
+  attach: Schema.NullOr(Nanos).annotations({ description: "from its start until the kernel scheduled by it" }),
+  attached: Schema.Literal("yes", "died", "late", "noSchedExt", "other", "never"),
+  atEnd: Schema.NullOr(Schema.Boolean).annotations({ description: "the kernel scheduled by it at the end" }),
+  status: Schema.NullOr(Schema.Int).annotations({
+    description: "wait(2)'s status of its process; null: it ran at the end"
+  }),
+  exits: Schema.Array(ScxExitEvent),
+  log: Schema.Array(Schema.String).annotations({ description: "the last lines that it printed" })
+}).annotations({ identifier: "SchedulerRun" })
+export type SchedulerRun = typeof SchedulerRun.Type
+
+/**
+ * All that a run yielded; `ktstr.run/1`. In the modes exact and exact-coarse two runs with one determinism key are equal but
+ * for `host`.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const RunRecord = Schema.Struct({
+  schema: Schema.Literal("ktstr.run/1"),
+  test: Schema.String,
+  determinismKey: Schema.String.annotations({
+    description: "SHA-256 over the QEMU, the kernel, the initramfs, the machine, the mode and the seed"
+  }),
+  seed: Schema.Int,
+  mode: Schema.Struct({ mode: EngineMode, why: Schema.String, qemu: Schema.NullOr(Schema.String) }),
+  kernel: Schema.Struct({ id: Schema.String, release: Schema.String, sha256: Schema.String }),
+  machine: Schema.Struct({
+    cpus: Schema.Int,
+    nodes: Schema.Int,
+    llcs: Schema.Int,
+    cores: Schema.Int,
+    threads: Schema.Int,
+    memoryMib: Schema.Int
+  }),
+  scenario: Scenario,
+  claims: Schema.Array(Claim),
+  scheduler: Schema.NullOr(SchedulerRun),
+  phases: Schema.Array(Phase),
+  latencies: Schema.Record({ key: Schema.String, value: Latencies }).annotations({
+    description: "by group, over the whole run"
+  }),
+  operations: Schema.Array(Schema.Struct({ op: Schema.Int, what: Schema.String, error: Schema.String })).annotations({
+    description: "those that failed"
+  }),
+  kernelLog: Schema.Array(Schema.String).annotations({ description: "warnings and sched_ext's lines since init" }),
+  end: Schema.Struct({
+    how: Schema.Literal("done", "refused", "panicked", "ended", "time limit"),
+    at: Nanos,
+    why: Schema.NullOr(Schema.String)
+  }),
+  damage: Schema.NullOr(Schema.String).annotations({ description: "what of the agent's records is missing" }),
+  verdict: Verdict,
+  host: Schema.Struct({
+    id: Schema.String,
+    startedAt: Schema.String,
+    wallMillis: Schema.Int,
+    ktstr: Schema.String,
+    directory: Schema.NullOr(Schema.String)
+  })
+}).annotations({ identifier: "RunRecord" })
+/**
+ * The type that the Schema `RunRecord` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type RunRecord = typeof RunRecord.Type

@@ -1,0 +1,154 @@
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import type * as Scope from "effect/Scope"
+import { randomUUID } from "node:crypto"
+import type { HostLacks } from "../../core/Errors.ts"
+import type { Native } from "../../core/Native.ts"
+import { stage } from "../../core/Progress.ts"
+import type { Emulation } from "../../kvm/qemu/Emulation.ts"
+import { bootQemu } from "../../kvm/qemu/Qemu.ts"
+import { type Vm, type VmBootError } from "../../kvm/spec/VmEngine.ts"
+import { ANNOUNCEMENT, LAST_WORD, Mailbox } from "../agent/Mailbox.ts"
+import { type AgentRecord, type DecodedLog, decodeRecords } from "../agent/Records.ts"
+import { judgeRun } from "../claim/JudgeRun.ts"
+import type { RunRecord } from "../claim/RunRecord.ts"
+import { assembleRun, type ToldByAgent } from "./AssembleRun.ts"
+import type { PreparedRun } from "./PrepareRun.ts"
+
+/** The version of ktstr that a record is of. */
+const VERSION = "0.1.0"
+
+const emulationOf = ({ mode: { mode }, seed }: PreparedRun): Emulation =>
+  mode === "exact" ? { seed } : mode === "exact-coarse" ? { seed, sliceMicros: 0 } : "threads"
+
+const boot = (run: PreparedRun): Effect.Effect<Vm, VmBootError | HostLacks, Native | Scope.Scope> => {
+  const { qemu } = run.mode
+  return qemu === undefined
+    ? Effect.flatMap(Effect.promise(() => import("../../kvm/native/Kvm.ts")), ({ bootKvm }) => bootKvm(run.spec, {}))
+    : bootQemu(run.spec, { by: "emulation", why: run.mode.why }, { program: qemu.program, emulation: emulationOf(run) })
+}
+
+/** How the guest ended, what its agent wrote and what stands in its pages. */
+interface Observed {
+  readonly end: RunRecord["end"]
+  readonly log: DecodedLog
+  readonly told: ToldByAgent
+}
+
+/** An observation of a guest whose mailbox was never there. */
+const nothing = (run: PreparedRun, how: RunRecord["end"]["how"], why: string): Observed => {
+  const log: DecodedLog = { records: [], damage: "the agent's mailbox was never there" }
+  return { end: { how, at: 0, why }, log, told: assembleRun([], [], run.planned, run.scheduler) }
+}
+
+const endOf = (records: ReadonlyArray<AgentRecord>, otherwise: RunRecord["end"]): RunRecord["end"] => {
+  const refused = records.find((record) => record.kind === "refused")
+  if (refused !== undefined) return { how: "refused", at: refused.atNs, why: refused.why }
+  const done = records.findLast((record) => record.kind === "done")
+  return done === undefined ? otherwise : { how: "done", at: done.atNs, why: null }
+}
+
+/** Watch a guest to its end. Its memory stays ours after that, so what a dead one left is read like any other's. */
+const observe = (run: PreparedRun, vm: Vm): Effect.Effect<Observed> =>
+  Effect.gen(function*() {
+    const late = Effect.as(Effect.sleep(run.limitMillis), undefined)
+    const said = Effect.either(vm.awaitReport(new RegExp(`${ANNOUNCEMENT.source}|${LAST_WORD.source}`)))
+    const first = yield* Effect.raceFirst(said, late)
+    const tail = Effect.map(vm.consoleTail, (lines) => lines.findLast((line) => line.trim() !== "") ?? "nothing")
+    if (first === undefined) {
+      return nothing(
+        run,
+        "time limit",
+        `no agent after ${run.limitMillis / 1000} s; the console last said: ${yield* tail}`
+      )
+    }
+    if (Either.isLeft(first)) {
+      const panicked = first.left._tag === "GuestPanicked"
+      return nothing(run, panicked ? "panicked" : "ended", first.left.message)
+    }
+    const [, frame, crc] = ANNOUNCEMENT.exec(first.right) ?? []
+    if (frame === undefined) return nothing(run, "ended", `the agent: ${LAST_WORD.exec(first.right)?.[1]}`)
+    const memory = yield* Effect.either(vm.memory)
+    if (Either.isLeft(memory)) return nothing(run, "ended", memory.left.message)
+    const opened = Mailbox.open(memory.right, Number.parseInt(frame, 16), Number.parseInt(crc, 16))
+    if (Either.isLeft(opened)) return nothing(run, "ended", opened.left.message)
+    const mailbox = opened.right
+
+    const over = yield* Effect.raceFirst(Effect.flip(vm.ended), late)
+    const { heartbeatNs, lost, op, state } = mailbox.state
+    const log = decodeRecords(mailbox.log())
+    const told = assembleRun(
+      log.records,
+      Array.from({ length: mailbox.workers }, (_, worker) => mailbox.counters(worker)),
+      run.planned,
+      run.scheduler
+    )
+    const at = `${run.planned.plan.ops[op]?.code ?? "its"} operation (${op + 1} of ${run.planned.plan.ops.length})`
+    const otherwise: RunRecord["end"] = over === undefined
+      ? { how: "time limit", at: heartbeatNs, why: `after ${run.limitMillis / 1000} s at the ${at}` }
+      : {
+        how: over._tag === "GuestPanicked" ? "panicked" : "ended",
+        at: heartbeatNs,
+        why: `at the ${at}: ${over.message}`
+      }
+    const damage = log.damage ?? (lost > 0 ? `${lost} records had no room in the agent's log` : null)
+    const end = endOf(log.records, otherwise)
+    return {
+      end,
+      told,
+      log: { ...log, damage: damage ?? (end.how === "done" && state !== "done" ? "the agent did not end" : null) }
+    }
+  })
+
+/** A run's record, before it is judged, of what was observed. */
+const recordOf = (
+  run: PreparedRun,
+  { end, log, told }: Observed,
+  host: RunRecord["host"]
+): RunRecord => ({
+  schema: "ktstr.run/1",
+  test: run.request.test,
+  determinismKey: run.determinismKey,
+  seed: run.seed,
+  mode: { mode: run.mode.mode, why: run.mode.why, qemu: run.mode.qemu?.version ?? null },
+  kernel: run.kernel,
+  machine: {
+    cpus: run.topology.cpus,
+    nodes: run.topology.nodes.length,
+    llcs: run.topology.llcs,
+    cores: run.topology.cores,
+    threads: run.topology.threads,
+    memoryMib: run.memoryMib
+  },
+  scenario: run.request.scenario,
+  claims: run.request.claims ?? [],
+  ...told,
+  end,
+  damage: log.damage,
+  verdict: { outcome: "inconclusive", details: [] },
+  host
+})
+
+/**
+ * Boot a prepared run, watch it to its end and judge it. Whatever the guest does is in the record; it fails only where there
+ * is no guest.
+ */
+export const executeRun = Effect.fn("ExecuteRun.execute")(
+  function*(run: PreparedRun): Effect.fn.Return<RunRecord, VmBootError | HostLacks, Native> {
+    const startedAt = yield* Clock.currentTimeMillis
+    const under = run.scheduler === undefined ? "" : ` under ${run.scheduler.name}`
+    const observed = yield* stage(
+      `run ${run.request.scenario.name}${under}, ${run.mode.mode}, seed ${run.seed}`,
+      "harness.run",
+      { seed: run.seed }
+    )(
+      Effect.scoped(Effect.flatMap(boot(run), (vm) => observe(run, vm)))
+    )
+    const wallMillis = (yield* Clock.currentTimeMillis) - startedAt
+    const started = new Date(startedAt).toISOString()
+    const id = `${started.replaceAll(/[-:]/g, "").slice(0, 15)}-${randomUUID().slice(0, 8)}`
+    const record = recordOf(run, observed, { id, startedAt: started, wallMillis, ktstr: VERSION, directory: null })
+    return { ...record, verdict: judgeRun(record) }
+  }
+)
