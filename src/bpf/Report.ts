@@ -204,7 +204,10 @@ export const DumpDocument = Schema.Struct({
   freeze: Schema.NullOr(Freeze),
   maps: Schema.Array(MapDump),
   programs: Schema.Array(ProgramInfo),
-  problems: Schema.Array(Reason)
+  problems: Schema.Array(Reason),
+  losses: Schema.optional(Schema.Int).annotations({
+    description: "how many maps and lists could not be read whole (exit code 1); absent in dumps of older versions"
+  })
 }).annotations({ identifier: "DumpDocument" })
 /**
  * The type that the Schema `DumpDocument` decodes to.
@@ -264,5 +267,9 @@ export const DumpRecord = Schema.Union(
     problem: Schema.NullOr(Reason)
   }),
   Schema.Struct({ record: Schema.Literal("program"), ...ProgramInfo.fields }),
-  Schema.Struct({ record: Schema.Literal("problem"), problem: Reason })
+  Schema.Struct({ record: Schema.Literal("problem"), problem: Reason }),
+  Schema.Struct({
+    record: Schema.Literal("end"),
+    losses: Schema.Int.annotations({ description: "how many maps and lists could not be read whole (exit code 1)" })
+  })
 ).annotations({ identifier: "DumpRecord" })

@@ -1,5 +1,6 @@
 import { ByteSink, type Literal, literal } from "../../btf/render/ByteSink.ts"
 import { escapedJson } from "../../core/EscapeText.ts"
+import { Losses } from "../../core/Losses.ts"
 import type { Reason } from "../../core/Reason.ts"
 import type { EntryWalk } from "../EntryWalk.ts"
 import { holdsMaps, innerMapAt, type InnerMaps } from "../InnerMaps.ts"
@@ -23,6 +24,8 @@ export interface Dump {
   readonly inner?: InnerMaps | undefined
   /** Told of each map how many entries were written, after the last. */
   readonly onMap?: ((reader: MapReader, entries: number) => void) | undefined
+  /** Counts, while the dump is written, the parts that could not be read whole. */
+  readonly losses?: Losses | undefined
 }
 
 /** Output is handed on in pieces of about this many bytes. */
@@ -37,6 +40,7 @@ const CHUNK = 1 << 18
  */
 export function* jsonDocument(dump: Dump): Generator<Uint8Array, void> {
   const out = new ByteSink(CHUNK * 2)
+  const { losses = new Losses() } = dump
   out.text(`${escapedJson(dump.header).slice(0, -1)},"maps":[`)
   let separator = "\n"
   for (const reader of dump.readers) {
@@ -44,11 +48,14 @@ export function* jsonDocument(dump: Dump): Generator<Uint8Array, void> {
     out.text(`${separator}${escapedJson(fields).slice(0, -1)},"entries":[`)
     separator = ",\n"
     const walk = reader.walk?.() ?? null
-    const { truncated, written } = yield* writeEntries(out, reader, walk, dump, JSON_FRAME)
+    const { truncated, written } = yield* writeEntries(out, reader, walk, { ...dump, losses }, JSON_FRAME)
     dump.onMap?.(reader, written)
-    out.text(`],${escapedJson({ truncated, problem: problemOf(reader, walk) }).slice(1)}`)
+    const problem = noted(problemOf(reader, walk), reader, losses)
+    out.text(`],${escapedJson({ truncated, problem }).slice(1)}`)
   }
-  out.text(`],\n"programs":${escapedJson(dump.programs)},"problems":${escapedJson(dump.problems)}}\n`)
+  for (const problem of dump.problems) losses.add(problem)
+  out.text(`],\n"programs":${escapedJson(dump.programs)},"problems":${escapedJson(dump.problems)}`)
+  out.text(`,\n"losses":${losses.count}}\n`)
   yield out.take()
 }
 
@@ -60,6 +67,7 @@ export function* jsonDocument(dump: Dump): Generator<Uint8Array, void> {
  */
 export function* ndjsonRecords(dump: Dump): Generator<Uint8Array, void> {
   const out = new ByteSink(CHUNK * 2)
+  const { losses = new Losses() } = dump
   const line = (record: object): void => out.text(`${escapedJson(record)}\n`)
   line({ record: "dump", ...dump.header })
   for (const reader of dump.readers) {
@@ -68,13 +76,24 @@ export function* ndjsonRecords(dump: Dump): Generator<Uint8Array, void> {
     const walk = reader.walk?.() ?? null
     const open = literal(`${escapedJson({ record: "entry", id, name }).slice(0, -1)},"key":`)
     const frame = { first: open, open, close: literal("}\n") }
-    const { truncated, written } = yield* writeEntries(out, reader, walk, dump, frame)
+    const { truncated, written } = yield* writeEntries(out, reader, walk, { ...dump, losses }, frame)
     dump.onMap?.(reader, written)
-    line({ record: "mapEnd", id, name, entries: written, truncated, problem: problemOf(reader, walk) })
+    const problem = noted(problemOf(reader, walk), reader, losses)
+    line({ record: "mapEnd", id, name, entries: written, truncated, problem })
   }
   for (const program of dump.programs) line({ record: "program", ...program })
-  for (const problem of dump.problems) line({ record: "problem", problem })
+  for (const problem of dump.problems) {
+    losses.add(problem)
+    line({ record: "problem", problem })
+  }
+  line({ record: "end", losses: losses.count })
   yield out.take()
+}
+
+/** A map's problem, counted if it is a loss. */
+const noted = (problem: Reason | null, { info }: MapReader, losses: Losses | undefined): Reason | null => {
+  losses?.add(problem, `map ${info.id} ${info.name}: `)
+  return problem
 }
 
 /** The bytes around an entry: `first` or `open` before its key, `close` after its value. */
@@ -103,7 +122,7 @@ function* writeEntries(
   out: ByteSink,
   reader: MapReader,
   walk: EntryWalk | null,
-  { inner, limit }: Pick<Dump, "inner" | "limit">,
+  { inner, limit, losses }: Pick<Dump, "inner" | "limit" | "losses">,
   frame: Frame
 ): Generator<Uint8Array, { readonly written: number; readonly truncated: boolean }> {
   let written = 0
@@ -134,7 +153,7 @@ function* writeEntries(
         if (valueBytes !== null) out.text(`,"${bytesName}":${valueBytes}`)
       } else {
         out.literal(VALUE)
-        yield* writeInnerMap(out, walk, held, limit)
+        yield* writeInnerMap(out, walk, held, { limit, losses })
       }
     }
     out.literal(frame.close)
@@ -145,12 +164,20 @@ function* writeEntries(
 }
 
 /** The map that an entry of a map of maps holds, with its entries. */
-function* writeInnerMap(out: ByteSink, walk: EntryWalk, inner: InnerMaps, limit: number): Generator<Uint8Array, void> {
+function* writeInnerMap(
+  out: ByteSink,
+  walk: EntryWalk,
+  inner: InnerMaps,
+  { limit, losses }: Pick<Dump, "limit" | "losses">
+): Generator<Uint8Array, void> {
   const { id, problem, reader } = innerMapAt(walk, inner)
-  if (reader === null) return out.text(escapedJson({ id, entries: [], truncated: false, problem }))
+  if (reader === null) {
+    losses?.add(problem, `map ${id}: `)
+    return out.text(escapedJson({ id, entries: [], truncated: false, problem }))
+  }
   const { name, type } = reader.info
   out.text(`${escapedJson({ id, name, type }).slice(0, -1)},"entries":[`)
   const entries = reader.walk?.() ?? null
   const { truncated } = yield* writeEntries(out, reader, entries, { limit }, INNER_FRAME)
-  out.text(`],${escapedJson({ truncated, problem: problemOf(reader, entries) }).slice(1)}`)
+  out.text(`],${escapedJson({ truncated, problem: noted(problemOf(reader, entries), reader, losses) }).slice(1)}`)
 }

@@ -1,3 +1,4 @@
+import { plural } from "../../core/Plural.ts"
 import type { Btf } from "../Btf.ts"
 import type { BtfType, EnumType, StructType } from "../BtfType.ts"
 import { attributeText, Budget, declarationOf, oneLine, prototypeLine } from "./CDeclaration.ts"
@@ -181,5 +182,3 @@ const summary = (structure: StructLayout): ReadonlyArray<string> => {
   ]
   return facts.map((fact) => `\t/* ${fact} */`)
 }
-
-const plural = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`

@@ -1,4 +1,5 @@
 import type { MemberChange, Placed, TypeChange } from "../../btf/c/BtfDiff.ts"
+import { plural } from "../../core/Plural.ts"
 import { bold, dim, green, red, yellow } from "../terminal/Colour.ts"
 import { visibleLine } from "../terminal/escapeControls.ts"
 import { table } from "../terminal/Table.ts"
@@ -38,8 +39,6 @@ const described = (place: Placed | null): string =>
 const offset = ({ bit, bits }: Placed): string => bits === null ? `${bit / 8}` : `${Math.floor(bit / 8)}:${bit % 8}`
 
 const size = ({ bits, size }: Placed): string => bits === null ? plural(size, "byte") : plural(bits, "bit")
-
-const plural = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`
 
 /** All that differs between two kernels, a line each. */
 export const overview = (before: string, after: string, changes: ReadonlyArray<TypeChange>): string => {

@@ -8,10 +8,12 @@ import type { Change, EntryWhole, FieldChange } from "../../bpf/report/DiffChang
 import { parseDump } from "../../bpf/report/DiffInput.ts"
 import { changes, type DiffSide, secondsBetween, sideOfDocument, sideOfReaders } from "../../bpf/report/SnapshotDiff.ts"
 import type { Json } from "../../btf/render/RenderedValue.ts"
+import { Losses } from "../../core/Losses.ts"
 import { formatReason } from "../../core/Reason.ts"
 import { openImage } from "../../Ktstr.ts"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
-import type { Output } from "../source/options.ts"
+import { checkWhole, lossesLine } from "../source/answer.ts"
+import type { Loss, Output } from "../source/options.ts"
 import { format, Live } from "../source/snapshot.ts"
 import { dim, green, red, yellow } from "../terminal/Colour.ts"
 import { visibleLine } from "../terminal/escapeControls.ts"
@@ -24,14 +26,15 @@ import { whyOf } from "../terminal/whyOf.ts"
 /** Pieces of output of about this many characters. */
 const PIECE = 1 << 16
 
-export const diff = (config: Output & { readonly from: string; readonly to: string }) =>
+export const diff = (config: Output & Loss & { readonly from: string; readonly to: string }) =>
   Effect.gen(function*() {
     const as = yield* format(config)
     const from = yield* openSide(config.from)
     const to = yield* openSide(config.to)
-    yield* writePieces(
-      pieces(as === "json" ? jsonText(from, to) : as === "ndjson" ? ndjsonText(from, to) : peopleText(from, to))
-    )
+    const losses = new Losses()
+    const text = as === "json" ? jsonText : as === "ndjson" ? ndjsonText : peopleText
+    yield* writePieces(pieces(text(from, to, losses)))
+    yield* checkWhole(losses, config)
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
 /** A dump if the file starts as JSON does, else an image of memory. */
@@ -69,7 +72,15 @@ function* pieces(lines: Iterable<string>): Generator<Printable, void> {
   yield printable(text)
 }
 
-function* jsonText(from: DiffSide, to: DiffSide): Generator<string> {
+/** The changes; what could not be compared is counted. */
+function* counted(from: DiffSide, to: DiffSide, losses: Losses): Generator<Change> {
+  for (const change of changes(from, to)) {
+    if (change.change === "problem") losses.add(change.problem)
+    yield change
+  }
+}
+
+function* jsonText(from: DiffSide, to: DiffSide, losses: Losses): Generator<string> {
   const head = {
     schema: "diff",
     version: DUMP_VERSION,
@@ -79,29 +90,30 @@ function* jsonText(from: DiffSide, to: DiffSide): Generator<string> {
   }
   yield `${JSON.stringify(head).slice(0, -1)},"changes":[`
   let separator = "\n"
-  for (const change of changes(from, to)) {
+  for (const change of counted(from, to, losses)) {
     yield `${separator}${JSON.stringify(change)}`
     separator = ",\n"
   }
-  yield "]}\n"
+  yield `],"losses":${losses.count}}\n`
 }
 
-function* ndjsonText(from: DiffSide, to: DiffSide): Generator<string> {
+function* ndjsonText(from: DiffSide, to: DiffSide, losses: Losses): Generator<string> {
   yield `${
     JSON.stringify({ record: "diff", from: identity(from), to: identity(to), seconds: secondsBetween(from, to) })
   }\n`
-  for (const change of changes(from, to)) yield `${JSON.stringify({ record: "change", ...change })}\n`
+  for (const change of counted(from, to, losses)) yield `${JSON.stringify({ record: "change", ...change })}\n`
+  yield `${JSON.stringify({ record: "end", losses: losses.count })}\n`
 }
 
 /** The header of a side, without its maps. */
 const identity = ({ header: { freeze, kernel, source } }: DiffSide) => ({ source, kernel, freeze })
 
-function* peopleText(from: DiffSide, to: DiffSide): Generator<string> {
+function* peopleText(from: DiffSide, to: DiffSide, losses: Losses): Generator<string> {
   const seconds = secondsBetween(from, to)
   if (seconds !== null) yield dim(`${seconds} s from the first to the second\n\n`)
   let count = 0
   let under = ""
-  for (const change of changes(from, to)) {
+  for (const change of counted(from, to, losses)) {
     count++
     const above = titleOf(change)
     if (above !== under && above !== "") yield `${under === "" ? "" : "\n"}${above}\n`
@@ -109,6 +121,7 @@ function* peopleText(from: DiffSide, to: DiffSide): Generator<string> {
     yield* linesOf(change)
   }
   if (count === 0) yield "no difference\n"
+  yield lossesLine(losses)
 }
 
 const titleOf = (change: Change): string =>

@@ -8,7 +8,9 @@ import { typeNames } from "../../bpf/MapType.ts"
 import { DumpDocument, type Header } from "../../bpf/Report.ts"
 import { type Dump, jsonDocument, ndjsonRecords } from "../../bpf/report/DumpWriter.ts"
 import type { Btf } from "../../btf/Btf.ts"
-import { type Filter, type Output, type Target, TEXT_LIMIT } from "../source/options.ts"
+import { Losses } from "../../core/Losses.ts"
+import { checkWhole } from "../source/answer.ts"
+import { type Filter, type Loss, type Output, type Target, TEXT_LIMIT } from "../source/options.ts"
 import { format, Live, openMaps } from "../source/snapshot.ts"
 import { writeFile } from "../source/writeFile.ts"
 import { UsageError } from "../terminal/exit.ts"
@@ -25,7 +27,7 @@ interface Snapshot {
 }
 
 export const dump = (
-  config: Target & Output & Filter & { readonly out: Option.Option<string>; readonly schema: boolean }
+  config: Target & Output & Loss & Filter & { readonly out: Option.Option<string>; readonly schema: boolean }
 ) =>
   config.schema ? writeText(`${JSON.stringify(JSONSchema.make(DumpDocument), null, 2)}\n`) : Effect.gen(function*() {
     const asked = yield* format(config)
@@ -36,7 +38,7 @@ export const dump = (
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(stagesLayer))
 
 /** Print a snapshot's maps, those that the filter keeps, on stdout or into a file. */
-export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", filter: Filter, out?: string) =>
+export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", filter: Filter & Loss, out?: string) =>
   Effect.gen(function*() {
     const { header, maps } = snapshot
     const { items, problems } = yield* maps.maps
@@ -44,6 +46,7 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
     const kept = yield* select(snapshot, items, filter)
     const limit = Option.getOrElse(filter.limit, () => as === "text" ? TEXT_LIMIT : Infinity)
     const readers = yield* Effect.forEach(kept, maps.reader)
+    const losses = new Losses()
     const dump: Dump = {
       header,
       readers,
@@ -51,7 +54,8 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
       programs: as === "text" && kept.length < items.length ? [] : programs.items,
       problems: [...problems, ...programs.problems],
       limit,
-      inner: filter.inner ? yield* openInnerMaps(maps, readers) : undefined
+      inner: filter.inner ? yield* openInnerMaps(maps, readers) : undefined,
+      losses
     }
     const start = performance.now()
     const pieces = as === "text"
@@ -60,6 +64,7 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
     yield* out === undefined ? writePieces(pieces) : writeFile(out, pieces)
     // no stage: its spinner would run through the text on a terminal
     writeMessage(`  read and print: ${duration(performance.now() - start)}\n`)
+    yield* checkWhole(losses, filter)
   })
 
 /** The maps that the filter keeps; a name that no map has fails, and a type that this kernel does not know. */

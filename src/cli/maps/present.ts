@@ -6,7 +6,10 @@ import type { Header } from "../../bpf/Report.ts"
 import type { Dump } from "../../bpf/report/DumpWriter.ts"
 import type { Codec } from "../../btf/render/Codec.ts"
 import { valueText } from "../../btf/render/ValueText.ts"
-import { formatReason, type Reason } from "../../core/Reason.ts"
+import { Losses } from "../../core/Losses.ts"
+import { plural } from "../../core/Plural.ts"
+import { formatReason } from "../../core/Reason.ts"
+import { lossesLine, problemLines } from "../source/answer.ts"
 import { bold, dim, yellow } from "../terminal/Colour.ts"
 import { visibleLine } from "../terminal/escapeControls.ts"
 import { type Printable, printable } from "../terminal/Printable.ts"
@@ -15,8 +18,6 @@ import { table } from "../terminal/Table.ts"
 
 /** Text is handed on in pieces of about this many characters. */
 const PIECE = 1 << 16
-
-const plural = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`
 
 /** One line: which kernel, how it stood still. */
 export const headerText = ({ freeze, kernel, source }: Header): string => {
@@ -47,14 +48,15 @@ export const mapTable = (maps: ReadonlyArray<MapInfo>): string =>
     [0, 3, 4, 5]
   )
 
-export const problemLines = (problems: ReadonlyArray<Reason>): string =>
-  problems.map((problem) => `${yellow(`problem: ${visibleLine(formatReason(problem))}`)}\n`).join("")
+/** How much of a map is shown, and where losses are counted. */
+type Shown = Pick<Dump, "inner" | "limit" | "losses">
 
 /** A dump for people, piece by piece. */
 export function* dumpText(dump: Dump): Generator<Printable, void> {
+  const { losses = new Losses() } = dump
   let text = headerText(dump.header)
   for (const reader of dump.readers) {
-    for (const part of mapText(reader, dump)) {
+    for (const part of mapText(reader, { ...dump, losses })) {
       text += part
       if (text.length < PIECE) continue
       yield printable(text)
@@ -65,10 +67,11 @@ export function* dumpText(dump: Dump): Generator<Printable, void> {
     const rows = dump.programs.map(({ id, name, type }) => [String(id), visibleLine(name), visibleLine(type)])
     text += `${bold("programs")}\n${table(["ID", "NAME", "TYPE"], rows, [0])}`
   }
-  yield printable(text + problemLines(dump.problems))
+  for (const problem of dump.problems) losses.add(problem)
+  yield printable(text + problemLines(dump.problems) + lossesLine(losses))
 }
 
-function* mapText(reader: MapReader, { inner, limit }: Pick<Dump, "inner" | "limit">): Generator<string, void> {
+function* mapText(reader: MapReader, { inner, limit, losses }: Shown): Generator<string, void> {
   const { info } = reader
   yield `${bold(`#${info.id} ${visibleLine(info.name)}`)}  ${visibleLine(info.type)}  `
   yield dim(
@@ -82,7 +85,7 @@ function* mapText(reader: MapReader, { inner, limit }: Pick<Dump, "inner" | "lim
     )
     yield dim(`  ${facts.join(" · ")}\n`)
   }
-  yield* entriesText(reader, 2, { limit, inner: holdsMaps(info) ? inner : undefined })
+  yield* entriesText(reader, 2, { limit, losses, inner: holdsMaps(info) ? inner : undefined })
   yield "\n"
 }
 
@@ -90,7 +93,7 @@ function* mapText(reader: MapReader, { inner, limit }: Pick<Dump, "inner" | "lim
 function* entriesText(
   reader: MapReader,
   indent: number,
-  { inner, limit }: { readonly limit: number; readonly inner?: InnerMaps | undefined }
+  { inner, limit, losses }: Shown
 ): Generator<string, void> {
   const { cpus } = reader
   const margin = " ".repeat(indent)
@@ -109,7 +112,7 @@ function* entriesText(
     const keyBytes = hidden(reader.key, walk.keyView, walk.keyAt, walk.keyLength)
     yield `${margin}${key}${keyBytes}:`
     const column = key.length - key.lastIndexOf("\n") + indent + 1
-    if (inner !== undefined) yield* innerText(walk, inner, indent + 4, limit)
+    if (inner !== undefined) yield* innerText(walk, inner, indent + 4, { limit, losses })
     else if (cpus === null) {
       walk.value(0)
       const bytes = hidden(reader.value, walk.valueView, walk.valueAt, walk.valueLength)
@@ -133,6 +136,7 @@ function* entriesText(
     shown++
   }
   const problem = problemOf(reader, walk)
+  losses?.add(problem, `map ${reader.info.id} ${reader.info.name}: `)
   if (truncated) yield dim(`${margin}only the first ${shown} are shown; --limit N shows more\n`)
   if (problem !== null) yield `${margin}${yellow(visibleLine(formatReason(problem)))}\n`
   if (walk !== null && shown === 0 && problem === null && !truncated) yield dim(`${margin}empty\n`)
@@ -145,9 +149,12 @@ const hidden = ({ hides }: Codec, view: DataView, at: number, length: number): s
     : ""
 
 /** The map that an entry of a map of maps holds, with its entries. */
-function* innerText(walk: EntryWalk, inner: InnerMaps, indent: number, limit: number): Generator<string, void> {
+function* innerText(walk: EntryWalk, inner: InnerMaps, indent: number, shown: Shown): Generator<string, void> {
   const { id, problem, reader } = innerMapAt(walk, inner)
-  if (reader === null) return yield ` #${id}  ${yellow(problem === null ? "" : formatReason(problem))}\n`
+  if (reader === null) {
+    shown.losses?.add(problem, `map ${id}: `)
+    return yield ` #${id}  ${yellow(problem === null ? "" : visibleLine(formatReason(problem)))}\n`
+  }
   yield ` #${id} ${visibleLine(reader.info.name)}  ${visibleLine(reader.info.type)}\n`
-  yield* entriesText(reader, indent, { limit })
+  yield* entriesText(reader, indent, shown)
 }

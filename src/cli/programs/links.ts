@@ -3,18 +3,18 @@ import { listLinks } from "../../bpf/guest/links/Links.ts"
 import type { Link } from "../../bpf/Link.ts"
 import { formatReason } from "../../core/Reason.ts"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
-import { headerText, problemLines } from "../maps/present.ts"
-import type { Output, Target } from "../source/options.ts"
+import { headerText } from "../maps/present.ts"
+import { problemLines, problemRecords, writeAnswer } from "../source/answer.ts"
+import type { Loss, Output, Target } from "../source/options.ts"
 import { format, Live, openMaps } from "../source/snapshot.ts"
 import { visibleLine } from "../terminal/escapeControls.ts"
-import { writeText } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 
 /** Names of one link that are shown to people. */
 const NAMES_FOR_PEOPLE = 4
 
-export const links = (config: Target & Output) =>
+export const links = (config: Target & Output & Loss) =>
   Effect.gen(function*() {
     const as = yield* format(config)
     const snapshot = yield* openMaps(config)
@@ -22,19 +22,11 @@ export const links = (config: Target & Output) =>
     const { items, problems } = "live" in snapshot
       ? snapshot.live.links
       : yield* Effect.provideService(listLinks, GuestKernel, snapshot.kernel)
-    switch (as) {
-      case "json":
-        return yield* writeText(`${JSON.stringify({ ...header, links: items, problems })}\n`)
-      case "ndjson":
-        return yield* writeText(
-          [
-            ...items.map((link) => ({ record: "link", ...link })),
-            ...problems.map((problem) => ({ record: "problem", problem }))
-          ].map((record) => `${JSON.stringify(record)}\n`).join("")
-        )
-      case "text":
-        return yield* writeText(headerText(header) + linkTable(items) + problemLines(problems))
-    }
+    yield* writeAnswer(as, config, {
+      document: () => ({ ...header, links: items, problems }),
+      records: () => [...items.map((link) => ({ record: "link", ...link })), ...problemRecords(problems)],
+      text: () => headerText(header) + linkTable(items) + problemLines(problems)
+    })
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
 const linkTable = (items: ReadonlyArray<Link>): string =>

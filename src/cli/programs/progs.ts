@@ -4,11 +4,11 @@ import { listPrograms } from "../../bpf/guest/programs/ProgramWalk.ts"
 import type { Program } from "../../bpf/Program.ts"
 import { formatReason } from "../../core/Reason.ts"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
-import { headerText, problemLines } from "../maps/present.ts"
-import type { Output, Target } from "../source/options.ts"
+import { headerText } from "../maps/present.ts"
+import { problemLines, problemRecords, writeAnswer } from "../source/answer.ts"
+import type { Loss, Output, Target } from "../source/options.ts"
 import { format, Live, openMaps } from "../source/snapshot.ts"
 import { visibleLine } from "../terminal/escapeControls.ts"
-import { writeText } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { duration } from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
@@ -24,13 +24,13 @@ export class ProgramNotFound extends Schema.TaggedError<ProgramNotFound>("ktstr/
   }
 }
 
-export const list = (config: Target & Output) => run(config, () => true, programTable)
+export const list = (config: Target & Output & Loss) => run(config, () => true, programTable)
 
-export const show = (config: Target & Output & { readonly name: string }) =>
+export const show = (config: Target & Output & Loss & { readonly name: string }) =>
   run(config, ({ id, name }) => String(id) === config.name || name === config.name, programsText, config.name)
 
 const run = (
-  config: Target & Output,
+  config: Target & Output & Loss,
   keep: (program: Program) => boolean,
   text: (programs: ReadonlyArray<Program>) => string,
   wanted?: string
@@ -46,19 +46,11 @@ const run = (
     if (wanted !== undefined && programs.length === 0) {
       return yield* new ProgramNotFound({ wanted, names: items.map(({ name }) => name) })
     }
-    switch (as) {
-      case "json":
-        return yield* writeText(`${JSON.stringify({ ...header, programs, problems })}\n`)
-      case "ndjson":
-        return yield* writeText(
-          [
-            ...programs.map((program) => ({ record: "program", ...program })),
-            ...problems.map((problem) => ({ record: "problem", problem }))
-          ].map((record) => `${JSON.stringify(record)}\n`).join("")
-        )
-      case "text":
-        return yield* writeText(headerText(header) + text(programs) + problemLines(problems))
-    }
+    yield* writeAnswer(as, config, {
+      document: () => ({ ...header, programs, problems }),
+      records: () => [...programs.map((program) => ({ record: "program", ...program })), ...problemRecords(problems)],
+      text: () => headerText(header) + text(programs) + problemLines(problems)
+    })
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
 const purpose = ({ attachType, target }: Program): string =>

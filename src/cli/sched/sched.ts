@@ -14,8 +14,9 @@ import {
   type SchedSnapshot,
   type Task
 } from "../../sched/index.ts"
-import { headerText, problemLines } from "../maps/present.ts"
-import type { Output, Target } from "../source/options.ts"
+import { headerText } from "../maps/present.ts"
+import { type Answer, problemLines, problemRecords, writeAnswer } from "../source/answer.ts"
+import type { Loss, Output, Target } from "../source/options.ts"
 import { format, Live, openTarget } from "../source/snapshot.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeText } from "../terminal/Output.ts"
@@ -23,19 +24,22 @@ import * as Stages from "../terminal/Stages.ts"
 import { domainsText, dsqsText, showText, tasksText } from "./schedText.ts"
 
 /** The document of `ktstr sched show --json`: a dump's header, and the scheduler. */
-const ShowDocument = Schema.Struct({ ...HeaderSchema.fields, sched: SchedDocument }).annotations({
+const ShowDocument = Schema.Struct({
+  ...HeaderSchema.fields,
+  sched: SchedDocument,
+  losses: Schema.Int.annotations({ description: "how many parts could not be read whole (exit code 1)" })
+}).annotations({
   identifier: "SchedShow"
 })
 
-export const show = (config: Target & Output & { readonly schema: boolean }) =>
+export const show = (config: Target & Output & Loss & { readonly schema: boolean }) =>
   config.schema
     ? writeText(`${JSON.stringify(JSONSchema.make(ShowDocument), null, 2)}\n`)
-    : run(config, ({ header, sched }, as) =>
-      as === "json"
-        ? json({ ...header, sched })
-        : as === "ndjson"
-        ? records(header, sched)
-        : headerText(header) + showText(sched) + problemLines(sched.problems))
+    : run(config, ({ header, sched }) => ({
+      document: () => ({ ...header, sched }),
+      records: () => records(header, sched),
+      text: () => headerText(header) + showText(sched) + problemLines(sched.problems)
+    }))
 
 /** Which tasks, and in what order. */
 interface TaskFilter {
@@ -46,14 +50,14 @@ interface TaskFilter {
   readonly class: Option.Option<string>
 }
 
-export const tasks = (config: Target & Output & TaskFilter) =>
+export const tasks = (config: Target & Output & Loss & TaskFilter) =>
   Effect.gen(function*() {
     const comm = yield* Effect.try({
       try: () => new RegExp(Option.getOrElse(config.comm, () => ""), "u"),
       catch: () =>
         new UsageError({ problem: `--comm wants a regular expression, not ${Option.getOrElse(config.comm, () => "")}` })
     })
-    yield* run(config, ({ header, kernel, sched }, as) => {
+    yield* run(config, ({ header, kernel, sched }) => {
       const time = readTime(kernel)
       const queues = matching(sched.dispatchQueues, Option.getOrUndefined(config.dsq))
       const inQueues = new Set(queues.flatMap((queue) => queue.tasks.map(({ address }) => address)))
@@ -73,49 +77,50 @@ export const tasks = (config: Target & Output & TaskFilter) =>
       const ordered = found.map((task) => ({ task, by: rank[config.sort](task) }))
         .sort((a, b) => a.by - b.by).map(({ task }) => task)
       const problems = [...reasonOf(sched.tasks), ...sched.problems]
-      if (as === "json") return json({ ...header, tasks: ordered, problems })
-      if (as === "ndjson") return lines(ordered.map((task) => ({ record: "task", ...task })), problems)
-      return headerText(header) + tasksText(ordered, time, sched) + problemLines(problems)
+      return {
+        document: () => ({ ...header, tasks: ordered, problems }),
+        records: () => [...ordered.map((task) => ({ record: "task", ...task })), ...problemRecords(problems)],
+        text: () => headerText(header) + tasksText(ordered, time, sched) + problemLines(problems)
+      }
     })
   })
 
-export const dsqs = (config: Target & Output & { readonly id: Option.Option<string> }) =>
-  run(config, ({ header, sched }, as) => {
+export const dsqs = (config: Target & Output & Loss & { readonly id: Option.Option<string> }) =>
+  run(config, ({ header, sched }) => {
     const wanted = Option.getOrUndefined(config.id)
     const queues = matching(sched.dispatchQueues, wanted)
     const none = wanted === undefined || queues.length > 0 || "kind" in sched.dispatchQueues
       ? []
       : [{ kind: "absent" as const, text: `no dispatch queue has the id or is of the kind ${wanted}` }]
     const problems = [...reasonOf(sched.dispatchQueues), ...sched.problems, ...none]
-    if (as === "json") return json({ ...header, dispatchQueues: queues, problems })
-    if (as === "ndjson") return lines(queues.map((queue) => ({ record: "dispatchQueue", ...queue })), problems)
-    return headerText(header) + dsqsText(queues) + problemLines(problems)
+    return {
+      document: () => ({ ...header, dispatchQueues: queues, problems }),
+      records: () => [...queues.map((queue) => ({ record: "dispatchQueue", ...queue })), ...problemRecords(problems)],
+      text: () => headerText(header) + dsqsText(queues) + problemLines(problems)
+    }
   })
 
-export const domains = (config: Target & Output) =>
-  run(config, ({ header, kernel }, as) => {
+export const domains = (config: Target & Output & Loss) =>
+  run(config, ({ header, kernel }) => {
     const cpus = readDomains(kernel)
     const problems = cpus.flatMap(({ problem }) => problem ?? [])
-    if (as === "json") return json({ ...header, domains: cpus })
-    if (as === "ndjson") return lines(cpus.map((cpu) => ({ record: "domains", ...cpu })), [])
-    return headerText(header) + domainsText(cpus) + problemLines(problems)
+    return {
+      document: () => ({ ...header, domains: cpus }),
+      records: () => cpus.map((cpu) => ({ record: "domains", ...cpu })),
+      text: () => headerText(header) + domainsText(cpus) + problemLines(problems)
+    }
   })
 
 interface Read extends Effect.Effect.Success<ReturnType<typeof openTarget>> {
   readonly sched: SchedSnapshot
 }
 
-const run = (config: Target & Output, print: (read: Read, as: "text" | "json" | "ndjson") => string) =>
+const run = (config: Target & Output & Loss, answerOf: (read: Read) => Answer) =>
   Effect.gen(function*() {
     const as = yield* format(config)
     const snapshot = yield* openTarget(config)
-    yield* writeText(print({ ...snapshot, sched: readSched(snapshot.kernel) }, as))
+    yield* writeAnswer(as, config, answerOf({ ...snapshot, sched: readSched(snapshot.kernel) }))
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
-
-const json = (document: object): string => `${JSON.stringify(document)}\n`
-
-const lines = (found: ReadonlyArray<object>, problems: ReadonlyArray<Reason>): string =>
-  [...found, ...problems.map((problem) => ({ record: "problem", problem }))].map(json).join("")
 
 const listed = <A>(part: ReadonlyArray<A> | Reason): ReadonlyArray<A> => "kind" in part ? [] : part
 
@@ -132,7 +137,7 @@ const matching = (
 }
 
 /** One record for each part that has many, and one for all else. */
-const records = (header: Header, sched: SchedSnapshot): string => {
+const records = (header: Header, sched: SchedSnapshot): ReadonlyArray<object> => {
   const { dispatchQueues, domains: cpus, findings, problems, runQueues, tasks: all, ...rest } = sched
   return [
     { record: "sched", ...header, ...rest },
@@ -141,9 +146,6 @@ const records = (header: Header, sched: SchedSnapshot): string => {
     ...listed(all).map((task) => ({ record: "task", ...task })),
     ...cpus.map((cpu) => ({ record: "domains", ...cpu })),
     ...findings.map((finding) => ({ record: "finding", ...finding })),
-    ...[...reasonOf(runQueues), ...reasonOf(dispatchQueues), ...reasonOf(all), ...problems].map((problem) => ({
-      record: "problem",
-      problem
-    }))
-  ].map(json).join("")
+    ...problemRecords([...reasonOf(runQueues), ...reasonOf(dispatchQueues), ...reasonOf(all), ...problems])
+  ]
 }

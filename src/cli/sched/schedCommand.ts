@@ -3,13 +3,13 @@ import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
 import { every } from "../source/every.ts"
-import { count, output, schema, target, text } from "../source/options.ts"
+import { count, loss, output, schema, target, text } from "../source/options.ts"
 
 const handlers = () => import("./sched.ts")
 
 const show = Command.make(
   "show",
-  { ...target, ...output, schema },
+  { ...target, ...output, ...loss, schema },
   handler(handlers, (module) => module.show)
 ).pipe(
   Command.withDescription(
@@ -20,6 +20,7 @@ const show = Command.make(
 const tasks = Command.make("tasks", {
   ...target,
   ...output,
+  ...loss,
   sort: Options.choice("sort", ["wait", "runtime", "vruntime", "switches", "pid"]).pipe(
     Options.withDescription("sort by this, most first (default pid)"),
     Options.withDefault("pid" as const)
@@ -35,6 +36,7 @@ const tasks = Command.make("tasks", {
 const dsqs = Command.make("dsqs", {
   ...target,
   ...output,
+  ...loss,
   id: Args.text({ name: "id" }).pipe(
     Args.withDescription("only the queues with this id, or of this kind: local, global, bypass"),
     Args.optional
@@ -45,7 +47,7 @@ const dsqs = Command.make("dsqs", {
 
 const domains = Command.make(
   "domains",
-  { ...target, ...output },
+  { ...target, ...output, ...loss },
   handler(handlers, (module) => module.domains)
 ).pipe(
   Command.withDescription("Show each CPU's scheduling domains and their statistics")
@@ -53,7 +55,7 @@ const domains = Command.make(
 
 const watch = Command.make(
   "watch",
-  { ...target, every, ndjson: output.ndjson },
+  { ...target, every, ndjson: output.ndjson, ...loss },
   handler(() => import("./schedWatch.ts"), (module) => module.watch)
 ).pipe(
   Command.withDescription(

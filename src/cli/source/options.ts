@@ -116,6 +116,11 @@ export const output = {
   ndjson: flag("ndjson", "print one JSON record a line, as they are read")
 }
 
+/** Whether an answer may have parts missing. */
+export const loss = {
+  allowPartial: flag("allow-partial", "end with 0 even if parts of the answer could not be read")
+}
+
 /** Which maps, and how many entries of each. */
 export const filter = {
   map: words("map", "MAP", "only the maps with this name or id").pipe(Options.repeated),
@@ -139,7 +144,7 @@ export const optionGroups: ReadonlyArray<Group> = [
   { title: "Machine", names: optionNames(hardware) },
   { title: "What runs in it", names: optionNames({ ...includes, ...script, dmesg }) },
   { title: "Which maps", names: optionNames(filter) },
-  { title: "Output", names: optionNames({ ...output, out, schema }) }
+  { title: "Output", names: optionNames({ ...output, ...loss, out, schema }) }
 ]
 
 /** The parsed options, as handlers take them. */
@@ -147,4 +152,5 @@ export type Machine = Command.Command.ParseConfig<typeof machine>
 export type Script = Command.Command.ParseConfig<typeof script>
 export type Target = Command.Command.ParseConfig<typeof target>
 export type Output = Command.Command.ParseConfig<typeof output>
+export type Loss = Command.Command.ParseConfig<typeof loss>
 export type Filter = Command.Command.ParseConfig<typeof filter>
