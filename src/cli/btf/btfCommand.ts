@@ -2,7 +2,7 @@ import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
-import { output, text, words } from "../source/options.ts"
+import { output, text, timeLimit, words } from "../source/options.ts"
 
 const handlers = () => import("./btf.ts")
 
@@ -19,19 +19,20 @@ const types = Args.text({ name: "type" }).pipe(
 
 const show = Command.make(
   "show",
-  { ...source, base, json: output.json, types },
+  { ...source, base, json: output.json, ...timeLimit, types },
   handler(handlers, (module) => module.show)
 ).pipe(Command.withDescription("Print types as C, with each member's offset and size, as pahole does"))
 
 const header = Command.make(
   "header",
-  { ...source, base, json: output.json },
+  { ...source, base, json: output.json, ...timeLimit },
   handler(handlers, (module) => module.header)
 ).pipe(Command.withDescription("Print a BTF's header, and how many types of each kind it has"))
 
 const offsets = Command.make("offsets", {
   ...source,
   json: output.json,
+  ...timeLimit,
   group: words("group", "NAME", "only this group, with its fields").pipe(Options.repeated)
 }, handler(() => import("./btfOffsets.ts"), (module) => module.offsets)).pipe(
   Command.withDescription(
@@ -44,7 +45,7 @@ const side = (name: string) =>
 
 const diff = Command.make(
   "diff",
-  { before: side("a"), after: side("b"), types, json: output.json },
+  { before: side("a"), after: side("b"), types, json: output.json, ...timeLimit },
   handler(handlers, (module) => module.diff)
 ).pipe(
   Command.withDescription(

@@ -1,7 +1,8 @@
 import * as Command from "@effect/cli/Command"
 import { handler } from "../handler.ts"
+import { timeLimit } from "../source/options.ts"
 
-const fetch = Command.make("fetch", {}, handler(() => import("./qemu.ts"), (module) => module.fetch)).pipe(
+const fetch = Command.make("fetch", timeLimit, handler(() => import("./qemu.ts"), (module) => module.fetch)).pipe(
   Command.withDescription(
     "Put the QEMU of Debian's backports into the cache, by apt, without installing it; exact mode needs QEMU 8.1"
   )

@@ -1,7 +1,7 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import { handler } from "../handler.ts"
-import { flag, output } from "../source/options.ts"
+import { flag, output, timeLimit } from "../source/options.ts"
 import { buildOptions, cleanOptions } from "./kernelOptions.ts"
 
 const handlers = () => import("./kernel.ts")
@@ -11,11 +11,11 @@ const id = Args.text({ name: "id" }).pipe(
 )
 const anyId = Args.optional(id)
 
-const list = Command.make("list", { json: output.json }, handler(handlers, (module) => module.list)).pipe(
+const list = Command.make("list", { json: output.json, ...timeLimit }, handler(handlers, (module) => module.list)).pipe(
   Command.withDescription("List the cached kernels, newest first, broken entries too")
 )
 
-const path = Command.make("path", { id: anyId }, handler(handlers, (module) => module.path)).pipe(
+const path = Command.make("path", { id: anyId, ...timeLimit }, handler(handlers, (module) => module.path)).pipe(
   Command.withDescription(
     "Print the path of a kernel's image. Without an id, of the first of these: $KTSTR_KERNEL, the newest in the cache, "
       + "./linux, ../linux, the running kernel's"
@@ -25,22 +25,25 @@ const path = Command.make("path", { id: anyId }, handler(handlers, (module) => m
 const show = Command.make("show", {
   id: anyId,
   config: flag("config", "print the kernel's whole .config instead"),
-  json: output.json
+  json: output.json,
+  ...timeLimit
 }, handler(handlers, (module) => module.show)).pipe(
   Command.withDescription("Describe a kernel: release, source, build id, BTF, symbols, config options")
 )
 
-const fetch = Command.make("fetch", { id }, handler(handlers, (module) => module.fetch)).pipe(
+const fetch = Command.make("fetch", { id, ...timeLimit }, handler(handlers, (module) => module.fetch)).pipe(
   Command.withDescription("Put one of Debian's kernels into the cache: debian:SERIES, RELEASE, PACKAGE or PATTERN")
 )
 
-const build = Command.make("build", buildOptions, handler(handlers, (module) => module.build)).pipe(
-  Command.withDescription("Build a kernel with sched_ext, BPF and BTF into the cache, and print its key")
-)
+const build = Command.make("build", { ...buildOptions, ...timeLimit }, handler(handlers, (module) => module.build))
+  .pipe(
+    Command.withDescription("Build a kernel with sched_ext, BPF and BTF into the cache, and print its key")
+  )
 
-const clean = Command.make("clean", cleanOptions, handler(handlers, (module) => module.clean)).pipe(
-  Command.withDescription("Remove kernels from the cache")
-)
+const clean = Command.make("clean", { ...cleanOptions, ...timeLimit }, handler(handlers, (module) => module.clean))
+  .pipe(
+    Command.withDescription("Remove kernels from the cache")
+  )
 
 /** `ktstr kernel …` */
 export const kernel = Command.make("kernel").pipe(

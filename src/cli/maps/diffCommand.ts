@@ -1,7 +1,7 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import { handler } from "../handler.ts"
-import { loss, output } from "../source/options.ts"
+import { loss, output, timeLimit } from "../source/options.ts"
 
 const side = (name: string, which: string) =>
   Args.text({ name }).pipe(
@@ -12,6 +12,7 @@ const side = (name: string, which: string) =>
 export const diff = Command.make("diff", {
   ...output,
   ...loss,
+  ...timeLimit,
   from: side("first", "the earlier one"),
   to: side("second", "the later one")
 }, handler(() => import("./diff.ts"), (module) => module.diff)).pipe(

@@ -1,4 +1,4 @@
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
@@ -15,6 +15,7 @@ import { UsageError } from "../terminal/exit.ts"
 import { writeScreen, writeText } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
+import { restartTimeLimit } from "../terminal/timeLimit.ts"
 
 /** Rows that are shown of one reading. */
 const ROWS = 64
@@ -38,7 +39,8 @@ export const watch = (
     const readers = config.live
       ? Effect.succeed(yield* readersOf((yield* openMaps(config)).maps, config.map))
       : yield* readersOfVm(config)
-    yield* Stream.runForEach(watchMaps(readers, config.every), print)
+    const ticks = Stream.tap(watchMaps(readers, config.every), () => restartTimeLimit(Duration.toMillis(config.every)))
+    yield* Stream.runForEach(ticks, print)
   }).pipe(Effect.scoped, Effect.provide(Live))
 
 const readersOf = (maps: MapAccessorService, names: ReadonlyArray<string>) =>

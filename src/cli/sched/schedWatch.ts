@@ -14,6 +14,7 @@ import { UsageError } from "../terminal/exit.ts"
 import { writeScreen, writeText } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
+import { restartTimeLimit } from "../terminal/timeLimit.ts"
 
 /** One reading, against the one before: `…PerSecond` is null in the first, and where a new scheduler began to count. */
 interface Sample {
@@ -47,7 +48,7 @@ export const watch = (config: Target & { readonly every: Duration.Duration; read
       return sample
     })
     yield* Stream.runForEach(
-      samples,
+      Stream.tap(samples, () => restartTimeLimit(Duration.toMillis(config.every))),
       (sample) =>
         config.ndjson
           ? writeText(`${JSON.stringify({ record: "sample", ...sample })}\n`)

@@ -39,6 +39,11 @@ export const count = (name: string, least: number, about: string) =>
 export const flag = (name: string, about: string): Options.Options<boolean> =>
   Options.boolean(name).pipe(Options.withDescription(about))
 
+/** How long a command without a VM may take. */
+export const timeLimit = {
+  timeout: count("timeout", 1, "seconds after which the command gives up, with exit code 1 (default: no limit)")
+}
+
 const kernel = {
   kernel: text(
     "kernel",
@@ -82,7 +87,7 @@ const hardware = {
     "timeout",
     1,
     `seconds the guest may take to boot and run the script (default ${VM_DEFAULTS.timeoutSeconds}, of which ` +
-      `${VM_DEFAULTS.silenceSeconds} without any output)`
+      `${VM_DEFAULTS.silenceSeconds} without any output), and then its reading (default: no limit)`
   )
 }
 

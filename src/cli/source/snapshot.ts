@@ -8,10 +8,11 @@ import { kernelVariable } from "../../core/kernels/FindKernel.ts"
 import { KernelResolver } from "../../core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
 import { LiveHost } from "../../host/LiveHost.ts"
-import { boot, bootAndFreeze, type BootOptions, openImage } from "../../Ktstr.ts"
+import { boot, type BootOptions, freezeAndAttach, openImage } from "../../Ktstr.ts"
 import * as Engine from "../../kvm/Engine.ts"
 import { FileUnreadable, UsageError } from "../terminal/exit.ts"
-import { holdSignals } from "../terminal/signals.ts"
+import { holding } from "../terminal/signals.ts"
+import { restartTimeLimit } from "../terminal/timeLimit.ts"
 import { whyOf } from "../terminal/whyOf.ts"
 import type { Machine, Output, Script, Target } from "./options.ts"
 
@@ -28,8 +29,7 @@ const OF_A_VM = {
   disk: "disk",
   module: "module",
   cmdline: "cmdline",
-  console: "console",
-  timeout: "timeout"
+  console: "console"
 } as const
 
 const SAY_WHICH =
@@ -77,8 +77,9 @@ export const openTarget = (target: Target) =>
     if (Option.isSome(target.vmlinux)) {
       return yield* new UsageError({ problem: "--vmlinux goes with --image" })
     }
-    yield* holdSignals
-    return yield* Effect.provide(bootAndFreeze(yield* bootOptions(target)), engineOf(target))
+    const options = yield* bootOptions(target)
+    const vm = yield* bootWithin(options, target)
+    return yield* freezeAndAttach(vm, options.kernel)
   })
 
 /** The VM that the options name, booted and its script run, until the scope closes; what its kernel was called. */
@@ -88,9 +89,21 @@ export const bootTarget = (target: Target) =>
       return yield* new UsageError({ problem: "this needs a VM that goes on: give --kernel, which boots one" })
     }
     const options = yield* bootOptions(target)
-    yield* holdSignals
-    return { vm: yield* Effect.provide(boot(options), engineOf(target)), name: options.kernel }
+    return { vm: yield* bootWithin(options, target), name: options.kernel }
   })
+
+/** Getting a kernel and packing its initramfs may take this long before the guest's own time limit counts. */
+export const PREPARE_MILLIS = 10_000
+
+/**
+ * Boot. Meanwhile signals interrupt; they end the process once the guest is only read, which may be one long synchronous
+ * walk: the kernel ends QEMU with us (`runChild`), and nothing else needs to be put back in order.
+ */
+const bootWithin = (options: BootOptions, target: Target) =>
+  holding(Effect.provide(boot(options), engineOf(target))).pipe(
+    (booting) => Effect.zipRight(restartTimeLimit(PREPARE_MILLIS), booting),
+    Effect.tap(() => restartTimeLimit())
+  )
 
 /** The engine that the options ask for. */
 export const engineOf = ({ engine }: Pick<Machine, "engine">) =>

@@ -34,14 +34,21 @@ const onSignal = (): void => {
  * Without a holder signals keep their default action, which ends even a long synchronous walk, search or diff.
  */
 export const holdSignals: Effect.Effect<void, never, Scope.Scope> = Effect.acquireRelease(
-  Effect.sync(() => {
-    if (holders++ === 0) { for (const signal of SIGNALS) process.on(signal, onSignal) }
-  }),
-  () =>
-    Effect.sync(() => {
-      if (--holders === 0) { for (const signal of SIGNALS) process.off(signal, onSignal) }
-    })
+  Effect.sync(() => hold()),
+  () => Effect.sync(() => letGo())
 )
+
+const hold = (): void => {
+  if (holders++ === 0) { for (const signal of SIGNALS) process.on(signal, onSignal) }
+}
+
+const letGo = (): void => {
+  if (--holders === 0) { for (const signal of SIGNALS) process.off(signal, onSignal) }
+}
+
+/** `holdSignals` while `work` runs; what it acquires stays with the caller's scope. */
+export const holding = <A, E, R>(work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.acquireUseRelease(Effect.sync(hold), () => work, () => Effect.sync(letGo))
 
 /** Run the command as this process's work, and end the process with the exit code. */
 export const runMain = <A, E>(main: Effect.Effect<A, E>, codeOf: (exit: Exit.Exit<A, E>) => number): void => {

@@ -7,11 +7,12 @@ import { text } from "node:stream/consumers"
 import { type BootOptions, prepare } from "../../Ktstr.ts"
 import { type Vm, VmEngine } from "../../kvm/spec/VmEngine.ts"
 import type { Machine, Script } from "../source/options.ts"
-import { bootOptions, engineOf, Live } from "../source/snapshot.ts"
+import { bootOptions, engineOf, Live, PREPARE_MILLIS } from "../source/snapshot.ts"
 import { FileUnreadable, GuestStatus } from "../terminal/exit.ts"
 import { type OutputError, writeConsole, writeMessage } from "../terminal/Output.ts"
 import { holdSignals } from "../terminal/signals.ts"
 import * as Stages from "../terminal/Stages.ts"
+import { liftTimeLimit, restartTimeLimit } from "../terminal/timeLimit.ts"
 import { rawTerminal, terminalSize } from "./vmTerminal.ts"
 
 /** A guest that has nothing more to say for this long, after it has reported its end, does not end by itself. */
@@ -56,6 +57,7 @@ const commands = Effect.tryPromise({
 const runToEnd = (options: BootOptions, { engine }: Config) =>
   Effect.gen(function*() {
     yield* holdSignals
+    yield* restartTimeLimit(PREPARE_MILLIS)
     const { spec } = yield* prepare({ ...options, powerOff: true })
     const vm = yield* Effect.flatMap(VmEngine, (engine) => engine.boot(spec))
     const { rest, unread } = yield* consoleToStdout(vm)
@@ -69,12 +71,14 @@ const interact = (options: BootOptions, { engine }: Config) =>
     const { COLORTERM: colorTerm, TERM: term } = process.env
     const size = terminalSize()
     yield* holdSignals
+    yield* restartTimeLimit(PREPARE_MILLIS)
     const { release, spec } = yield* prepare({ ...options, shell: { colorTerm, size, term } })
     writeMessage(`  boot ${release}; exit or Ctrl-D ends the shell and the VM, Ctrl-A x at once\n`)
     const vm = yield* Effect.flatMap(VmEngine, (engine) => engine.boot(spec))
     const { rest, unread } = yield* consoleToStdout(vm)
     const session = Effect.gen(function*() {
       yield* readyOrOver(vm, rest)
+      yield* liftTimeLimit
       yield* Effect.scoped(Effect.raceFirst(
         Effect.as(rawTerminal(vm, size), "left" as const),
         // who leaves a shell switches its VM off

@@ -11,17 +11,20 @@ const started = async (main: string): Promise<ChildProcess> => {
     stdin: {
       contents: `import * as Effect from "effect/Effect"
         import { holdSignals, runMain } from "./src/cli/terminal/signals.ts"
+        import { liftTimeLimit, restartTimeLimit, withTimeLimit } from "./src/cli/terminal/timeLimit.ts"
         import { writeSync } from "node:fs"
         const say = (text) => Effect.sync(() => writeSync(1, text))
-        runMain(${main}, (exit) => exit._tag === "Success" ? 0 : 130)`,
+        runMain(${main}, (exit) => exit._tag === "Success" ? 0 : exit.cause._tag === "Fail" ? 1 : 130)`,
       resolveDir: root
     },
     bundle: true,
     format: "cjs",
     platform: "node",
+    external: ["koffi"],
+    logOverride: { "empty-import-meta": "silent" },
     write: false
   })
-  const child = spawn(process.execPath, ["-"], { stdio: ["pipe", "pipe", "inherit"] })
+  const child = spawn(process.execPath, ["-"], { stdio: ["pipe", "pipe", "pipe"], cwd: root })
   child.stdin.end(text)
   await once(child.stdout, "data")
   return child
@@ -71,5 +74,42 @@ describe("a signal", () => {
     await once(child.stdout!, "data")
     child.kill("SIGINT")
     assert.deepStrictEqual(await ended(child), [130, null])
+  })
+})
+
+describe("a time limit", () => {
+  it("ends synchronous work, with exit code 1 and a line that says why", async () => {
+    const child = await started(
+      `withTimeLimit(1, Effect.zipRight(say("busy"), Effect.sync(() => { for (;;); })))`
+    )
+    let said = ""
+    child.stderr!.on("data", (data: Buffer) => said += data.toString())
+    assert.deepStrictEqual((await once(child, "close")).slice(0, 2), [1, null])
+    assert.strictEqual(said, "ktstr: not done within 1 s; raise --timeout, or leave it out\n")
+  })
+
+  it("interrupts what can be, which puts things back in order", async () => {
+    const child = await started(
+      `withTimeLimit(1, Effect.zipRight(say("waiting"), Effect.onInterrupt(Effect.never, () => say("done"))))`
+    )
+    let said = ""
+    child.stdout!.on("data", (data: Buffer) => said += data.toString())
+    assert.deepStrictEqual((await once(child, "close")).slice(0, 2), [1, null])
+    assert.strictEqual(said, "done")
+  })
+
+  it("begins again for each part, and can be taken away", async () => {
+    const part = `Effect.zipRight(restartTimeLimit(), Effect.sleep(600))`
+    const child = await started(
+      `withTimeLimit(1, Effect.gen(function*() {
+        yield* say("parts")
+        yield* ${part}
+        yield* ${part}
+        yield* ${part}
+        yield* liftTimeLimit
+        yield* Effect.sleep(1500)
+      }))`
+    )
+    assert.deepStrictEqual(await ended(child), [0, null])
   })
 })
