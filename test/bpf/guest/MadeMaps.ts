@@ -7,11 +7,12 @@ import { MapType } from "../../../src/bpf/MapType.ts"
 import { type Json, toJson } from "../../../src/btf/render/RenderedValue.ts"
 import { formatReason } from "../../../src/core/Reason.ts"
 import { GuestKernel } from "../../../src/memory/GuestKernel.ts"
+import type { BlobWriter } from "../../btf/BlobWriter.ts"
 import { MadeKernel } from "../../memory/MadeKernel.ts"
-import { MadeObjects, madeTypeBytes } from "../../memory/structs/MadeObjects.ts"
+import { type DeclareStruct, MadeObjects, madeTypeBytes } from "../../memory/structs/MadeObjects.ts"
 
 /** The structs of a kernel's maps and programs, smaller than real ones and in the same order; v6.12. */
-const types = madeTypeBytes((blob, struct) => {
+const declareMaps = (blob: BlobWriter, struct: DeclareStruct) => {
   const byte = blob.int("unsigned char", 1)
   const int = blob.int("unsigned int", 4)
   const long = blob.int("unsigned long", 8)
@@ -19,7 +20,7 @@ const types = madeTypeBytes((blob, struct) => {
   const longs = (length: number) => blob.array(long, length)
   const root = struct("xarray", 16, [["xa_flags", 4, int], ["xa_head", 8, long]])
   struct("xa_node", 576, [["shift", 0, byte], ["slots", 40, longs(64)]])
-  struct("idr", 24, [["idr_rt", 0, root], ["idr_base", 16, int], ["idr_next", 20, int]])
+  const idr = struct("idr", 24, [["idr_rt", 0, root], ["idr_base", 16, int], ["idr_next", 20, int]])
   struct("cpumask", 8, [["bits", 0, longs(1)]])
   struct("bpf_map", 72, [
     ["id", 0, int],
@@ -74,6 +75,7 @@ const types = madeTypeBytes((blob, struct) => {
   struct("bpf_stack_build_id", 32, [["status", 0, int], ["build_id", 4, text(20)], ["offset", 24, long]])
   struct("bpf_arena", 96, [["user_vm_start", 72, long], ["kern_vm", 80, long]])
   struct("vm_struct", 24, [["addr", 8, long], ["size", 16, long]])
+  const list = struct("list_head", 16, [["next", 0, long], ["prev", 8, long]])
   const head = struct("hlist_head", 8, [["first", 0, long]])
   const node = struct("hlist_node", 16, [["next", 0, long], ["pprev", 8, long]])
   const data = struct("bpf_local_storage_data", 8, [["smap", 0, long], ["data", 8, text(0)]])
@@ -106,7 +108,30 @@ const types = madeTypeBytes((blob, struct) => {
   ])
   blob.enum32("bpf_map_type", Object.entries(MapType).map(([name, value]) => [`BPF_MAP_TYPE_${name}`, value]))
   blob.enum32("bpf_prog_type", [["BPF_PROG_TYPE_UNSPEC", 0], ["BPF_PROG_TYPE_TRACING", 26]])
-})
+  return { blob, struct, byte, int, long, text, longs, list, idr }
+}
+
+/** What more types are declared with: the writer, and the types that are there. */
+export type MadeDeclarations = ReturnType<typeof declareMaps>
+
+type DeclareMore = (declared: MadeDeclarations) => void
+
+const nothingMore: DeclareMore = () => undefined
+const written = new Map<DeclareMore, Uint8Array>()
+
+/** The kernel's BTF, which is the same each time. */
+const typesWith = (more: DeclareMore): Uint8Array => {
+  const types = written.get(more) ?? madeTypeBytes((blob, struct) => more(declareMaps(blob, struct)))
+  written.set(more, types)
+  return types
+}
+
+export interface MadeMapsOptions {
+  /** Declares more structs of the kernel. */
+  readonly types?: DeclareMore
+  /** Symbols for more of its image, and their sizes in bytes. */
+  readonly objects?: { readonly [symbol: string]: number }
+}
 
 const DIRECT = 0xffff_8882_4000_0000n
 /** CPU 1's copy of what is per CPU lies this many bytes behind CPU 0's. */
@@ -136,8 +161,23 @@ export interface MadeReading {
 export class MadeMaps extends MadeObjects {
   private readonly listed: Array<bigint> = []
 
-  constructor() {
-    super(new MadeKernel({ btf: types, directBase: DIRECT, cpuOffsets: [DIRECT, DIRECT + COPY] }))
+  constructor({ objects = {}, types = nothingMore }: MadeMapsOptions = {}) {
+    super(new MadeKernel({ btf: typesWith(types), objects, directBase: DIRECT, cpuOffsets: [DIRECT, DIRECT + COPY] }))
+  }
+
+  /** The address of a symbol. */
+  symbol(name: string): bigint {
+    return this.made.symbols.get(name)!
+  }
+
+  /** Words of what a symbol names. */
+  setAt(symbol: string, at: number, ...words: ReadonlyArray<bigint>): void {
+    words.forEach((word, index) => this.made.set64(this.made.physical(symbol) + at + index * 8, word))
+  }
+
+  /** `bytes` of them are in the guest's memory, what follows them is not. */
+  atTheEnd(bytes: number): bigint {
+    return this.made.direct(MadeKernel.base + this.made.bytes.length - bytes)
   }
 
   /** A map that the kernel lists: its address. */
@@ -162,7 +202,7 @@ export class MadeMaps extends MadeObjects {
   perCpu(bytes: number): { readonly pointer: bigint; readonly copies: readonly [bigint, bigint] } {
     const first = this.object(bytes)
     const second = first + COPY
-    if (second + BigInt(bytes) > this.made.direct(0x20_0000 + this.made.bytes.length)) throw new Error("no room")
+    if (second + BigInt(bytes) > this.atTheEnd(0)) throw new Error("no room")
     return { pointer: first - DIRECT, copies: [first, second] }
   }
 

@@ -56,11 +56,12 @@ class ArenaWalk implements EntryWalk {
     while (this.page < this.end) {
       const page = this.page
       const pa = table.walk(page)
-      const covered = 2 ** (9 * (table.level - 1))
-      if (pa < 0) { // on behind what the missing entry would cover
-        if (pa === OUT_OF_MEMORY) {
+      if (pa < 0) { // on behind what the missing entry, or the table that cannot be read, would cover
+        const isTable = pa === OUT_OF_MEMORY
+        if (isTable) {
           this.problems.add(unreadable(`page tables of ${hex(kvaFrom(page, 0))} lie in memory that is not there`))
         }
+        const covered = 2 ** (9 * (isTable ? table.level : table.level - 1))
         this.page = (Math.floor(page / covered) + 1) * covered
         continue
       }
