@@ -11,24 +11,14 @@ import * as HttpServer from "@effect/platform/HttpServer"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import type { MapAccessor, MapInfo } from "ktstr/bpf"
-import { toJson } from "ktstr/btf"
 import { LiveHost, openLive } from "ktstr/live"
 import * as Native from "ktstr/native"
 import { createServer } from "node:http"
 
-const entries = (maps: typeof MapAccessor.Service, map: MapInfo) =>
-  maps.entries(map).pipe(
-    Stream.map((entry) => ({
-      key: toJson(entry.key),
-      ...("value" in entry
-        ? { value: toJson(entry.value) }
-        : { cpus: entry.cpus.map((value) => value === undefined ? null : toJson(value)) })
-    })),
-    Stream.map((entry) => `${JSON.stringify(entry)}\n`),
-    Stream.encodeText
-  )
+/** Any JSON as keys and values; Schemas of your own give rows of their types. */
+const Any = { key: Schema.Unknown, value: Schema.Unknown }
 
 // Each request has a scope, which its response holds open until it is sent: descriptors are closed then.
 const router = HttpRouter.empty.pipe(
@@ -45,10 +35,11 @@ const router = HttpRouter.empty.pipe(
     Effect.gen(function*() {
       const { name = "" } = yield* HttpRouter.params
       const { maps } = yield* openLive({ keep: (map) => map.name === name })
-      const found = Stream.fromIterable(yield* maps.find(name))
-      return HttpServerResponse.stream(Stream.flatMap(found, (map) => entries(maps, map)), {
-        contentType: "application/x-ndjson"
-      })
+      const lines = Stream.fromIterable(yield* maps.find(name)).pipe(
+        Stream.flatMap((map) => maps.entriesAs(map, Any)),
+        Stream.map((entry) => `${JSON.stringify(entry)}\n`)
+      )
+      return HttpServerResponse.stream(Stream.encodeText(lines), { contentType: "application/x-ndjson" })
     })
   ),
   HttpRouter.catchTag("MapNotFound", ({ message }) => HttpServerResponse.text(message, { status: 404 }))

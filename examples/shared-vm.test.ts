@@ -16,7 +16,7 @@ layer(Guest, { timeout: "3 minutes" })("a guest", (it) => {
       const { output, status } = yield* vm.exec("uname -r")
       assert.strictEqual(status, 0)
       assert.match(output, /^6\.12/)
-    }))
+    }), 60_000)
 
   it.scoped("has the map that was made in it", () =>
     Effect.gen(function*() {
@@ -25,5 +25,5 @@ layer(Guest, { timeout: "3 minutes" })("a guest", (it) => {
       const { maps } = yield* Ktstr.freezeAndAttach(vm, kernel)
       const [map] = yield* maps.find("made")
       assert.strictEqual(map?.type, "array")
-    }))
+    }), 60_000)
 })

@@ -16,11 +16,14 @@ const BY_PLACE: ReadonlyArray<readonly [Tier, RegExp]> = [
   ["guest", /^test\/(guest\/|cli\/(boot|vm\/vm)\.|kvm\/(qemu\/Qemu|spec\/Topology)\.)/]
 ]
 
-/** What a file imports of the test's own helpers says what it needs. */
+/** What a file imports of the test's own helpers says what it needs; the unit tier needs nothing but Node. */
 const BY_IMPORT: ReadonlyArray<readonly [Tier, RegExp]> = [
   ["live", /from "[^"]*\/live\/support\.ts"/],
   ["guest", /from "[^"]*\/(guest|image|capture|crowdedGuest|liveInGuest|scx)\.ts"/],
-  ["files", /from "[^"]*\/(kernels|cli|compileC|miniKernel|processes|bpftool)\.ts"/]
+  [
+    "files",
+    /from "([^"]*\/(kernels|cli|compileC|miniKernel|processes|bpftool|samples|kernelEntries|cacheEntries|httpServer)\.ts|node:child_process)"/
+  ]
 ]
 
 /** The tier of a test file, by its path from the checkout's root and its text. */
