@@ -1,4 +1,5 @@
 import { defineConfig } from "vitest/config"
+import { LongestFirst } from "./test/support/LongestFirst.ts"
 import { filesByTier } from "./test/support/tiers.ts"
 
 // A tier a project, in groups that run one after the other: `vitest run --project unit` asks for one.
@@ -17,6 +18,7 @@ export default defineConfig({
   test: {
     projects,
     globalSetup: "./test/support/workspace.ts",
+    sequence: { sequencer: LongestFirst },
     reporters: ["default", "./test/support/ClosingLine.ts"],
     // An emulated guest takes one core: two files at once use a small machine's two, more would only slow each other down.
     maxWorkers: 2,
