@@ -81,19 +81,32 @@ export const ROOMS = {
   },
   "bpf": {
     holds: "the contract of every source of maps, programs and links",
-    imports: ["core", "btf", "btf/render", "btf/offsets/bpf", "memory"]
+    imports: ["core", "btf", "btf/render", "btf/offsets/bpf", "memory", "bpf/values"]
+  },
+  "bpf/values": {
+    holds: "codecs of values that every source shows in the same form",
+    imports: ["core", "btf", "btf/render"]
   },
   "bpf/guest": {
     holds: "maps of a frozen kernel",
-    imports: ["core", "btf/**", "memory/**", "bpf", "bpf/guest/walks", "bpf/guest/objects", "bpf/guest/programs"]
+    imports: [
+      "core",
+      "btf/**",
+      "memory/**",
+      "bpf",
+      "bpf/values",
+      "bpf/guest/walks",
+      "bpf/guest/objects",
+      "bpf/guest/programs"
+    ]
   },
   "bpf/guest/walks": {
     holds: "a walk for each map type",
-    imports: ["core", "btf/**", "memory/**", "bpf", "bpf/guest/objects", "bpf/guest/programs"]
+    imports: ["core", "btf/**", "memory/**", "bpf", "bpf/values", "bpf/guest/objects", "bpf/guest/programs"]
   },
   "bpf/guest/objects": {
     holds: "kernel objects in map values, by name",
-    imports: ["core", "btf/**", "memory/**", "bpf"]
+    imports: ["core", "btf/**", "memory/**", "bpf", "bpf/values"]
   },
   "bpf/guest/programs": { holds: "loaded programs", imports: ["core", "btf/**", "memory/**", "bpf"] },
   "bpf/guest/links": {
@@ -106,12 +119,12 @@ export const ROOMS = {
   },
   "bpf/live": {
     holds: "maps, programs and links of the running host, by bpf(2)",
-    imports: ["core", "btf/**", "memory/Symbols.ts", "host", "bpf", "bpf/live/calls", "bpf/live/walks"]
+    imports: ["core", "btf/**", "memory/Symbols.ts", "host", "bpf", "bpf/values", "bpf/live/calls", "bpf/live/walks"]
   },
   "bpf/live/calls": { holds: "bpf(2): its commands, structs and rights", imports: ["core", "btf", "bpf"] },
   "bpf/live/walks": {
     holds: "a walk for each map type as bpf(2) gives it",
-    imports: ["core", "btf/**", "host", "bpf", "bpf/live/calls"]
+    imports: ["core", "btf/**", "host", "bpf", "bpf/values", "bpf/live/calls"]
   },
   "bpf/report": { holds: "dump, diff and watch of any source", imports: ["core", "btf", "btf/render", "bpf"] },
   "kvm": {

@@ -1,9 +1,9 @@
 import type { Json, RenderedValue } from "../btf/render/RenderedValue.ts"
 import { WalkProblems } from "../core/WalkProblems.ts"
-import { derivedCodec } from "./DerivedCodec.ts"
 import type { EntryWalk } from "./EntryWalk.ts"
 import type { MapInfo } from "./MapInfo.ts"
 import type { MapReader } from "./MapReader.ts"
+import { derivedCodec } from "./values/DerivedCodec.ts"
 
 /**
  * An entry as plain JSON, as the dump document has it: of a per-CPU map `cpus` has each CPU's value, null for one without.

@@ -84,3 +84,16 @@ export const targetNamed = (
     ? { kind: "iterator", name: name.slice("bpf_iter_".length) }
     : { kind: "function", name }
 }
+
+/** `BPF_OBJ_NAME_LEN` (include/uapi/linux/bpf.h): the bytes of a map's or program's name, with its NUL. */
+export const NAME_BYTES = 16
+
+/**
+ * The whole name of a program: one that fills its field may be cut, and is then the start of its main function's, which
+ * `mainFunction` gives (of `func_info[0].type_id`; include/uapi/linux/bpf.h `struct bpf_func_info`), "" where it cannot.
+ */
+export const wholeName = (name: string, mainFunction: () => string): string => {
+  if (name.length < NAME_BYTES - 1) return name
+  const whole = mainFunction()
+  return whole.startsWith(name) ? whole : name
+}

@@ -2,34 +2,31 @@ import * as Either from "effect/Either"
 import { Btf } from "../../btf/Btf.ts"
 import { layout } from "../../btf/Layout.ts"
 import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
-import { bytesCodec, type Codec, compile } from "../../btf/render/Codec.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { cString } from "../../core/CString.ts"
-import { absent, combine, corrupted, type Reason, toReason, unsupported, within } from "../../core/Reason.ts"
+import { combine, corrupted, type Reason, toReason, unsupported, within } from "../../core/Reason.ts"
 import { WalkProblems } from "../../core/WalkProblems.ts"
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../../memory/KernelSpace.ts"
 import { PerCpuCopies } from "../../memory/structs/PerCpuCopies.ts"
 import { OBJECT_LIMIT } from "../../memory/structs/StructReader.ts"
 import { type IdrLayout, idrLayout, walkIdr } from "../../memory/structs/Xarray.ts"
-import { indexCodec } from "../IndexCodec.ts"
 import { BpfUnreadable, type Listing } from "../MapAccessor.ts"
 import { MapInfo } from "../MapInfo.ts"
 import type { MapReader } from "../MapReader.ts"
-import { isIndexed, isPerCpu, typeNames } from "../MapType.ts"
+import { isPerCpu, typeNames } from "../MapType.ts"
+import { NOT_LISTED, readerOf, unreadableMap } from "../OpenMap.ts"
+import { NAME_BYTES, wholeName } from "../Program.ts"
 import type { ProgramInfo } from "../Report.ts"
 import { mapOpeners } from "./MapOpeners.ts"
 import { sizeProblem } from "./MapSizes.ts"
 import { KernelObjects } from "./objects/KernelObjects.ts"
 import { SpecialFields } from "./objects/SpecialFields.ts"
 import { type BpfLayouts, bpfLayouts } from "./walks/BpfLayouts.ts"
-import type { GuestMap, OpenedMap } from "./walks/OpenedMap.ts"
+import type { GuestMap, OpenedGuestMap } from "./walks/GuestMap.ts"
 
 /** A map of the list: what its `struct bpf_map` says, and where that is. */
 export type ListedMap = Pick<GuestMap, "info" | "type" | "kernelTypeId" | "page" | "offset">
-
-/** `BPF_OBJ_NAME_LEN` (include/uapi/linux/bpf.h): the bytes of a map's or program's name, with its NUL. */
-const NAME_BYTES = 16
 
 const mapLayouts = memoizeByBtf(bpfLayouts)
 const listLayout = memoizeByBtf(idrLayout)
@@ -145,82 +142,48 @@ export class GuestMaps {
         return broken.add(corrupted(`program ${id}: the structure there says it is program ${found}`))
       }
       const name = cString(space.view, space.at + aux.at.name, NAME_BYTES)
-      items.push({ id, name: name.length < NAME_BYTES - 1 ? name : this.wholeName(name, auxPage, auxOffset), type })
+      items.push({ id, name: wholeName(name, () => this.mainFunction(name, auxPage, auxOffset)), type })
     })
     return { items, problems: [...problems.map((problem) => within("prog_idr", problem)), ...broken.list] }
   }
 
-  /** A cut name is the start of its main function's: `func_info[0].type_id` (include/uapi/linux/bpf.h `bpf_func_info`). */
-  private wholeName(name: string, auxPage: number, auxOffset: number): string {
+  /** The name of a program's main function; "" where it has no BTF. */
+  private mainFunction(name: string, auxPage: number, auxOffset: number): string {
     const { kernel: { btf, space } } = this
     const found = functionLayout(btf)
-    if (Either.isLeft(found)) return name
+    if (Either.isLeft(found)) return ""
     const { at } = found.right
     const aux = kvaFrom(auxPage, auxOffset)
     const types = space.u64(aux + BigInt(at.btf)) ?? 0n
     const functions = space.u64(aux + BigInt(at.func_info)) ?? 0n
-    if (types === 0n || functions === 0n || space.u32(aux + BigInt(at.func_info_cnt)) < 1) return name
+    if (types === 0n || functions === 0n || space.u32(aux + BigInt(at.func_info_cnt)) < 1) return ""
     const typeId = space.u32(functions + 4n)
     const known = this.typesAtPlace(kvaPage(types), kvaOffset(types), `BTF of program ${name}`)
-    const whole = typeId < 0 || Either.isLeft(known) ? "" : known.right.nameOf(typeId)
-    return whole.startsWith(name) ? whole : name
+    return typeId < 0 || Either.isLeft(known) ? "" : known.right.nameOf(typeId)
   }
 
   /** Compile a map's types and get ready to walk it. `info` is of this kernel's list. */
   reader(info: MapInfo): MapReader {
     const map = this.maps.items.find((map) => map.info.id === info.id)
-    if (map === undefined) {
-      return {
-        info,
-        consistency: "unseen",
-        key: bytesCodec(info.keySize),
-        value: bytesCodec(info.valueSize),
-        cpus: null,
-        walk: null,
-        details: null,
-        problem: absent("it is not in the list")
-      }
-    }
-    const problems: Array<Reason> = []
-    const known = this.types(map)
-    if (known !== undefined && Either.isLeft(known)) {
-      problems.push({ ...known.left, text: `${known.left.text}: shown as bytes` })
-    }
-    const types = known === undefined ? undefined : Either.getOrUndefined(known)
-    const codec = (what: "key" | "value", typeId: number, size: number, plain: Codec): Codec => {
-      if (types === undefined || typeId === 0) return plain
-      const typed = what === "key" ? compile(types, typeId) : this.special.compile(types, typeId)
-      if (typed.size === size) return typed
-      problems.push(corrupted(`its ${what} type has ${typed.size} bytes, its ${what}s ${size}: shown as bytes`))
-      return plain
-    }
-    const { keySize, keyTypeId, valueSize, valueTypeId } = info
-    const key = codec(
-      "key",
-      keyTypeId,
-      keySize,
-      isIndexed(map.type) && keySize === 4 ? indexCodec : bytesCodec(keySize)
-    )
-    const value = codec("value", valueTypeId, valueSize, bytesCodec(valueSize))
-    const reading = this.open(map)
-    if (Either.isLeft(reading)) problems.push(reading.left)
-    const opened = Either.getOrUndefined(reading)
+    if (map === undefined) return unreadableMap(info, NOT_LISTED)
     const perCpu = isPerCpu(map.type)
-    if (perCpu && this.kernel.perCpuProblem !== undefined) problems.push(this.kernel.perCpuProblem)
-    return {
+    const reader = readerOf({
       info,
-      consistency: opened === undefined ? "unseen" : "frozen",
-      key: opened?.key ?? key,
-      value: opened?.value ?? value,
-      cpus: perCpu ? this.copies.cpus : null,
-      walk: opened?.walk ?? null,
-      details: opened?.details ?? null,
-      problem: combine(problems)
-    }
+      type: map.type,
+      types: this.types(map),
+      compileValue: (types, typeId) => this.special.compile(types, typeId),
+      opened: this.open(map),
+      consistency: "frozen",
+      cpus: perCpu ? this.copies.cpus : null
+    })
+    const { perCpuProblem } = this.kernel
+    return perCpu && perCpuProblem !== undefined
+      ? { ...reader, problem: combine([reader.problem, perCpuProblem].filter((problem) => problem !== null)) }
+      : reader
   }
 
   /** How to read a map's entries, or why they are not read. */
-  open(map: ListedMap): Either.Either<OpenedMap, Reason> {
+  open(map: ListedMap): Either.Either<OpenedGuestMap, Reason> {
     const { secondCursor, copies, kernel, layouts, objects } = this
     const open = mapOpeners.get(map.type)
     if (open === undefined) return Either.left(unsupported(`${map.info.type} maps (type ${map.type}) are not read`))

@@ -2,6 +2,7 @@ import { MapType } from "../MapType.ts"
 import { openArena } from "./walks/ArenaWalk.ts"
 import { openArray } from "./walks/ArrayWalk.ts"
 import { openBloom } from "./walks/BloomWalk.ts"
+import type { MapOpener } from "./walks/GuestMap.ts"
 import { openHash } from "./walks/HashWalk.ts"
 import {
   openArrayOfMaps,
@@ -17,7 +18,6 @@ import {
   openSockets,
   openXdpSockets
 } from "./walks/ObjectMaps.ts"
-import type { MapOpener } from "./walks/OpenedMap.ts"
 import { openQueue } from "./walks/QueueWalk.ts"
 import { openRing } from "./walks/RingWalk.ts"
 import { openStackTraces } from "./walks/StackTraces.ts"

@@ -4,8 +4,8 @@ import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { kvaFrom } from "../../core/Address.ts"
 import { corrupted, type Reason } from "../../core/Reason.ts"
 import { isPerCpu, MapType } from "../MapType.ts"
+import type { GuestMap } from "./walks/GuestMap.ts"
 import { roundUp8 } from "./walks/HashTable.ts"
-import type { GuestMap } from "./walks/OpenedMap.ts"
 
 /** `KMALLOC_MAX_SIZE` (include/linux/slab.h, x86-64, v6.1 to v6.18): what is allocated an element at a time is smaller, in bytes. */
 const ELEMENT_LIMIT = 2 ** 22

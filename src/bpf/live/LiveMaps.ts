@@ -4,21 +4,20 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import type { Btf } from "../../btf/Btf.ts"
-import { bytesCodec, type Codec, compile } from "../../btf/render/Codec.ts"
 import { cString } from "../../core/CString.ts"
 import { errnoName, type HostLacks } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
-import { absent, combine, corrupted, type Reason, unreadable, unsupported } from "../../core/Reason.ts"
+import { type Reason, unreadable, unsupported } from "../../core/Reason.ts"
 import { possibleCpus } from "../../host/PossibleCpus.ts"
-import { indexCodec } from "../IndexCodec.ts"
 import type { Link } from "../Link.ts"
 import { type Listing, MapAccessor, type MapAccessorService, MapNotFound } from "../MapAccessor.ts"
 import { MapInfo } from "../MapInfo.ts"
 import type { MapReader } from "../MapReader.ts"
-import { isIndexed, isPerCpu, typeNames } from "../MapType.ts"
-import type { Program } from "../Program.ts"
+import { isPerCpu, typeNames } from "../MapType.ts"
+import { NOT_LISTED, type OpenedMap, readerOf, unreadableMap } from "../OpenMap.ts"
+import { NAME_BYTES, type Program } from "../Program.ts"
 import type { ProgramInfo } from "../Report.ts"
-import { Errno, INFO_BYTES, MapInfoAt, NAME_BYTES } from "./calls/BpfAbi.ts"
+import { Errno, INFO_BYTES, MapInfoAt } from "./calls/BpfAbi.ts"
 import { BpfCalls, type CallBuffer } from "./calls/BpfCalls.ts"
 import { discover, type Found } from "./calls/Discovery.ts"
 import { type BtfInfo, btfInfo, LiveBtf } from "./calls/LiveBtf.ts"
@@ -29,7 +28,6 @@ import { livePrograms } from "./LivePrograms.ts"
 import { type LiveWrite, type MapWrite, writerOf } from "./LiveWrite.ts"
 import { compileSeen } from "./SeenFields.ts"
 import { LiveObjects } from "./walks/LiveObjects.ts"
-import type { OpenedLiveMap } from "./walks/OpenedLiveMap.ts"
 
 /**
  * Options of the live source.
@@ -119,18 +117,26 @@ const makeLiveMaps = (
       (id) => byId.get(id)?.info
     )
     const sources = { calls, btf, objects, possibleCpus: cpus, files: options.files ?? [] }
-    const readings = new Map<number, Either.Either<OpenedLiveMap, Reason>>()
+    const readings = new Map<number, Either.Either<OpenedMap, Reason>>()
     const reader = (info: MapInfo): Effect.Effect<MapReader> =>
       Effect.gen(function*() {
         const map = byId.get(info.id)
-        if (map === undefined) return notReadable(info, absent("it is not in the list"))
-        if (calls.ended) return notReadable(info, unreadable("its scope has closed, and the map with it"))
+        if (map === undefined) return unreadableMap(info, NOT_LISTED)
+        if (calls.ended) return unreadableMap(info, unreadable("its scope has closed, and the map with it"))
         const perCpu = isPerCpu(map.type) ? cpus : null
         const table = liveTable(map.fd, info, perCpu)
         const reading = readings.get(info.id)
           ?? (yield* openLiveMap(map, table, sources).pipe(Scope.extend(scope)))
         readings.set(info.id, reading)
-        return readerOf(map, reading, btf, table.copies?.length ?? null)
+        return readerOf({
+          info,
+          type: map.type,
+          types: info.btfId === null ? undefined : btf.byId(info.btfId),
+          compileValue: compileSeen,
+          opened: reading,
+          consistency: "racing",
+          cpus: table.copies?.length ?? null
+        })
       })
     const links = withFailure("links", liveLinks(calls, btf, objects, loaded, (id) => byId.get(id)?.info.name))
     const maps = { items: found.items.map(({ info }) => info), problems: found.problems }
@@ -200,50 +206,3 @@ const withFailure = <A>(what: string, { failed, items, problems }: Found<A>): Li
     ? problems
     : [...problems, unreadable(`${what} cannot be listed: ${errnoName(-failed)}`)]
 })
-
-const notReadable = (info: MapInfo, problem: Reason): MapReader => ({
-  info,
-  consistency: "unseen",
-  key: bytesCodec(info.keySize),
-  value: bytesCodec(info.valueSize),
-  cpus: null,
-  walk: null,
-  details: null,
-  problem
-})
-
-const readerOf = (
-  { info, type }: LiveMap,
-  reading: Either.Either<OpenedLiveMap, Reason>,
-  btf: LiveBtf,
-  cpus: number | null
-): MapReader => {
-  const problems: Array<Reason> = []
-  const types = info.btfId === null ? undefined : Either.getOrElse(btf.byId(info.btfId), (problem) => {
-    problems.push({ ...problem, text: `${problem.text}: shown as bytes` })
-    return undefined
-  })
-  const codec = (what: "key" | "value", typeId: number, size: number, plain: Codec): Codec => {
-    if (types === undefined || typeId === 0) return plain
-    const typed = what === "key" ? compile(types, typeId) : compileSeen(types, typeId)
-    if (typed.size === size) return typed
-    problems.push(corrupted(`its ${what} type has ${typed.size} bytes, its ${what}s ${size}: shown as bytes`))
-    return plain
-  }
-  const { keySize, keyTypeId, valueSize, valueTypeId } = info
-  const key = codec("key", keyTypeId, keySize, isIndexed(type) && keySize === 4 ? indexCodec : bytesCodec(keySize))
-  const value = codec("value", valueTypeId, valueSize, bytesCodec(valueSize))
-  const opened = Either.getOrUndefined(reading)
-  if (Either.isLeft(reading)) problems.push(reading.left)
-  if (opened?.problem !== undefined) problems.push(opened.problem)
-  return {
-    info,
-    consistency: opened === undefined ? "unseen" : "racing",
-    key: opened?.key ?? key,
-    value: opened?.value ?? value,
-    cpus,
-    walk: opened?.walk ?? null,
-    details: opened?.details ?? null,
-    problem: combine(problems)
-  }
-}

@@ -4,9 +4,11 @@ import type * as Scope from "effect/Scope"
 import { bytesCodec, type Codec } from "../../btf/render/Codec.ts"
 import { type Reason, toReason, unreadable, unsupported } from "../../core/Reason.ts"
 import type { EntryWalk } from "../EntryWalk.ts"
-import { indexCodec } from "../IndexCodec.ts"
 import type { MapInfo } from "../MapInfo.ts"
 import { isIndexed, MapType } from "../MapType.ts"
+import type { OpenedMap } from "../OpenMap.ts"
+import { indexCodec } from "../values/IndexCodec.ts"
+import { positionCodec, recordCodec } from "../values/RingRecord.ts"
 import { MapFlag } from "./calls/BpfAbi.ts"
 import type { BpfCalls } from "./calls/BpfCalls.ts"
 import type { LiveBtf } from "./calls/LiveBtf.ts"
@@ -14,9 +16,8 @@ import { addressCodec, openArenaPages } from "./walks/ArenaPages.ts"
 import { BatchWalk, type LiveTable } from "./walks/BatchWalk.ts"
 import { KeyWalk } from "./walks/KeyWalk.ts"
 import type { LiveObjects } from "./walks/LiveObjects.ts"
-import { openLiveRing, positionCodec, recordCodec } from "./walks/LiveRing.ts"
+import { openLiveRing } from "./walks/LiveRing.ts"
 import { openLiveStructOps } from "./walks/LiveStructOps.ts"
-import type { OpenedLiveMap } from "./walks/OpenedLiveMap.ts"
 import {
   allThreads,
   cgroupCodec,
@@ -78,10 +79,10 @@ export const openLiveMap = (
   map: LiveMap,
   table: LiveTable,
   sources: LiveSources
-): Effect.Effect<Either.Either<OpenedLiveMap, Reason>, never, Scope.Scope> => {
+): Effect.Effect<Either.Either<OpenedMap, Reason>, never, Scope.Scope> => {
   const { calls, objects } = sources
   const { fd, info, type } = map
-  const yes = (reading: OpenedLiveMap) => Effect.succeed(Either.right(reading))
+  const yes = (reading: OpenedMap) => Effect.succeed(Either.right(reading))
   const no = (why: Reason) => Effect.succeed(Either.left(why))
   const byKey = (value?: Codec) =>
     yes({ walk: () => new KeyWalk(calls, table, isIndexed(type)), ...(value === undefined ? {} : { value }) })

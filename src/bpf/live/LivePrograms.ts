@@ -5,8 +5,8 @@ import { cString } from "../../core/CString.ts"
 import { errnoName } from "../../core/Errors.ts"
 import { combine, type Reason, toReason, unsupported, within } from "../../core/Reason.ts"
 import { typeNames } from "../MapType.ts"
-import { countOf, Program, type ProgramTarget, targetNamed } from "../Program.ts"
-import { INFO_BYTES, NAME_BYTES, ProgramInfoAt } from "./calls/BpfAbi.ts"
+import { countOf, NAME_BYTES, Program, type ProgramTarget, targetNamed, wholeName } from "../Program.ts"
+import { INFO_BYTES, ProgramInfoAt } from "./calls/BpfAbi.ts"
 import type { BpfCalls } from "./calls/BpfCalls.ts"
 import { discover, type Found } from "./calls/Discovery.ts"
 import type { LiveBtf } from "./calls/LiveBtf.ts"
@@ -79,9 +79,7 @@ export const livePrograms = (calls: BpfCalls, btf: LiveBtf): LivePrograms => {
     const btfId = u32(ProgramInfoAt.btf_id)
     const types = btfId === 0 ? null : noted("its BTF", btf.byId(btfId))
     const name = cString(info.bytes, ProgramInfoAt.name, NAME_BYTES)
-    const whole = name.length < NAME_BYTES - 1 || types === null || !hasFunctions
-      ? ""
-      : types.nameOf(functions.view.getUint32(4, true))
+    const mainFunction = () => types === null || !hasFunctions ? "" : types.nameOf(functions.view.getUint32(4, true))
     const id = u32(ProgramInfoAt.id)
     const object = u32(at.attach_btf_obj_id)
     const targetId = u32(at.attach_btf_id)
@@ -89,7 +87,7 @@ export const livePrograms = (calls: BpfCalls, btf: LiveBtf): LivePrograms => {
     return {
       item: new Program({
         id,
-        name: whole.startsWith(name) ? whole : name,
+        name: wholeName(name, mainFunction),
         type,
         attachType: null,
         target: targetId === 0 ? null : noted("what it attaches to", targetOf(btf, type, object, targetId)),

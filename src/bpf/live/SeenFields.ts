@@ -1,7 +1,7 @@
 import type { Btf } from "../../btf/Btf.ts"
 import { type Codec, compilerWith } from "../../btf/render/Codec.ts"
 import { derivedPlan } from "../../btf/render/RenderPlan.ts"
-import { keptPointer, SPECIAL_STRUCTS } from "../SpecialStructs.ts"
+import { keptPointer, SPECIAL_STRUCTS } from "../values/SpecialStructs.ts"
 
 const compilers = new WeakMap<Btf, (typeId: number) => Codec>()
 

@@ -12,13 +12,14 @@ import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { OBJECT_LIMIT, StructReader } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
-import { intOf, missing, objectOf, pointerOf, stringOf } from "../../DerivedCodec.ts"
 import type { MapInfo } from "../../MapInfo.ts"
 import type { ProgramInfo } from "../../Report.ts"
+import { intOf, missing, objectOf, pointerOf, stringOf } from "../../values/DerivedCodec.ts"
+import { codeAddress, namedObject } from "../../values/ObjectValue.ts"
 import { ProgramSymbols } from "./ProgramSymbols.ts"
 
 /** `NAME_MAX` (include/uapi/linux/limits.h), with the NUL: the bytes of a directory's name. */
-const NAME_BYTES = 256
+const DIRECTORY_NAME_BYTES = 256
 /** Directories in one another; the kernel's own limit on paths, `PATH_MAX`, allows fewer. */
 const DEEPEST = 4096
 
@@ -93,11 +94,11 @@ export class KernelObjects {
 
   /** `{ id, name, type }`; the id alone where the kernel's list has no such program. */
   program(id: number): RenderedValue {
-    return named(id, this.programsById.get(id))
+    return namedObject(id, this.programsById.get(id))
   }
 
   map(id: number): RenderedValue {
-    return named(id, this.mapsById.get(id))
+    return namedObject(id, this.mapsById.get(id))
   }
 
   /** The program behind a `struct bpf_prog *`. */
@@ -246,10 +247,9 @@ export class KernelObjects {
     })
   }
 
-  /** An address of code as /proc/kallsyms name it, `do_syscall_64+0x5a`; the address alone in modules and user space. */
+  /** An address of the kernel's or a program's code; in modules and user space it has no symbol. */
   code(address: bigint): RenderedValue {
-    const symbol = this.kernel.symbolAt(address) ?? this.programSymbols.at(address)
-    return symbol === undefined ? pointerOf(address) : stringOf(`${symbol.name}+0x${symbol.offset.toString(16)}`)
+    return codeAddress(address, this.kernel.symbolAt(address) ?? this.programSymbols.at(address))
   }
 
   private get programSymbols(): ProgramSymbols {
@@ -276,7 +276,7 @@ export class KernelObjects {
       if (parent === 0n) return stringOf(`/${names.reverse().join("/")}`)
       const text = this.space.u64(node + BigInt(at.name))
       if (text === undefined) return missing(this.space.faultReason)
-      const name = reader.text(text, NAME_BYTES)
+      const name = reader.text(text, DIRECTORY_NAME_BYTES)
       if (Either.isLeft(name)) return missing(name.left)
       names.push(name.right)
       node = parent
@@ -296,13 +296,6 @@ export class KernelObjects {
     return bytes === undefined ? missing(this.space.faultReason) : describe(new DataView(bytes.buffer), found.right)
   }
 }
-
-const named = (id: number, known: { readonly name: string; readonly type: string } | undefined): RenderedValue =>
-  objectOf({
-    id: intOf(id),
-    name: known === undefined ? undefined : stringOf(known.name),
-    type: known === undefined ? undefined : stringOf(known.type)
-  })
 
 const nameIn = (view: DataView, at: number, size: number): RenderedValue => stringOf(cString(view, at, size))
 

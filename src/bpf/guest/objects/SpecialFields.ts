@@ -13,8 +13,8 @@ import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { listNodesBehind, type Nodes } from "../../../memory/structs/ListHead.ts"
 import { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
 import { treeNodes } from "../../../memory/structs/RbTree.ts"
-import { intOf, missing, objectOf, pointerOf, stringOf } from "../../DerivedCodec.ts"
-import { keptPointer, SPECIAL_STRUCTS } from "../../SpecialStructs.ts"
+import { intOf, missing, objectOf, pointerOf, stringOf } from "../../values/DerivedCodec.ts"
+import { keptPointer, SPECIAL_STRUCTS } from "../../values/SpecialStructs.ts"
 import type { KernelObjects } from "./KernelObjects.ts"
 
 /** The longest object that programs allocate, in bytes: kernel/bpf/memalloc.c `sizes`, v6.12. */

@@ -13,7 +13,7 @@ import { GuestKernel, type GuestKernelService } from "../../../memory/GuestKerne
 import { structAt, StructReader } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
 import { BpfUnreadable, type Listing } from "../../MapAccessor.ts"
-import { Count, countOf, Program, type ProgramTarget, targetNamed } from "../../Program.ts"
+import { Count, countOf, Program, type ProgramTarget, targetNamed, wholeName } from "../../Program.ts"
 import { type KernelTypes, ProgramTypes } from "./ProgramTypes.ts"
 
 /**
@@ -161,11 +161,9 @@ export class ProgramWalk {
     return Either.right(
       new Program({
         id: aux.getUint32(at.id, true),
-        name: this.nameOf(
+        name: wholeName(
           cString(aux, at.name, auxLayout.sizeOf.name),
-          types,
-          word(at.func_info),
-          half(at.func_info_cnt)
+          () => this.mainFunction(types, word(at.func_info), half(at.func_info_cnt))
         ),
         type: typeName,
         attachType: attachType === 0 || typeName === "struct_ops" ? null : this.attachName(attachType),
@@ -199,12 +197,11 @@ export class ProgramWalk {
     )
   }
 
-  /** A cut name is the start of its main function's: `func_info[0].type_id` (include/uapi/linux/bpf.h `bpf_func_info`). */
-  private nameOf(name: string, types: KernelTypes | null, functions: bigint, count: number): string {
-    if (name.length < this.layouts.aux.sizeOf.name - 1 || types === null || count === 0) return name
+  /** The name of a program's main function; "" where it has no BTF. */
+  private mainFunction(types: KernelTypes | null, functions: bigint, count: number): string {
+    if (types === null || count === 0) return ""
     const typeId = this.kernel.space.u32(functions + 4n)
-    const whole = typeId < 0 ? "" : types.btf.nameOf(typeId)
-    return whole.startsWith(name) ? whole : name
+    return typeId < 0 ? "" : types.btf.nameOf(typeId)
   }
 
   /** @see kernel/bpf/verifier.c `bpf_check_attach_target`, v6.12 */

@@ -8,9 +8,9 @@ import { corrupted, truncated, unreadable } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { OUT_OF_MEMORY } from "../../../memory/PageTable.ts"
-import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
-import type { MapOpener } from "./OpenedMap.ts"
+import { derivedCodec, pointerOf } from "../../values/DerivedCodec.ts"
+import type { MapOpener } from "./GuestMap.ts"
 
 const PAGE = 4096
 /** Pages in 4 GiB: an arena lies in one such window, for user space and for the kernel. */

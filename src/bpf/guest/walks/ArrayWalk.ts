@@ -6,8 +6,8 @@ import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/Ke
 import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
 import { isPerCpu } from "../../MapType.ts"
+import type { MapOpener, ValuePlaces } from "./GuestMap.ts"
 import { roundUp8 } from "./HashTable.ts"
-import type { MapOpener, ValuePlaces } from "./OpenedMap.ts"
 
 /**
  * Every element of an ARRAY (values in line), or of a PERCPU_ARRAY (a table of `__percpu` pointers). The key is the

@@ -2,10 +2,10 @@ import * as Either from "effect/Either"
 import { layout } from "../../../btf/Layout.ts"
 import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { corrupted } from "../../../core/Reason.ts"
-import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
-import { indexCodec } from "../../IndexCodec.ts"
+import { derivedCodec, pointerOf } from "../../values/DerivedCodec.ts"
+import { indexCodec } from "../../values/IndexCodec.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
-import type { MapOpener } from "./OpenedMap.ts"
+import type { MapOpener } from "./GuestMap.ts"
 
 /** The 64-bit words of a bit set that are not 0. The key is the word's number: bit n of the set is bit n % 64 of word n / 64. */
 class BloomWalk extends ArrayWalk {

@@ -2,7 +2,7 @@ import * as Either from "effect/Either"
 import { corrupted, type Reason } from "../../../core/Reason.ts"
 import { pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
 import { OBJECT_LIMIT } from "../../../memory/structs/StructReader.ts"
-import type { GuestMap } from "./OpenedMap.ts"
+import type { GuestMap } from "./GuestMap.ts"
 
 /** Where the parts of chained elements lie, in bytes, from the kernel's BTF. */
 export interface HashLayout {

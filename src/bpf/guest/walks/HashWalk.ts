@@ -5,9 +5,9 @@ import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/Ke
 import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
 import { isPerCpu } from "../../MapType.ts"
+import type { MapOpener, ValuePlaces } from "./GuestMap.ts"
 import { HashPrefetch } from "./HashPrefetch.ts"
 import { type HashLayout, type HashTable, readHtab, roundUp8 } from "./HashTable.ts"
-import type { MapOpener, ValuePlaces } from "./OpenedMap.ts"
 
 /**
  * Every element of a HASH or LRU_HASH and of their per-CPU kinds, bucket by bucket; and of other maps that chain their

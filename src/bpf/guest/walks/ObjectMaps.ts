@@ -5,13 +5,13 @@ import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { corrupted, type Reason } from "../../../core/Reason.ts"
 import { pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
 import { OBJECT_LIMIT } from "../../../memory/structs/StructReader.ts"
-import { intOf, objectOf, recurringCodec } from "../../DerivedCodec.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
+import { intOf, objectOf, recurringCodec } from "../../values/DerivedCodec.ts"
 import { cgroupLayout, perfEventLayout, socketLayout } from "../objects/KernelObjects.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
+import type { GuestMap, MapOpener, OpenedGuestMap } from "./GuestMap.ts"
 import { readHashTable, readHtab } from "./HashTable.ts"
 import { HashWalk } from "./HashWalk.ts"
-import type { GuestMap, MapOpener, OpenedMap } from "./OpenedMap.ts"
 import { PointerSlotWalk, type Target } from "./PointerSlotWalk.ts"
 
 const eventEntryLayout = memoizeByBtf((btf) => layout(btf, "bpf_event_entry", ["event"]))
@@ -62,7 +62,7 @@ const reading = (
   target: Target,
   words: ReadonlyArray<number>,
   describe: (view: DataView, at: number) => RenderedValue
-): OpenedMap => ({
+): OpenedGuestMap => ({
   walk: () => new PointerSlotWalk(pointers(), secondCursor, target),
   value: recurringCodec(words, describe)
 })
@@ -85,7 +85,7 @@ export const openPrograms: MapOpener = (map) =>
   })
 
 /** Targets of pointers to a `struct bpf_map`: `{ id, name, type }` of the inner map. */
-const innerMaps = (map: GuestMap, pointers: () => EntryWalk): OpenedMap => {
+const innerMaps = (map: GuestMap, pointers: () => EntryWalk): OpenedGuestMap => {
   const { id } = map.layouts.map.at
   return reading(
     map,
@@ -230,7 +230,7 @@ const socketWords = (at: SocketFields): ReadonlyArray<number> => [
 
 /** Targets of pointers to a `struct sock`; bpf(2) gives the cookie where a value has room for it. */
 const sockets = (map: GuestMap, pointers: () => EntryWalk) =>
-  Either.map(socketLayout(map.kernel.btf), ({ at, size }): OpenedMap => {
+  Either.map(socketLayout(map.kernel.btf), ({ at, size }): OpenedGuestMap => {
     const cookie = at["__sk_common.skc_cookie"]
     const target = { size: readable(size), value: cookie, length: map.info.valueSize === 8 ? 8 : 0 }
     const words = socketWords(at).map((word) => word - cookie)

@@ -5,9 +5,9 @@ import { corrupted, within } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
-import { indexCodec } from "../../IndexCodec.ts"
 import { MapType } from "../../MapType.ts"
-import type { MapOpener } from "./OpenedMap.ts"
+import { indexCodec } from "../../values/IndexCodec.ts"
+import type { MapOpener } from "./GuestMap.ts"
 
 /**
  * The elements of a QUEUE or STACK in the order in which they would be popped. bpf(2) has no keys here: the key is the

@@ -6,15 +6,9 @@ import { kvaOffset, kvaPage } from "../../../core/Address.ts"
 import { corrupted, type Reason, within } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
-import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "../../DerivedCodec.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
-import type { MapOpener } from "./OpenedMap.ts"
-
-/** `BPF_RINGBUF_HDR_SZ`, `BPF_RINGBUF_BUSY_BIT`, `BPF_RINGBUF_DISCARD_BIT`; include/uapi/linux/bpf.h, v6.12. */
-const HEADER = 8
-const BUSY = 0x8000_0000
-const DISCARDED = 0x4000_0000
-const LENGTH = 0x3fff_ffff
+import { positionCodec, RECORD_HEADER, recordCodec, recordLength, recordStride } from "../../values/RingRecord.ts"
+import type { MapOpener } from "./GuestMap.ts"
 
 /** A ring's bytes, which the kernel maps twice in a row, and the positions that bound what is in it. */
 interface Ring {
@@ -51,22 +45,22 @@ class RingWalk implements EntryWalk {
     while (this.position < producer) {
       const position = this.position
       const at = offset + position % size
-      if (!this.space.window(page, at, HEADER)) {
+      if (!this.space.window(page, at, RECORD_HEADER)) {
         return this.end(within(`record at ${position}`, this.space.faultReason))
       }
-      const length = this.space.view.getUint32(this.space.at, true) & LENGTH
-      this.position += Math.ceil((length + HEADER) / 8) * 8
+      const length = recordLength(this.space.view, this.space.at)
+      this.position += recordStride(length)
       if (this.position > producer) {
-        const left = producer - position - HEADER
+        const left = producer - position - RECORD_HEADER
         return this.end(corrupted(`record at ${position}: has ${length} bytes, ${left} are left`))
       }
-      if (!this.space.window(page, at, HEADER + length)) {
+      if (!this.space.window(page, at, RECORD_HEADER + length)) {
         this.problems.add(within(`record at ${position}`, this.space.faultReason))
         continue
       }
       this.keyView.setBigUint64(0, BigInt(position), true)
       this.valueView = this.space.view
-      this.valueAt = this.space.at + HEADER
+      this.valueAt = this.space.at + RECORD_HEADER
       this.valueLength = length
       return true
     }
@@ -84,15 +78,6 @@ class RingWalk implements EntryWalk {
     return false
   }
 }
-
-const positionCodec = derivedCodec((view, at) => intOf(view.getBigUint64(at, true)))
-
-/** `{ state, length, data }`: a busy record is reserved and still being written. */
-const recordCodec = derivedCodec((view, at, length) => {
-  const header = view.getUint32(at - HEADER, true)
-  const state = (header & BUSY) !== 0 ? "busy" : (header & DISCARDED) !== 0 ? "discarded" : "committed"
-  return objectOf({ state: stringOf(state), length: intOf(length), data: hexOf(view, at, length) })
-})
 
 const ringLayouts = memoizeByBtf((btf) =>
   Either.gen(function*() {

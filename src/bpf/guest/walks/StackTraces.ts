@@ -4,10 +4,10 @@ import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { stackMapOffsets } from "../../../btf/offsets/bpf/StackMap.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { corrupted } from "../../../core/Reason.ts"
-import { derivedCodec, hexOf, intOf, objectOf } from "../../DerivedCodec.ts"
+import { derivedCodec, hexOf, intOf, objectOf } from "../../values/DerivedCodec.ts"
 import type { KernelObjects } from "../objects/KernelObjects.ts"
 import { ArrayWalk } from "./ArrayWalk.ts"
-import type { MapOpener } from "./OpenedMap.ts"
+import type { MapOpener } from "./GuestMap.ts"
 import { PointerSlotWalk } from "./PointerSlotWalk.ts"
 
 /** `BPF_F_STACK_BUILD_ID`: frames are `struct bpf_stack_build_id`; include/uapi/linux/bpf.h, v6.12. */

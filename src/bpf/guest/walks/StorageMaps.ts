@@ -6,11 +6,11 @@ import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../../core/Address.ts"
 import { corrupted } from "../../../core/Reason.ts"
 import { OBJECT_LIMIT } from "../../../memory/structs/StructReader.ts"
-import { derivedCodec, intOf, missing, objectOf } from "../../DerivedCodec.ts"
 import { isPerCpu, MapType } from "../../MapType.ts"
+import { derivedCodec, intOf, missing, objectOf } from "../../values/DerivedCodec.ts"
+import type { GuestMap, MapOpener } from "./GuestMap.ts"
 import { readHashTable } from "./HashTable.ts"
 import { HashWalk } from "./HashWalk.ts"
-import type { GuestMap, MapOpener } from "./OpenedMap.ts"
 import { PointerSlotWalk } from "./PointerSlotWalk.ts"
 
 const localStorageLayouts = memoizeByBtf((btf) => localStorageOffsets.resolve(btf))

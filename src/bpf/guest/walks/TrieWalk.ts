@@ -5,7 +5,7 @@ import { corrupted, within } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
-import type { GuestMap, MapOpener } from "./OpenedMap.ts"
+import type { GuestMap, MapOpener } from "./GuestMap.ts"
 
 /** Where a trie's nodes keep their parts: `struct lpm_trie_node`, in bytes. */
 interface TrieShape {

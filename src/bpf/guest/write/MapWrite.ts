@@ -11,7 +11,7 @@ import { formatReason } from "../../../core/Reason.ts"
 import { GuestKernel, type GuestKernelService } from "../../../memory/GuestKernel.ts"
 import { isIndexed, isPerCpu, MapType } from "../../MapType.ts"
 import { GuestMaps, type ListedMap } from "../GuestMaps.ts"
-import type { ValuePlaces } from "../walks/OpenedMap.ts"
+import type { ValuePlaces } from "../walks/GuestMap.ts"
 import { guardedRanges } from "./MapWriteGuards.ts"
 
 /**

@@ -82,9 +82,6 @@ export const BtfInfoAt = { btf: 0, btf_size: 8, id: 12, name: 16, name_len: 24, 
 /** `struct bpf_link_info` */
 export const LinkInfoAt = { type: 0, id: 4, prog_id: 8 } as const
 
-/** `BPF_OBJ_NAME_LEN`: bytes of a name, with its NUL. */
-export const NAME_BYTES = 16
-
 /** `map_flags` that are looked at. */
 export const MapFlag = { STACK_BUILD_ID: 1 << 5 } as const
 

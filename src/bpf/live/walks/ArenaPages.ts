@@ -9,9 +9,9 @@ import { cString } from "../../../core/CString.ts"
 import { errnoName } from "../../../core/Errors.ts"
 import { type Reason, unreadable, unsupported } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
-import { derivedCodec, pointerOf } from "../../DerivedCodec.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
 import type { Details } from "../../Report.ts"
+import { derivedCodec, pointerOf } from "../../values/DerivedCodec.ts"
 import type { BpfCalls, CallBuffer } from "../calls/BpfCalls.ts"
 
 const PAGE = 4096

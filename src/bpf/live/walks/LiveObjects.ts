@@ -2,13 +2,8 @@ import { readdirSync, readFileSync } from "node:fs"
 import type { Codec } from "../../../btf/render/Codec.ts"
 import type { RenderedValue } from "../../../btf/render/RenderedValue.ts"
 import { HostSymbols } from "../../../host/HostSymbols.ts"
-import { derivedCodec, hexOf, intOf, objectOf, pointerOf, stringOf } from "../../DerivedCodec.ts"
-
-/** An object that has an id, as maps of objects show it. */
-export interface Named {
-  readonly name: string
-  readonly type: string
-}
+import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "../../values/DerivedCodec.ts"
+import { codeAddress, type Named, namedObject } from "../../values/ObjectValue.ts"
 
 /**
  * The kernel objects that maps point at, described as in a guest's dump, as far as this host tells: bpf(2) gives ids,
@@ -32,7 +27,7 @@ export class LiveObjects {
   /** Values that are ids of maps. */
   readonly maps: Codec = derivedCodec((view, at) => {
     const id = view.getUint32(at, true)
-    return named(id, this.mapById(id))
+    return namedObject(id, this.mapById(id))
   })
 
   /** `struct bpf_devmap_val`: `{ device, program }`; include/uapi/linux/bpf.h, v6.12. */
@@ -88,15 +83,11 @@ export class LiveObjects {
   })
 
   program(id: number): RenderedValue {
-    return named(id, this.programById(id))
+    return namedObject(id, this.programById(id))
   }
 
-  /** `name+0x…`; the address alone where no symbol is known. */
   code(address: bigint): RenderedValue {
-    const symbol = this.symbols.at(address)
-    return symbol === undefined
-      ? pointerOf(address)
-      : stringOf(`${symbol.name}+0x${symbol.offset.toString(16)}`)
+    return codeAddress(address, this.symbols.at(address))
   }
 
   /** The program's id behind the first four bytes, where the map has room for it. */
@@ -105,13 +96,6 @@ export class LiveObjects {
     return id === 0 ? undefined : this.program(id)
   }
 }
-
-const named = (id: number, known: Named | undefined): RenderedValue =>
-  objectOf({
-    id: intOf(id),
-    name: known === undefined ? undefined : stringOf(known.name),
-    type: known === undefined ? undefined : stringOf(known.type)
-  })
 
 /** The name of a network device of this network namespace. */
 export const interfaceName = (ifindex: number): string | undefined => {

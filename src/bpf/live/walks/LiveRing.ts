@@ -7,17 +7,11 @@ import type { SyscallError } from "../../../core/Errors.ts"
 import type { NativeService } from "../../../core/Native.ts"
 import { absent, corrupted, unreadable } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
-import { derivedCodec, hexOf, intOf, objectOf, stringOf } from "../../DerivedCodec.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
 import type { Details } from "../../Report.ts"
+import { RECORD_HEADER, recordLength, recordStride } from "../../values/RingRecord.ts"
 
 const PAGE = 4096
-/** `BPF_RINGBUF_HDR_SZ`, `BPF_RINGBUF_BUSY_BIT`, `BPF_RINGBUF_DISCARD_BIT`; include/uapi/linux/bpf.h, v6.12. */
-const HEADER = 8
-const BUSY = 0x8000_0000
-const DISCARDED = 0x4000_0000
-const LENGTH = 0x3fff_ffff
-
 /** A RINGBUF or USER_RINGBUF, mapped to be read only: nothing is consumed. */
 export interface LiveRing {
   readonly details: () => Details
@@ -98,8 +92,8 @@ class RingCopyWalk implements EntryWalk {
     const { start, valueView } = this
     while (this.at < valueView.byteLength) {
       const position = start + this.at
-      const left = valueView.byteLength - this.at - HEADER
-      const length = left < 0 ? 0 : valueView.getUint32(this.at, true) & LENGTH
+      const left = valueView.byteLength - this.at - RECORD_HEADER
+      const length = left < 0 ? 0 : recordLength(valueView, this.at)
       if (length > left) {
         // A record that was overwritten has no length to go on from.
         this.problems.add(
@@ -110,9 +104,9 @@ class RingCopyWalk implements EntryWalk {
         this.at = valueView.byteLength
         return false
       }
-      this.valueAt = this.at + HEADER
+      this.valueAt = this.at + RECORD_HEADER
       this.valueLength = length
-      this.at += Math.ceil((length + HEADER) / 8) * 8
+      this.at += recordStride(length)
       if (position < this.least) continue
       this.keyView.setBigUint64(0, BigInt(position), true)
       return true
@@ -124,12 +118,3 @@ class RingCopyWalk implements EntryWalk {
     return true
   }
 }
-
-export const positionCodec = derivedCodec((view, at) => intOf(view.getBigUint64(at, true)))
-
-/** `{ state, length, data }`: a busy record is reserved and still being written. */
-export const recordCodec = derivedCodec((view, at, length) => {
-  const header = view.getUint32(at - HEADER, true)
-  const state = (header & BUSY) !== 0 ? "busy" : (header & DISCARDED) !== 0 ? "discarded" : "committed"
-  return objectOf({ state: stringOf(state), length: intOf(length), data: hexOf(view, at, length) })
-})

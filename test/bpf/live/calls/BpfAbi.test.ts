@@ -12,10 +12,10 @@ import {
   LinkInfoAt,
   MapFlag,
   MapInfoAt,
-  NAME_BYTES,
   ProgramInfoAt
 } from "../../../../src/bpf/live/calls/BpfAbi.ts"
 import { UPDATE_FLAGS } from "../../../../src/bpf/live/calls/BpfCalls.ts"
+import { NAME_BYTES } from "../../../../src/bpf/Program.ts"
 import { scratch } from "../../../support/guest.ts"
 import { HostLive } from "../support.ts"
 

@@ -1,4 +1,4 @@
-import type { Codec } from "../btf/render/Codec.ts"
+import type { Codec } from "../../btf/render/Codec.ts"
 
 /** The key of an array whose creator gave it no type: an unsigned 32-bit index. */
 export const indexCodec: Codec = {

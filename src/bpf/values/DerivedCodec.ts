@@ -1,9 +1,9 @@
-import { type Literal, literal } from "../btf/render/ByteSink.ts"
-import type { Codec } from "../btf/render/Codec.ts"
-import type { RenderedValue } from "../btf/render/RenderedValue.ts"
-import { toJson } from "../btf/render/RenderedValue.ts"
-import { escapedJson } from "../core/EscapeText.ts"
-import type { Reason } from "../core/Reason.ts"
+import { type Literal, literal } from "../../btf/render/ByteSink.ts"
+import type { Codec } from "../../btf/render/Codec.ts"
+import type { RenderedValue } from "../../btf/render/RenderedValue.ts"
+import { toJson } from "../../btf/render/RenderedValue.ts"
+import { escapedJson } from "../../core/EscapeText.ts"
+import type { Reason } from "../../core/Reason.ts"
 
 /**
  * A codec for what no C type describes: a pointer shown as what it points at, a record of any length. It allocates, so

@@ -1,5 +1,5 @@
-import type { Btf } from "../btf/Btf.ts"
-import type { TypeTagType } from "../btf/BtfType.ts"
+import type { Btf } from "../../btf/Btf.ts"
+import type { TypeTagType } from "../../btf/BtfType.ts"
 
 /** kernel/bpf/btf.c `btf_find_kptr`, v6.12; `kptr_ref` and `kptr` of v6.1 are `kptr` and `kptr_untrusted` now. */
 const KEPT_POINTER = new Set(["kptr", "kptr_ref", "kptr_untrusted", "percpu_kptr"])

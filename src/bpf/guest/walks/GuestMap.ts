@@ -1,13 +1,11 @@
 import type * as Either from "effect/Either"
 import type { Btf } from "../../../btf/Btf.ts"
-import type { Codec } from "../../../btf/render/Codec.ts"
 import type { Reason } from "../../../core/Reason.ts"
 import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
-import type { EntryWalk } from "../../EntryWalk.ts"
 import type { MapInfo } from "../../MapInfo.ts"
-import type { Details } from "../../Report.ts"
+import type { OpenedMap } from "../../OpenMap.ts"
 import type { KernelObjects } from "../objects/KernelObjects.ts"
 import type { BpfLayouts } from "./BpfLayouts.ts"
 
@@ -35,17 +33,11 @@ export interface GuestMap {
 /** Where a value lies: CPU n's at element n in per-CPU maps (undefined: that CPU is not possible), else one address. */
 export type ValuePlaces = ReadonlyArray<bigint | undefined>
 
-/** How a map is read. */
-export interface OpenedMap {
-  readonly walk: () => EntryWalk
+/** A map of a guest that is open. */
+export interface OpenedGuestMap extends OpenedMap {
   /** The value of an existing key, in maps that keep values where they can be written. */
   readonly find?: (key: Uint8Array) => Either.Either<ValuePlaces, Reason>
-  /** Instead of the map's own, where its BTF does not describe what the walk gives. */
-  readonly key?: Codec
-  readonly value?: Codec
-  /** The map's state beyond its entries. */
-  readonly details?: Details
 }
 
 /** Gets ready to read a map of one type, or says why it cannot. */
-export type MapOpener = (map: GuestMap) => Either.Either<OpenedMap, Reason | { readonly message: string }>
+export type MapOpener = (map: GuestMap) => Either.Either<OpenedGuestMap, Reason | { readonly message: string }>
