@@ -5,6 +5,7 @@ import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { isTurnDue, pause } from "../core/Pause.ts"
 import { formatReason, Reason } from "../core/Reason.ts"
@@ -159,7 +160,7 @@ export interface TestMaps {
 export class MapAccessor extends Context.Tag("ktstr/bpf/MapAccessor")<MapAccessor, MapAccessorService>() {
   /** The accessor of a source. */
   static readonly make = (source: MapSource): MapAccessorService => {
-    const entries = (map: MapInfo) => Stream.unwrap(Effect.map(source.reader(map), entriesOf))
+    const entries = (map: MapInfo) => Stream.unwrapScoped(Effect.flatMap(source.reader(map), entriesOf))
     return {
       maps: Effect.succeed(source.maps),
       programs: Effect.succeed(source.programs),
@@ -188,8 +189,13 @@ export class MapAccessor extends Context.Tag("ktstr/bpf/MapAccessor")<MapAccesso
     )
 }
 
-const entriesOf = (reader: MapReader): Stream.Stream<MapEntry, MapProblem> =>
-  Stream.suspend(() => {
+/** What surrounds the reading (its span, the count) belongs to the scope, so that no entry passes through it. */
+const entriesOf = (reader: MapReader): Effect.Effect<Stream.Stream<MapEntry, MapProblem>, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { id, name, type } = reader.info
+    yield* Effect.makeSpanScoped("MapAccessor.entries", { attributes: { id, name, type } })
+    let read = 0
+    yield* Effect.addFinalizer(() => countEntries(reader, read))
     const walk = reader.walk?.() ?? null
     const missing = Stream.suspend(() => {
       const problem = problemOf(reader, walk)
@@ -202,13 +208,10 @@ const entriesOf = (reader: MapReader): Stream.Stream<MapEntry, MapProblem> =>
         entries.push(decodeEntry(reader, walk))
         if (entries.length === BATCH || (entries.length % LOOKS === 0 && isTurnDue())) break
       }
+      read += entries.length
       return entries.length === 0
         ? Effect.zipRight(pause, Effect.fail(Option.none<never>()))
-        : Effect.zipRight(countEntries(reader, entries.length), Effect.as(pause, Chunk.unsafeFromArray(entries)))
+        : Effect.as(pause, Chunk.unsafeFromArray(entries))
     })
     return Stream.concat(Stream.repeatEffectChunkOption(batch), missing)
-  }).pipe(
-    Stream.withSpan("MapAccessor.entries", {
-      attributes: { id: reader.info.id, name: reader.info.name, type: reader.info.type }
-    })
-  )
+  })
