@@ -1,6 +1,7 @@
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import type { YieldWrap } from "effect/Utils"
+import { Reason, unsupported } from "../core/Reason.ts"
 import type { Btf } from "./Btf.ts"
 import type { Enumeration } from "./Enumeration.ts"
 import type { Layout, MissingMember } from "./Layout.ts"
@@ -17,10 +18,11 @@ export class GroupMissing extends Schema.TaggedError<GroupMissing>("ktstr/GroupM
   /** The struct (or enum) that is missing, or that lacks `member`. */
   struct: Schema.String,
   member: Schema.UndefinedOr(Schema.String),
-  reason: Schema.String
+  /** Of kind `unsupported`; its text names the struct and the member. */
+  reason: Reason
 }) {
   override get message() {
-    return `${this.subject}: no ${this.group} offsets: ${this.reason}`
+    return `${this.subject}: no ${this.group} offsets: ${this.reason.text}`
   }
 }
 
@@ -62,7 +64,7 @@ export const offsetGroup = <Parts extends GroupParts>(
   resolve: (btf) =>
     Either.gen(() => resolve(btf)).pipe(
       Either.mapLeft(({ member, reason, struct }) =>
-        new GroupMissing({ subject: btf.subject, group: name, struct, member, reason })
+        new GroupMissing({ subject: btf.subject, group: name, struct, member, reason: unsupported(reason) })
       )
     )
 })

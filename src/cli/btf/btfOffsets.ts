@@ -58,7 +58,13 @@ export const offsetsReport = (btf: Btf, names: ReadonlyArray<string>): Either.Ei
 
 const groupReport = ({ name, resolve }: OffsetGroup<GroupParts>, btf: Btf): typeof Group.Type =>
   Either.match(resolve(btf), {
-    onLeft: ({ member, reason, struct }) => ({ group: name, present: false, struct, member: member ?? null, reason }),
+    onLeft: ({ member, reason, struct }) => ({
+      group: name,
+      present: false,
+      struct,
+      member: member ?? null,
+      reason: reason.text
+    }),
     onRight: (parts) => {
       const structs: Array<readonly [string, typeof Struct.Type]> = []
       const enums: Array<readonly [string, { readonly [name: string]: number }]> = []

@@ -95,14 +95,14 @@ const sameNumbers = (path: string, { enum: name, valueOf }: Enumeration<string>)
 
 const lacks = (
   structs: ReadonlyMap<string, ReadonlyArray<PaholeStruct>>,
-  { member, reason, struct }: GroupMissing
+  { member, reason: { text }, struct }: GroupMissing
 ): void => {
   const seen = structs.get(struct) ?? []
-  if (member === undefined) assert.strictEqual(seen.length, 0, reason)
+  if (member === undefined) assert.strictEqual(seen.length, 0, text)
   else {
-    assert.isAbove(seen.length, 0, reason)
-    assert.isUndefined(paholeMember(structs, seen[0].members, member), reason)
-    assert.include(reason, member)
+    assert.isAbove(seen.length, 0, text)
+    assert.isUndefined(paholeMember(structs, seen[0].members, member), text)
+    assert.include(text, member)
   }
-  assert.include(reason, struct)
+  assert.include(text, struct)
 }
