@@ -41,14 +41,15 @@ export interface TypedEntry<K, V> {
  */
 export class EntryMismatch extends Schema.TaggedError<EntryMismatch>("ktstr/EntryMismatch")("EntryMismatch", {
   id: Schema.Int,
-  name: Schema.String,
+  /** The name of the map. */
+  map: Schema.String,
   index: Schema.Int,
   part: Schema.Literal("key", "value"),
   why: Schema.String,
   got: Schema.Unknown
 }) {
   override get message() {
-    return `map ${this.id} (${this.name}), entry ${this.index}: its ${this.part} does not fit the Schema: ${
+    return `map ${this.id} (${this.map}), entry ${this.index}: its ${this.part} does not fit the Schema: ${
       this.why.slice(0, 200)
     }; ` +
       `it is ${JSON.stringify(this.got).slice(0, 200)}; change the Schema`
@@ -70,7 +71,7 @@ export const decodeEntries = <K, KI, V, VI, E>(
       const endedBy = (part: EntryMismatch["part"], got: Json, issue: ParseResult.ParseIssue) =>
         Chunk.make(
           Take.chunk(Chunk.unsafeFromArray(rows)),
-          Take.fail(new EntryMismatch({ id: map.id, name: map.name, index, part, why: reasonOf(issue), got }))
+          Take.fail(new EntryMismatch({ id: map.id, map: map.name, index, part, why: reasonOf(issue), got }))
         )
       for (const entry of chunk) {
         const json = { key: toJson(entry.key), value: valueOf(entry) }

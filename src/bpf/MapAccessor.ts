@@ -65,11 +65,12 @@ export class MapNotFound extends Schema.TaggedError<MapNotFound>("ktstr/MapNotFo
  */
 export class MapProblem extends Schema.TaggedError<MapProblem>("ktstr/MapProblem")("MapProblem", {
   id: Schema.Int,
-  name: Schema.String,
+  /** The map's name; `name` is that of every Error. */
+  map: Schema.String,
   problem: Reason
 }) {
   override get message() {
-    return `map ${this.id} (${this.name}): ${formatReason(this.problem)}`
+    return `map ${this.id} (${this.map}): ${formatReason(this.problem)}`
   }
 }
 
@@ -189,7 +190,7 @@ export class MapAccessor extends Context.Tag("ktstr/bpf/MapAccessor")<MapAccesso
     )
 }
 
-/** What surrounds the reading (its span, the count) belongs to the scope, so that no entry passes through it. */
+/** The span and the count of a read belong to the scope: as layers of the stream every entry would pass through them. */
 const entriesOf = (reader: MapReader): Effect.Effect<Stream.Stream<MapEntry, MapProblem>, never, Scope.Scope> =>
   Effect.gen(function*() {
     const { id, name, type } = reader.info
@@ -199,7 +200,7 @@ const entriesOf = (reader: MapReader): Effect.Effect<Stream.Stream<MapEntry, Map
     const walk = reader.walk?.() ?? null
     const missing = Stream.suspend(() => {
       const problem = problemOf(reader, walk)
-      return problem === null ? Stream.empty : Stream.fail(new MapProblem({ ...reader.info, problem }))
+      return problem === null ? Stream.empty : Stream.fail(new MapProblem({ id, map: name, problem }))
     })
     if (walk === null) return missing
     const batch = Effect.suspend(() => {

@@ -22,11 +22,12 @@ import { type LiveMap, liveTable } from "./LiveOpeners.ts"
  */
 export class WriteRefused extends Schema.TaggedError<WriteRefused>("ktstr/WriteRefused")("WriteRefused", {
   id: Schema.Int,
-  name: Schema.String,
+  /** The name of the map. */
+  map: Schema.String,
   why: Schema.String
 }) {
   override get message() {
-    return `map ${this.id} (${this.name}) was not written: ${this.why}`
+    return `map ${this.id} (${this.map}) was not written: ${this.why}`
   }
 }
 
@@ -79,7 +80,7 @@ export const writerOf = (
 ): LiveWrite =>
   Effect.gen(function*() {
     const { fd, info } = map
-    const refused = (why: string) => new WriteRefused({ id: info.id, name: info.name, why })
+    const refused = (why: string) => new WriteRefused({ id: info.id, map: info.name, why })
     const closed = closedTo(map)
     if (closed !== undefined) return yield* refused(closed)
     const types = info.btfId === null

@@ -246,7 +246,7 @@ const planArchive = (path: string, extra: string | undefined) =>
       (error) => new SourceInvalid({ source: path, why: error.message, hint: "check the path" })
     )
     if (info.type !== "File") {
-      return yield* new SourceInvalid({ source: path, why: "not a file", hint: "--source takes a directory" })
+      return yield* new SourceInvalid({ source: path, why: "not a file", hint: "give the directory of a source tree" })
     }
     const peeked = yield* stage(`look into ${basename(path)}`, "SourceTree.peek", { path })(peekVersion(path))
     const plan: SourcePlan = {

@@ -269,7 +269,10 @@ describe("a tarball", () => {
       truncateSync(cut, 500)
       assert.match(yield* message(cut), /cut\.tar\.xz: it cannot be unpacked \(.*\); give the archive of a kernel tree/)
       assert.include(yield* message(join(scratch, "absent")), "ENOENT: no such file")
-      assert.include(yield* message("/dev/zero"), "kernel source /dev/zero: not a file; --source takes a directory")
+      assert.include(
+        yield* message("/dev/zero"),
+        "kernel source /dev/zero: not a file; give the directory of a source tree"
+      )
       assert.include(yield* message("ftp://example.org/x.tar"), "not an http or https URL")
 
       const pack = (name: string, ...args: ReadonlyArray<string>) => {
