@@ -20,10 +20,20 @@ export const ROOMS = {
     holds: "the files that kernels and programs come in: ELF, build ids, the vmlinux inside a bzImage, compression",
     imports: ["core"]
   },
-  "core/process": { holds: "the host's programs: found on PATH, run to their end", imports: ["core"] },
+  "core/process": {
+    holds: "the host's programs: found on PATH, run to their end, and words quoted for a shell",
+    imports: ["core"]
+  },
   "core/kernels": {
     holds: "kernel ids, and the resolver that makes files of them",
-    imports: ["core", "core/image", "core/kernels/cache", "core/kernels/config", "core/kernels/debian"]
+    imports: [
+      "core",
+      "core/image",
+      "core/process",
+      "core/kernels/cache",
+      "core/kernels/config",
+      "core/kernels/debian"
+    ]
   },
   "core/kernels/debian": {
     holds: "Debian's suites and their kernel packages, through a private apt",

@@ -145,7 +145,7 @@ export class Btf {
     return 12 + fixed + each * vlen
   }
 
-  /** The number of a type's kind (`Kind`), -1 if there is no such type. */
+  /** The number of a type's kind (`Kind`), -1 if no type has this id. */
   kindOf(id: number): number {
     const owner = this.ownerOf(id)
     return owner === undefined ? (id === 0 ? Kind.VOID : -1) : kindOfInfo(owner.word(id, 4))

@@ -12,7 +12,7 @@ import type { StructType } from "./BtfType.ts"
 export class LayoutError extends Schema.TaggedError<LayoutError>("ktstr/LayoutError")("LayoutError", {
   subject: Schema.String,
   struct: Schema.String,
-  /** The member that no struct of this name has; undefined when there is no such struct. */
+  /** The member that no struct of this name has; undefined if no struct has this name. */
   member: Schema.UndefinedOr(Schema.String),
   /** How many structs of this name there are. */
   candidates: Schema.Int
@@ -216,7 +216,7 @@ const resolve = <Required extends string, Optional extends string>(
 /** Without a prototype: the kernel has members called `constructor`. */
 const table = <A>(): Record<string, A> => Object.create(null)
 
-/** A width of 0 is no bit-field. Old blobs say in the INT itself that it is one. */
+/** A width of 0 means that it is not a bit-field. Old blobs mark a bit-field in the INT itself. */
 const bitField = (btf: Btf, { bitOffset, bitSize, type }: Place): { offset: number; size: number } => {
   const int = bitSize === 0 ? btf.type(btf.peel(type)) : undefined
   return int?.kind === "INT" && int.bits !== int.size * 8

@@ -47,7 +47,7 @@ const parted = (words: ReadonlyArray<string>): ReadonlyArray<string> => {
   ]
 }
 
-// A reader of our messages that went away is no reason to fail.
+// A reader of our messages that went away is not a reason to fail.
 process.stderr.on("error", () => undefined)
 
 /** Widest help: longer lines are hard to read. */

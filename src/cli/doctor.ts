@@ -135,7 +135,7 @@ const memory = Effect.sync((): Check => {
     }
 })
 
-/** QEMU, and what ties its life to ours, are needed where /dev/kvm is no use. */
+/** QEMU, and what ties its life to ours, are needed where /dev/kvm is not usable. */
 const look = Effect.gen(function*() {
   const verdict = yield* probeKvm
   const withoutQemu = verdict.kind === "hardware"

@@ -2,7 +2,7 @@ import { formatReason, isLoss, type Reason, ReasonKind } from "./Reason.ts"
 
 /**
  * How much of a document is missing: the number of its parts that could not be read whole, and the first of them. A part
- * that the kernel does not have, or that this source cannot see, is no loss (`isLoss`).
+ * that the kernel does not have, or that this source cannot see, is not a loss (`isLoss`).
  *
  * @since 0.1.0
  * @category models

@@ -2,8 +2,8 @@ import { readFileSync } from "node:fs"
 import type { KernelSymbol, Symbols } from "../memory/Symbols.ts"
 
 /**
- * The running kernel's symbols, modules' and BPF programs' too. Empty when the kernel hides addresses from who asks
- * (they read as zero), which is no error.
+ * The running kernel's symbols, with those of modules and BPF programs. Empty when the kernel hides addresses from this
+ * user (they read as zero), which is not an error.
  * @see kernel/kallsyms.c `s_show`, `kallsyms_show_value`; Documentation/admin-guide/sysctl/kernel.rst `kptr_restrict`; v6.12
  * @since 0.1.0
  * @category models

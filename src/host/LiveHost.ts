@@ -28,7 +28,7 @@ export interface LiveHostService {
   readonly btfPath: string
   /** A module's types, on those of vmlinux. */
   readonly moduleBtf: (module: string) => Effect.Effect<Btf, HostLacks>
-  /** `/proc/kallsyms` as it is now; empty where the kernel hides addresses, which is no error. */
+  /** `/proc/kallsyms` as it is now; empty where the kernel hides addresses, which is not an error. */
   readonly symbols: Effect.Effect<Symbols & { readonly size: number }>
   /** The kernel's log as it is now. */
   readonly log: Effect.Effect<ReadonlyArray<LogLine>, HostLacks>

@@ -23,7 +23,7 @@ const MAX_MEMORY = 2 ** 46
 /** `struct lime_header`: magic, version 1, first and last address of the bytes that follow it, 8 bytes reserved. */
 const LIME = "EMiL"
 const LIME_HEADER = 32
-/** No machine has so many ranges of RAM. */
+/** More ranges of RAM than any machine has. */
 const MAX_RANGES = 65536
 const GIB4 = 2 ** 32
 const ET_CORE = 4

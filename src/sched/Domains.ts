@@ -100,7 +100,7 @@ const readDomain = (
   const { btf, space, symbols } = kernel
   const { domain, domainStats } = schedLayouts(btf)
   if (domain === undefined) return undefined
-  // The mask of CPUs follows the struct; since v7.0 it is no member of it any more.
+  // The mask of CPUs follows the struct; since v7.0 it is not a member any more.
   const spanAt = domain.at("span") ?? domain.size
   const ids = symbols.address("nr_cpu_ids")
   const cpus = Math.min(Math.max(ids === undefined ? 64 : space.u32(ids), 1), 8192)

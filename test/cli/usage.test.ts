@@ -188,7 +188,7 @@ describe("a kernel that is none", () => {
       mkdirSync(join(cwd, "directory"))
       const before = leftovers()
       const cases = [
-        ["./missing", /no kernel at .*missing: there is no such file or directory; give a bzImage/],
+        ["./missing", /no kernel at .*missing: no such file or directory; give a bzImage/],
         ["./text", /neither a bzImage nor an ELF vmlinux; give/],
         ["./empty", /neither a bzImage nor an ELF vmlinux; give/],
         ["./directory", /the directory holds none of .*; give/],
@@ -196,7 +196,7 @@ describe("a kernel that is none", () => {
         ["/bin/ls", /so it is not a kernel; give/],
         ["nonsense", /kernel nonsense: the cache has .*ktstr kernel list/],
         ["9.99", /kernel 9\.99: it is not in the cache; run `ktstr kernel build 9\.99`/],
-        [`./${ESC}[31m`, /no kernel at .*\\x1b\[31m: there is no such/]
+        [`./${ESC}[31m`, /no kernel at .*\\x1b\[31m: no such/]
       ] as const
       for (const [id, message] of cases) {
         const ran = yield* ktstr(["dump", "--kernel", id], { cwd, env })

@@ -42,7 +42,7 @@ const refusals: ReadonlyArray<readonly [MapAssignment, string]> = [
   [{ path: "constant", value: 1 }, "it is read-only for programs: the verifier has taken its values for constants"],
   [{ map: "numbers", key: 1000, value: 1 }, "it has elements 0 to 999, not 1000"],
   [{ map: "numbers", value: 1 }, "it has 1000 elements: give a key"],
-  [{ map: "nowhere", key: 1, value: 1 }, "there is no such map"],
+  [{ map: "nowhere", key: 1, value: 1 }, "no such map"],
   [{ map: "table", key: { id: 40, port: 80 }, value: { a: 1 } }, "it has no such key"],
   [{ map: "table", key: 1, value: { a: 1 } }, "its key: the value: expected an object, not 1"],
   [{ map: "own", key: 3, value: 1 }, "each CPU has a value of its own: say which CPU, or all"],

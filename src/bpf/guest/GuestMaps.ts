@@ -1,8 +1,8 @@
 import * as Either from "effect/Either"
-import { Btf } from "../../btf/Btf.ts"
+import type { Btf } from "../../btf/Btf.ts"
 import { layout } from "../../btf/Layout.ts"
 import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
-import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
+import { hex, kvaFrom } from "../../core/Address.ts"
 import { cString } from "../../core/CString.ts"
 import { combine, corrupted, type Reason, toReason, unsupported, within } from "../../core/Reason.ts"
 import { WalkProblems } from "../../core/WalkProblems.ts"
@@ -22,6 +22,7 @@ import { mapOpeners } from "./MapOpeners.ts"
 import { sizeProblem } from "./MapSizes.ts"
 import { KernelObjects } from "./objects/KernelObjects.ts"
 import { SpecialFields } from "./objects/SpecialFields.ts"
+import { GuestBtf } from "./programs/GuestBtf.ts"
 import { type BpfLayouts, bpfLayouts } from "./walks/BpfLayouts.ts"
 import type { GuestMap, OpenedGuestMap } from "./walks/GuestMap.ts"
 
@@ -44,7 +45,7 @@ export class GuestMaps {
   private readonly secondCursor: KernelSpace
   private readonly objects: KernelObjects
   private readonly special: SpecialFields
-  private readonly knownTypes = new Map<string, Either.Either<Btf, Reason>>()
+  private readonly btfObjects: GuestBtf
 
   static readonly make = (kernel: GuestKernelService): Either.Either<GuestMaps, BpfUnreadable> =>
     Either.gen(function*() {
@@ -73,6 +74,7 @@ export class GuestMaps {
     mapIdr: bigint,
     progIdr: bigint
   ) {
+    this.btfObjects = new GuestBtf(kernel, layouts.btf)
     this.copies = new PerCpuCopies(kernel.space, kernel.perCpuOffsets)
     this.maps = this.listMaps(idr, mapIdr)
     this.programs = this.listPrograms(idr, progIdr)
@@ -142,13 +144,13 @@ export class GuestMaps {
         return broken.add(corrupted(`program ${id}: the structure there says it is program ${found}`))
       }
       const name = cString(space.view, space.at + aux.at.name, NAME_BYTES)
-      items.push({ id, name: wholeName(name, () => this.mainFunction(name, auxPage, auxOffset)), type })
+      items.push({ id, name: wholeName(name, () => this.mainFunction(auxPage, auxOffset)), type })
     })
     return { items, problems: [...problems.map((problem) => within("prog_idr", problem)), ...broken.list] }
   }
 
   /** The name of a program's main function; "" where it has no BTF. */
-  private mainFunction(name: string, auxPage: number, auxOffset: number): string {
+  private mainFunction(auxPage: number, auxOffset: number): string {
     const { kernel: { btf, space } } = this
     const found = functionLayout(btf)
     if (Either.isLeft(found)) return ""
@@ -158,7 +160,7 @@ export class GuestMaps {
     const functions = space.u64(aux + BigInt(at.func_info)) ?? 0n
     if (types === 0n || functions === 0n || space.u32(aux + BigInt(at.func_info_cnt)) < 1) return ""
     const typeId = space.u32(functions + 4n)
-    const known = this.typesAtPlace(kvaPage(types), kvaOffset(types), `BTF of program ${name}`)
+    const known = this.typesOf(types)
     return typeId < 0 || Either.isLeft(known) ? "" : known.right.nameOf(typeId)
   }
 
@@ -187,8 +189,7 @@ export class GuestMaps {
     const { secondCursor, copies, kernel, layouts, objects } = this
     const open = mapOpeners.get(map.type)
     if (open === undefined) return Either.left(unsupported(`${map.info.type} maps (type ${map.type}) are not read`))
-    const typesAt = (address: bigint): Either.Either<Btf, Reason> =>
-      this.typesAtPlace(kvaPage(address), kvaOffset(address), `BTF of map ${map.info.id}`)
+    const typesAt = (address: bigint): Either.Either<Btf, Reason> => this.typesOf(address)
     const given = { ...map, kernel, space: kernel.space, secondCursor, copies, layouts, objects, typesAt }
     const wrong = sizeProblem(given)
     if (wrong !== undefined) return Either.left(wrong)
@@ -198,33 +199,13 @@ export class GuestMaps {
   /** The map's own BTF, on the base of this guest's vmlinux BTF where it is split; undefined: it has none. */
   types(map: ListedMap): Either.Either<Btf, Reason> | undefined {
     const { kernel: { space }, layouts } = this
-    if (!space.window(map.page, map.offset + layouts.map.at.btf, 8)) return Either.left(space.faultReason)
-    const page = pointerPage(space.view, space.at)
-    const offset = pointerOffset(space.view, space.at)
-    return page === 0 ? undefined : this.typesAtPlace(page, offset, `BTF of map ${map.info.id}`)
+    const address = space.u64(kvaFrom(map.page, map.offset) + BigInt(layouts.map.at.btf))
+    if (address === undefined) return Either.left(space.faultReason)
+    return address === 0n ? undefined : Either.mapLeft(this.typesOf(address), (why) => within("its BTF", why))
   }
 
-  /** The types of a `struct btf`, read once. */
-  private typesAtPlace(page: number, offset: number, subject: string): Either.Either<Btf, Reason> {
-    const cacheKey = `${page}:${offset}`
-    const known = this.knownTypes.get(cacheKey) ?? this.readBtf(page, offset, subject)
-    this.knownTypes.set(cacheKey, known)
-    return known
-  }
-
-  private readBtf(page: number, offset: number, subject: string): Either.Either<Btf, Reason> {
-    const { kernel, layouts: { btf: { at, size } } } = this
-    const { btf, space } = kernel
-    if (!space.window(page, offset, Math.min(size, OBJECT_LIMIT))) {
-      return Either.left(within(`${subject}`, space.faultReason))
-    }
-    const data = space.view.getBigUint64(space.at + at.data, true)
-    const dataSize = space.view.getUint32(space.at + at.data_size, true)
-    const isSplit = space.view.getBigUint64(space.at + at.base_btf, true) !== 0n
-    if (!isSplit && data === kernel.symbol("__start_BTF")) return Either.right(btf)
-    const bytes = space.read(data, dataSize)
-    if (bytes === undefined) return Either.left(within(`${subject}`, space.faultReason))
-    return Either.mapLeft(Btf.parse(bytes, isSplit ? { subject, base: btf } : { subject }), toReason)
+  private typesOf(object: bigint): Either.Either<Btf, Reason> {
+    return Either.map(this.btfObjects.at(object), ({ btf }) => btf)
   }
 
   private u32At(page: number, offset: number, field: number): number | null {

@@ -1,6 +1,7 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../../btf/Btf.ts"
 import { enumNames } from "../../btf/EnumNames.ts"
+import { KernelStruct } from "../../btf/KernelStruct.ts"
 import { layout } from "../../btf/Layout.ts"
 import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { hex } from "../../core/Address.ts"
@@ -89,6 +90,7 @@ export const liveLinks = (
 
 class LinkReader {
   private readonly info: CallBuffer
+  private readonly fields: KernelStruct<never, Field>
   private readonly name = lazily(() => this.calls.buffer(NAME_ROOM))
   private readonly places = lazily(() => this.calls.buffer(MOST_PLACES * 8))
   private readonly types = lazily(() => this.named("bpf_link_type", "BPF_LINK_TYPE_"))
@@ -105,6 +107,7 @@ class LinkReader {
     private readonly layout: Info
   ) {
     this.info = calls.buffer(Math.max(INFO_BYTES.link, layout.size))
+    this.fields = new KernelStruct(layout, this.info.view)
   }
 
   private named(enumName: string, prefix: string): ReadonlyMap<number, string> {
@@ -134,14 +137,6 @@ class LinkReader {
     return this.layout.at[field] !== undefined
   }
 
-  private u32(field: Field): number {
-    return this.info.view.getUint32(this.layout.at[field] ?? 0, true)
-  }
-
-  private u64(field: Field): bigint {
-    return this.info.view.getBigUint64(this.layout.at[field] ?? 0, true)
-  }
-
   /** Let the kernel fill a buffer: its address goes to `field`, how much it holds to `size`. */
   private into(field: Field, buffer: CallBuffer, size: Field, room: number): void {
     this.info.view.setBigUint64(this.layout.at[field] ?? 0, buffer.address, true)
@@ -158,7 +153,7 @@ class LinkReader {
   }
 
   private typed(field: Field): { readonly attachType: string } {
-    const number = this.u32(field)
+    const number = this.fields.uint(field) ?? 0
     return { attachType: this.attachTypes().get(number) ?? `type ${number}` }
   }
 
@@ -178,13 +173,15 @@ class LinkReader {
       case "iter": {
         if (!this.has("iter.target_name")) return untold
         return Either.map(this.text(fd, "iter.target_name", "iter.target_name_len"), (name) => {
-          const map = name.startsWith("bpf_map") || name.startsWith("bpf_sk_storage") ? this.u32("iter.map.map_id") : 0
+          const map = name.startsWith("bpf_map") || name.startsWith("bpf_sk_storage")
+            ? (this.fields.uint("iter.map.map_id") ?? 0)
+            : 0
           return { target: attachment("iterator", name, map === 0 ? null : map) }
         })
       }
       case "netns": {
         if (!this.has("netns.netns_ino")) return untold
-        const inode = this.u32("netns.netns_ino")
+        const inode = this.fields.uint("netns.netns_ino") ?? 0
         const target = inode === 0 ? null : attachment("netns", `net:[${inode}]`, inode)
         return Either.right({ ...this.typed("netns.attach_type"), target })
       }
@@ -211,8 +208,12 @@ class LinkReader {
           : untold
       case "netfilter": {
         if (!this.has("netfilter.pf")) return untold
-        const priority = this.u32("netfilter.priority") | 0
-        const name = hookName(this.u32("netfilter.pf"), this.u32("netfilter.hooknum"), priority)
+        const priority = this.fields.int("netfilter.priority") ?? 0
+        const name = hookName(
+          this.fields.uint("netfilter.pf") ?? 0,
+          this.fields.uint("netfilter.hooknum") ?? 0,
+          priority
+        )
         return Either.right({ target: attachment("netfilter", name) })
       }
       default:
@@ -222,15 +223,15 @@ class LinkReader {
 
   /** Null for the id 0: the map is gone. */
   private map(kind: "struct_ops" | "map", field: Field): Attachment | null {
-    const id = this.u32(field)
+    const id = this.fields.uint(field) ?? 0
     return id === 0 ? null : attachment(kind, this.mapName(id) ?? "", id)
   }
 
   /** The target's function is in a BTF object of the kernel, or in that of the program whose number stands in its place. */
   private tracing(): Either.Either<Attached, Reason> {
-    const object = this.u32("tracing.target_obj_id")
-    const typeId = this.u32("tracing.target_btf_id")
-    const typed = this.u32("tracing.attach_type") === 0 ? {} : this.typed("tracing.attach_type")
+    const object = this.fields.uint("tracing.target_obj_id") ?? 0
+    const typeId = this.fields.uint("tracing.target_btf_id") ?? 0
+    const typed = (this.fields.uint("tracing.attach_type") ?? 0) === 0 ? {} : this.typed("tracing.attach_type")
     if (!this.programs.extenders.has(this.info.view.getUint32(LinkInfoAt.prog_id, true))) {
       return Either.mapBoth(this.btf.byId(object), {
         onLeft: (why) => within("its target", why),
@@ -247,21 +248,21 @@ class LinkReader {
 
   private cgroup(): Attached {
     this.cgroups ??= cgroupsByInode()
-    const id = Number(this.u64("cgroup.cgroup_id"))
+    const id = Number(this.fields.u64("cgroup.cgroup_id") ?? 0n)
     const typed = this.typed("cgroup.attach_type")
     return { ...typed, target: id === 0 ? null : attachment("cgroup", this.cgroups.get(id) ?? "", id) }
   }
 
   /** Null for the index 0: the device is gone. */
   private device(field: Field): Attachment | null {
-    const ifindex = this.u32(field)
+    const ifindex = this.fields.uint(field) ?? 0
     return ifindex === 0 ? null : attachment("netdev", interfaceName(ifindex) ?? "", ifindex)
   }
 
   private functions(fd: number): Either.Either<Attached, Reason> {
     const failed = this.ask(fd, () => this.into("kprobe_multi.addrs", this.places(), "kprobe_multi.count", MOST_PLACES))
     if (failed !== undefined) return Either.left(unreadable(failed))
-    const count = Math.min(this.u32("kprobe_multi.count"), MOST_PLACES)
+    const count = Math.min(this.fields.uint("kprobe_multi.count") ?? 0, MOST_PLACES)
     const names = Array.from({ length: count }, (_, index) => {
       const address = this.places().view.getBigUint64(index * 8, true)
       const symbol = this.objects.symbols.at(address)
@@ -278,7 +279,7 @@ class LinkReader {
     })
     if (failed !== undefined) return Either.left(unreadable(failed))
     const path = cString(this.name().bytes)
-    const count = Math.min(this.u32("uprobe_multi.count"), MOST_PLACES)
+    const count = Math.min(this.fields.uint("uprobe_multi.count") ?? 0, MOST_PLACES)
     const names = Array.from(
       { length: count },
       (_, index) => `${path}+${hex(this.places().view.getBigUint64(index * 8, true))}`
@@ -288,7 +289,7 @@ class LinkReader {
 
   /** The names of all kinds stand in the same place: kernel/bpf/syscall.c `bpf_perf_link_fill_common`, v6.12. */
   private perfEvent(fd: number, untold: Either.Either<never, Reason>): Either.Either<Attached, Reason> {
-    const kind = this.eventTypes().get(this.u32("perf_event.type"))
+    const kind = this.eventTypes().get(this.fields.uint("perf_event.type") ?? 0)
     const named = (tell: (name: string) => Attachment) =>
       Either.map(
         this.text(fd, "perf_event.kprobe.func_name", "perf_event.kprobe.name_len"),
@@ -301,17 +302,17 @@ class LinkReader {
           attachment(
             kind,
             name === ""
-              ? hex(this.u64("perf_event.kprobe.addr"))
-              : `${name}+${hex(this.u32("perf_event.kprobe.offset"))}`
+              ? hex(this.fields.u64("perf_event.kprobe.addr") ?? 0n)
+              : `${name}+${hex(this.fields.uint("perf_event.kprobe.offset") ?? 0)}`
           )
         )
       case "uprobe":
       case "uretprobe":
-        return named((name) => attachment(kind, `${name}+${hex(this.u32("perf_event.uprobe.offset"))}`))
+        return named((name) => attachment(kind, `${name}+${hex(this.fields.uint("perf_event.uprobe.offset") ?? 0)}`))
       case "tracepoint":
         return named((name) => attachment(kind, name))
       case "event": {
-        const type = this.named("perf_type_id", "PERF_TYPE_").get(this.u32("perf_event.event.type"))
+        const type = this.named("perf_type_id", "PERF_TYPE_").get(this.fields.uint("perf_event.event.type") ?? 0)
         return Either.right({ target: attachment("perf_event", this.counter(type)) })
       }
       default:
@@ -320,13 +321,15 @@ class LinkReader {
   }
 
   private counter(type: string | undefined): string {
-    const config = this.u64("perf_event.event.config")
+    const config = this.fields.u64("perf_event.event.config") ?? 0n
     const names = type === "software"
       ? this.named("perf_sw_ids", "PERF_COUNT_SW_")
       : type === "hardware"
       ? this.named("perf_hw_id", "PERF_COUNT_HW_")
       : undefined
-    return `${type ?? `type ${this.u32("perf_event.event.type")}`}:${names?.get(Number(config)) ?? hex(config)}`
+    return `${type ?? `type ${(this.fields.uint("perf_event.event.type") ?? 0)}`}:${
+      names?.get(Number(config)) ?? hex(config)
+    }`
   }
 }
 

@@ -43,7 +43,7 @@ export interface DiffSide {
 }
 
 /**
- * A file that is no dump: `why` says at what it broke.
+ * A file that is not a dump: `why` says where it broke.
  *
  * @since 0.1.0
  * @category errors

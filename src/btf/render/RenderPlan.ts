@@ -5,9 +5,9 @@ import { ValueNames } from "./ValueNames.ts"
 
 /** Structs and arrays in one another. */
 const HEIGHT_LIMIT = 32
-/** The work to render one value, about the bytes of its JSON: what exceeds it is left out, and says so. */
+/** Limit of the work to render one value, roughly the bytes of its JSON; the rest is left out, with a note. */
 const COST_LIMIT = 1 << 26
-/** Of an array whose elements have no bytes, so many are shown. */
+/** Elements shown of an array whose elements have no bytes. */
 const EMPTY_LIMIT = 64
 /** Parts of one value, of arrays the first 64 elements: a tree takes some 150 bytes for each. A 7.3 kernel's largest has 18,541. */
 const PART_LIMIT = 1 << 19

@@ -16,7 +16,7 @@ import { treeOf } from "./TreeCodec.ts"
 import { ValueNames } from "./ValueNames.ts"
 
 /**
- * JSON that is no value of the type at `path`: a member's name it does not have, a number that does not fit.
+ * JSON that is not a value of the type at `path`: a member's name it does not have, a number that does not fit.
  *
  * @since 0.1.0
  * @category errors

@@ -16,7 +16,7 @@ export interface ValueTextOptions {
   readonly indent?: number
 }
 
-/** So many equal elements in a row are written once, as C's range designator: `[8 ... 63] = 0`. */
+/** The length from which a run of equal elements is written once, as C's range designator: `[8 ... 63] = 0`. */
 const RUN = 8
 const STEP = 2
 

@@ -93,7 +93,7 @@ export const show = (config: BtfSource & { readonly types: ReadonlyArray<string>
     yield* writeText([...ids].map((id) => printable(typeText(btf, id))).join("\n"))
   }).pipe(Effect.provide(Live))
 
-/** Tabs are ours: a name that holds one is no name in C. */
+/** Tabs are ours: a name that holds one is not a C identifier. */
 const printable = (text: string): string => text.split("\t").map(visible).join("\t")
 
 export const header = (config: BtfSource & { readonly json: boolean }) =>

@@ -31,7 +31,7 @@ const Group = Schema.Union(
     group: Schema.String,
     present: Schema.Literal(false),
     struct: Schema.String,
-    /** Null where there is no such struct at all. */
+    /** Null if no struct has this name. */
     member: Schema.NullOr(Schema.String),
     reason: Schema.String
   })
@@ -42,14 +42,14 @@ export const OffsetsReport = Schema.Struct({ subject: Schema.String, groups: Sch
 export type OffsetsReport = typeof OffsetsReport.Type
 
 /**
- * The groups of these names, all if there are none, as this BTF has them; `UsageError` for a name that is no group's.
+ * The groups of these names, all if there are none, as this BTF has them; `UsageError` for an unknown name.
  */
 export const offsetsReport = (btf: Btf, names: ReadonlyArray<string>): Either.Either<OffsetsReport, UsageError> => {
   const unknown = names.find((name) => !offsetGroups.some((group) => group.name === name))
   if (unknown !== undefined) {
     const known = offsetGroups.map((group) => group.name).join(", ")
     return Either.left(
-      new UsageError({ problem: `--group ${unknown}: there is no such group; the groups are ${known}` })
+      new UsageError({ problem: `--group ${unknown}: no such group; the groups are ${known}` })
     )
   }
   const asked = offsetGroups.filter((group) => names.length === 0 || names.includes(group.name))

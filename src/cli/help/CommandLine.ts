@@ -69,7 +69,7 @@ export const nearest = (word: string, names: ReadonlyArray<string>): string | un
   return best?.name
 }
 
-/** Letters of a word that count: a longer one is no typing error of an option. */
+/** Letters of a word that count: a longer one is not a mistyped option. */
 const WORD_LIMIT = 64
 
 /** Damerau-Levenshtein distance, of adjacent swaps. */

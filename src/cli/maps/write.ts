@@ -90,7 +90,7 @@ const writtenText = ({ after, before, cpu, mapId, mapName, path }: MapWritten, r
   }${how}\n`
 }
 
-/** `PATH=VALUE`; a word that is no JSON is text: an enum's name, a string, an address. */
+/** `PATH=VALUE`; a word that is not JSON is text: an enum's name, a string, an address. */
 const assignmentOf = (text: string, { cpu, key, map }: WriteConfig): Effect.Effect<MapAssignment, UsageError> =>
   Effect.gen(function*() {
     const sign = text.indexOf("=")

@@ -2,6 +2,7 @@ import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { type CacheError, cacheRoot } from "../CacheDir.ts"
+import { shellQuote } from "../process/ShellQuote.ts"
 import { kconfigHash, parseTarballKey } from "./cache/CacheKey.ts"
 import { type CacheEntry, type CorruptEntry, listEntries, type ValidEntry } from "./cache/KernelCache.ts"
 import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
@@ -131,7 +132,7 @@ const lookUp = (id: CachedKernelId, entries: ReadonlyArray<CacheEntry>): LookUp 
         asked: {
           id: `git+${id.url}#${id.ref}`,
           why: NOT_THERE,
-          hint: `run \`ktstr kernel build --git ${quoted(id.url)} --ref ${quoted(id.ref)}\``
+          hint: `run \`ktstr kernel build --git ${shellQuote(id.url)} --ref ${shellQuote(id.ref)}\``
         },
         matches: entries.filter((entry) => entry._tag === "Valid").flatMap((entry) => gitMatch(id, entry))
       }
@@ -169,6 +170,3 @@ const gitMatch = (
     ? [{ entry, current: hash === kconfigHash() && extraKconfigHash === null }]
     : []
 }
-
-/** As a POSIX shell wants it. */
-const quoted = (text: string): string => /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`

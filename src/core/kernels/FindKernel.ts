@@ -53,7 +53,7 @@ const thisHost = (): HostPlace => ({ root: "/", directory: process.cwd(), releas
 type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
 
 /**
- * A kernel to boot when none is asked for; none is no error:
+ * A kernel to boot when none is asked for. Finding none is not an error:
  * 1. what `KTSTR_KERNEL` names. A path must lead to a kernel, and for a version or a cache key there must be a cache, else
  *    it fails; so do a range and a git source, which may mean several. A version or a key that the cache does not hold
  *    goes on to 3: another kernel of the cache never takes its place.

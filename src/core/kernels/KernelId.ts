@@ -29,7 +29,7 @@ export type KernelId =
   | { readonly _tag: "CacheKey"; readonly key: string }
 
 /**
- * A text that is no kernel id. `why` says what to write instead.
+ * A text that is not a kernel id. `why` says what to write instead.
  *
  * @since 0.1.0
  * @category errors

@@ -46,7 +46,7 @@ export const kernelAtPath = Effect.fn("KernelPath.kernelAtPath")(
       new KernelNotFound({
         path,
         why: error._tag === "SystemError" && error.reason === "NotFound"
-          ? "there is no such file or directory"
+          ? "no such file or directory"
           : error.message
       }))
     if (info.type !== "Directory" && info.type !== "File") {

@@ -1,4 +1,5 @@
 import { crc32 } from "node:zlib"
+import { cString } from "../../core/CString.ts"
 import { RECORD_BYTES, RECORD_HEADER, RECORD_KINDS, RECORD_MAGIC, SCHEDULER_EVENTS, SETUP_STEPS } from "./Protocol.ts"
 
 /** Counters of a worker at the beginning or the end of a phase. Times are in nanoseconds; `events` are its latencies. */
@@ -74,13 +75,7 @@ const NAMES = new Map<number, keyof typeof RECORD_KINDS>(
 )
 
 /** A time or a count of 64 bits; one above 2^53 is rounded, and nothing in a guest of hours is. */
-const u64 = (view: DataView, at: number): number => Number(view.getBigUint64(at, true))
-
-const textOf = (view: DataView, at: number, length: number): string => {
-  const bytes = new Uint8Array(view.buffer, view.byteOffset + at, length)
-  const end = bytes.indexOf(0)
-  return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end))
-}
+const countAt = (view: DataView, at: number): number => Number(view.getBigUint64(at, true))
 
 /** A worker's counters in a record of it. */
 const countersOf = (body: DataView): WorkerCounters => {
@@ -89,23 +84,23 @@ const countersOf = (body: DataView): WorkerCounters => {
     worker: u32(0),
     step: u32(4),
     end: u32(8) !== 0,
-    units: u64(body, 16),
-    cpuNs: u32(12) === 0 ? undefined : u64(body, 24),
-    gapMaxNs: u64(body, 32),
-    gapAtNs: u64(body, 40),
+    units: countAt(body, 16),
+    cpuNs: u32(12) === 0 ? undefined : countAt(body, 24),
+    gapMaxNs: countAt(body, 32),
+    gapAtNs: countAt(body, 40),
     gapCpu: u32(48),
     migrations: u32(52),
     cpusUsed: body.getBigUint64(56, true),
-    events: u64(body, 64),
-    eventMaxNs: u64(body, 72),
-    runDelayNs: u64(body, 80)
+    events: countAt(body, 64),
+    eventMaxNs: countAt(body, 72),
+    runDelayNs: countAt(body, 80)
   }
 }
 
 const recordOf = (kind: keyof typeof RECORD_KINDS, body: DataView, atNs: number): AgentRecord => {
   const u32 = (at: number) => body.getUint32(at, true)
   const s32 = (at: number) => body.getInt32(at, true)
-  const rest = () => textOf(body, RECORD_BYTES[kind], body.byteLength - RECORD_BYTES[kind])
+  const rest = () => cString(body, RECORD_BYTES[kind], body.byteLength - RECORD_BYTES[kind])
   switch (kind) {
     case "hello":
       return {
@@ -115,7 +110,7 @@ const recordOf = (kind: keyof typeof RECORD_KINDS, body: DataView, atNs: number)
         cpus: u32(4),
         controllers: u32(8),
         features: u32(12),
-        release: textOf(body, 16, 64)
+        release: cString(body, 16, 64)
       }
     case "op":
       return { kind, atNs, op: u32(0), error: s32(8), subject: u32(12) }
@@ -140,7 +135,7 @@ const recordOf = (kind: keyof typeof RECORD_KINDS, body: DataView, atNs: number)
         what: SCHEDULER_EVENTS[u32(4)] ?? "unknown",
         status: s32(8),
         enabled: u32(12) !== 0,
-        ops: textOf(body, 16, 128)
+        ops: cString(body, 16, 128)
       }
     case "line":
       return { kind, atNs, source: u32(0) === 1 ? "kernel" : "command", command: u32(4), text: rest() }
@@ -153,7 +148,7 @@ const recordOf = (kind: keyof typeof RECORD_KINDS, body: DataView, atNs: number)
         group: u32(0),
         step: u32(4),
         end: u32(8) !== 0,
-        usageMicros: u32(12) === 0 ? undefined : u64(body, 16)
+        usageMicros: u32(12) === 0 ? undefined : countAt(body, 16)
       }
     case "refused":
       return { kind, atNs, offset: u32(0), why: rest() }
@@ -185,7 +180,7 @@ export const decodeRecords = (log: Uint8Array): DecodedLog => {
     skipped += sequence > next ? sequence - next : 0
     if (sequence < next) return broken(`record ${sequence} comes behind ${next - 1}`)
     next = sequence + 1
-    const atNs = u64(view, at + 16)
+    const atNs = countAt(view, at + 16)
     const number = view.getUint16(at + 4, true)
     const kind = NAMES.get(number)
     if (kind === undefined) records.push({ kind: "unknown", atNs, number, bytes: length })

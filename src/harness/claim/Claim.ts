@@ -62,7 +62,7 @@ export interface Picked<U extends Unit> {
 }
 
 const PICKED: unique symbol = Symbol.for("ktstr/Picked")
-/** Where a recorder keeps the path: functions are no data. */
+/** Where a recorder keeps the path: functions are not data. */
 const SUBJECTS = new WeakMap<object, Subject>()
 
 /**

@@ -55,7 +55,7 @@ export const readScheduler = (scheduler: Scheduler): Effect.Effect<GivenSchedule
       bytes = readFileSync(path)
     } catch (error) {
       const code = error instanceof Error && "code" in error ? String(error.code) : String(error)
-      return invalid(code === "ENOENT" ? "there is no such file" : code, "check the path, or build it")
+      return invalid(code === "ENOENT" ? "no such file" : code, "check the path, or build it")
     }
     if (bytes.subarray(0, 2).toString("latin1") === "#!") {
       return invalid("a script, and the guest has no interpreter for it", "give the program itself")

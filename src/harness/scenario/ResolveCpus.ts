@@ -2,7 +2,7 @@ import * as Either from "effect/Either"
 import type { Topology } from "../../kvm/spec/Topology.ts"
 import type { CpuSpec } from "./Scenario.ts"
 
-/** Why there are no such CPUs, and what to write instead. */
+/** Why no CPUs match, and what to write instead. */
 export interface NoCpus {
   readonly problem: string
   readonly fix: string

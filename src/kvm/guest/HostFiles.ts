@@ -105,8 +105,8 @@ const tried = <A>(path: string, run: (signal: AbortSignal) => Promise<A>): Effec
   })
 
 const reasons: Readonly<Record<string, readonly [why: string, hint: string]>> = {
-  ENOENT: ["there is no such file", "check the path"],
-  ENOTDIR: ["there is no such file", "check the path"],
+  ENOENT: ["no such file", "check the path"],
+  ENOTDIR: ["no such file", "check the path"],
   EACCES: ["permission denied", "make it readable"],
   ELOOP: ["its symbolic links lead in a circle", "remove the link"]
 }

@@ -1,4 +1,5 @@
 import { posix } from "node:path"
+import { shellQuote } from "../../core/process/ShellQuote.ts"
 import type { ConsoleSize } from "../spec/VmEngine.ts"
 import { type GuestModule, loadFunction, loadingModules } from "./GuestModules.ts"
 
@@ -132,7 +133,7 @@ cd /root
 ${
     contents.libraryDirectories.length === 0
       ? ""
-      : `export LD_LIBRARY_PATH=${quoted(contents.libraryDirectories.join(":"))}\n`
+      : `export LD_LIBRARY_PATH=${shellQuote(contents.libraryDirectories.join(":"))}\n`
   }${commandLines}${spec.powerOff === true ? "stty -F /dev/ttyS0 -opost\n" : ""}${
     spec.guestModules === undefined || spec.guestModules.length === 0 ? "" : loadFunction
   }${loadingModules(spec.guestModules ?? [])}${runLine(spec.script)}
@@ -140,7 +141,7 @@ status=$?
 ${spec.shell !== undefined ? shellLines(spec.shell) : spec.powerOff === true ? powerOffLines : stayLines}`
 
 const linkLine = (path: string): string =>
-  `mkdir -p ${quoted(posix.dirname(path))}; ln -s ${quoted(`/${UNDER}${path}`)} ${quoted(path)}\n`
+  `mkdir -p ${shellQuote(posix.dirname(path))}; ln -s ${shellQuote(`/${UNDER}${path}`)} ${shellQuote(path)}\n`
 
 /** Runs what the host sends on ttyS1, one command after the other. ttyS1's settings last while it is open. */
 const commandLines = `commands() {
@@ -179,8 +180,8 @@ reboot -f
 /** A shell needs a session whose terminal is the console. */
 const shellLines = ({ colorTerm, size, term }: ShellTerminal): string =>
   `${size === undefined ? "" : `stty -F /dev/ttyS0 rows ${size.rows} columns ${size.columns}\n`}${
-    term === undefined ? "" : `export TERM=${quoted(term)}\n`
-  }${colorTerm === undefined ? "" : `export COLORTERM=${quoted(colorTerm)}\n`}echo "ktstr shell $status" >&3
+    term === undefined ? "" : `export TERM=${shellQuote(term)}\n`
+  }${colorTerm === undefined ? "" : `export COLORTERM=${shellQuote(colorTerm)}\n`}echo "ktstr shell $status" >&3
 setsid -c /bin/busybox sh -l < /dev/ttyS0 > /dev/ttyS0 2>&1 3<&-
 stty -F /dev/ttyS0 sane
 echo 0 > /proc/sys/kernel/printk
@@ -190,5 +191,3 @@ reboot -f
 /** A script that names its interpreter is executed, any other is busybox's. */
 const runLine = (script: string | undefined): string =>
   script === undefined ? "true" : `${script.startsWith("#!") ? "" : "/bin/busybox sh "}/${SCRIPT} < /dev/null 3<&-`
-
-const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`

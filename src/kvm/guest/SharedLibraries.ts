@@ -74,7 +74,7 @@ export const sharedLibraries = (
     return [...found.values()]
   })
 
-/** The linker passes over what is not there, cannot be read or is no library for this machine. */
+/** The linker skips a file that does not exist, cannot be read or is not a library for this machine. */
 const firstLibrary = (
   candidates: ReadonlyArray<Effect.Effect<HostFile, IncludeError>>
 ): Effect.Effect<HostFile | undefined> =>

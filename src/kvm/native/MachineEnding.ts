@@ -17,7 +17,7 @@ export interface MachineEnd {
   readonly detail: string
 }
 
-/** The guest has ended by its own wish, or the VM is being closed: there is nothing to freeze. */
+/** The guest has stopped by itself, or the VM is being closed: there is nothing to freeze. */
 export class MachineStopped extends Schema.TaggedError<MachineStopped>("ktstr/MachineStopped")("MachineStopped", {
   detail: Schema.String
 }) {

@@ -81,7 +81,7 @@ export interface Topology {
 }
 
 /**
- * There is no such machine.
+ * The topology is not one that a machine can have.
  *
  * @since 0.1.0
  * @category errors

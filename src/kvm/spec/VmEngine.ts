@@ -194,7 +194,7 @@ export interface FrozenVm {
 }
 
 /**
- * A CPU that stands; `parkMicros` is the time from the wish to freeze until it stood, in microseconds.
+ * A parked CPU; `parkMicros` is the time from the freeze request until it was parked, in microseconds.
  *
  * @since 0.1.0
  * @category models

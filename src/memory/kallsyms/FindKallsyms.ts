@@ -13,7 +13,7 @@ const DIGITS = Buffer.from(`\0${[..."0123456789"].join("\0")}\0`, "latin1")
 const GROUP = 256
 const MIN_GROUP_BYTES = 2 * GROUP
 const MAX_GROUP_BYTES = 600 * GROUP
-/** Fewer symbols than this are no kernel's. */
+/** No kernel has fewer symbols. */
 const MIN_MARKERS = 8
 
 /**

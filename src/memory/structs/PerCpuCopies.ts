@@ -6,7 +6,7 @@ import type { KernelSpace } from "../KernelSpace.ts"
 const PAGES = 2 ** 52
 
 /**
- * The copies of a per-CPU allocation. A `__percpu` pointer is no address: CPU n's copy is at the pointer plus
+ * The copies of a per-CPU allocation. A `__percpu` pointer is not an address: CPU n's copy is at the pointer plus
  * `__per_cpu_offset[n]`, modulo 2^64.
  * @see include/linux/percpu-defs.h `per_cpu_ptr`, v6.12
  */
@@ -16,7 +16,7 @@ export class PerCpuCopies {
 
   private readonly space: KernelSpace
 
-  /** `perCpuOffsets[n]` is `__per_cpu_offset[n]`; undefined for a number that is no possible CPU. */
+  /** `perCpuOffsets[n]` is `__per_cpu_offset[n]`; undefined for a number that is not a possible CPU's. */
   constructor(space: KernelSpace, perCpuOffsets: ReadonlyArray<bigint | undefined>) {
     this.space = space
     this.pages = Float64Array.from(perCpuOffsets, (o) => o === undefined ? -1 : Number(BigInt.asUintN(64, o) >> 12n))

@@ -1,11 +1,12 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../../btf/Btf.ts"
+import { KernelStruct } from "../../btf/KernelStruct.ts"
 import { type Layout, layout, type LayoutError } from "../../btf/Layout.ts"
 import { hex } from "../../core/Address.ts"
 import { corrupted, type Reason, truncated } from "../../core/Reason.ts"
 import type { KernelSpace } from "../KernelSpace.ts"
 import { NODE_LIMIT, type Nodes } from "./ListHead.ts"
-import { type KernelStruct, StructReader } from "./StructReader.ts"
+import { StructReader } from "./StructReader.ts"
 
 /** Tables behind one another: the kernel has two while it moves elements, and three when that table is outgrown meanwhile. */
 const TABLE_LIMIT = 8

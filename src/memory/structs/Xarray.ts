@@ -78,7 +78,7 @@ export const isValueEntry = (offset: number): boolean => (offset & 1) === 1
 
 /**
  * Visit every entry of the `struct xarray` at `address`, in index order, once for an entry that spans several indices.
- * Reserved (zero) and retry entries are no entries. A node that cannot be read, has the wrong height, overlaps another or is reached twice
+ * Reserved (zero) and retry entries are skipped. A node that cannot be read, has the wrong height, overlaps another or is reached twice
  * gives a line in the result and is left out; the walk goes on beside it. Indices from 2^53 on are rounded.
  * @see lib/xarray.c `xas_load`, `xas_descend`; include/linux/xarray.h `xa_is_internal`, v6.12
  * @since 0.1.0

@@ -114,7 +114,7 @@ describe("what btf offsets tells of a kernel", () => {
   it("refuses a name that is no group's and says which there are", () => {
     const error = Either.getOrThrow(Either.flip(offsetsReport(btf, ["run-queue", "runqueue"])))
     assert.strictEqual(error._tag, "UsageError")
-    assert.match(error.message, /^--group runqueue: there is no such group; the groups are run-queue, scx-run-queue, /)
+    assert.match(error.message, /^--group runqueue: no such group; the groups are run-queue, scx-run-queue, /)
   })
 
   it("shows the names of a hostile BTF without what would drive a terminal", () => {
@@ -171,7 +171,7 @@ describe("ktstr btf offsets", () => {
       Effect.gen(function*() {
         const { code, stderr, stdout } = yield* ktstr(["btf", "offsets", "--btf", path, "--group", "nope"])
         assert.deepStrictEqual([code, stdout], [2, ""])
-        assert.match(stderr, /--group nope: there is no such group/)
+        assert.match(stderr, /--group nope: no such group/)
       })
     ))
 })

@@ -179,7 +179,7 @@ layer(Host)("KTSTR_KERNEL", (it) => {
       const missing = join(at.root, "missing")
       assert.strictEqual(
         yield* messageOf(at, { KTSTR_KERNEL: missing }),
-        `KTSTR_KERNEL="${missing}": no kernel at ${missing}: there is no such file or directory; ` +
+        `KTSTR_KERNEL="${missing}": no kernel at ${missing}: no such file or directory; ` +
           "give a bzImage, a vmlinux, or a directory that holds one"
       )
       assert.include(yield* messageOf(at, { KTSTR_KERNEL: put(join(at.root, "text"), "x") }), "neither a bzImage nor")

@@ -67,7 +67,7 @@ layer(Host)("a path", (it) => {
       const hint = "give a bzImage, a vmlinux, or a directory that holds one"
       assert.strictEqual(
         yield* messageOf("/no/such"),
-        `no kernel at /no/such: there is no such file or directory; ${hint}`
+        `no kernel at /no/such: no such file or directory; ${hint}`
       )
       mkdirSync(join(directory, "bzImage"))
       assert.strictEqual(

@@ -58,7 +58,7 @@ describe("makeInitramfs", () => {
         Effect.map(Effect.flip(makeInitramfs({ includes })), (error) => error.message)
       assert.strictEqual(
         yield* why(join(root, "none")),
-        `cannot include ${join(root, "none")}: there is no such file; check the path`
+        `cannot include ${join(root, "none")}: no such file; check the path`
       )
       execFileSync("mkfifo", [join(root, "pipe")])
       assert.strictEqual(

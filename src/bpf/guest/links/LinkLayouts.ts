@@ -4,7 +4,7 @@ import { layout } from "../../../btf/Layout.ts"
 import { bpfMapOffsets } from "../../../btf/offsets/bpf/BpfMap.ts"
 import { lazily } from "../../../core/Lazily.ts"
 
-/** Where each type of link keeps what it is attached to. Types that the kernel lacks are no matter until one is met. */
+/** Where each type of link keeps what it is attached to. A missing type is an error only when such a link is found. */
 export const linkLayouts = (btf: Btf) => ({
   /** kernel/trace/bpf_trace.c, include/linux/trace_events.h, v6.12 */
   rawTracepoint: lazily(() => layout(btf, "bpf_raw_tp_link", ["link", "btp"])),

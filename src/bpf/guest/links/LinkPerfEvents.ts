@@ -6,7 +6,7 @@ import { hex } from "../../../core/Address.ts"
 import { lazily } from "../../../core/Lazily.ts"
 import { type Reason, toReason } from "../../../core/Reason.ts"
 import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
-import { structAt, StructReader } from "../../../memory/structs/StructReader.ts"
+import { StructReader } from "../../../memory/structs/StructReader.ts"
 import type { Attachment } from "../../Link.ts"
 
 type Found<A> = Either.Either<A, Reason>
@@ -64,13 +64,10 @@ export class LinkPerfEvents {
       const { event, file, link: { at } } = yield* Either.mapLeft(this.layouts(), toReason)
       const opened = yield* this.reader.u64(link + BigInt(at.perf_file - at.link))
       const address = yield* this.reader.u64(opened + BigInt(file.at.private_data))
-      const view = structAt(this.kernel.space, event, address)
-      if (view === undefined) return yield* Either.left(this.kernel.space.faultReason)
-      const call = view.getBigUint64(event.at.tp_event, true)
+      const found = yield* this.reader.struct(event, address)
+      const call = found.u64("tp_event")
       if (call !== 0n) return yield* this.traced(call)
-      const type = view.getUint32(event.at["attr.type"], true)
-      const config = view.getBigUint64(event.at["attr.config"], true)
-      return named("perf_event", this.counter(type, config))
+      return named("perf_event", this.counter(found.uint("attr.type"), found.u64("attr.config")))
     })
   }
 
@@ -82,16 +79,15 @@ export class LinkPerfEvents {
 
   private traced(call: bigint): Found<Attachment> {
     return Either.gen(this, function*() {
-      const { call: { at, size }, class: { at: classAt }, tracepoint } = yield* Either.mapLeft(this.layouts(), toReason)
-      const view = structAt(this.kernel.space, { size }, call)
-      if (view === undefined) return yield* Either.left(this.kernel.space.faultReason)
-      const flags = view.getUint32(at.flags, true)
+      const { call: callLayout, class: { at: classAt }, tracepoint } = yield* Either.mapLeft(this.layouts(), toReason)
+      const found = yield* this.reader.struct(callLayout, call)
+      const flags = found.uint("flags")
       const has = (flag: string): boolean => (flags & (this.flags().get(`TRACE_EVENT_FL_${flag}`) ?? 0)) !== 0
       if (has("KPROBE")) return yield* this.kprobeOf(call)
       if (has("UPROBE")) return yield* this.uprobeOf(call)
-      const name = view.getBigUint64(at.name, true)
+      const name = found.u64("name")
       const text = has("TRACEPOINT") ? yield* this.reader.u64(name + BigInt(tracepoint.at.name)) : name
-      const system = yield* this.reader.u64(view.getBigUint64(at.class, true) + BigInt(classAt.system))
+      const system = yield* this.reader.u64(found.u64("class") + BigInt(classAt.system))
       return named("tracepoint", `${yield* this.reader.text(system)}:${yield* this.reader.text(text)}`)
     })
   }
@@ -106,25 +102,23 @@ export class LinkPerfEvents {
 
   private kprobeOf(call: bigint): Found<Attachment> {
     return Either.gen(this, function*() {
-      const { at, size } = yield* Either.mapLeft(this.kprobe(), toReason)
-      const view = structAt(this.kernel.space, { size }, (yield* this.firstProbe(call)) - BigInt(at["tp.list"]))
-      if (view === undefined) return yield* Either.left(this.kernel.space.faultReason)
-      const symbol = view.getBigUint64(at.symbol, true)
+      const kprobe = yield* Either.mapLeft(this.kprobe(), toReason)
+      const found = yield* this.reader.struct(kprobe, (yield* this.firstProbe(call)) - BigInt(kprobe.at["tp.list"]))
+      const symbol = found.u64("symbol")
       const where = symbol === 0n
-        ? hex(view.getBigUint64(at["rp.kp.addr"], true)) // given as an address
-        : `${yield* this.reader.text(symbol)}+${hex(view.getUint32(at["rp.kp.offset"], true))}`
-      return named(view.getBigUint64(at["rp.handler"], true) === 0n ? "kprobe" : "kretprobe", where)
+        ? hex(found.u64("rp.kp.addr")) // given as an address
+        : `${yield* this.reader.text(symbol)}+${hex(found.uint("rp.kp.offset"))}`
+      return named(found.u64("rp.handler") === 0n ? "kprobe" : "kretprobe", where)
     })
   }
 
   private uprobeOf(call: bigint): Found<Attachment> {
     return Either.gen(this, function*() {
-      const { at, size } = yield* Either.mapLeft(this.uprobe(), toReason)
-      const view = structAt(this.kernel.space, { size }, (yield* this.firstProbe(call)) - BigInt(at["tp.list"]))
-      if (view === undefined) return yield* Either.left(this.kernel.space.faultReason)
-      const file = yield* this.reader.text(view.getBigUint64(at.filename, true))
-      const isReturn = view.getBigUint64(at["consumer.ret_handler"], true) !== 0n
-      return named(isReturn ? "uretprobe" : "uprobe", `${file}+${hex(view.getBigUint64(at.offset, true))}`)
+      const uprobe = yield* Either.mapLeft(this.uprobe(), toReason)
+      const found = yield* this.reader.struct(uprobe, (yield* this.firstProbe(call)) - BigInt(uprobe.at["tp.list"]))
+      const file = yield* this.reader.text(found.u64("filename"))
+      const isReturn = found.u64("consumer.ret_handler") !== 0n
+      return named(isReturn ? "uretprobe" : "uprobe", `${file}+${hex(found.u64("offset"))}`)
     })
   }
 }

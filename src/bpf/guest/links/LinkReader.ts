@@ -1,9 +1,10 @@
 import * as Either from "effect/Either"
+import type { KernelStruct } from "../../../btf/KernelStruct.ts"
+import type { Layout } from "../../../btf/Layout.ts"
 import { type Json, toJson } from "../../../btf/render/RenderedValue.ts"
-import { cString } from "../../../core/CString.ts"
 import { combine, type Reason, toReason, unreadable, within } from "../../../core/Reason.ts"
 import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
-import { type Read, structAt, StructReader } from "../../../memory/structs/StructReader.ts"
+import { type Read, StructReader } from "../../../memory/structs/StructReader.ts"
 import { type Attached, attachment } from "../../Attachment.ts"
 import { type Attachment, Link } from "../../Link.ts"
 import { KernelObjects } from "../objects/KernelObjects.ts"
@@ -49,15 +50,14 @@ export class LinkReader {
     return name
   }
 
-  /** The struct that contains the link at an address. */
-  around<L extends { readonly size: number }>(
+  /** A copy of the struct that contains the link at an address. */
+  around<Required extends string, Optional extends string = never>(
     link: bigint,
-    found: Either.Either<L, { readonly message: string }>,
-    place: (layout: L) => number
-  ): Read<{ readonly view: DataView; readonly layout: L }> {
+    found: Either.Either<Layout<Required, Optional>, { readonly message: string }>,
+    place: (layout: Layout<Required, Optional>) => number
+  ): Read<KernelStruct<Required, Optional>> {
     if (Either.isLeft(found)) return Either.left(toReason(found.left))
-    const view = structAt(this.kernel.space, found.right, link - BigInt(place(found.right)))
-    return view === undefined ? this.fault() : Either.right({ view, layout: found.right })
+    return this.reader.struct(found.right, link - BigInt(place(found.right)))
   }
 
   /** A field of the struct that a pointer leads to. */
@@ -74,8 +74,8 @@ export class LinkReader {
     return Either.left(this.kernel.space.faultReason)
   }
 
-  typed(view: DataView, field: number | undefined): { readonly attachType?: string } {
-    return field === undefined ? {} : { attachType: this.programs.attachName(view.getUint32(field, true)) }
+  typed(attachType: number | undefined): { readonly attachType?: string } {
+    return attachType === undefined ? {} : { attachType: this.programs.attachName(attachType) }
   }
 
   /** Null for a null pointer: the cgroup is gone. */
@@ -102,23 +102,23 @@ export class LinkReader {
     const found = this.layouts.device()
     if (device === 0n) return Either.right(null)
     if (Either.isLeft(found)) return Either.left(toReason(found.left))
-    const { at, sizeOf } = found.right
-    const view = structAt(this.kernel.space, found.right, device)
-    if (view === undefined) return this.fault()
-    return Either.map(this.inodeOf(view.getBigUint64(at["nd_net.net"], true)), (netns) => ({
-      ...attachment("netdev", cString(view, at.name, sizeOf.name), view.getInt32(at.ifindex, true)),
-      netns
-    }))
+    return Either.flatMap(
+      this.reader.struct(found.right, device),
+      (netDevice) =>
+        Either.map(this.inodeOf(netDevice.u64("nd_net.net")), (netns) => ({
+          ...attachment("netdev", netDevice.text("name"), netDevice.int("ifindex")),
+          netns
+        }))
+    )
   }
 
   mapAt(address: bigint): Read<{ readonly id: number; readonly name: string }> {
     const found = this.layouts.map()
     if (Either.isLeft(found)) return Either.left(toReason(found.left))
-    const { at, sizeOf } = found.right
-    const view = structAt(this.kernel.space, found.right, address)
-    return view === undefined
-      ? this.fault()
-      : Either.right({ id: view.getUint32(at.id, true), name: cString(view, at.name, sizeOf.name) })
+    return Either.map(
+      this.reader.struct(found.right, address),
+      (map) => ({ id: map.uint("id"), name: map.text("name") })
+    )
   }
 }
 

@@ -1,10 +1,11 @@
 import * as Either from "effect/Either"
 import { enumNames } from "../../../btf/EnumNames.ts"
-import { layout } from "../../../btf/Layout.ts"
+import type { KernelStruct } from "../../../btf/KernelStruct.ts"
+import { type Layout, layout } from "../../../btf/Layout.ts"
 import { hex, kvaFrom } from "../../../core/Address.ts"
 import { absent, corrupted, toReason, unsupported, within } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
-import { ARRAY_LIMIT, type Read, structAt } from "../../../memory/structs/StructReader.ts"
+import { ARRAY_LIMIT, type Read } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
 import { type Attached, attachment, hookName } from "../../Attachment.ts"
 import type { Attachment, Link } from "../../Link.ts"
@@ -31,19 +32,18 @@ export class LinkWalk {
     if (address === undefined) return { items, problems: [absent("the kernel's symbols lack link_idr")] }
     if (Either.isLeft(shape)) return { items, problems: [toReason(shape.left)] }
     if (Either.isLeft(link)) return { items, problems: [toReason(link.left)] }
-    const { at } = link.right
     const typeNames = enumNames(kernel.btf, "bpf_link_type", "BPF_LINK_TYPE_")
     const problems = walkIdr(kernel.space, shape.right, address, (id, page, offset) => {
       const where = kvaFrom(page, offset)
-      const view = structAt(kernel.space, link.right, where)
-      if (view === undefined) return broken.add(within(`link ${id}`, kernel.space.faultReason))
-      const found = view.getUint32(at.id, true)
+      const read = this.links.reader.struct(link.right, where)
+      if (Either.isLeft(read)) return broken.add(within(`link ${id}`, read.left))
+      const found = read.right.uint("id")
       if (found !== id) {
         return broken.add(corrupted(`link ${id}: the structure at ${hex(where)} says it is link ${found}`))
       }
-      const number = view.getUint32(at.type, true)
+      const number = read.right.uint("type")
       const type = typeNames.get(number) ?? `type ${number}`
-      items.push(this.links.link(id, type, view.getBigUint64(at.prog, true), this.attached(type, where)))
+      items.push(this.links.link(id, type, read.right.u64("prog"), this.attached(type, where)))
     })
     return { items, problems: [...problems.map((problem) => within("link_idr", problem)), ...broken.list] }
   }
@@ -62,11 +62,11 @@ export class LinkWalk {
       case "netns":
         return this.netns(link)
       case "xdp":
-        return this.device(link, this.links.layouts.xdp())
+        return this.device(link, this.links.layouts.xdp(), () => undefined)
       case "tcx":
-        return this.device(link, this.links.layouts.tcx())
+        return this.device(link, this.links.layouts.tcx(), (found) => found.uint("location"))
       case "netkit":
-        return this.device(link, this.links.layouts.netkit())
+        return this.device(link, this.links.layouts.netkit(), (found) => found.uint("location"))
       case "perf_event":
         return Either.map(this.perfEvents.ofLink(link), (target) => ({ target }))
       case "kprobe_multi":
@@ -87,9 +87,7 @@ export class LinkWalk {
   private rawTracepoint(link: bigint): Read<Attached> {
     const { layouts } = this.links
     return this.links.around(link, layouts.rawTracepoint(), ({ at }) => at.link).pipe(
-      Either.flatMap(({ layout, view }) =>
-        this.links.field(view.getBigUint64(layout.at.btp, true), layouts.rawEvent(), ({ at }) => at.tp)
-      ),
+      Either.flatMap((found) => this.links.field(found.u64("btp"), layouts.rawEvent(), ({ at }) => at.tp)),
       Either.flatMap((tracepoint) => this.links.field(tracepoint, layouts.tracepoint(), ({ at }) => at.name)),
       Either.flatMap((name) => this.links.reader.text(name)),
       Either.map((name) => ({ target: attachment("tracepoint", name) }))
@@ -101,17 +99,17 @@ export class LinkWalk {
     const { layouts, programs } = this.links
     return Either.flatMap(
       this.links.around(link, layouts.tracing(), ({ at }) => at["link.link"]),
-      ({ layout, view }) => {
-        const type = layout.at.attach_type === undefined ? 0 : view.getUint32(layout.at.attach_type, true)
+      (found) => {
+        const type = found.uint("attach_type") ?? 0
         const typed = type === 0 ? {} : { attachType: programs.attachName(type) }
-        const program = view.getBigUint64(layout.at.tgt_prog, true)
+        const program = found.u64("tgt_prog")
         if (program === 0n) {
           return Either.map(this.ownTarget(link), (target) => ({ ...typed, target }))
         }
         const id = programs.idOf(program)
         if (id === undefined) return this.links.fault()
         return Either.gen(this, function*() {
-          const trampoline = view.getBigUint64(layout.at.trampoline, true)
+          const trampoline = found.u64("trampoline")
           const key = yield* this.links.field(trampoline, layouts.trampoline(), ({ at }) => at.key)
           const { btf } = yield* programs.typesOf(program)
           return { ...typed, target: attachment("function", btf.nameOf(Number(key & 0x7fff_ffffn)), id) }
@@ -137,9 +135,9 @@ export class LinkWalk {
   private cgroup(link: bigint): Read<Attached> {
     return Either.flatMap(
       this.links.around(link, this.links.layouts.cgroup(), ({ at }) => at.link),
-      ({ layout, view }) =>
-        Either.map(this.links.cgroupAt(view.getBigUint64(layout.at.cgroup, true)), (target) => ({
-          ...this.links.typed(view, layout.at.type),
+      (found) =>
+        Either.map(this.links.cgroupAt(found.u64("cgroup")), (target) => ({
+          ...this.links.typed(found.uint("type")),
           target
         }))
     )
@@ -148,40 +146,39 @@ export class LinkWalk {
   private iterator(link: bigint): Read<Attached> {
     const { layouts } = this.links
     return Either.gen(this, function*() {
-      const { layout, view } = yield* this.links.around(link, layouts.iterator(), ({ at }) => at.link)
+      const found = yield* this.links.around(link, layouts.iterator(), ({ at }) => at.link)
       const kind = yield* this.links.field(
-        view.getBigUint64(layout.at.tinfo, true),
+        found.u64("tinfo"),
         layouts.iteratorTarget(),
         ({ at }) => at.reg_info
       )
       const text = yield* this.links.field(kind, layouts.iteratorKind(), ({ at }) => at.target)
       const name = yield* this.links.reader.text(text)
-      const map = layout.at["aux.map"] === undefined ? 0n : view.getBigUint64(layout.at["aux.map"], true)
+      const map = found.u64("aux.map") ?? 0n
       return { target: attachment("iterator", name, map === 0n ? null : (yield* this.links.mapAt(map)).id) }
     })
   }
 
   private netns(link: bigint): Read<Attached> {
     return Either.gen(this, function*() {
-      const { layout, view } = yield* this.links.around(link, this.links.layouts.netns(), ({ at }) => at.link)
-      const net = view.getBigUint64(layout.at.net, true)
+      const found = yield* this.links.around(link, this.links.layouts.netns(), ({ at }) => at.link)
+      const net = found.u64("net")
       const inode = net === 0n ? null : yield* this.links.inodeOf(net)
       const target = inode === null ? null : attachment("netns", `net:[${inode}]`, inode)
-      return { ...this.links.typed(view, layout.at.type), target }
+      return { ...this.links.typed(found.uint("type")), target }
     })
   }
 
-  private device<
-    L extends { readonly size: number; readonly at: { link: number; dev: number; location?: number | undefined } }
-  >(
+  private device<Optional extends string>(
     link: bigint,
-    found: Either.Either<L, { readonly message: string }>
+    layout: Either.Either<Layout<"link" | "dev", Optional>, { readonly message: string }>,
+    location: (found: KernelStruct<"link" | "dev", Optional>) => number | undefined
   ): Read<Attached> {
     return Either.flatMap(
-      this.links.around(link, found, ({ at }) => at.link),
-      ({ layout: { at }, view }) =>
-        Either.map(this.links.deviceAt(view.getBigUint64(at.dev, true)), (target) => ({
-          ...this.links.typed(view, at.location),
+      this.links.around(link, layout, ({ at }) => at.link),
+      (found) =>
+        Either.map(this.links.deviceAt(found.u64("dev")), (target) => ({
+          ...this.links.typed(location(found)),
           target
         }))
     )
@@ -189,10 +186,10 @@ export class LinkWalk {
 
   private functions(link: bigint): Read<Attached> {
     return Either.gen(this, function*() {
-      const { layout, view } = yield* this.links.around(link, this.links.layouts.functions(), ({ at }) => at.link)
-      const count = view.getUint32(layout.at.cnt, true)
+      const found = yield* this.links.around(link, this.links.layouts.functions(), ({ at }) => at.link)
+      const count = found.uint("cnt")
       if (count > ARRAY_LIMIT) return yield* Either.left(corrupted(`${count} functions`))
-      const bytes = this.links.kernel.space.read(view.getBigUint64(layout.at.addrs, true), count * 8)
+      const bytes = this.links.kernel.space.read(found.u64("addrs"), count * 8)
       if (bytes === undefined) return yield* this.links.fault()
       const addresses = new DataView(bytes.buffer)
       const names = Array.from({ length: count }, (_, index) => {
@@ -206,14 +203,14 @@ export class LinkWalk {
 
   private uprobes(link: bigint): Read<Attached> {
     return Either.gen(this, function*() {
-      const { layout, view } = yield* this.links.around(link, this.links.layouts.uprobes(), ({ at }) => at.link)
+      const found = yield* this.links.around(link, this.links.layouts.uprobes(), ({ at }) => at.link)
       const uprobe = yield* Either.mapLeft(this.links.layouts.uprobe(), toReason)
-      const count = view.getUint32(layout.at.cnt, true)
+      const count = found.uint("cnt")
       if (count > ARRAY_LIMIT) return yield* Either.left(corrupted(`${count} uprobes`))
-      const path = yield* this.pathOf(view.getBigUint64(layout.at["path.dentry"], true))
+      const path = yield* this.pathOf(found.u64("path.dentry"))
       const names: Array<string> = []
       for (let index = 0; index < count; index++) {
-        const at = view.getBigUint64(layout.at.uprobes, true) + BigInt(index * uprobe.size + uprobe.at.offset)
+        const at = found.u64("uprobes") + BigInt(index * uprobe.size + uprobe.at.offset)
         const offset = this.links.kernel.space.u64(at)
         if (offset === undefined) return yield* this.links.fault()
         names.push(`${path}+${hex(offset)}`)
@@ -243,8 +240,8 @@ export class LinkWalk {
 
   private structOps(link: bigint): Read<Attached> {
     return Either.gen(this, function*() {
-      const { layout, view } = yield* this.links.around(link, this.links.layouts.structOps(), ({ at }) => at.link)
-      const map = view.getBigUint64(layout.at.map, true)
+      const found = yield* this.links.around(link, this.links.layouts.structOps(), ({ at }) => at.link)
+      const map = found.u64("map")
       if (map === 0n) return { target: null }
       const { id, name } = yield* this.links.mapAt(map)
       return { target: attachment("struct_ops", name, id) }
@@ -253,9 +250,9 @@ export class LinkWalk {
 
   private sockmap(link: bigint): Read<Attached> {
     return Either.gen(this, function*() {
-      const { layout, view } = yield* this.links.around(link, this.links.layouts.sockmap(), ({ at }) => at.link)
-      const map = view.getBigUint64(layout.at.map, true)
-      const typed = this.links.typed(view, layout.at.attach_type)
+      const found = yield* this.links.around(link, this.links.layouts.sockmap(), ({ at }) => at.link)
+      const map = found.u64("map")
+      const typed = this.links.typed(found.uint("attach_type"))
       if (map === 0n) return { ...typed, target: null }
       const { id, name } = yield* this.links.mapAt(map)
       return { ...typed, target: attachment("map", name, id) }
@@ -264,16 +261,16 @@ export class LinkWalk {
 
   private netfilter(link: bigint): Read<Attached> {
     return Either.gen(this, function*() {
-      const { layout: { at }, view } = yield* this.links.around(
+      const found = yield* this.links.around(
         link,
         this.links.layouts.netfilter(),
         ({ at }) => at.link
       )
-      if (view.getUint32(at.dead, true) !== 0) return { target: null }
-      const protocol = view.getUint8(at["hook_ops.pf"])
-      const hook = view.getUint32(at["hook_ops.hooknum"], true)
-      const name = hookName(protocol, hook, view.getInt32(at["hook_ops.priority"], true))
-      return { target: attachment("netfilter", name, yield* this.links.inodeOf(view.getBigUint64(at.net, true))) }
+      if (found.uint("dead") !== 0) return { target: null }
+      const protocol = found.uint("hook_ops.pf")
+      const hook = found.uint("hook_ops.hooknum")
+      const name = hookName(protocol, hook, found.int("hook_ops.priority"))
+      return { target: attachment("netfilter", name, yield* this.links.inodeOf(found.u64("net"))) }
     })
   }
 }

@@ -6,15 +6,14 @@ import { layout } from "../../../btf/Layout.ts"
 import { bpfMapOffsets } from "../../../btf/offsets/bpf/BpfMap.ts"
 import { bpfProgramStatsOffsets } from "../../../btf/offsets/bpf/BpfProgram.ts"
 import { hex, kvaFrom } from "../../../core/Address.ts"
-import { cString } from "../../../core/CString.ts"
 import { absent, combine, corrupted, type Reason, toReason, unsupported, within } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { GuestKernel, type GuestKernelService } from "../../../memory/GuestKernel.ts"
-import { structAt, StructReader } from "../../../memory/structs/StructReader.ts"
+import { StructReader } from "../../../memory/structs/StructReader.ts"
 import { idrLayout, walkIdr } from "../../../memory/structs/Xarray.ts"
 import { BpfUnreadable, type Listing } from "../../MapAccessor.ts"
 import { Count, countOf, Program, type ProgramTarget, targetNamed, wholeName } from "../../Program.ts"
-import { type KernelTypes, ProgramTypes } from "./ProgramTypes.ts"
+import { type BtfObject, GuestBtf } from "./GuestBtf.ts"
 
 /**
  * Every program of a kernel that stands still, in the order of ids.
@@ -30,6 +29,7 @@ export const listPrograms: Effect.Effect<Listing<Program>, BpfUnreadable, GuestK
 /** include/linux/bpf.h `struct bpf_prog`, `struct bpf_prog_aux`; v6.1 to v6.18 */
 const programLayouts = (btf: Btf) =>
   Either.gen(function*() {
+    const shared = yield* bpfMapOffsets.resolve(btf)
     return {
       program: yield* layout(btf, "bpf_prog", ["type", "aux", "len", "jited_len", "tag"], ["expected_attach_type"]),
       aux: yield* layout(btf, "bpf_prog_aux", ["id", "name"], [
@@ -45,7 +45,8 @@ const programLayouts = (btf: Btf) =>
         "attach_func_name",
         "dst_prog"
       ]),
-      map: (yield* bpfMapOffsets.resolve(btf)).map,
+      btf: shared.btf,
+      map: shared.map,
       // include/linux/sched/user.h `struct user_struct`, v6.12
       user: Either.getOrUndefined(layout(btf, "user_struct", ["uid.val"])),
       stats: Either.getOrUndefined(bpfProgramStatsOffsets.resolve(btf))
@@ -68,23 +69,27 @@ const noBpf = (what: string, why: string): BpfUnreadable =>
  */
 const PROGRAM_LIMIT = 1024
 
+/** The counters of `struct bpf_prog_stats`: runs, nanoseconds, runs that recursion prevented. */
+const COUNTS = ["cnt", "nsecs", "misses"] as const
+
 /** Reads programs, those of `prog_idr` and those that others point at. Not for hot loops. */
 export class ProgramWalk {
   private readonly typeNames: ReadonlyMap<number, string>
   private readonly attachNames: ReadonlyMap<number, string>
+  private readonly reader: StructReader
 
   static readonly make = (kernel: GuestKernelService): Either.Either<ProgramWalk, BpfUnreadable> =>
     Either.gen(function*() {
       const layouts = yield* programLayouts(kernel.btf)
-      const types = yield* ProgramTypes.make(kernel)
-      return new ProgramWalk(kernel, layouts, types)
+      return new ProgramWalk(kernel, layouts, new GuestBtf(kernel, layouts.btf))
     }).pipe(Either.mapLeft(({ message }) => noBpf(`BPF programs of kernel ${kernel.release}`, message)))
 
   private constructor(
     private readonly kernel: GuestKernelService,
     private readonly layouts: ProgramLayouts,
-    readonly types: ProgramTypes
+    readonly types: GuestBtf
   ) {
+    this.reader = new StructReader(kernel.space)
     this.typeNames = enumNames(kernel.btf, "bpf_prog_type", "BPF_PROG_TYPE_")
     this.attachNames = enumNames(kernel.btf, "bpf_attach_type", "BPF_")
   }
@@ -126,7 +131,7 @@ export class ProgramWalk {
   }
 
   /** The BTF of the program at an address. */
-  typesOf(address: bigint): Either.Either<KernelTypes, Reason> {
+  typesOf(address: bigint): Either.Either<BtfObject, Reason> {
     const { kernel: { space }, layouts: { aux, program } } = this
     if (aux.at.btf === undefined) return Either.left(unsupported("this kernel's programs have no BTF"))
     const at = space.u64(address + BigInt(program.at.aux))
@@ -136,61 +141,61 @@ export class ProgramWalk {
 
   /** The program at an address, or why it cannot be read. */
   read(address: bigint): Either.Either<Program, Reason> {
-    const { kernel: { space }, layouts: { aux: auxLayout, program } } = this
-    const main = structAt(space, program, address)
-    if (main === undefined) return Either.left(space.faultReason)
-    const aux = structAt(space, auxLayout, main.getBigUint64(program.at.aux, true))
-    if (aux === undefined) return Either.left(space.faultReason)
-    const { at } = auxLayout
+    const { aux: auxLayout, program } = this.layouts
+    const mainRead = this.reader.struct(program, address)
+    if (Either.isLeft(mainRead)) return Either.left(mainRead.left)
+    const main = mainRead.right
+    const auxRead = this.reader.struct(auxLayout, main.u64("aux"))
+    if (Either.isLeft(auxRead)) return Either.left(auxRead.left)
+    const aux = auxRead.right
     const problems: Array<Reason> = []
     const noted = <A>(what: string, found: Either.Either<A, Reason>): A | null => {
       if (Either.isRight(found)) return found.right
       problems.push(within(what, found.left))
       return null
     }
-    const word = (field: number | undefined): bigint => field === undefined ? 0n : aux.getBigUint64(field, true)
-    const half = (field: number | undefined): number => field === undefined ? 0 : aux.getUint32(field, true)
-
-    const type = main.getUint32(program.at.type, true)
+    const type = main.uint("type")
+    const tag = main.bytes("tag")
     const typeName = this.typeNames.get(type) ?? `type ${type}`
-    const expected = program.at.expected_attach_type
-    const attachType = expected === undefined ? 0 : main.getUint32(expected, true)
-    const types = word(at.btf) === 0n ? null : noted("its BTF", this.types.at(word(at.btf)))
+    const attachType = main.uint("expected_attach_type") ?? 0
+    const btf = aux.u64("btf") ?? 0n
+    const types = btf === 0n ? null : noted("its BTF", this.types.at(btf))
     const stats = noted("its statistics", this.statsAt(address))
-    const verified = at.verified_insns === undefined ? null : aux.getUint32(at.verified_insns, true)
+    const user = aux.u64("user")
+    const loadTime = aux.u64("load_time")
+    const usedMaps = aux.u64("used_maps")
+    const attachBtfId = aux.uint("attach_btf_id") ?? 0
     return Either.right(
       new Program({
-        id: aux.getUint32(at.id, true),
+        id: aux.uint("id"),
         name: wholeName(
-          cString(aux, at.name, auxLayout.sizeOf.name),
-          () => this.mainFunction(types, word(at.func_info), half(at.func_info_cnt))
+          aux.text("name"),
+          () => this.mainFunction(types, aux.u64("func_info") ?? 0n, aux.uint("func_info_cnt") ?? 0)
         ),
         type: typeName,
         attachType: attachType === 0 || typeName === "struct_ops" ? null : this.attachName(attachType),
-        target: half(at.attach_btf_id) === 0 ? null : noted(
+        target: attachBtfId === 0 ? null : noted(
           "what it attaches to",
           this.targetOf(typeName, attachType, {
-            typeId: half(at.attach_btf_id),
-            btf: word(at.attach_btf),
-            program: word(at.dst_prog),
-            name: word(at.attach_func_name)
+            typeId: attachBtfId,
+            btf: aux.u64("attach_btf") ?? 0n,
+            program: aux.u64("dst_prog") ?? 0n,
+            name: aux.u64("attach_func_name") ?? 0n
           })
         ),
-        tag: Buffer.from(main.buffer, program.at.tag, 8).toString("hex"),
-        uid: at.user === undefined ? null : noted("its user", this.uidAt(word(at.user))),
-        loadedAt: at.load_time === undefined ? null : countOf(word(at.load_time)),
-        instructions: main.getUint32(program.at.len, true),
-        verifiedInstructions: verified,
+        tag: Buffer.from(tag.buffer, tag.byteOffset, tag.byteLength).toString("hex"),
+        uid: user === undefined ? null : noted("its user", this.uidAt(user)),
+        loadedAt: loadTime === undefined ? null : countOf(loadTime),
+        instructions: main.uint("len"),
+        verifiedInstructions: aux.uint("verified_insns") ?? null,
         jitedBytes: noted(
           "its machine code",
-          this.jitedBytes(main.getUint32(program.at.jited_len, true), word(at.func), half(at.func_cnt))
+          this.jitedBytes(main.uint("jited_len"), aux.u64("func") ?? 0n, aux.uint("func_cnt") ?? 0)
         ),
         runs: stats?.runs ?? null,
         runNanos: stats?.nanos ?? null,
         misses: stats?.misses ?? null,
-        mapIds: at.used_maps === undefined
-          ? null
-          : noted("its maps", this.mapIds(word(at.used_maps), half(at.used_map_cnt))),
+        mapIds: usedMaps === undefined ? null : noted("its maps", this.mapIds(usedMaps, aux.uint("used_map_cnt") ?? 0)),
         btfId: types?.id ?? null,
         problem: combine(problems)
       })
@@ -198,7 +203,7 @@ export class ProgramWalk {
   }
 
   /** The name of a program's main function; "" where it has no BTF. */
-  private mainFunction(types: KernelTypes | null, functions: bigint, count: number): string {
+  private mainFunction(types: BtfObject | null, functions: bigint, count: number): string {
     if (types === null || count === 0) return ""
     const typeId = this.kernel.space.u32(functions + 4n)
     return typeId < 0 ? "" : types.btf.nameOf(typeId)
@@ -218,7 +223,7 @@ export class ProgramWalk {
         ? undefined
         : Either.getOrUndefined(Either.map(this.typesOf(of.program), ({ btf }) => btf.nameOf(of.typeId)))
       const function_ = name ??
-        (of.name === 0n ? undefined : Either.getOrUndefined(new StructReader(space).text(of.name)))
+        (of.name === 0n ? undefined : Either.getOrUndefined(this.reader.text(of.name)))
       return program === undefined || function_ === undefined
         ? Either.left(space.faultReason)
         : Either.right({ kind: "function", name: function_, module: null, program })
@@ -272,7 +277,6 @@ export class ProgramWalk {
     const { kernel, layouts: { stats: layouts } } = this
     const { space } = kernel
     if (layouts === undefined) return Either.right(null)
-    const { cnt, misses, nsecs } = layouts.stats.at
     const pointer = space.u64(program + BigInt(layouts.program.at.stats))
     if (pointer === undefined) return Either.left(space.faultReason)
     if (pointer === 0n) return Either.right(null)
@@ -281,13 +285,11 @@ export class ProgramWalk {
     for (let cpu = 0; cpu < kernel.perCpuOffsets.length; cpu++) {
       if (kernel.perCpuOffsets[cpu] === undefined) continue
       const copy = kernel.perCpu(pointer, cpu)
-      const view = copy === undefined ? undefined : structAt(space, layouts.stats, copy)
-      if (view === undefined) return Either.left(within(`CPU ${cpu}`, space.faultReason))
-      for (const [index, field] of [cnt, nsecs, misses].entries()) {
-        if (field !== undefined) sums[index] += view.getBigUint64(field, true)
-      }
+      const read = copy === undefined ? Either.left(space.faultReason) : this.reader.struct(layouts.stats, copy)
+      if (Either.isLeft(read)) return Either.left(within(`CPU ${cpu}`, read.left))
+      for (const [index, field] of COUNTS.entries()) sums[index] += read.right.u64(field) ?? 0n
     }
     const [runs, nanos, missed] = sums.map((sum) => countOf(BigInt.asUintN(64, sum)))
-    return Either.right({ runs, nanos, misses: misses === undefined ? null : missed })
+    return Either.right({ runs, nanos, misses: layouts.stats.at.misses === undefined ? null : missed })
   }
 }

@@ -182,7 +182,7 @@ const assign = (
     const [map] = found
     if (map === undefined) {
       return yield* Either.left(
-        assignment.map === undefined ? "no map has a variable of that name" : "there is no such map"
+        assignment.map === undefined ? "no map has a variable of that name" : "no such map"
       )
     }
     const { info, type } = map

@@ -12,7 +12,7 @@ const MOST_RESTARTS = 1000
 /**
  * A map key by key. The kernel begins anew when the key that it is to go on from has vanished: keys that came already are
  * passed over, so none comes twice, and those behind are reached still. A slot without a value (of a map of programs,
- * devices, sockets) is no entry.
+ * devices, sockets) is not an entry.
  *
  * Behind the value's `stride` bytes the key stands again: a codec may look at it.
  * @see kernel/bpf/syscall.c `map_get_next_key`; kernel/bpf/lpm_trie.c `trie_get_next_key`; v6.12

@@ -22,7 +22,7 @@ export const bpfMapOffsets = offsetGroup("bpf-map", "BPF maps: the list of them,
       "btf_value_type_id"
     ], ["btf_vmlinux_value_type_id"]),
     array: yield* layout(btf, "bpf_array", ["value"]),
-    btf: yield* layout(btf, "btf", ["data", "data_size", "id", "base_btf"])
+    btf: yield* layout(btf, "btf", ["data", "data_size", "id", "base_btf", "kernel_btf", "name"])
   }
 })
 

@@ -22,7 +22,7 @@ import { KernelMetadata, type KernelSource } from "./KernelMetadata.ts"
  * The kinds of damage to an entry:
  * - `missing`: it holds no `metadata.json`
  * - `unreadable`: its `metadata.json` is not a file, or cannot be read
- * - `parse_error`: that is no text: not UTF-8, or far too long
+ * - `parse_error`: that is not text: not UTF-8, or far too long
  * - `truncated`: that is JSON which ends before its closing brace
  * - `malformed`: that is not JSON for another reason
  * - `schema_drift`: that is JSON of another shape, or of another version of `KernelMetadata`
@@ -111,7 +111,7 @@ const fault = (kind: CorruptKind, why: string): Fault => ({
 const Ours = Schema.Struct({ format: Schema.Int, source: Schema.Struct({ kind: Schema.NonEmptyString }) })
 
 /**
- * Entry `key`, with whatever is wrong with it; none where there is no such directory. The files' content is not read.
+ * Entry `key`, with whatever is wrong with it; none if the directory does not exist. The files' content is not read.
  *
  * @since 0.1.0
  * @category reading
@@ -218,7 +218,7 @@ const reason = (error: PlatformError): string =>
 
 /**
  * All entries, whatever state they are in: valid ones first, those last stored first, then by key. None where the cache
- * does not exist yet. Names that start with a dot, and files, are no entries.
+ * does not exist yet. Names that start with a dot, and files, are not entries.
  *
  * @since 0.1.0
  * @category reading
@@ -397,7 +397,7 @@ const putInPlace = (
     yield* fs.rename(made, entry)
   })
 
-/** Metadata first: what is left if this is cut short is no valid entry. A link goes, not what it leads to. */
+/** Metadata first: what is left if this is interrupted is not a valid entry. A link is removed, not its target. */
 const removeInPlace = (entry: string): Effect.Effect<void, PlatformError, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem

@@ -125,7 +125,7 @@ describe("writing an element of an array", () => {
 
   it("says when there is no such map, or several, or none of that type can be written", () => {
     const { made } = array("ARRAY")
-    assert.strictEqual(write(made, { map: "other", value: "00" }), "there is no such map")
+    assert.strictEqual(write(made, { map: "other", value: "00" }), "no such map")
     made.map({ type: "ARRAY", keySize: 4, valueSize: 4, maxEntries: 1, bytes: 88 })
     assert.strictEqual(write(made, { key: 0, value: "00000000" }), "ambiguous: 1 (made), 2 (made); give the id")
     const queue = new MadeMaps()
