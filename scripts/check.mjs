@@ -18,7 +18,7 @@ const parts = {
     reads: TYPESCRIPT,
     run: ["effect-language-service diagnostics --project tsconfig.json --strict --format text"]
   },
-  api: { reads: ["src", "typedoc.json", "tsconfig.json", "README.md"], run: ["typedoc --emit none"] },
+  api: { reads: ["src", "typedoc.config.mjs", "tsconfig.json", "README.md"], run: ["typedoc --emit none"] },
   types: {
     reads: TYPESCRIPT,
     run: [
