@@ -25,6 +25,7 @@ const options = {
     "Msr",
     "segmentNames",
     "Host",
+    "Kind",
     "ValueOfKind"
   ],
   treatValidationWarningsAsErrors: true
