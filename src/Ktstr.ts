@@ -20,7 +20,7 @@ import type { Native } from "./core/Native.ts"
 import { stage } from "./core/Progress.ts"
 import * as Engine from "./kvm/Engine.ts"
 import type { IncludeError } from "./kvm/guest/HostFiles.ts"
-import { lastWords } from "./kvm/guest/Init.ts"
+import { scriptEnded } from "./kvm/guest/Init.ts"
 import { type InitramfsSpec, makeInitramfs } from "./kvm/guest/Initramfs.ts"
 import {
   type FreezeFailed,
@@ -269,7 +269,7 @@ export const bootAndFreeze = Effect.fn("Ktstr.bootAndFreeze")(function*(
 
 /** Lines of the console that neither the kernel nor our init printed. */
 const scriptLines = (lines: ReadonlyArray<string>): ReadonlyArray<string> =>
-  lines.filter((line) => line.trim() !== "" && !/^\[ *\d+\.\d+\]/.test(line) && !lastWords.test(line))
+  lines.filter((line) => line.trim() !== "" && !/^\[ *\d+\.\d+\]/.test(line) && !scriptEnded.test(line))
 
 const snapshot = (
   kernel: GuestKernelService,

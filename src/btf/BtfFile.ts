@@ -104,8 +104,9 @@ const bzImageIdentity = (file: FileSystem.File, head: Uint8Array): Read<string> 
 const MAX_ELF = 2 ** 32 - 1
 
 /**
- * An ELF file of which only the headers are read, to their places in a buffer as large as the file: the parser wants one.
- * The system backs no page of it that nobody touches, so a gigabyte of DWARF beside the headers costs nothing.
+ * An ELF file of which only the headers are read, to their places in a buffer as large as the file, because the parser
+ * takes a whole file. The system backs no page of it that nobody touches, so a gigabyte of DWARF beside the headers
+ * costs nothing.
  */
 const openElf = (file: FileSystem.File, path: string) =>
   Effect.gen(function*() {

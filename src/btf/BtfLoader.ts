@@ -12,7 +12,7 @@ import { relocateBase } from "./RelocateBase.ts"
 import { damaged, readSidecar, sidecarOf, writeSidecar } from "./Sidecar.ts"
 
 /**
- * A file that yields no BTF: it cannot be read, is none of the formats that hold BTF, or is one without it.
+ * A file that yields no BTF: it cannot be read, is not in a format that holds BTF, or has none.
  *
  * @since 0.1.0
  * @category errors

@@ -11,7 +11,7 @@ export const enumNames = (btf: Btf, enumName: string, prefix: string): ReadonlyM
     if (type?.kind !== "ENUM") continue
     for (const { name, value } of type.values) {
       if (!name.startsWith(prefix)) continue
-      // A renamed value's old name ends in _DEPRECATED and stands before the new one, with the same number.
+      // A renamed value's old name ends in _DEPRECATED and comes before the new one, with the same number.
       names.set(Number(value), name.slice(prefix.length).toLowerCase().replace(/_deprecated$/, ""))
     }
   }

@@ -39,7 +39,7 @@ export interface GroupParts {
 /**
  * Structs that one reader of kernel memory needs together: it gets all of them or none.
  *
- * Where a layout stands: one that a single file reads stands beside its reader, as a constant; one that two files read, or
+ * Where a layout belongs: one that a single file reads is a constant beside its reader; one that two files read, or
  * that `btf offsets` shows, is a group under `offsets`.
  *
  * @since 0.1.0

@@ -65,14 +65,14 @@ export const readSidecar = (
     Effect.catchAll((error) => damaged(sidecar, error.message))
   )
 
-/** A line for people, who may want to know why loading takes longer. */
+/** A line for people that says why loading takes longer. */
 export const damaged = (sidecar: string, why: string): Effect.Effect<Option.Option<never>> =>
   Effect.as(
     Effect.logWarning(`${sidecar} is damaged: ${why}; the BTF is read from its kernel again, and the sidecar replaced`),
     Option.none()
   )
 
-/** So long after its last write a temporary file is nobody's, in milliseconds, whoever has its writer's pid by now. */
+/** Age in milliseconds at which a temporary file is abandoned, even if another process has its writer's pid by now. */
 const ABANDONED = 3_600_000
 
 /**

@@ -50,8 +50,8 @@ export const cacheRoot: Effect.Effect<string, CacheError> = Effect.gen(function*
 }).pipe(Effect.catchTag("ConfigError", (error) => new CacheError({ path: "", why: String(error) })))
 
 /**
- * A directory in the cache for things in the making, which goes with the scope. What dead processes left of theirs is
- * removed first: a living one has a lock on its own, whatever PID namespace it is in.
+ * A temporary directory in the cache, removed with the scope. Directories left by dead processes are
+ * removed first: a living process holds a lock on its own, in whatever PID namespace it is.
  * @param root the cache; it is made if it is not there
  */
 export const temporaryDirectory = Effect.fn("CacheDir.temporaryDirectory")(
@@ -70,18 +70,18 @@ export const temporaryDirectory = Effect.fn("CacheDir.temporaryDirectory")(
       return path
     })
     yield* Effect.mapError(makeDirectories(root), refused(root))
-    // so that nobody takes the directory for left behind before it is locked
+    // so that nobody takes the directory for an abandoned one before it is locked
     return yield* withLock(root, "exclusive", LOCK_WAIT)(make).pipe(
       Effect.mapError((error) => error._tag === "LockTimeout" ? error : refused(root)(error))
     )
   }
 )
 
-/** How long a lock in the cache is waited for: longer than any step under one takes on a slow disk. */
+/** How long to wait for a lock in the cache: longer than any step under one takes on a slow disk. */
 export const LOCK_WAIT = "60 seconds"
 
 const TEMPORARY = ".tmp-"
-/** The names of ours: the cache may be a directory that holds other things. */
+/** The names of our own directories: the cache may be a directory that holds other things. */
 const OURS = /^\.tmp-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
 const removeLeftovers = (root: string): Effect.Effect<void, PlatformError, FileSystem.FileSystem | Native> =>
@@ -116,6 +116,6 @@ export const makeDirectories = (path: string): Effect.Effect<void, PlatformError
 const isReason = (reason: SystemErrorReason) => (error: PlatformError): boolean =>
   error._tag === "SystemError" && error.reason === reason
 
-/** A failure on `path` as one of the cache. */
+/** A failure on `path` as a `CacheError`. */
 export const refused = (path: string) => (error: PlatformError | SyscallError): CacheError =>
   new CacheError({ path, why: (error._tag === "SystemError" ? error.description : undefined) ?? error.message })

@@ -10,7 +10,7 @@ import type { SyscallError } from "./Errors.ts"
 import { Native } from "./Native.ts"
 
 /**
- * A lock was not to be had in time. `holder` names who has it, as far as this process can see.
+ * A lock could not be taken in time. `holder` names the process that holds it, as far as this process can see.
  *
  * @since 0.1.0
  * @category errors
@@ -24,14 +24,14 @@ export class LockTimeout extends Schema.TaggedError<LockTimeout>("ktstr/LockTime
   }
 }
 
-/** How long a held lock is left alone before it is tried again. */
+/** The pause before a held lock is tried again. */
 const RETRY = "50 millis"
 
 /**
  * Do something under an advisory lock (flock(2)) on a file or a directory, trying for it until `wait` has passed and at
- * least once. Where nothing is at `path`, an empty file is made. The lock goes with the work's end, failure or
- * interruption, and the kernel takes it from a process that dies; the file stays, because removing one that somebody else
- * waits for would give two processes the lock at once.
+ * least once. If `path` does not exist, an empty file is made. The lock is released at the work's end, failure or
+ * interruption, and by the kernel when the process dies; the file stays, because removing one that somebody else
+ * is waiting for would give two processes the lock at once.
  *
  * @since 0.1.0
  * @category utilities
@@ -51,7 +51,7 @@ const acquire = (
     const fs = yield* FileSystem.FileSystem
     const native = yield* Native
     // a directory can only be opened for reading, and so can a lock in a cache of another user
-    // and where somebody put a link, nothing is made where it leads
+    // and a link that somebody put there is not followed
     const isLink = yield* Effect.isSuccess(fs.readLink(path))
     const file = yield* isLink
       ? fs.open(path)
@@ -70,7 +70,7 @@ const acquire = (
     )
   })
 
-/** Who has a lock on an open file, for people: "pid 1234 (node ktstr.cjs)", several joined by commas. */
+/** The holders of a lock on an open file, for people: "pid 1234 (node ktstr.cjs)", several joined by commas. */
 const holderOf = (file: FileSystem.File): Effect.Effect<string, never, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
@@ -91,10 +91,10 @@ const holderOf = (file: FileSystem.File): Effect.Effect<string, never, FileSyste
 const NAME_LENGTH = 80
 
 /**
- * The processes that hold a flock on an inode, out of the text of /proc/locks. A lock of another PID namespace is not in
+ * The processes that hold a flock on an inode, from the text of /proc/locks. A lock of another PID namespace is not in
  * there, and some file systems (overlayfs, btrfs) give another device there than to stat(2).
  * @see fs/locks.c lock_get_status, v6.12: `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`, device in hexadecimal;
- * one who waits has `->` behind the number
+ * a waiting process has `->` behind the number
  */
 const holders = (locks: string, device: number, inode: number): ReadonlyArray<number> => {
   // the bits of a dev_t, bits/sysmacros.h of glibc; beyond 32 there are none in Linux

@@ -80,7 +80,7 @@ export class HostLacks extends Schema.TaggedError<HostLacks>("ktstr/HostLacks")(
 }
 
 /**
- * Run a throwing parser: its `FormatError` becomes a value, anything else is a bug and keeps flying.
+ * Run a throwing parser: its `FormatError` becomes a value, anything else is a bug and is thrown on.
  *
  * @since 0.1.0
  * @category utilities

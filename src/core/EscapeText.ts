@@ -2,7 +2,7 @@
 // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
 const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu
 
-/** Printable ASCII alone, which nearly all text is: quicker to see than that no character is of the above. */
+/** Only printable ASCII, as nearly all text is: quicker to test than the absence of the characters above. */
 const PLAIN = /^[ -~]*$/
 
 /** By UTF-16 unit, as JSON and JavaScript write it: a character beyond U+FFFF takes two. */

@@ -13,7 +13,7 @@ export interface ProgressService {
 }
 
 /**
- * Who is told of the stages of long work, such as "boot guest". By default nobody; the command shows them on stderr.
+ * The receiver of the stages of long work, such as "boot guest". By default nobody; the command shows them on stderr.
  * A `Context.Reference`, so no program has to provide it.
  *
  * @since 0.1.0

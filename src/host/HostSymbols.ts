@@ -12,7 +12,7 @@ export class HostSymbols implements Symbols {
   private readonly list: ReadonlyArray<KernelSymbol>
   private readonly byName = new Map<string, bigint>()
 
-  /** `text` is that of `/proc/kallsyms`; lines that are none of its form, and addresses of 0, are passed over. */
+  /** `text` is that of `/proc/kallsyms`; lines of another form, and addresses of 0, are skipped. */
   constructor(text: string) {
     const list: Array<KernelSymbol> = []
     for (const line of text.split("\n")) {

@@ -59,7 +59,7 @@ const NORMAL = new Set([
 ])
 const ERRORS = new Set(["runtime error", "scx_bpf_error"])
 const STALL = "runnable task stall"
-/** Who finds stalls: its stack tells nothing of the scheduler. */
+/** The watchdog's own functions: their stack says nothing about the scheduler. */
 const WATCHDOG = new Set(["scx_watchdog_workfn", "check_rq_for_timeouts", "scx_tick"])
 
 const DISABLED = /^sched_ext: BPF scheduler "(.*)" disabled \((.*)\)$/
@@ -81,7 +81,7 @@ export const extractStackSymbols = (lines: Iterable<string>): ReadonlyArray<Stac
   })
 
 /**
- * The ends of schedulers in a log, oldest first. Lines of other parts of the kernel may stand between those of one.
+ * The ends of schedulers in a log, oldest first. Lines of other parts of the kernel may come between those of one.
  * @see kernel/sched/ext.c `scx_disable_workfn` (`scx_ops_disable_workfn` before v6.16), v6.12 to v6.18
  * @since 0.1.0
  * @category parsing

@@ -46,7 +46,7 @@ export interface GuestKernelService {
   readonly perCpuOffsets: ReadonlyArray<bigint | undefined>
   /** Why `perCpuOffsets` is not complete, if so. */
   readonly perCpuProblem: Reason | undefined
-  /** Where CPU `cpu` has its copy of what a per-CPU pointer or symbol stands for; undefined for no possible CPU. */
+  /** The address of CPU `cpu`'s copy of a per-CPU pointer or symbol; undefined if the CPU is not possible. */
   readonly perCpu: (pointer: bigint, cpu: number) => Kva | undefined
   /** The guest-physical address of a kernel virtual one. */
   readonly translate: (address: Kva) => Effect.Effect<Pa, Unmapped>

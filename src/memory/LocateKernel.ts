@@ -27,7 +27,7 @@ export interface KernelLocation {
 }
 
 /**
- * No kernel: how many candidates were judged, and what the last of them broke.
+ * No kernel was found: the number of candidates that were checked, and what was wrong with the last.
  *
  * @since 0.1.0
  * @category models
@@ -58,9 +58,9 @@ export const locateByVmcoreinfo = (memory: GuestMemory, early = false): KernelLo
   let table: PageTable | undefined
   const info = findVmcoreinfo(memory, (info) => {
     candidates++
-    const judged = judge(memory, info)
-    if (typeof judged === "string") why = judged
-    else table = judged
+    const checked = checkCandidate(memory, info)
+    if (typeof checked === "string") why = checked
+    else table = checked
     return table !== undefined
   }, early)
   if (info === undefined || table === undefined) return { candidates, why }
@@ -68,7 +68,7 @@ export const locateByVmcoreinfo = (memory: GuestMemory, early = false): KernelLo
 }
 
 /** The tables' root, or what is wrong with the note. */
-const judge = (memory: GuestMemory, info: Vmcoreinfo): PageTable | string => {
+const checkCandidate = (memory: GuestMemory, info: Vmcoreinfo): PageTable | string => {
   const root = info.symbol("swapper_pg_dir")
   const uts = info.symbol("init_uts_ns")
   const stext = info.symbol("_stext")

@@ -36,7 +36,7 @@ export interface RunQueue extends Omit<Values<typeof RQ>, "online" | "cpu"> {
   readonly stop?: TaskRef
   /** With CONFIG_SCHED_PROXY_EXEC the task whose scheduling context is used; else `curr`. */
   readonly donor?: TaskRef
-  /** For how long `curr` has the CPU by `clock`, which stands on an idle CPU. */
+  /** How long `curr` has had the CPU, by `clock`, which does not advance on an idle CPU. */
   readonly currNanos?: Int
   readonly cfs?: Values<typeof CFS_RQ>
   readonly rt?: Values<typeof RT_RQ>

@@ -26,7 +26,7 @@ import { liveLinks } from "./LiveLinks.ts"
 import { type LiveMap, liveTable, openLiveMap } from "./LiveOpeners.ts"
 import { livePrograms } from "./LivePrograms.ts"
 import { type LiveWrite, type MapWrite, writerOf } from "./LiveWrite.ts"
-import { compileSeen } from "./SeenFields.ts"
+import { syscallValueCodec } from "./SyscallValueCodec.ts"
 import { LiveObjects } from "./walks/LiveObjects.ts"
 
 /**
@@ -132,7 +132,7 @@ const makeLiveMaps = (
           info,
           type: map.type,
           types: info.btfId === null ? undefined : btf.byId(info.btfId),
-          compileValue: compileSeen,
+          compileValue: syscallValueCodec,
           opened: reading,
           consistency: "racing",
           cpus: table.copies?.length ?? null

@@ -149,7 +149,10 @@ class MemberNames {
   }
 }
 
-/** Members of a struct without a name, called or not, stand one by one; those behind a pointer or in an array as a type. */
+/**
+ * Members of an unnamed struct are compared one by one, whether the member has a name or not; behind a pointer or in an
+ * array, as a type.
+ */
 const collect = (btf: Btf, { members }: StructLayout, prefix: string, into: MemberNames, budget: Budget): void => {
   for (const member of members) {
     const { body, declaration, name } = member

@@ -89,7 +89,7 @@ class Writer {
     let declarator = name
     /** Qualifiers met since the last pointer: they are of what comes next. */
     let qualifiers: Array<string> = []
-    /** Attributes met since then: they stand behind it. */
+    /** Attributes met since then: they are written after it. */
     let attributes: Array<string> = []
     const done = (base: string, body?: number): Declaration => ({
       base: [...qualifiers, base, ...(body === undefined ? attributes : [])].join(" "),

@@ -143,7 +143,7 @@ const holeNotes = ({ bits, bytes }: Hole, what: string): ReadonlyArray<string> =
   ...(bytes > 0 ? [`${plural(bytes, "byte")} ${what}`] : [])
 ]
 
-/** The stars go with the type, so that names stand below one another. */
+/** The stars go with the type, so that names line up. */
 const columns = (member: MemberLayout): readonly [left: string, right: string] => {
   const { base, declarator } = member.declaration
   const stars = /^(?: ?\*(?: ?(?:const|volatile|restrict)\b)*)+/.exec(declarator)?.[0] ?? ""

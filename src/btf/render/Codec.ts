@@ -40,7 +40,7 @@ export interface Codec {
   readonly json: (view: DataView, at: number, out: ByteSink, length?: number) => void
   /** The value at `at` as a tree; `toJson` of it equals what `json` writes. */
   readonly tree: (view: DataView, at: number, options?: TreeOptions) => RenderedValue
-  /** Does the form of the whole value at `at` stand for other bytes too? Null: for values of this type it never does. */
+  /** Whether other bytes would give the same form of the whole value at `at`. Null: never for this type. */
   readonly hides: HiddenBytes | null
 }
 

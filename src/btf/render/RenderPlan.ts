@@ -69,7 +69,7 @@ interface UnsupportedPlan extends PlanCommon {
   readonly kind: "unsupported"
   readonly reason: string
 }
-/** `extent` bytes that stand for something else: `render` gets where they are, and the most elements of an array. */
+/** `extent` bytes shown as something else: `render` gets their place, and the most elements of an array to show. */
 export interface DerivedPlan extends PlanCommon {
   readonly kind: "derived"
   readonly render: (view: DataView, at: number, most: number) => RenderedValue

@@ -50,7 +50,7 @@ export interface EnumValue {
   readonly flags: ReadonlyArray<string>
 }
 /**
- * A struct, union or data section. Members of anonymous members stand in their place.
+ * A struct, union or data section. An anonymous member is replaced by its members.
  *
  * @since 0.1.0
  * @category models

@@ -162,7 +162,7 @@ interface Loose {
   readonly holds: (view: DataView) => boolean
 }
 
-/** Bytes under construction. First all that is to be put is collected, so that the order of union members is none. */
+/** Bytes under construction. All values are collected first, so that the order of union members does not matter. */
 class Draft {
   private readonly exact: Array<Put> = []
   private readonly loose: Array<Loose> = []

@@ -79,7 +79,7 @@ class Printer {
 }
 
 interface Run {
-  /** `.name = `, or `[8 ... 63] = ` before what stands for several elements. */
+  /** `.name = `, or `[8 ... 63] = ` before a value of several elements. */
   readonly label: string
   readonly value: RenderedValue | string
 }

@@ -17,7 +17,7 @@ import { whyOf } from "../terminal/whyOf.ts"
 import type { Machine, Output, Script, Target } from "./options.ts"
 
 /** Options that only a VM booted by this command has, by the names of their values. */
-const OF_A_VM = {
+const VM_ONLY_OPTIONS = {
   kernel: "kernel",
   include: "include",
   exec: "exec",
@@ -36,7 +36,7 @@ const SAY_WHICH =
   "say which kernel to read: --kernel ID (or KTSTR_KERNEL) boots one, --image FILE reads one, --live this host"
 
 const givenOfAVm = (target: Target) =>
-  (Object.keys(OF_A_VM) as Array<keyof typeof OF_A_VM>).filter((name) =>
+  (Object.keys(VM_ONLY_OPTIONS) as Array<keyof typeof VM_ONLY_OPTIONS>).filter((name) =>
     name === "include" || name === "disk" || name === "module"
       ? target[name].length > 0
       : Option.isSome<unknown>(target[name])
@@ -47,7 +47,7 @@ export const openMaps = (target: Target) =>
   Effect.gen(function*() {
     if (!target.live) return yield* openTarget(target)
     const given = [
-      ...givenOfAVm(target).map((name) => OF_A_VM[name]),
+      ...givenOfAVm(target).map((name) => VM_ONLY_OPTIONS[name]),
       ...(Option.isSome(target.image) ? ["image"] : []),
       ...(Option.isSome(target.vmlinux) ? ["vmlinux"] : [])
     ]
@@ -69,7 +69,7 @@ export const openTarget = (target: Target) =>
         })
       }
       if (given.length > 0) {
-        return yield* new UsageError({ problem: `--${OF_A_VM[given[0]]} goes with --kernel, not with --image` })
+        return yield* new UsageError({ problem: `--${VM_ONLY_OPTIONS[given[0]]} goes with --kernel, not with --image` })
       }
       const vmlinux = Option.match(target.vmlinux, { onNone: () => ({}), onSome: (vmlinux) => ({ vmlinux }) })
       return yield* openImage(target.image.value, vmlinux)

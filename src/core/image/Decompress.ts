@@ -95,8 +95,8 @@ const decodeZstd: Decode = (bytes, size, subject) =>
   })
 
 /**
- * Of a zstd frame's header: where its content size stands or would stand, and that size, undefined where it is not said;
- * undefined where there is no whole header.
+ * From a zstd frame's header: the place of its content size, and that size (undefined if not stated); undefined where
+ * there is no whole header.
  * @see RFC 8878, 3.1.1.1 "Frame Header"
  */
 const zstdHeader = (bytes: Uint8Array): { sizeAt: number; contentSize: number | undefined } | undefined => {

@@ -43,7 +43,7 @@ export class KernelIdInvalid extends Schema.TaggedError<KernelIdInvalid>("ktstr/
   }
 }
 
-/** One way to write an id. The first form that recognises a text decides: its parser's answer stands. */
+/** One way to write an id. The first form that recognises a text decides: its parser's answer is final. */
 interface Form {
   readonly example: string
   readonly recognises: (id: string) => boolean

@@ -148,7 +148,7 @@ const moduleBytes = (
     (bytes) => isCompressed(bytes) ? decompressWithin(bytes, MODULE_LIMIT, file) : Effect.succeed(bytes)
   )
 
-/** The modules that a module's .modinfo requires to be loaded first, and those it wants first if they exist. */
+/** The modules that a module's .modinfo requires to be loaded first, and those it prefers first if they exist. */
 const dependenciesOf = (
   bytes: Uint8Array,
   subject: string

@@ -26,12 +26,12 @@ import {
 import type { Console } from "./Console.ts"
 import { makeExec } from "./GuestCommands.ts"
 import { firstLine } from "./GuestConsole.ts"
-import { exitReport, incompleteReport, lastWords, resizeLine, upReport } from "./Init.ts"
+import { exitReport, incompleteReport, resizeLine, scriptEnded, upReport } from "./Init.ts"
 
 /** kernel/panic.c `vpanic`, v6.12; behind the time and, where configured, the caller. */
 const panic = /^(\[[^\]]*\]\s*)*Kernel panic - not syncing/
 /** Longest wait for the end of the script's output once its report is there: a kernel message may have torn the line. */
-const LAST_WORDS = "5 seconds"
+const SCRIPT_ENDED_WAIT = "5 seconds"
 
 /**
  * VMs that were booted, by engine.
@@ -157,7 +157,7 @@ const reported = (
         }
         const [, what, status] = exitReport.exec(line) ?? []
         const said = what === "exit"
-          ? Effect.timeoutOption(Effect.option(firstLine(console, lastWords)), LAST_WORDS)
+          ? Effect.timeoutOption(Effect.option(firstLine(console, scriptEnded)), SCRIPT_ENDED_WAIT)
           : Effect.void
         return Effect.as(said, Number(status))
       })

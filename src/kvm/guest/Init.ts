@@ -28,7 +28,7 @@ export const partReport = /^ktstr part (\d{1,9})$/
 export const outputReport = /^ktstr output (\d{1,9}) ([A-Za-z0-9+/=]{1,100})$/
 export const doneReport = /^ktstr done (\d{1,9}) (\d{1,3}) (\d{1,15})$/
 /** The line that the init writes on the console before `exit`: all output of the script comes before it. */
-export const lastWords = /ktstr: the script ended with status \d{1,3}$/
+export const scriptEnded = /ktstr: the script ended with status \d{1,3}$/
 
 /**
  * The work of the guest when it is up.

@@ -31,7 +31,7 @@ export const listNodes = (space: KernelSpace, head: bigint, end: bigint = head):
     if (node === 0n && end === 0n) return ended(undefined)
     const back = node === undefined ? undefined : previous(node)
     if (node === undefined || back === undefined) return ended(space.faultReason)
-    // The kernel may stand still in the middle: a node between the two is not linked yet, or not linked any more.
+    // The kernel may have been frozen in the middle: a node between the two is not linked yet, or not any more.
     if (back !== before && back !== previous(before) && !(next(back) === node && previous(back) === before)) {
       return ended(corrupted(`${hex(node)} points back at ${hex(back)}, not at ${hex(before)}`))
     }

@@ -18,7 +18,7 @@ type Kernel = GuestKernelService
 const ITER_CURSOR = 1
 const ON_PRIQ = 1
 const LOCKED = 0xff
-/** Reasons of one queue that are told. */
+/** Reasons reported per queue. */
 const MOST_PROBLEMS = 16
 
 /**
@@ -53,7 +53,7 @@ export interface DispatchQueue {
   readonly address: string
   /** The queue's own id; built-in queues share theirs, their place is `cpu` or `node`. */
   readonly id: Int
-  /** The id's name in the kernel's enum, without prefix; of user queues there is none. */
+  /** The id's name in the kernel's enum, without prefix; user queues have none. */
   readonly name?: string
   readonly cpu?: number
   readonly node?: number
@@ -62,7 +62,7 @@ export interface DispatchQueue {
   readonly nr: Int
   readonly seq: Int
   readonly locked: boolean
-  /** Iterators that stand in it. */
+  /** Iterators inside it. */
   readonly cursors: number
   readonly tasks: ReadonlyArray<QueuedTask>
   readonly problems: ReadonlyArray<Reason>

@@ -16,7 +16,7 @@ export class StackTop {
   readonly #kernel: GuestKernelService
   readonly #text: readonly [bigint, bigint]
   readonly #sched: readonly [bigint, bigint]
-  /** By return address the function, or undefined for one that is none or of the scheduler. */
+  /** The function by return address; undefined if it is not one, or is the scheduler's own. */
   readonly #known = new Map<bigint, string | undefined>()
 
   constructor(kernel: GuestKernelService) {

@@ -38,7 +38,7 @@ export const PF_KTHREAD = 0x20_0000
 
 const CLASSES = ["stop", "dl", "rt", "ext", "fair", "idle"] as const
 
-/** The scheduling class that a `sched_class` pointer stands for: `fair`, or the symbol of one that is not known. */
+/** The scheduling class of a `sched_class` pointer: `fair`, or the symbol of an unknown one. */
 export const classNames = (symbols: {
   readonly address: (name: string) => bigint | undefined
   readonly at: (address: bigint) => { readonly name: string; readonly offset: number } | undefined

@@ -4,12 +4,10 @@ import { enumNames } from "../../../btf/EnumNames.ts"
 import { layout } from "../../../btf/Layout.ts"
 import { hex } from "../../../core/Address.ts"
 import { lazily } from "../../../core/Lazily.ts"
-import { type Reason, toReason } from "../../../core/Reason.ts"
+import { toReason } from "../../../core/Reason.ts"
 import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
-import { StructReader } from "../../../memory/structs/StructReader.ts"
+import { type Read, StructReader } from "../../../memory/structs/StructReader.ts"
 import type { Attachment } from "../../Link.ts"
-
-type Found<A> = Either.Either<A, Reason>
 
 /** `TRACE_EVENT_FL_*`, whose enum has no name and whose bits move; include/linux/trace_events.h, v6.1 and v6.12. */
 const eventFlags = (btf: Btf): ReadonlyMap<string, number> => {
@@ -59,7 +57,7 @@ export class LinkPerfEvents {
   }
 
   /** The target of the `struct bpf_link` at an address, whose type is `perf_event`. */
-  ofLink(link: bigint): Found<Attachment> {
+  ofLink(link: bigint): Read<Attachment> {
     return Either.gen(this, function*() {
       const { event, file, link: { at } } = yield* Either.mapLeft(this.layouts(), toReason)
       const opened = yield* this.reader.u64(link + BigInt(at.perf_file - at.link))
@@ -77,7 +75,7 @@ export class LinkPerfEvents {
     return `${name}:${counters?.().get(Number(config)) ?? hex(config)}`
   }
 
-  private traced(call: bigint): Found<Attachment> {
+  private traced(call: bigint): Read<Attachment> {
     return Either.gen(this, function*() {
       const { call: callLayout, class: { at: classAt }, tracepoint } = yield* Either.mapLeft(this.layouts(), toReason)
       const found = yield* this.reader.struct(callLayout, call)
@@ -93,14 +91,14 @@ export class LinkPerfEvents {
   }
 
   /** The first probe of the event that contains a `trace_event_call`: the address of its `trace_probe.list`. */
-  private firstProbe(call: bigint): Found<bigint> {
+  private firstProbe(call: bigint): Read<bigint> {
     return Either.flatMap(
       Either.mapLeft(this.probe(), toReason),
       ({ at }) => this.reader.u64(call + BigInt(at.probes - at.call))
     )
   }
 
-  private kprobeOf(call: bigint): Found<Attachment> {
+  private kprobeOf(call: bigint): Read<Attachment> {
     return Either.gen(this, function*() {
       const kprobe = yield* Either.mapLeft(this.kprobe(), toReason)
       const found = yield* this.reader.struct(kprobe, (yield* this.firstProbe(call)) - BigInt(kprobe.at["tp.list"]))
@@ -112,7 +110,7 @@ export class LinkPerfEvents {
     })
   }
 
-  private uprobeOf(call: bigint): Found<Attachment> {
+  private uprobeOf(call: bigint): Read<Attachment> {
     return Either.gen(this, function*() {
       const uprobe = yield* Either.mapLeft(this.uprobe(), toReason)
       const found = yield* this.reader.struct(uprobe, (yield* this.firstProbe(call)) - BigInt(uprobe.at["tp.list"]))

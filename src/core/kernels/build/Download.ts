@@ -242,7 +242,7 @@ const verify = (part: string, state: string, sha256: string) =>
     return yield* fatal(`its sha256 is ${got}, not ${sha256}`, "try again, or take another server: nothing was kept")
   })
 
-/** Servers that want a person to look call anything by any type. */
+/** Servers that show a page to a person give any content type. */
 const looksLikeWebPage = (path: string): Effect.Effect<boolean, PlatformError, FileSystem.FileSystem> =>
   Effect.flatMap(
     FileSystem.FileSystem,

@@ -33,7 +33,7 @@ export const cleanCommit = (
   Effect.gen(function*() {
     const head = yield* git("-C", directory, "rev-parse", "--verify", "HEAD^{commit}")
     if (head.code !== 0) return { why: `git has no commit of it (${firstLine(head.stderr)})` }
-    // a repository above it may know nothing of it but to ignore it
+    // a repository above it may only have it in its .gitignore
     const tracked = yield* git("-C", directory, "ls-files", "--error-unmatch", "Makefile")
     if (tracked.code !== 0) return { why: "git does not track its Makefile" }
     const status = yield* git("-C", directory, "status", "--porcelain", "-z", "--untracked-files=normal", "--", ".")

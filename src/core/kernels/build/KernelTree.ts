@@ -31,7 +31,7 @@ export const parseMakefile = (makefile: string): string | undefined => {
     : undefined
 }
 
-/** The version of a kernel tree; a directory that is none is refused. */
+/** The version of a kernel tree; any other directory is refused. */
 export const versionOf = (
   directory: string,
   hint: string

@@ -81,7 +81,7 @@ export interface SourcePlan {
 }
 
 /**
- * Find out what sources are asked for, with as little work as that takes.
+ * Find out which sources are requested, with as little work as possible.
  * @param root the cache, for what is already in it and for downloads
  * @param extra the user's kconfig, which is a part of the key
  */

@@ -3,7 +3,7 @@ import { FormatError } from "../../Errors.ts"
 
 const START = "IKCFG_ST"
 const END = "IKCFG_ED"
-/** A `.config` has some 300 KB; one that claims more than this is none. */
+/** Limit of an unpacked `.config`, which has about 300 KB. */
 const LONGEST_CONFIG = 2 ** 24
 
 /**

@@ -51,7 +51,7 @@ type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
 /** How long another process' download of the lists is waited for. */
 const LISTS_WAIT = "5 minutes"
 
-/** Files of a state. The time of the last update stands in the last one. */
+/** Files of a state. The last one holds the time of the last update. */
 const [SOURCES, CONFIGURATION, REFRESHED] = ["sources.list", "apt.conf", "refreshed"]
 
 /** In place of what the machine says: see apt.conf(5). Hooks of the machine's would run on the machine's own files. */

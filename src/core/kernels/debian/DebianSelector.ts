@@ -26,7 +26,7 @@ const FORMS = "write a series (6.12, 7.3-cloud, 6.18-rt), a release (6.1.0-56-cl
   "a package (linux-image-…) or a pattern of those (6.12*-rt-amd64)"
 
 /**
- * The selector that a text is, or why it is none and what to write.
+ * The selector in a text, or why it is not one and what to write.
  *
  * @since 0.1.0
  * @category parsing

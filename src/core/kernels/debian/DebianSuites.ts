@@ -16,7 +16,7 @@ export const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 export const APT_HINT = "use a Debian host (apt and dpkg), or give the path of a kernel image"
 
-/** The name of a suite, as it stands in a mirror's `dists/`. */
+/** The name of a suite, as in a mirror's `dists/`. */
 export const isSuiteName = (text: string): boolean => /^[a-z][a-z0-9.-]{0,63}$/.test(text)
 
 /** The machine's own Debian: the release that it runs, and where its packages come from. */

@@ -6,11 +6,11 @@ import { keptPointer, SPECIAL_STRUCTS } from "../values/SpecialStructs.ts"
 const compilers = new WeakMap<Btf, (typeId: number) => Codec>()
 
 /**
- * The codec of a map's value as bpf(2) gives it: what the kernel keeps there for programs is zeros, and said to be unseen.
- * A lock is too, which reads as one that nobody holds.
+ * The codec of a map's value as bpf(2) returns it: fields that the kernel keeps there for programs are zeros, and are
+ * shown as unsupported. So is a lock, which would read as one that nobody holds.
  * @see include/linux/bpf.h `copy_map_value`, v6.12
  */
-export const compileSeen = (btf: Btf, typeId: number): Codec => {
+export const syscallValueCodec = (btf: Btf, typeId: number): Codec => {
   const compiler = compilers.get(btf) ?? compilerWith(btf, (id) => {
     const type = btf.type(id)
     const isUnseen = type?.kind === "PTR"
