@@ -16,7 +16,7 @@ export type EngineChoice = "auto" | "kvm" | "qemu"
 
 /**
  * The engine of a choice. `auto` runs a probe guest, once, when the first VM is booted: where /dev/kvm is hardware it is the
- * native engine, which is loaded then, else QEMU's software emulation; a spec that asks for what QEMU alone has gets QEMU.
+ * native engine, which is loaded then, else QEMU's software emulation; a spec with settings that only QEMU has gets QEMU.
  * `kvm` fails with `HostLacks` where no Linux kernel would get through its boot. `Vm.acceleration` says what was found.
  *
  * @since 0.1.0

@@ -44,7 +44,7 @@ export const bootCount = Metric.counter("ktstr_vm_boots", {
   incremental: true
 })
 /**
- * How long freezes took until all CPUs stood, in milliseconds, by engine.
+ * Time from the request to freeze until all CPUs had stopped, in milliseconds, by engine.
  *
  * @since 0.1.0
  * @category reading

@@ -12,9 +12,9 @@ import type { MachineEnding, MachineStopped } from "./MachineEnding.ts"
 import { VcpuRequest, VcpuState, VcpuWord } from "./thread/SharedWords.ts"
 import type { VcpuWorker } from "./VcpuWorker.ts"
 
-/** A machine whose vCPUs all stand outside KVM_RUN. */
+/** A machine whose vCPUs are all parked outside KVM_RUN. */
 export interface FrozenMachine {
-  /** Milliseconds since 1970 at which all vCPUs were known to stand. */
+  /** When all vCPUs were known to be parked, in milliseconds since 1970. */
   readonly takenAt: number
   readonly vcpus: ReadonlyArray<FrozenVcpu>
 }
@@ -24,13 +24,13 @@ export interface FreezeOptions {
   readonly workers: ReadonlyArray<VcpuWorker>
   readonly ending: MachineEnding
   readonly limit: Duration.Duration
-  /** Called when all vCPUs stand. */
+  /** Called when all vCPUs are parked. */
   readonly onFrozen: () => void
-  /** Called when the guest was let go. */
+  /** Called when the guest runs again. */
   readonly onThaw: () => void
 }
 
-/** Where the vCPUs meet: asked to park, waited for, and let go when the last that holds them has. */
+/** Rendezvous of the vCPUs: they are asked to park, waited for, and released by the last holder. */
 export class FreezeRendezvous {
   readonly #options: FreezeOptions
   readonly #alone = Effect.unsafeMakeSemaphore(1).withPermits(1)
@@ -46,7 +46,7 @@ export class FreezeRendezvous {
     return this.#holders > 0
   }
 
-  /** Stop every vCPU until the scope closes; scopes are counted, and the guest is let go when it fails. */
+  /** Stop every vCPU until the scope closes; scopes are counted. When it fails, the guest runs on. */
   readonly freeze: Effect.Effect<FrozenMachine, FreezeTimeout | MachineStopped | VmDied, Scope.Scope> = Effect
     .uninterruptibleMask((restore) =>
       Effect.gen(this, function*() {
@@ -122,7 +122,7 @@ export class FreezeRendezvous {
         takenAt,
         vcpus: workers.map(({ id, parkedAt }) => ({
           id,
-          // a thread that had not left its place since the freeze before stood already
+          // a thread that has not run since the last freeze was parked already
           parkMicros: Math.max(0, Number(parkedAt() - askedAt) / 1000),
           registers: readRegisters(vm.native, vm.vcpus[id])
         }))

@@ -62,7 +62,7 @@ export interface KvmVmHandle extends Vm {
     readonly output: Stream.Stream<Uint8Array>
     /** Type there; waits while the guest does not read. */
     readonly type: (bytes: Uint8Array) => Effect.Effect<void, VmEnded>
-    /** The guest's kernel hears at once; it sends SIGWINCH. */
+    /** The guest's kernel is told at once; it sends SIGWINCH. */
     readonly resize: (size: ConsoleSize) => Effect.Effect<void>
   }
 }
@@ -82,7 +82,7 @@ export const layerWith = (options: KvmOptions): Layer.Layer<VmEngine> =>
   Layer.succeed(VmEngine, { boot: (spec) => bootKvm(spec, options) })
 
 /**
- * `layerWith` nothing special.
+ * `layerWith({})`.
  *
  * @since 0.1.0
  * @category layers

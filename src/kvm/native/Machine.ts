@@ -20,7 +20,7 @@ import { serveDevice, type VirtioDevice, virtioPlaces } from "./virtio/VirtioDev
 import { changed } from "./WaitForWord.ts"
 
 export interface Machine {
-  /** Stop every vCPU until the scope closes; scopes are counted, and it is let go when it fails. */
+  /** Stop every vCPU until the scope closes; scopes are counted. When it fails, the machine runs on. */
   readonly freeze: Effect.Effect<FrozenMachine, FreezeTimeout | MachineStopped | VmDied, Scope.Scope>
   /** Waits for the machine's end; fails when no guest asks for such an end. */
   readonly ended: Effect.Effect<MachineEnd, VmDied>
@@ -28,7 +28,7 @@ export interface Machine {
   readonly receive: (port: number, bytes: Uint8Array) => Effect.Effect<number>
   /** Take what the guest sent on its serial ports, as far as `holdsSerial` lets it. */
   readonly drain: () => void
-  /** Let virtio device number `index` look at its queues; while a freeze is wanted, when it is over. */
+  /** Let virtio device number `index` look at its queues; during a freeze, after it. */
   readonly ring: (index: number) => Effect.Effect<void>
   /** Change what the driver of virtio device number `index` reads as its configuration, and tell it. */
   readonly configure: (index: number, config: Uint8Array) => Effect.Effect<void>

@@ -22,8 +22,8 @@ export interface ChildProcess {
  * inherit, a socket is a new pair of UNIX sockets. It gets no other descriptor, no environment, and a session of its own,
  * so that a terminal's Ctrl-C reaches us alone. Closing the scope kills it and waits for its end.
  *
- * The kernel kills it when we die, were it by SIGKILL: `setpriv` asks for that (PR_SET_PDEATHSIG, which survives exec),
- * and the shell in between gives up when we had died even before. Fails with `SyscallError` where it cannot be started.
+ * The kernel kills it when we die, even by SIGKILL: `setpriv` asks for that (PR_SET_PDEATHSIG, which survives exec),
+ * and the shell in between gives up where we had died before that. Fails with `SyscallError` where it cannot be started.
  */
 export const runChild = (
   program: string,

@@ -17,7 +17,7 @@ import { inRealTime } from "../spec/RealTime.ts"
 import { type Acceleration, type Vm, VmBootError, VmEngine, type VmSpec } from "../spec/VmEngine.ts"
 import type { ChildProcess } from "./ChildProcess.ts"
 import { type Emulation, isSlicersWarning, type QemuProgram } from "./Emulation.ts"
-import { makeFreeze, makeMemory } from "./QemuFreeze.ts"
+import { makeFreeze, makeLayOut, makeMemory } from "./QemuFreeze.ts"
 import { startQemu } from "./QemuProcess.ts"
 import { fd } from "./QemuProcess.ts"
 import { qemuShowsLlcs } from "./QemuTopology.ts"
@@ -70,7 +70,7 @@ export const layerWith = (options: QemuOptions): Layer.Layer<VmEngine, never, Na
   )
 
 /**
- * `layerWith` nothing special.
+ * `layerWith({})`.
  *
  * @since 0.1.0
  * @category layers
@@ -126,7 +126,7 @@ export const bootQemu = (
     const complaints = listen(child.socket(fd.stderr))
     const report = listen(child.socket(fd.report))
     const console = listen(child.socket(fd.console), keep)
-    // a reader that stands still must not keep us from seeing QEMU's end
+    // a reader that has stopped must not keep us from seeing QEMU's end
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
         console.end()
@@ -135,6 +135,7 @@ export const bootQemu = (
     )
     const qmp = connect(child.socket(fd.monitor))
     yield* greeted(spec, child, qmp, complaints)
+    const layOut = yield* makeLayOut(qmp, ram)
     const end = Effect.map(child.exit, (exit): GuestEnd => ({ ...exit, detail: complaintOf(complaints) }))
     const ended = failAtEnd(end, console)
     return yield* bootedVm({
@@ -147,8 +148,8 @@ export const bootQemu = (
       send: (port, bytes) => send(child.socket(port === 0 ? fd.console : fd.report), bytes),
       end,
       exit: child.exit,
-      memory: makeMemory(qmp, ram, ended, freezeTimeout),
-      freeze: makeFreeze(qmp, ram, ended, freezeTimeout),
+      memory: makeMemory(layOut, ended, freezeTimeout),
+      freeze: makeFreeze(qmp, layOut, ended, freezeTimeout),
       limits
     })
   }))

@@ -26,30 +26,47 @@ export interface SharedRam {
 
 const Status = Schema.Struct({ running: Schema.Boolean, status: Schema.String })
 
-/** Guest memory in the layout that QEMU has now: firmware changes it. */
-const layOut = (qmp: Qmp, ram: ReadonlyArray<SharedRam>): Effect.Effect<GuestMemory, QmpError | FormatError> =>
-  Effect.gen(function*() {
-    const mtree = yield* qmp.execute("human-monitor-command", Schema.String, { "command-line": "info mtree -f" })
-    const regions = yield* Effect.forEach(
-      ram,
-      ({ name, nextWritten, size, windowBytes, windows }) =>
-        Effect.map(ramRanges(mtree, name, size), (ranges) => regionsOf(ranges, windows, windowBytes, nextWritten))
-    )
-    return yield* GuestMemory.make(regions.flat(), { subject: "the guest", writable: true })
-  })
+/** Guest memory in the layout that QEMU has now. */
+export type LayOut = Effect.Effect<GuestMemory, QmpError | FormatError>
+
+/**
+ * Guest memory by QEMU's word on where it lies: firmware changes that. One for each layout there was, all emptied when the
+ * scope closes, before the mapping ends under them.
+ */
+export const makeLayOut = (qmp: Qmp, ram: ReadonlyArray<SharedRam>): Effect.Effect<LayOut, never, Scope.Scope> =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.sync(() => new Map<string, GuestMemory>()),
+      (known) => Effect.sync(() => known.forEach((memory) => memory.release()))
+    ),
+    (known): LayOut =>
+      Effect.gen(function*() {
+        const mtree = yield* qmp.execute("human-monitor-command", Schema.String, { "command-line": "info mtree -f" })
+        const had = known.get(mtree)
+        if (had !== undefined) return had
+        const regions = yield* Effect.forEach(
+          ram,
+          ({ name, nextWritten, size, windowBytes, windows }) =>
+            Effect.map(ramRanges(mtree, name, size), (ranges) => regionsOf(ranges, windows, windowBytes, nextWritten))
+        )
+        const made = yield* GuestMemory.make(regions.flat(), { subject: "the guest", writable: true })
+        const memory = known.get(mtree) ?? made // another freeze may have been quicker
+        known.set(mtree, memory)
+        return memory
+      })
+  )
 
 /**
  * `Vm.memory` over a monitor.
  * @param ended fails with how the VM ended, once it has
  */
 export const makeMemory = <E>(
-  qmp: Qmp,
-  ram: ReadonlyArray<SharedRam>,
+  layOut: LayOut,
   ended: Effect.Effect<never, E>,
   limit: Duration.Duration
 ): Effect.Effect<GuestMemory, FormatError | E> =>
   Effect.catchTag(
-    layOut(qmp, ram).pipe(Effect.timeoutFail({
+    layOut.pipe(Effect.timeoutFail({
       duration: limit,
       onTimeout: () =>
         new QmpError({
@@ -77,7 +94,7 @@ export const makeMemory = <E>(
  */
 export const makeFreeze = <E>(
   qmp: Qmp,
-  ram: ReadonlyArray<SharedRam>,
+  layOut: LayOut,
   ended: Effect.Effect<never, E>,
   limit: Duration.Duration
 ): Effect.Effect<FrozenVm, FreezeFailed | FreezeTimeout | E, Scope.Scope> => {
@@ -103,7 +120,7 @@ export const makeFreeze = <E>(
     yield* qmp.execute("stop", Schema.Unknown)
     yield* stopped
     const takenAt = yield* Clock.currentTimeMillis
-    return { memory: yield* layOut(qmp, ram), takenAt }
+    return { memory: yield* layOut, takenAt }
   })).pipe(
     Effect.timeoutFail({
       duration: limit,

@@ -6,8 +6,8 @@ const isRegisters = (value: unknown): value is VcpuRegisters =>
   Predicate.hasProperty(value, "general") && Predicate.hasProperty(value, "control")
 
 /**
- * The guest came to an end that no guest asks for. `vcpu` is the CPU where it happened and `registers` what it held
- * (of a triple fault on an AMD host those of a reset: KVM has no others left then); `consoleTail` is what the console
+ * The guest ended in a way that no guest asks for. `vcpu` is the CPU where it happened and `registers` what it held
+ * (after a triple fault on an AMD host, those of a reset: KVM has no others); `consoleTail` is what the console
  * said last.
  *
  * @since 0.1.0

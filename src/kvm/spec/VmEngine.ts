@@ -57,7 +57,7 @@ export interface Acceleration {
 }
 
 /**
- * How a VM came to its end: the exit status of its process or the signal that ended it.
+ * How a VM ended: the exit status of its process, or the signal that ended it.
  *
  * @since 0.1.0
  * @category models
@@ -107,7 +107,7 @@ export interface ExecOptions {
 }
 
 /**
- * How a VM that has ended fails whoever wants more of it.
+ * Failures of whatever is asked of a VM that has ended.
  *
  * @since 0.1.0
  * @category models
@@ -136,7 +136,7 @@ export interface Vm {
   readonly consoleBytes: Stream.Stream<Uint8Array>
   /** Type at the console; waits while the guest does not read. */
   readonly type: (bytes: Uint8Array) => Effect.Effect<void, VmEnded>
-  /** Tell the guest how large the console's terminal is now; the init of a `shell` initramfs hears it. */
+  /** Tell the guest how large the console's terminal is now; the init of a `shell` initramfs acts on it. */
   readonly resize: (size: ConsoleSize) => Effect.Effect<void, VmEnded>
   /** The lines that `console` would start with now. */
   readonly consoleTail: Effect.Effect<ReadonlyArray<string>>
@@ -144,7 +144,7 @@ export interface Vm {
   readonly awaitLine: (pattern: RegExp) => Effect.Effect<string, VmEnded>
   /** The first line, past or to come, that the init wrote on its report channel, ttyS1, and that matches. */
   readonly awaitReport: (pattern: RegExp) => Effect.Effect<string, VmEnded>
-  /** Waits until the guest's script has ended and gives its exit status; 0 where there is none and init is up. */
+  /** The script's exit status, once it has ended; without a script 0, once init runs. */
   readonly awaitReady: Effect.Effect<number, VmEnded | NotReady | InitramfsIncomplete>
   /**
    * Run shell commands in the guest, as root, with no input, while its script runs or after it; several at once run one
@@ -159,13 +159,13 @@ export interface Vm {
   /** As `awaitExit`, and says how the guest came to its end; one that switched itself off has `GuestExited`. */
   readonly ended: Effect.Effect<never, VmEnded>
   /**
-   * Its memory while it runs: what is read may be torn, and change from one read to the next. Borrowed from the VM's
-   * mapping: touched after the VM's scope has closed, it is a segmentation fault.
+   * Its memory while it runs: a read may be torn, and differ from the next. It reads nothing once the VM's scope has closed;
+   * a `view` or `bytes` that was taken of it must not be kept beyond that.
    */
   readonly memory: Effect.Effect<GuestMemory, FormatError | VmEnded>
   /**
    * Stop every CPU until the scope closes. May be nested and shared: the guest moves on when the last scope has closed.
-   * When it fails, the guest was let go again.
+   * When it fails, the guest runs on.
    */
   readonly freeze: Effect.Effect<FrozenVm, FreezeFailed | FreezeTimeout | VmEnded, Scope.Scope>
 }
@@ -185,9 +185,9 @@ export const Vm: Context.Tag<Vm, Vm> = Context.GenericTag<Vm>("ktstr/kvm/Vm")
  * @category models
  */
 export interface FrozenVm {
-  /** Borrowed from the VM's mapping: touched after the *VM's* scope has closed, it is a segmentation fault. */
+  /** It reads nothing once the *VM's* scope has closed; a `view` or `bytes` of it must not be kept beyond that. */
   readonly memory: GuestMemory
-  /** Milliseconds since 1970 at which all CPUs were known to stand. */
+  /** When all CPUs were known to be stopped, in milliseconds since 1970. */
   readonly takenAt: number
   /** The CPUs, by number, where the engine can read them. */
   readonly vcpus?: ReadonlyArray<FrozenVcpu>
@@ -206,7 +206,7 @@ export interface FrozenVcpu {
 }
 
 /**
- * The VM did not come into being.
+ * The VM could not be started.
  *
  * @since 0.1.0
  * @category errors
@@ -236,7 +236,7 @@ export class GuestPanicked extends Schema.TaggedError<GuestPanicked>("ktstr/Gues
 }
 
 /**
- * The VM ended while something was wanted of it.
+ * The VM ended while it was still needed.
  *
  * @since 0.1.0
  * @category errors
@@ -369,7 +369,7 @@ export interface VmEngineService {
  */
 export class VmEngine extends Context.Tag("ktstr/kvm/VmEngine")<VmEngine, VmEngineService>() {
   /**
-   * Boots nothing: each boot gives a VM with these members; any other member of it dies when it is used.
+   * Boots nothing: each boot gives a VM with these members; to use any other member of it is a defect.
    * @param vm may look at what was to be booted
    */
   static readonly layerTest = (vm: Partial<Vm> | ((spec: VmSpec) => Partial<Vm>)): Layer.Layer<VmEngine> =>

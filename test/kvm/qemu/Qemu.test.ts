@@ -279,6 +279,18 @@ layer(engine, { excludeTestServices: true })("Qemu", (it) => {
       )
     }))
 
+  it.effect("gives memory that reads nothing once the VM's scope has closed", () =>
+    Effect.gen(function*() {
+      const [frozen, running] = yield* Effect.scoped(Effect.gen(function*() {
+        const vm = yield* boot("true")
+        yield* vm.awaitReady
+        const { memory } = yield* vm.freeze
+        assert.isAtLeast(memory.u8(0x9000), 0)
+        return [memory, yield* vm.memory] as const
+      }))
+      assert.deepStrictEqual([frozen.released, running.released, frozen.u8(0x9000)], [true, true, -1])
+    }))
+
   it.effect("holds nothing after its scope, after an interruption at any moment of the boot either", () =>
     Effect.gen(function*() {
       const before = yield* held
