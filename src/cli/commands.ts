@@ -2,6 +2,7 @@ import * as Command from "@effect/cli/Command"
 import { btf } from "./btf/btfCommand.ts"
 import { doctor } from "./doctorCommand.ts"
 import { qemu } from "./harness/qemuCommand.ts"
+import { replay, run } from "./harness/runCommand.ts"
 import type { Group } from "./help/Help.ts"
 import { kernel } from "./kernel/kernelCommand.ts"
 import { diff } from "./maps/diffCommand.ts"
@@ -18,14 +19,14 @@ export const ktstr = Command.make("ktstr").pipe(
   Command.withDescription(
     "Boot a Linux kernel in a throw-away VM, freeze it, read its state from memory"
   ),
-  Command.withSubcommands([dump, maps, progs, links, sched, diff, watch, vm, kernel, btf, qemu, doctor])
+  Command.withSubcommands([dump, maps, progs, links, sched, diff, watch, vm, run, replay, kernel, btf, qemu, doctor])
 )
 
 /** The headings of commands in `ktstr --help`. */
 export const commandGroups: ReadonlyArray<Group> = [
   { title: "Look", names: ["dump", "maps", "progs", "links", "sched"] },
   { title: "Compare", names: ["diff", "watch"] },
-  { title: "Run", names: ["vm"] },
+  { title: "Run", names: ["vm", "run", "replay"] },
   { title: "Kernels", names: ["kernel", "btf"] },
   { title: "Host", names: ["doctor", "qemu"] }
 ]
@@ -36,8 +37,7 @@ export const footer = "Also: --version, --completions bash|zsh|fish, COMMAND --h
 /** The examples of each command's help, by its path. */
 export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
   "": [
-    "ktstr dump --kernel debian:6.12-cloud --include prog.bpf.o --exec-file load.sh",
-    "ktstr maps list --live"
+    "ktstr run --scheduler ./scx_simple --kernel debian:7.3-cloud"
   ],
   "dump": ["ktstr dump --image guest.mem --map counters --json"],
   "maps": ["ktstr maps show counters --live"],
@@ -72,6 +72,8 @@ export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
   "sched domains": ["ktstr sched domains --image guest.mem"],
   "sched watch": ["ktstr sched watch --kernel debian:7.3-cloud --every 500ms"],
   "doctor": ["ktstr doctor --json"],
+  "run": ["ktstr run --scheduler ./scx_simple --kernel debian:7.3-cloud --seeds 20"],
+  "replay": ["ktstr replay .ktstr/runs/20261128T210000-1a2b3c4d"],
   "qemu": ["ktstr qemu fetch"],
   "qemu fetch": ["ktstr qemu fetch"]
 }

@@ -40,11 +40,27 @@ export class GuestStatus extends Schema.TaggedError<GuestStatus>("ktstr/GuestSta
   }
 }
 
-const WRONG_USAGE = ["UsageError", "KernelIdInvalid", "KernelVariableInvalid"]
+/** A run that did not pass. Its report has said why. */
+export class NotPassed extends Schema.TaggedError<NotPassed>("ktstr/NotPassed")("NotPassed", {
+  outcome: Schema.Literal("fail", "inconclusive")
+}) {
+  override get message() {
+    return this.outcome === "fail" ? "the run failed" : "the run is inconclusive"
+  }
+}
+
+const WRONG_USAGE = [
+  "UsageError",
+  "KernelIdInvalid",
+  "KernelVariableInvalid",
+  "ScenarioInvalid",
+  "SchedulerInvalid",
+  "TopologyError"
+]
 
 /**
- * 0 done, 1 the work failed, 2 wrong usage, 3 the host lacks something, 70 a bug of ours, 130 interrupted; of commands that
- * ran in a guest for their own sake, theirs.
+ * 0 done, 1 the work failed, 2 wrong usage, 3 the host lacks something, 4 a run is inconclusive, 70 a bug of ours, 130
+ * interrupted; of commands that ran in a guest for their own sake, theirs.
  */
 export const exitCode = <A, E>(exit: Exit.Exit<A, E>): number => {
   if (Exit.isSuccess(exit)) return 0
@@ -58,6 +74,8 @@ export const exitCode = <A, E>(exit: Exit.Exit<A, E>): number => {
         ? 3
         : error instanceof GuestStatus
         ? error.status
+        : error instanceof NotPassed && error.outcome === "inconclusive"
+        ? 4
         : 1
   })
 }
@@ -70,7 +88,9 @@ export const report = <E>(cause: Cause.Cause<E>): Effect.Effect<void> =>
         if (Cause.isInterruptedOnly(cause)) return
         writeMessage(`ktstr: a bug in ktstr, please report it:\n${visible(Cause.pretty(cause))}\n`)
       },
-      onSome: (error) => error instanceof GuestStatus || writeMessage(`ktstr: ${visibleLine(sentence(error))}\n`)
+      onSome: (error) =>
+        error instanceof GuestStatus || error instanceof NotPassed ||
+        writeMessage(`ktstr: ${visibleLine(sentence(error))}\n`)
     })
   )
 
