@@ -248,6 +248,20 @@ export const ROOMS = {
       "harness/engine"
     ]
   },
+  "harness/vitest": {
+    holds: "runs as tests of vitest",
+    imports: [
+      "core",
+      "core/kernels",
+      "kvm/spec",
+      "harness",
+      "harness/claim",
+      "harness/engine",
+      "harness/run",
+      "harness/scenario"
+    ],
+    native: ["KtstrIt.ts"]
+  },
   "cli": {
     holds: "the command: entry point, table of commands, exit",
     imports: ["**", "../package.json"],

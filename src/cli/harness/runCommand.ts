@@ -2,7 +2,7 @@ import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
-import { count, flag, machine, output, schema, text, words } from "../source/options.ts"
+import { count, flag, machine, output, schema, text, timeLimit, words } from "../source/options.ts"
 
 const mode = Options.choice("mode", ["auto", "kvm", "exact", "exact-coarse", "emulated"]).pipe(
   Options.withDescription(
@@ -28,7 +28,8 @@ export const runOptions = {
   plan: flag("plan", "print what would be done in the guest, and boot nothing"),
   runsDir,
   json: output.json,
-  schema
+  schema,
+  ...timeLimit
 }
 
 /** `ktstr run` */
@@ -40,7 +41,8 @@ export const run = Command.make("run", runOptions, handler(() => import("./run.t
 export const replay = Command.make("replay", {
   run: Args.text({ name: "run" }).pipe(Args.withDescription("a run's id, its folder, or its run.json")),
   runsDir,
-  json: output.json
+  json: output.json,
+  ...timeLimit
 }, handler(() => import("./run.ts"), (module) => module.replay)).pipe(
   Command.withDescription("Run a kept run again; in mode exact it must be the same")
 )

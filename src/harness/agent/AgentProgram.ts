@@ -1,7 +1,7 @@
 import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { existsSync } from "node:fs"
+import { existsSync, realpathSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { HostLacks } from "../../core/Errors.ts"
@@ -11,11 +11,11 @@ const IN_PACKAGE = "dist/agent/ktstr-agent-x86_64"
 
 /**
  * The package's directory: this file is src/harness/agent/AgentProgram.ts of it or dist/harness/agent/AgentProgram.js, or
- * bundled into dist/bin/main.cjs, where there is no `import.meta.url` but `require`.
+ * bundled into dist/bin/main.cjs, which has no `import.meta.url`, and runs as dist/bin/ktstr.cjs.
  */
 const packageDirectory = (): string =>
   import.meta.url === undefined
-    ? join(require.resolve("./main.cjs"), "../../..")
+    ? join(realpathSync(process.argv[1]), "../../..")
     : fileURLToPath(new URL("../../..", import.meta.url))
 
 /**

@@ -48,7 +48,12 @@ export const Claim = Schema.Struct({
  */
 export type Claim = typeof Claim.Type
 
-/** The units of what can be claimed about. */
+/**
+ * The units of what can be claimed about.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type Unit = "nanos" | "count" | "number"
 
 /**
@@ -204,7 +209,12 @@ export const claim = <U extends Unit>(picked: Picked<U>, because?: string) => {
 /** A bound as a number; a time in nanoseconds. */
 export const boundValue = (bound: Bound): number => typeof bound === "number" ? bound : nanosOf(bound)
 
-/** The claims that a function makes of a recorder. */
+/**
+ * The claims that a function makes of a recorder.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const recordClaims = <G extends string, S extends string>(
   make: (run: RunSubjects<G, S>) => ReadonlyArray<Claim>
 ): ReadonlyArray<Claim> => make(recorder([]) as RunSubjects<G, S>)

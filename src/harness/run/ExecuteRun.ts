@@ -133,6 +133,9 @@ const recordOf = (
 /**
  * Boot a prepared run, watch it to its end and judge it. Whatever the guest does is in the record; it fails only where there
  * is no guest.
+ *
+ * @since 0.1.0
+ * @category constructors
  */
 export const executeRun = Effect.fn("ExecuteRun.execute")(
   function*(run: PreparedRun): Effect.fn.Return<RunRecord, VmBootError | HostLacks, Native> {

@@ -49,7 +49,12 @@ export interface RunRequest {
   readonly runsDirectory?: string | undefined
 }
 
-/** A run that is ready to be booted: nothing is left to be found out. */
+/**
+ * A run that is ready to be booted: nothing is left to be found out.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface PreparedRun {
   readonly request: RunRequest
   readonly seed: number
@@ -111,7 +116,12 @@ const readBytes = (path: string) =>
 /** Everything that decides what an exact run does, as one number. */
 const keyOf = (parts: Readonly<Record<string, unknown>>): string => sha256(JSON.stringify(parts))
 
-/** Find and check all that a run needs, before anything boots. */
+/**
+ * Find and check all that a run needs, before anything boots.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const prepareRun = Effect.fn("PrepareRun.prepare")(
   function*(request: RunRequest): Effect.fn.Return<PreparedRun, PrepareRunError, Host> {
     const spec = request.topology ?? DEFAULT_TOPOLOGY

@@ -1,0 +1,42 @@
+/** Tests of schedulers: scenarios and claims as data, runs in a VM, verdicts. The helper for vitest is `ktstr/vitest`. */
+export {
+  Claim,
+  claim,
+  ClaimMisuse,
+  difference,
+  type GroupSubjects,
+  type MadeClaim,
+  type Picked,
+  ratio,
+  recordClaims,
+  type RunSubjects,
+  Subject,
+  type Unit
+} from "./claim/Claim.ts"
+export { RunRecord } from "./claim/RunRecord.ts"
+export { Detail, Outcome, Verdict, verdictOf } from "./claim/Verdict.ts"
+export { chooseMode, type ChosenMode, EngineMode, hostModes, type ModeOfHost } from "./engine/EngineMode.ts"
+export { fetchQemu, QemuFetchFailed } from "./engine/FetchQemu.ts"
+export { findExactQemu, findQemus, type QemuFound } from "./engine/FindQemu.ts"
+export { executeRun } from "./run/ExecuteRun.ts"
+export { type PreparedRun, prepareRun, type PrepareRunError, type RunRequest } from "./run/PrepareRun.ts"
+export { keepRun, readRun, RunFolderError } from "./run/RunFolder.ts"
+export { runReport } from "./run/RunReport.ts"
+export { type Scheduler, SchedulerInvalid } from "./run/SchedulerProgram.ts"
+export { GuestTime } from "./scenario/GuestTime.ts"
+export {
+  cgroup,
+  CgroupDef,
+  cpus,
+  CpuSpec,
+  Op,
+  op,
+  Scenario,
+  scenario,
+  smoke,
+  Step,
+  step,
+  work
+} from "./scenario/Scenario.ts"
+export { decodeScenario, Problem, ScenarioInvalid, validateScenario } from "./scenario/ValidateScenario.ts"
+export { WorkType } from "./scenario/WorkTypes.ts"
