@@ -4,7 +4,7 @@ import { corrupted, type Reason, unreadable } from "../core/Reason.ts"
 import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { StructReader } from "../memory/structs/StructReader.ts"
 import { enumValues } from "./EnumValues.ts"
-import { type DOMAIN, type DOMAIN_STATS, schedLayouts } from "./SchedLayouts.ts"
+import { type DOMAIN, DOMAIN_BY_IDLENESS, type DOMAIN_STATS, schedLayouts } from "./SchedLayouts.ts"
 import type { Values } from "./StructFields.ts"
 import { cpuList } from "./tasks/CpuList.ts"
 
@@ -42,22 +42,6 @@ export interface CpuDomains {
   readonly domains: ReadonlyArray<SchedDomain>
   readonly problem?: Reason
 }
-
-/** `lb_…` arrays of `struct sched_domain`, indexed by `enum cpu_idle_type`. */
-const BY_IDLENESS = [
-  "lb_count",
-  "lb_balanced",
-  "lb_failed",
-  "lb_imbalance",
-  "lb_imbalance_load",
-  "lb_imbalance_util",
-  "lb_imbalance_task",
-  "lb_imbalance_misfit",
-  "lb_gained",
-  "lb_hot_gained",
-  "lb_nobusyg",
-  "lb_nobusyq"
-] as const
 
 /**
  * Each possible CPU's domains; a CPU alone in its partition has none.
@@ -133,7 +117,7 @@ const balanceOf = ({ btf }: GuestKernelService, view: DataView, at: number): Sch
   const kinds = [...enumValues(btf, "cpu_idle_type")].filter(([, name]) => name !== "CPU_MAX_IDLE_TYPES")
   return Object.fromEntries(kinds.map(([index, name]) => [
     name.replace(/^_*CPU_/, "").toLowerCase(),
-    Object.fromEntries(BY_IDLENESS.flatMap((counter) => {
+    Object.fromEntries(DOMAIN_BY_IDLENESS.flatMap((counter) => {
       const start = domain.at(counter)
       const fits = (Number(index) + 1) * 4 <= (domain.sizeOf(counter) ?? 0)
       return start === undefined || !fits ? [] : [[counter, view.getUint32(at + start + Number(index) * 4, true)]]

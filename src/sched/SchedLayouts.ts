@@ -176,6 +176,21 @@ export const DOMAIN = {
   newidle_success: uint(),
   newidle_ratio: uint()
 } as const
+/** `lb_…` arrays of `struct sched_domain`, indexed by `enum cpu_idle_type`. */
+export const DOMAIN_BY_IDLENESS = [
+  "lb_count",
+  "lb_balanced",
+  "lb_failed",
+  "lb_imbalance",
+  "lb_imbalance_load",
+  "lb_imbalance_util",
+  "lb_imbalance_task",
+  "lb_imbalance_misfit",
+  "lb_gained",
+  "lb_hot_gained",
+  "lb_nobusyg",
+  "lb_nobusyq"
+] as const
 /** CONFIG_SCHEDSTATS */
 export const DOMAIN_STATS = {
   alb_count: uint(),
@@ -314,18 +329,7 @@ const machineLayouts = (btf: Btf) => ({
   domain: get(structFields(btf, "sched_domain", DOMAIN, ["parent", "flags"], [
     "name",
     "span",
-    "lb_count",
-    "lb_balanced",
-    "lb_failed",
-    "lb_imbalance",
-    "lb_imbalance_load",
-    "lb_imbalance_util",
-    "lb_imbalance_task",
-    "lb_imbalance_misfit",
-    "lb_gained",
-    "lb_hot_gained",
-    "lb_nobusyg",
-    "lb_nobusyq"
+    ...DOMAIN_BY_IDLENESS
   ])),
   domainStats: get(structFields(btf, "sched_domain", DOMAIN_STATS, ["parent", "flags"])),
   flagDebug: get(structFields(btf, "sd_flag_debug", {}, ["name"])),
