@@ -1,4 +1,4 @@
-import type { PlatformError, SystemErrorReason } from "@effect/platform/Error"
+import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
@@ -9,7 +9,7 @@ import type * as Scope from "effect/Scope"
 import { randomUUID } from "node:crypto"
 import { dirname, join, resolve } from "node:path"
 import { type LockTimeout, withLock } from "./EntryLock.ts"
-import type { SyscallError } from "./Errors.ts"
+import { failedAs, platformText, SyscallError } from "./Errors.ts"
 import { Native } from "./Native.ts"
 
 /**
@@ -105,17 +105,14 @@ const removeLeftovers = (root: string): Effect.Effect<void, PlatformError, FileS
 export const makeDirectories = (path: string): Effect.Effect<void, PlatformError, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
-    const make = Effect.catchIf(fs.makeDirectory(path), isReason("AlreadyExists"), () => Effect.void)
+    const make = Effect.catchIf(fs.makeDirectory(path), (error) => failedAs(error, "AlreadyExists"), () => Effect.void)
     yield* Effect.catchIf(
       make,
-      (error) => isReason("NotFound")(error) && dirname(path) !== path,
+      (error) => failedAs(error, "NotFound") && dirname(path) !== path,
       () => Effect.zipRight(makeDirectories(dirname(path)), make)
     )
   })
 
-const isReason = (reason: SystemErrorReason) => (error: PlatformError): boolean =>
-  error._tag === "SystemError" && error.reason === reason
-
 /** A failure on `path` as a `CacheError`. */
 export const refused = (path: string) => (error: PlatformError | SyscallError): CacheError =>
-  new CacheError({ path, why: (error._tag === "SystemError" ? error.description : undefined) ?? error.message })
+  new CacheError({ path, why: error instanceof SyscallError ? error.message : platformText(error) })

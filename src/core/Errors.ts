@@ -1,3 +1,4 @@
+import type { PlatformError, SystemErrorReason } from "@effect/platform/Error"
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { getSystemErrorName } from "node:util"
@@ -78,6 +79,17 @@ export class HostLacks extends Schema.TaggedError<HostLacks>("ktstr/HostLacks")(
     return `${this.what}: ${this.why}; ${this.hint}`
   }
 }
+
+/**
+ * Whether a file operation or a program failed for this reason. Only here and in `platformText` is a `PlatformError` looked
+ * into: in Effect 4 it is one class with a reason.
+ */
+export const failedAs = (error: { readonly _tag: string }, reason: SystemErrorReason): boolean =>
+  error._tag === "SystemError" && "reason" in error && error.reason === reason
+
+/** The system's words of a failed file operation or program, which name the system call and the path. */
+export const platformText = (error: PlatformError): string =>
+  (error._tag === "SystemError" ? error.description : undefined) ?? error.message
 
 /**
  * Run a throwing parser: its `FormatError` becomes a value, anything else is a bug and is thrown on.

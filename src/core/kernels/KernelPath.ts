@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { dirname, join, resolve as absolute } from "node:path"
-import type { FormatError } from "../Errors.ts"
+import { failedAs, type FormatError } from "../Errors.ts"
 import { bannerRelease, isBzImage, isElf, releaseOf } from "../image/KernelImage.ts"
 import type { KernelArtifacts } from "./KernelArtifacts.ts"
 
@@ -45,7 +45,7 @@ export const kernelAtPath = Effect.fn("KernelPath.kernelAtPath")(
     const info = yield* Effect.mapError(fs.stat(path), (error) =>
       new KernelNotFound({
         path,
-        why: error._tag === "SystemError" && error.reason === "NotFound"
+        why: failedAs(error, "NotFound")
           ? "no such file or directory"
           : error.message
       }))

@@ -2,7 +2,7 @@ import * as Command from "@effect/platform/Command"
 import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { HostLacks } from "../Errors.ts"
+import { failedAs, HostLacks } from "../Errors.ts"
 
 /** The result of a program that ended; code -1 if a signal killed it. */
 export interface Ended {
@@ -38,7 +38,7 @@ export const runToEnd = (
     Effect.mapError((error) =>
       new HostLacks({
         what: program,
-        why: error._tag === "SystemError" && error.reason === "NotFound"
+        why: failedAs(error, "NotFound")
           ? "the program is not on the PATH"
           : `it cannot be run (${error.message})`,
         hint

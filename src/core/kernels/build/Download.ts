@@ -11,6 +11,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { createHash } from "node:crypto"
 import { basename } from "node:path"
+import { platformText } from "../../Errors.ts"
 import { stage } from "../../Progress.ts"
 
 /**
@@ -271,7 +272,7 @@ const isDiskFull = (error: { readonly message: string }): boolean => /\bENOSPC\b
 
 const unwritable = (error: PlatformError): AttemptFailed =>
   fatal(
-    (error._tag === "SystemError" ? error.description : undefined) ?? error.message,
+    platformText(error),
     "make room for it where you may write"
   )
 

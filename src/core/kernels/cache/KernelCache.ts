@@ -13,7 +13,7 @@ import { createHash } from "node:crypto"
 import { join } from "node:path"
 import { type CacheError, LOCK_WAIT, makeDirectories, refused, temporaryDirectory } from "../../CacheDir.ts"
 import { type LockTimeout, withLock } from "../../EntryLock.ts"
-import type { SyscallError } from "../../Errors.ts"
+import { failedAs, platformText, type SyscallError } from "../../Errors.ts"
 import { Native } from "../../Native.ts"
 import { cacheKey } from "./CacheKey.ts"
 import { KernelMetadata, type KernelSource } from "./KernelMetadata.ts"
@@ -212,9 +212,8 @@ const isCutOff = (json: string): boolean => {
 
 const oneLine = (text: string): string => text.replaceAll(/\p{C}+/gu, " ").slice(0, 200)
 
-const isAbsent = (error: PlatformError): boolean => error._tag === "SystemError" && error.reason === "NotFound"
-const reason = (error: PlatformError): string =>
-  oneLine((error._tag === "SystemError" ? error.description : undefined) ?? error.message)
+const isAbsent = (error: PlatformError): boolean => failedAs(error, "NotFound")
+const reason = (error: PlatformError): string => oneLine(platformText(error))
 
 /**
  * All entries, whatever state they are in: valid ones first, those last stored first, then by key. None where the cache
