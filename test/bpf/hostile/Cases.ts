@@ -2,6 +2,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
+import * as Stream from "effect/Stream"
 import { crc32 } from "node:zlib"
 import * as GuestMapAccessor from "../../../src/bpf/guest/GuestMapAccessor.ts"
 import { GuestMaps } from "../../../src/bpf/guest/GuestMaps.ts"
@@ -11,7 +12,7 @@ import { writeMaps } from "../../../src/bpf/guest/write/MapWrite.ts"
 import { openInnerMaps } from "../../../src/bpf/InnerMaps.ts"
 import type { MapAccessor } from "../../../src/bpf/MapAccessor.ts"
 import type { MapInfo } from "../../../src/bpf/MapInfo.ts"
-import { decodeEntry, type MapReader, problemOf } from "../../../src/bpf/MapReader.ts"
+import { decodeEntry, type MapEntry, type MapReader, problemOf } from "../../../src/bpf/MapReader.ts"
 import { DUMP_VERSION, type Header } from "../../../src/bpf/Report.ts"
 import { ndjsonRecords } from "../../../src/bpf/report/DumpWriter.ts"
 import { bpfMapOffsets } from "../../../src/btf/offsets/bpf/BpfMap.ts"
@@ -21,7 +22,7 @@ import { GuestKernel } from "../../../src/memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../src/memory/KernelSpace.ts"
 import { isLocated, locateByVmcoreinfo } from "../../../src/memory/LocateKernel.ts"
 import { PageTable } from "../../../src/memory/PageTable.ts"
-import { Damage, type Dice, type Look, random, WatchedMemory } from "../../support/damage.ts"
+import { Damage, type Look, random, WatchedMemory } from "../../support/damage.ts"
 
 type Kernel = typeof GuestKernel.Service
 
@@ -29,6 +30,8 @@ type Kernel = typeof GuestKernel.Service
 const MOST_OUTPUT = 2 ** 30
 /** Entries that are decoded to trees, beside all that are printed. */
 const TREES = 64
+/** Entries that are taken from a map's Stream: several of its batches. */
+const STREAMED = 1024
 /** Entries of each map that a dump of a whole damaged kernel prints. */
 const FEW = 4
 
@@ -37,8 +40,8 @@ interface Task {
   readonly name: string
   /** What it reads of undamaged memory, in areas that are damaged equally often. */
   readonly areas: ReadonlyArray<ReadonlyArray<Look>>
-  /** Gives what it said, in short. */
-  readonly run: () => string
+  /** Gives what it said, in short. Only what takes turns of the event loop gives a promise. */
+  readonly run: () => string | Promise<string>
 }
 
 const header: Header = {
@@ -50,8 +53,10 @@ const header: Header = {
 }
 
 /** The value of an Effect or its typed failure, each as text. What is neither is thrown. */
-const said = <A>(effect: Effect.Effect<A, { readonly message: string }>): string => {
-  const exit = Effect.runSyncExit(Effect.either(effect))
+const said = <A>(effect: Effect.Effect<A, { readonly message: string }>): string =>
+  inShort(Effect.runSyncExit(Effect.either(effect)))
+
+const inShort = <A>(exit: Exit.Exit<Either.Either<A, { readonly message: string }>>): string => {
   if (Exit.isFailure(exit)) throw new Error(Cause.pretty(exit.cause))
   return Either.match(exit.value, { onLeft: ({ message }) => message, onRight: (value) => JSON.stringify(value) })
 }
@@ -73,14 +78,16 @@ const print = (accessor: typeof MapAccessor.Service, maps: ReadonlyArray<MapInfo
     return `${printed} bytes, ${sum}`
   })
 
+/** An entry's trees, as JSON. */
+const shown = (entry: MapEntry) =>
+  ("cpus" in entry ? entry.cpus : [entry.key, entry.value]).map((value) => value === undefined ? null : toJson(value))
+
 /** The first entries of a map as trees, and what was missing: what `MapAccessor.entries` gives, without its turns. */
 const firstEntries = (reader: MapReader) => {
   const walk = reader.walk?.() ?? null
   const entries: Array<unknown> = []
   while (entries.length < TREES && walk?.next() === true) {
-    const entry = decodeEntry(reader, walk)
-    const values = "cpus" in entry ? entry.cpus : [entry.key, entry.value]
-    entries.push(values.map((value) => value === undefined ? null : toJson(value)))
+    entries.push(shown(decodeEntry(reader, walk)))
   }
   return [entries, problemOf(reader, walk)]
 }
@@ -93,6 +100,28 @@ const readMap = (id: number) =>
     const printed = yield* print(accessor, maps, Infinity)
     const entries = yield* Effect.forEach(maps, (info) => Effect.map(accessor.reader(info), firstEntries))
     return [printed, JSON.stringify(entries)]
+  })
+
+/** The first entries of a map as the library's Stream gives them, in batches with turns of the event loop between them. */
+const streamMap = (id: number) =>
+  Effect.gen(function*() {
+    const accessor = yield* GuestMapAccessor.make
+    const maps = (yield* accessor.maps).items.filter((info) => info.id === id)
+    return yield* Effect.forEach(maps, (info) => {
+      let count = 0
+      let sum = 0
+      return accessor.entries(info).pipe(
+        Stream.take(STREAMED),
+        Stream.runForEach((entry) =>
+          Effect.sync(() => {
+            count++
+            sum = crc32(JSON.stringify(shown(entry)), sum)
+          })
+        ),
+        Effect.match({ onFailure: ({ message }) => message, onSuccess: () => null }),
+        Effect.map((problem) => ({ count, sum, problem }))
+      )
+    })
   })
 
 const readLists = Effect.all([listPrograms, listLinks])
@@ -230,9 +259,11 @@ export class Cases {
   private readonly tasks: ReadonlyArray<readonly [weight: number, tasks: ReadonlyArray<Task>]>
   private readonly whole = new Map<Task, string>()
 
-  static readonly make = (image: Uint8Array): Cases => {
+  static readonly make = async (image: Uint8Array): Promise<Cases> => {
     const memory = new WatchedMemory([{ start: 0, bytes: image }], { writable: true })
-    return new Cases(memory, Effect.runSync(GuestKernel.fromMemory(memory)))
+    const cases = new Cases(memory, Effect.runSync(GuestKernel.fromMemory(memory)))
+    for (const task of cases.tasks.flatMap(([, tasks]) => tasks)) cases.whole.set(task, await task.run())
+    return cases
   }
 
   private constructor(memory: WatchedMemory, private readonly kernel: Kernel) {
@@ -263,41 +294,60 @@ export class Cases {
     }
     const reading = <A>(effect: Effect.Effect<A, { readonly message: string }, GuestKernel>) => () =>
       said(Effect.provideService(effect, GuestKernel, kernel))
+    const printing = maps.map((map) =>
+      task(`${map.info.type} ${map.info.name}`, reading(readMap(map.info.id)), claims(kernel, map))
+    )
+    const streaming = maps.map(({ info }, index): Task => {
+      const { areas, name } = printing[index]
+      const entries = Effect.either(Effect.provideService(streamMap(info.id), GuestKernel, kernel))
+      return { name: `${name}, as a Stream`, areas, run: async () => inShort(await Effect.runPromiseExit(entries)) }
+    })
     this.tasks = [
-      [
-        8,
-        maps.map((map) => task(`${map.info.type} ${map.info.name}`, reading(readMap(map.info.id)), claims(kernel, map)))
-      ],
+      [6, printing],
+      [2, streaming],
       [2, [task("programs and links", reading(readLists))]],
       [1, [task("writes", reading(refusedWrites))]],
       [1, [task("attach", () => said(attachAnew(memory)), descriptions(kernel))]]
     ]
-    const all = this.tasks.flatMap(([, tasks]) => tasks)
-    this.names = all.map(({ name }) => name)
-    for (const task of all) this.whole.set(task, task.run())
+    this.names = this.tasks.flatMap(([, tasks]) => tasks.map(({ name }) => name))
   }
 
-  private taskOf(pick: Dice): Task {
-    const sum = this.tasks.reduce((sum, [weight]) => sum + weight, 0)
-    let at = pick(sum)
-    const [, tasks] = this.tasks.find(([weight]) => (at -= weight) < 0)!
-    return tasks[pick(tasks.length)]
+  /** Cases, from any number on, within which each task has its turn. */
+  get round(): number {
+    const longest = Math.max(...this.tasks.map(([weight, tasks]) => Math.ceil(tasks.length / weight)))
+    return longest * this.weights
+  }
+
+  private get weights(): number {
+    return this.tasks.reduce((sum, [weight]) => sum + weight, 0)
+  }
+
+  /** The task of a case: in turn those of each kind, as often as its weight says. Only the damage is left to chance. */
+  private taskOf(number: number): Task {
+    const turn = Math.floor(number / this.weights)
+    let at = number % this.weights
+    const [weight, tasks] = this.tasks.find(([weight]) => {
+      if (at < weight) return true
+      at -= weight
+      return false
+    })!
+    return tasks[(turn * weight + at) % tasks.length]
   }
 
   /** Try one case. `changed`: the task said something else than of undamaged memory. */
-  try(
+  async try(
     seed: number,
     number: number
-  ): { readonly task: string; readonly changed: boolean; readonly failure: string | null } {
+  ): Promise<{ readonly task: string; readonly changed: boolean; readonly failure: string | null }> {
     const pick = random(crc32(`${seed} ${number}`))
-    const task = this.taskOf(pick)
+    const task = this.taskOf(number)
     const done: Array<string> = []
     for (let left = 1 + pick(3); left > 0; left--) {
       done.push(this.damage.do(task.areas[pick(task.areas.length)], pick))
     }
     this.kernel.space.flush()
     try {
-      return { task: task.name, changed: task.run() !== this.whole.get(task), failure: null }
+      return { task: task.name, changed: (await task.run()) !== this.whole.get(task), failure: null }
     } catch (error) {
       const what = error instanceof Error ? error.stack : String(error)
       return { task: task.name, changed: true, failure: `${done.join("; ")}: ${what}` }
@@ -308,7 +358,9 @@ export class Cases {
   }
 
   /** Tasks that no longer say what they said of the memory before any damage. */
-  notUndone(): ReadonlyArray<string> {
-    return Array.from(this.whole).flatMap(([task, whole]) => task.run() === whole ? [] : [task.name])
+  async notUndone(): Promise<ReadonlyArray<string>> {
+    const names: Array<string> = []
+    for (const [task, whole] of this.whole) if (await task.run() !== whole) names.push(task.name)
+    return names
   }
 }

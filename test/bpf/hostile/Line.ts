@@ -2,6 +2,8 @@
 export interface Report {
   /** All that a case may be of: a map (`hash hash_4096`), or something else that is read. */
   readonly tasks: ReadonlyArray<string>
+  /** Cases within which each of them is tried at least once. */
+  readonly round: number
   /** By task, how many cases were of it. */
   readonly tries: Readonly<Record<string, number>>
   /** Cases in which something else was said than of undamaged memory. */

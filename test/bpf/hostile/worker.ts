@@ -7,7 +7,7 @@ import type { Line, Report } from "./Line.ts"
 const [path, seed, first, step, count] = process.argv.slice(2).map((text, index) => index === 0 ? text : Number(text))
 const say = (line: Line): void => void writeSync(1, `${JSON.stringify(line)}\n`)
 
-const cases = Cases.make(new Uint8Array(readFileSync(String(path))))
+const cases = await Cases.make(new Uint8Array(readFileSync(String(path))))
 const peak = (): number => process.resourceUsage().maxRSS
 const before = peak()
 const tries: Record<string, number> = {}
@@ -16,7 +16,7 @@ let slowest: Report["slowest"] = { millis: 0, number: -1, task: "" }
 for (let number = Number(first); number < Number(count); number += Number(step)) {
   say({ trying: number })
   const start = process.cpuUsage()
-  const { failure, task, changed: isChanged } = cases.try(Number(seed), number)
+  const { failure, task, changed: isChanged } = await cases.try(Number(seed), number)
   const { system, user } = process.cpuUsage(start)
   const millis = Math.round((system + user) / 1000)
   if (failure !== null) say({ number, task, failure })
@@ -26,11 +26,12 @@ for (let number = Number(first); number < Number(count); number += Number(step))
 }
 const report: Report = {
   tasks: cases.names,
+  round: cases.round,
   tries,
   changed,
   slowest,
   grownMib: Math.round((peak() - before) / 1024),
   peakMib: Math.round(peak() / 1024),
-  notUndone: cases.notUndone()
+  notUndone: await cases.notUndone()
 }
 say(report)
