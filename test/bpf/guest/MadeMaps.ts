@@ -192,7 +192,7 @@ export class MadeMaps extends MadeObjects {
   }
 
   /** Objects with the ids from 1 on. */
-  list(idr: "map_idr" | "prog_idr", objects: ReadonlyArray<bigint>): void {
+  list(idr: "map_idr" | "prog_idr" | "link_idr", objects: ReadonlyArray<bigint>): void {
     const node = this.object(576)
     objects.forEach((object, index) => this.set64(node + 40n + BigInt((index + 1) * 8), object))
     this.made.set64(this.made.physical(idr) + 8, node | 2n)

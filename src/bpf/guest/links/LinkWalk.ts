@@ -80,7 +80,7 @@ export class LinkWalk {
       case "sockmap":
         return this.sockmap(link)
       default:
-        return Either.left(unsupported(`what links of type ${type} are attached to is not read`))
+        return Either.left(unsupported(`what ${type} links are attached to is not read`))
     }
   }
 
