@@ -4,7 +4,7 @@ import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { compile } from "../../../btf/render/Codec.ts"
 import { type RenderedValue, toJson } from "../../../btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../../core/Address.ts"
-import { corrupted } from "../../../core/Reason.ts"
+import { corrupted, within } from "../../../core/Reason.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
 import { OBJECT_LIMIT } from "../../../memory/structs/StructReader.ts"
 import { indexCodec } from "../../values/IndexCodec.ts"
@@ -63,7 +63,7 @@ export const openStructOps: MapOpener = (map) =>
     if (typesAt === undefined || values === undefined) return yield* Either.left(space.faultReason)
     const types = typesAt === 0n
       ? kernel.btf
-      : yield* map.typesAt(typesAt)
+      : yield* Either.mapLeft(map.typesAt(typesAt), (why) => within("its module's BTF", why))
     const wrapper = yield* layoutOf(types, kernelTypeId, ["data"])
     const size = wrapper.sizeOf.data
     if (size > OBJECT_LIMIT) return yield* Either.left(corrupted(`a struct of ${size} bytes`))

@@ -70,7 +70,7 @@ describe("StructOps", () => {
   it("says that its module's types cannot be read", () => {
     const { made, map } = structOps()
     made.set64(map + 72n, NOWHERE)
-    assert.deepStrictEqual(read(made), [[], "unreadable: BTF of map 1: 0xffffdeadbeef0000 is not mapped"])
+    assert.deepStrictEqual(read(made), [[], "unreadable: its module's BTF: 0xffffdeadbeef0000 is not mapped"])
   })
 
   it("does not believe a struct that is longer than any, or a type that there is not", () => {
