@@ -133,6 +133,37 @@ export const bpftool = async (...words: ReadonlyArray<string>): Promise<string> 
 export const openDescriptors = (): number => readdirSync("/proc/self/fd").length
 
 /**
+ * Runs `script` on this machine with a bpffs and a /tmp of its own, and `directory` on /mnt. It stays until the scope
+ * closes, and with it what it pinned. Gives its pid, once the script has ended well.
+ */
+export const hostScript = (directory: string, script: string) =>
+  Effect.acquireRelease(
+    Effect.promise(() =>
+      new Promise<number>((resolve, reject) => {
+        // The mount of `directory` comes first: this checkout may be in /tmp.
+        const whole = `
+          mount --bind ${directory} /mnt
+          mount -t bpf none /sys/fs/bpf
+          mount -t tmpfs tmpfs /tmp
+          ${script}
+          echo filled
+          exec sleep infinity`
+        // A session of its own: all that it starts is ended together.
+        const child = spawn("unshare", ["--mount", "--propagation", "private", "sh", "-ec", whole], {
+          detached: true,
+          stdio: ["ignore", "pipe", "pipe"]
+        })
+        let said = ""
+        child.stderr.on("data", (bytes: Buffer) => said += bytes.toString())
+        child.on("error", reject)
+        child.on("exit", (code) => reject(new Error(`filling ended with ${code}: ${said}`)))
+        child.stdout.once("data", () => resolve(child.pid!))
+      })
+    ),
+    (pid) => Effect.sync(() => process.kill(-pid, "SIGKILL"))
+  )
+
+/**
  * Fills maps of all types on this machine, as the test guests do: the programs run with a bpffs, a cgroup2 and a /tmp of
  * their own, and everything goes when they are killed. Gives the directory in which `filled.json` is.
  */
@@ -140,49 +171,32 @@ export const filledHost = (directory: string) =>
   Effect.gen(function*() {
     yield* compileBpf(directory, "types", "kinds", "congestion")
     yield* compileKindsFill(directory)
-    // below the mounts: this checkout may be in /tmp
     copyFileSync(new URL("../../bpf-src/fill.sh", import.meta.url), join(directory, "fill.sh"))
-    const script = `
-      mount --bind ${directory} /mnt
-      mount -t bpf none /sys/fs/bpf
-      mount -t cgroup2 none /sys/fs/cgroup
-      mount -t tmpfs tmpfs /tmp
+    yield* Effect.addFinalizer(() => Effect.promise(removeCgroups))
+    const pid = yield* hostScript(
+      directory,
+      `mount -t cgroup2 none /sys/fs/cgroup
       OBJECTS=/mnt sh /mnt/fill.sh >&2
-      cp /tmp/capture/filled.json /mnt/
-      echo filled
-      exec sleep infinity`
-    return yield* Effect.acquireRelease(
-      Effect.promise(() =>
-        new Promise<number>((resolve, reject) => {
-          // A session of its own: all that it starts is ended together.
-          const child = spawn("unshare", ["--mount", "--propagation", "private", "sh", "-ec", script], {
-            detached: true,
-            stdio: ["ignore", "pipe", "pipe"]
-          })
-          let said = ""
-          child.stderr.on("data", (bytes: Buffer) => said += bytes.toString())
-          child.on("error", reject)
-          child.on("exit", (code) => reject(new Error(`filling ended with ${code}: ${said}`)))
-          child.stdout.once("data", () => resolve(child.pid!))
-        })
-      ),
-      (pid) =>
-        Effect.promise(async () => {
-          await promisify(execFile)("bpftool", ["struct_ops", "unregister", "name", "still"])
-          process.kill(-pid, "SIGKILL")
-          // A cgroup can go when its last program is detached, a moment later.
-          for (const name of ["outer/inner", "outer"]) {
-            const path = `${CGROUPS}/${name}`
-            for (let tries = 0; existsSync(path) && tries < 100; tries++) {
-              try {
-                rmdirSync(path)
-              } catch {
-                await new Promise((resolve) => setTimeout(resolve, 20))
-              }
-            }
-          }
-        })
+      cp /tmp/capture/filled.json /mnt/`
     )
+    yield* Effect.addFinalizer(() =>
+      Effect.promise(() => promisify(execFile)("bpftool", ["struct_ops", "unregister", "name", "still"]))
+    )
+    return pid
   })
+
+/** A cgroup can go when its last program is detached, a moment after the programs are killed. */
+const removeCgroups = async (): Promise<void> => {
+  for (const name of ["outer/inner", "outer"]) {
+    const path = `${CGROUPS}/${name}`
+    for (let tries = 0; existsSync(path) && tries < 100; tries++) {
+      try {
+        rmdirSync(path)
+      } catch {
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
+    }
+  }
+}
 
 const CGROUPS = "/sys/fs/cgroup/unified"
