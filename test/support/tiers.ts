@@ -9,7 +9,7 @@ export type Tier = typeof TIERS[number]
 const BY_PLACE: ReadonlyArray<readonly [Tier, RegExp]> = [
   ["package", /^test\/package\//],
   ["scx", /^test\/scx\//],
-  ["harness", /^test\/harness\/run\//],
+  ["harness", /^test\/harness\/run\/(?!RunFolder\.)/],
   ["files", /^test\/harness\/agent\/Protocol\./],
   ["kvm", /^test\/kvm\/native\/(?!abi\/)/],
   ["live", /^test\/(live|bpf\/live)\//],

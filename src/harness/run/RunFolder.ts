@@ -93,8 +93,13 @@ export const readRun = Effect.fn("RunFolder.read")(
   }
 )
 
-/** Names of the parts in which a replay differs from its run; the host's clock does not count. */
-export const differences = (before: RunRecord, after: RunRecord): ReadonlyArray<string> =>
-  (Object.keys(before) as Array<keyof RunRecord>).filter((name) =>
-    name !== "host" && JSON.stringify(before[name]) !== JSON.stringify(after[name])
+/** Names of the parts in which a replay differs from its run. The host's clock, and why a mode was chosen, do not count. */
+export const differences = (before: RunRecord, after: RunRecord): ReadonlyArray<string> => {
+  // as they are written: a record that was read has its members in the schema's order
+  const [one, other] = [before, after].map((run) =>
+    Schema.encodeSync(RunRecord)({ ...run, mode: { ...run.mode, why: "" } })
   )
+  return (Object.keys(one) as Array<keyof RunRecord>).filter((name) =>
+    name !== "host" && JSON.stringify(one[name]) !== JSON.stringify(other[name])
+  )
+}
