@@ -36,8 +36,8 @@ export const countEntries = ({ consistency }: Pick<MapReader, "consistency">, en
   Metric.incrementBy(Metric.tagged(entryCount, "consistency", consistency), entries)
 
 /**
- * No map has that id or name, of those that are listed: `names` are theirs. `omitted` is how many maps there are that the
- * source was asked not to keep.
+ * No listed map has that id or name; `names` are those of the listed maps. `omitted` is the number of maps that the source
+ * was asked not to keep.
  *
  * @since 0.1.0
  * @category errors
@@ -50,10 +50,12 @@ export class MapNotFound extends Schema.TaggedError<MapNotFound>("ktstr/MapNotFo
   override get message() {
     const { names, omitted, wanted } = this
     if (names.length === 0) {
-      return `no map ${wanted}: ${omitted === 0 ? "this kernel has no BPF maps" : `keep left out all ${omitted} maps`}`
+      return `no map ${wanted}: ${
+        omitted === 0 ? "this kernel has no BPF maps" : `\`keep\` excludes all ${omitted} maps`
+      }`
     }
     const listed = `${names.slice(0, 20).join(", ")}${names.length > 20 ? ", …" : ""}`
-    return `no map ${wanted}: there are ${listed}${omitted === 0 ? "" : `; keep left out ${omitted} more`}`
+    return `no map ${wanted}: there are ${listed}${omitted === 0 ? "" : `; \`keep\` excludes ${omitted} more`}`
   }
 }
 
@@ -114,7 +116,7 @@ export interface MapAccessorService {
   readonly programs: Effect.Effect<Listing<ProgramInfo>, BpfUnreadable>
   /** The maps with this id (decimal digits), or with this name: several may share one. */
   readonly find: (idOrName: string) => Effect.Effect<ReadonlyArray<MapInfo>, MapNotFound | BpfUnreadable>
-  /** Compile the map's types and get ready to walk it. Never fails: what cannot be read is said in the reader. */
+  /** Compile the map's types and get ready to walk it. The reader's `problem` says what cannot be read. */
   readonly reader: (map: MapInfo) => Effect.Effect<MapReader, BpfUnreadable>
   /** The map's entries, decoded. Entries that could not be read make it end with `MapProblem`, after all the others. */
   readonly entries: (map: MapInfo) => Stream.Stream<MapEntry, MapProblem | BpfUnreadable>
@@ -136,12 +138,12 @@ export interface MapSource {
   readonly programs: Listing<ProgramInfo>
   /** As `MapAccessorService.reader`. */
   readonly reader: (map: MapInfo) => Effect.Effect<MapReader, BpfUnreadable>
-  /** How many maps there are that are not in the list, because the source was asked not to keep them; 0. */
+  /** How many maps are not in the list because the source was asked not to keep them; 0 if not given. */
   readonly omitted?: number | undefined
 }
 
 /**
- * Maps of a test, and their entries by the map's name; a map without has none.
+ * Maps of a test, and their entries by the map's name; a map that `entries` does not name is empty.
  *
  * @since 0.1.0
  * @category models

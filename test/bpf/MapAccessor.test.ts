@@ -148,8 +148,8 @@ describe("MapNotFound", () => {
       new MapNotFound({ wanted: "x", names, omitted }).message
     assert.deepStrictEqual([said([], 0), said([], 3), said(["a"], 3), said(["a"], 0)], [
       "no map x: this kernel has no BPF maps",
-      "no map x: keep left out all 3 maps",
-      "no map x: there are a; keep left out 3 more",
+      "no map x: `keep` excludes all 3 maps",
+      "no map x: there are a; `keep` excludes 3 more",
       "no map x: there are a"
     ])
   })

@@ -218,11 +218,11 @@ describe.skipIf(refused !== undefined)(
           const [args, message] of [
             [
               ["02000000", "=0a0b0c", "--create"],
-              /was not written: it has an entry "02000000" already, and --create was asked for/
+              /was not written: it already has an entry "02000000" \(mode: create\)/
             ],
             [
               ["000000ff", "=0a0b0c", "--existing"],
-              /was not written: it has no entry "000000ff", and --existing was asked for/
+              /was not written: it has no entry "000000ff" \(mode: existing\)/
             ],
             [["02000000", "=0a0b0c0d"], /3 bytes|6 hex/],
             [["02000000", "field=1"], /--live takes =VALUE/],

@@ -74,6 +74,6 @@ describe.skipIf(refused !== undefined)("maps of this host over HTTP", () => {
       })
       const missed = yield* get("/maps/nonesuch")
       assert.strictEqual(missed.status, 404)
-      assert.match(yield* missed.text, /^no map nonesuch: keep left out all \d+ maps$/)
+      assert.match(yield* missed.text, /^no map nonesuch: `keep` excludes all \d+ maps$/)
     }).pipe(Effect.provide(Layer.merge(NodeHttpServer.layerTest, HostLive))))
 })

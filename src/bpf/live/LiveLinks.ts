@@ -21,10 +21,10 @@ import { cgroupPaths, cgroupRoot, inodeOf } from "./walks/OwnerWalk.ts"
 
 /** Room for a name or path: `PATH_MAX` of include/uapi/linux/limits.h. */
 const NAME_ROOM = 4096
-/** Functions or offsets of one link that are asked for. */
+/** Limit of functions or offsets read of one link. */
 const MOST_PLACES = 65536
 
-/** Of the running kernel's own BTF; what a kernel has not, it does not tell of its links. */
+/** From the running kernel's own BTF: a kernel does not report the fields that it lacks. */
 const infoLayout = memoizeByBtf((btf) =>
   layout(btf, "bpf_link_info", [], [
     ["raw_tracepoint.tp_name", "raw_tracepoint.tp_name_len"],
@@ -125,7 +125,7 @@ class LinkReader {
     return { id, type, programId, attached: this.attached(fd, type) }
   }
 
-  /** Ask anew, with what `prepare` puts into the info; a line when that fails. */
+  /** Ask again, with what `prepare` puts into the info; gives the reason if that fails. */
   private ask(fd: number, prepare: () => void): string | undefined {
     this.info.bytes.fill(0)
     prepare()
@@ -143,7 +143,7 @@ class LinkReader {
     this.info.view.setUint32(this.layout.at[size] ?? 0, room, true)
   }
 
-  /** The text that the kernel puts where `field` points, asked for anew. */
+  /** The text that the kernel puts where `field` points; asks again. */
   private text(fd: number, field: Field, size: Field): Either.Either<string, Reason> {
     this.name().bytes.fill(0)
     const failed = this.ask(fd, () => this.into(field, this.name(), size, NAME_ROOM))
@@ -158,7 +158,7 @@ class LinkReader {
   }
 
   private attached(fd: number, type: string): Either.Either<Attached, Reason> {
-    const untold = Either.left(unsupported(`this kernel does not tell what links of type ${type} are attached to`))
+    const untold = Either.left(unsupported(`this kernel does not report what links of type ${type} are attached to`))
     switch (type) {
       case "raw_tracepoint":
         if (!this.has("raw_tracepoint.tp_name")) return untold

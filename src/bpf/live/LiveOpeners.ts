@@ -48,11 +48,11 @@ export interface LiveSources {
   readonly btf: LiveBtf
   readonly objects: LiveObjects
   readonly possibleCpus: ReadonlyArray<number>
-  /** Files whose storage is asked for. */
+  /** Files whose storage is read. */
   readonly files: ReadonlyArray<string>
 }
 
-/** Types of which bpf(2) has no lookup: what a slot holds is known to the kernel alone. */
+/** Types that bpf(2) cannot look up: only the kernel knows what a slot holds. */
 const NO_LOOKUP = unsupported("bpf(2) has no lookup for such maps")
 
 /** Where the values of a map lie in what bpf(2) gives. */
@@ -87,7 +87,7 @@ export const openLiveMap = (
   const byKey = (value?: Codec) =>
     yes({ walk: () => new KeyWalk(calls, table, isIndexed(type)), ...(value === undefined ? {} : { value }) })
   const owned = (walk: () => EntryWalk, key: Codec, asked: string) =>
-    yes({ walk, key, problem: unsupported(`only the storage of ${asked} was asked for: bpf(2) has no list of owners`) })
+    yes({ walk, key, problem: unsupported(`only the storage of ${asked} was read: bpf(2) cannot list owners`) })
   switch (type) {
     case MapType.HASH:
     case MapType.PERCPU_HASH:
@@ -116,7 +116,7 @@ export const openLiveMap = (
     case MapType.REUSEPORT_SOCKARRAY:
       return info.valueSize === 8
         ? byKey(objects.sockets)
-        : no(unsupported("bpf(2) gives the cookies of sockets, for which values of 4 bytes have no room"))
+        : no(unsupported("bpf(2) gives sockets' cookies, which do not fit values of 4 bytes"))
     case MapType.QUEUE:
     case MapType.STACK:
       return yes({ walk: () => new PeekWalk(calls, fd, info.valueSize), key: indexCodec })
@@ -129,19 +129,21 @@ export const openLiveMap = (
       return yes({ walk: inBatches(calls, table, false), key: cgroupKeyCodec(cgroupRoot()) })
     case MapType.CGRP_STORAGE: {
       const root = cgroupRoot()
-      if (root === undefined) return no(unsupported("there is no cgroup2 file system to ask for the owners of"))
+      if (root === undefined) return no(unsupported("no cgroup2 file system is mounted: its cgroups cannot be found"))
       const paths = cgroupPaths(root)
       const walk = () => new OwnerWalk(calls, fd, info.valueSize, ownersAt(paths))
       return owned(walk, cgroupCodec(root, paths), `the ${paths.length} cgroups under ${root}`)
     }
     case MapType.INODE_STORAGE: {
       const { files } = sources
-      if (files.length === 0) return no(unsupported("bpf(2) has no list of owners, and no file was named to ask for"))
+      if (files.length === 0) return no(unsupported("bpf(2) cannot list owners, and no `files` were given"))
       const walk = () => new OwnerWalk(calls, fd, info.valueSize, ownersAt(files))
       return owned(walk, fileCodec(files), `${files.length} named files`)
     }
     case MapType.SK_STORAGE:
-      return no(unsupported("bpf(2) looks a socket's storage up by that process's own descriptor, and has no list"))
+      return no(
+        unsupported("bpf(2) finds a socket's storage only by a descriptor of its own process, and cannot list sockets")
+      )
     case MapType.STRUCT_OPS: {
       const types = map.kernelBtfId === 0 ? Either.right(sources.btf.kernel) : sources.btf.byId(map.kernelBtfId)
       if (Either.isLeft(types)) return no(types.left)
@@ -162,7 +164,7 @@ export const openLiveMap = (
         Effect.catchAll((error) => no(toReason(error)))
       )
     case MapType.BLOOM_FILTER:
-      return no(unsupported("bpf(2) tells of a value whether it may be in the filter, and gives no list"))
+      return no(unsupported("bpf(2) can only test whether a value may be in the filter; it cannot list values"))
     case MapType.PERF_EVENT_ARRAY:
     case MapType.CGROUP_ARRAY:
     case MapType.XSKMAP:

@@ -99,7 +99,7 @@ export const writerOf = (
     const value = calls.buffer(table.stride)
     const present = calls.lookup(fd, key, value)
     if (present < 0 && present !== -Errno.ENOENT) {
-      return yield* refused(`its present value cannot be read: ${errnoName(-present)}`)
+      return yield* refused(`its current value cannot be read: ${errnoName(-present)}`)
     }
     const part = (at: number) => value.bytes.subarray(at, at + info.valueSize)
     if (table.copies === null) {
@@ -107,7 +107,9 @@ export const writerOf = (
     } else {
       const { value: given } = change
       if (!Array.isArray(given) || given.length !== table.copies.length) {
-        return yield* refused(`its value wants an array of ${table.copies.length}, one element a CPU (null: as it is)`)
+        return yield* refused(
+          `its value must be an array of ${table.copies.length}, one element per CPU (null: unchanged)`
+        )
       }
       for (const [cpu, at] of table.copies.entries()) {
         if (given[cpu] === null) continue
@@ -144,26 +146,26 @@ const encodeInto = (
   return Either.void
 }
 
-/** Why the map takes no writes at all. */
+/** Why the map cannot be written at all; undefined: it can. */
 const closedTo = ({ fd, info, type }: LiveMap): string | undefined => {
   if (!PLAIN.has(type)) return `the values of ${info.type} maps are not plain bytes that user space may write`
   // Flags that made a map read-only for its creator's descriptor (BPF_F_RDONLY) are not the map's own: they do not count.
   const frozen = /^frozen:\s*1/m.test(readFileSync(`/proc/self/fdinfo/${fd}`, "latin1"))
-  return frozen ? "it is read-only: its creator froze it (BPF_MAP_FREEZE), for good" : undefined
+  return frozen ? "it is read-only: its creator froze it for good (BPF_MAP_FREEZE)" : undefined
 }
 
 const reasonOf = (errno: number, mode: UpdateMode | "delete", key: Json): string => {
   const shown = JSON.stringify(key)
   switch (errno) {
     case Errno.EEXIST:
-      return `it has an entry ${shown} already, and --create was asked for`
+      return `it already has an entry ${shown} (mode: create)`
     case Errno.ENOENT:
-      return `it has no entry ${shown}${mode === "existing" ? ", and --existing was asked for" : ""}`
+      return `it has no entry ${shown}${mode === "existing" ? " (mode: existing)" : ""}`
     case Errno.E2BIG:
-      return mode === "existing" ? `no such place as ${shown}` : "it is full, or has no such index"
+      return mode === "existing" ? `it has no element ${shown}` : "it is full, or has no such index"
     case Errno.EPERM:
       return "EPERM: it was frozen meanwhile"
     default:
-      return `${errnoName(errno)}${mode === "delete" ? ": such maps keep their entries" : ""}`
+      return `${errnoName(errno)}${mode === "delete" ? ": entries of such maps cannot be deleted" : ""}`
   }
 }

@@ -5,7 +5,7 @@ import type { FieldChange } from "./DiffChange.ts"
 /** Objects and arrays in one another; deeper ones are compared as a whole. */
 const DEEPEST = 64
 
-/** The fields in which two values differ, in the order that they have. `seconds`: of time between them, if known. */
+/** The fields in which two values differ, in their order in the value. `seconds`: the time between the two, if known. */
 export const changedFields = (before: Json, after: Json, seconds: number | null): ReadonlyArray<FieldChange> => {
   const changes: Array<FieldChange> = []
   compare("", before, after, null, seconds, changes, 0)

@@ -25,7 +25,7 @@ export interface DiffMap {
   readonly type: string
   /** The entries in the order of the walk, anew at each call. */
   readonly entries: () => Iterable<EntryTexts>
-  /** After `entries` has ended: why it gave not all, or null. */
+  /** After `entries` has ended: why entries are missing, or null. */
   readonly missing: () => Reason | null
 }
 
@@ -123,12 +123,13 @@ export const sideOfReaders = (
   programs
 })
 
-/** Are the two of one boot of a kernel, as far as they tell? */
+/** Do both come from the same boot, as far as they say? */
 const isSameBoot = ({ header: { kernel: a } }: DiffSide, { header: { kernel: b } }: DiffSide): boolean =>
   a.release === b.release && a.kaslrOffset === b.kaslrOffset && (a.boot ?? b.boot) === (b.boot ?? a.boot)
 
 /**
- * Seconds from one side to the other; null where one does not say when its kernel stood still, and of different boots.
+ * Seconds from one side to the other; null if a side does not say when its kernel was frozen, or if they come from
+ * different boots.
  *
  * @since 0.1.0
  * @category comparing
@@ -139,8 +140,8 @@ export const secondsBetween = (from: DiffSide, to: DiffSide): number | null =>
     : (Date.parse(to.header.freeze.at) - Date.parse(from.header.freeze.at)) / 1000
 
 /**
- * The differences, map by map in the order of ids, then programs. Of the first side one map's entries are held at a
- * time, as text; the second side's stream by.
+ * The differences, map by map in the order of ids, then programs. Of the first side, one map's entries are kept in
+ * memory at a time, as text; the second side's are streamed.
  *
  * @since 0.1.0
  * @category comparing
@@ -164,7 +165,7 @@ export function* changes(from: DiffSide, to: DiffSide): Generator<Change, void> 
   for (const step of changesAndPauses(from, to)) if (step !== null) yield step
 }
 
-/** `changes`, with a null after some entries that were compared: sides that are alike are long without a change. */
+/** `changes`, with a null after some entries that were compared: equal sides go long without a change. */
 function* changesAndPauses(from: DiffSide, to: DiffSide): Generator<Change | null, void> {
   const seconds = secondsBetween(from, to)
   const sameBoot = isSameBoot(from, to)
@@ -268,7 +269,7 @@ function* mapChanges(from: DiffMap, to: DiffMap, seconds: number | null): Genera
   if (twice > 0) {
     yield {
       change: "problem",
-      problem: corrupted(`map ${map.id} (${map.name}): entries whose key was there before: ${twice}`)
+      problem: corrupted(`map ${map.id} (${map.name}): entries that repeat a key: ${twice}`)
     }
   }
 }

@@ -12,12 +12,13 @@ import { bpftool, filledHost, HostLive, makeMap, openDescriptors, refused, u32 }
 
 /** Types that bpf(2) does not show, and what is said of them. */
 const UNSEEN: Readonly<Record<string, string>> = {
-  bloom_filter: "unsupported: bpf(2) tells of a value whether it may be in the filter, and gives no list",
+  bloom_filter: "unsupported: bpf(2) can only test whether a value may be in the filter; it cannot list values",
   perf_event_array: "unsupported: bpf(2) has no lookup for such maps",
   cgroup_array: "unsupported: bpf(2) has no lookup for such maps",
   xskmap: "unsupported: bpf(2) has no lookup for such maps",
-  sk_storage: "unsupported: bpf(2) looks a socket's storage up by that process's own descriptor, and has no list",
-  inode_storage: "unsupported: bpf(2) has no list of owners, and no file was named to ask for"
+  sk_storage:
+    "unsupported: bpf(2) finds a socket's storage only by a descriptor of its own process, and cannot list sockets",
+  inode_storage: "unsupported: bpf(2) cannot list owners, and no `files` were given"
 }
 
 type Live = Effect.Effect.Success<ReturnType<typeof openLive>>
@@ -180,7 +181,7 @@ describe.skipIf(refused !== undefined)("LiveMaps", () => {
             const value = Buffer.from(u32(first, ~first >>> 0, 7)).toString("hex")
             for (const { plain, problem } of [yield* named(name), yield* named(name)]) {
               assert.deepStrictEqual<unknown>(plain, [{ key: 0, value }])
-              assert.match(problem ?? "", /^unsupported: bpf\(2\) shows the next element alone/)
+              assert.match(problem ?? "", /^unsupported: bpf\(2\) shows only the next element/)
             }
           }
           const empty = yield* named("queue_empty")
@@ -252,6 +253,6 @@ describe.skipIf(refused !== undefined)("LiveMaps", () => {
       assert.strictEqual(openDescriptors(), before)
       const error = yield* Effect.flip(live.maps.find("unwanted"))
       assert.strictEqual(error._tag, "MapNotFound")
-      assert.match(error.message, /^no map unwanted: keep left out all [1-9]\d* maps$/)
+      assert.match(error.message, /^no map unwanted: `keep` excludes all [1-9]\d* maps$/)
     }).pipe(Effect.provide(HostLive)))
 })

@@ -222,7 +222,7 @@ describe("changes", () => {
       [
         "unsupported: the two come from different boots (6.12, 6.12): comparing by name and type, since ids differ",
         "unreadable: map 1 (map1) of the second: bucket 3: 0x1000 is not mapped",
-        "corrupted: map 1 (map1): entries whose key was there before: 1"
+        "corrupted: map 1 (map1): entries that repeat a key: 1"
       ]
     )
   })

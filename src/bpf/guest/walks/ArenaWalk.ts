@@ -56,7 +56,7 @@ class ArenaWalk implements EntryWalk {
     while (this.page < this.end) {
       const page = this.page
       const pa = table.walk(page)
-      if (pa < 0) { // on behind what the missing entry, or the table that cannot be read, would cover
+      if (pa < 0) { // continue after the range of the missing entry, or of the table that cannot be read
         const isTable = pa === OUT_OF_MEMORY
         if (isTable) {
           this.problems.add(unreadable(`page tables of ${hex(kvaFrom(page, 0))} lie in memory that is not there`))
@@ -107,7 +107,7 @@ export const openArena: MapOpener = ({ info, kernel, offset, page, space }) =>
     if (size < BigInt(WINDOW * PAGE)) return yield* Either.left(corrupted(`an arena's area of ${size} bytes`))
     if (kvaOffset(start) !== 0 || kvaOffset(userStart) !== 0) {
       return yield* Either.left(
-        corrupted(`an arena at ${hex(start)}, ${hex(userStart)} for user space: no page's start`)
+        corrupted(`an arena at ${hex(start)}, ${hex(userStart)} for user space: not aligned to a page`)
       )
     }
     const kernelPage = kvaPage(start) + GUARD

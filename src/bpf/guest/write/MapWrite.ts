@@ -67,7 +67,7 @@ export class MapWriteError extends Schema.TaggedError<MapWriteError>("ktstr/MapW
 
 /**
  * Set values in the maps of a guest: all of them or, when any cannot be, none. Its programs see them when it goes on. Values
- * of arrays, hash maps and their per-CPU kinds can be set, and so global variables; those that the verifier took for
+ * of arrays, hash maps and their per-CPU kinds can be set, and so global variables; those that the verifier treated as
  * constants (`.rodata`, frozen maps) cannot, nor locks, timers, kernel pointers and the like.
  * @param consistency what the guest does meanwhile. `frozen`: it stands still. `racing`: it runs (`Vm.memory`); then only
  * variables and array elements are written, which keep their place, while a hash map may give an element to another key; and
@@ -84,7 +84,7 @@ export const writeMaps = (
     Effect.withSpan("MapWrite.writeMaps")
   )
 
-/** Bytes for an address, and how the value looks that they are part of. */
+/** Bytes to write at an address. */
 interface Piece {
   readonly address: bigint
   readonly bytes: Uint8Array
@@ -110,7 +110,7 @@ const writing = (
     for (const assignment of assignments) {
       const refused = (why: string) => new MapWriteError({ assignment: nameOf(assignment), why })
       if (!memory.writable) {
-        return yield* Either.left(refused("this memory is only for reading: give a VM, not an image"))
+        return yield* Either.left(refused("this memory is read-only: give a VM, not an image"))
       }
       const done = yield* Either.mapLeft(
         Either.flatMap(maps(), (guest) => assign(kernel, guest, assignment, consistency, pieces)),
@@ -118,7 +118,7 @@ const writing = (
       )
       written.push(...done)
     }
-    // Every page is there, or nothing is stored.
+    // Nothing is stored unless every page is there.
     for (const { address, bytes } of pieces) {
       if (space.read(address, bytes.length) === undefined) {
         return yield* Either.left(new MapWriteError({ assignment: "the value", why: space.faultText }))
@@ -281,7 +281,7 @@ const keyBytes = (
     : encoded(encodeBytes(key, bytes))
 }
 
-/** Which of the copies are to be set. */
+/** The CPUs whose copies are set. */
 const cpusOf = (
   { type }: ListedMap,
   copies: ValuePlaces,

@@ -36,12 +36,12 @@ export const UPDATE_FLAGS = { any: 0, create: 1, existing: 2 } as const
 export type UpdateMode = keyof typeof UPDATE_FLAGS
 
 /**
- * bpf(2), a method a command. Each gives the call's result, or minus the errno. A pointer is a `CallBuffer`, or null.
+ * bpf(2), one method per command. Each gives the call's result, or minus the errno. A pointer is a `CallBuffer`, or null.
  */
 export class BpfCalls {
   private readonly attr: DataView
   private readonly bytes: Uint8Array
-  /** Set when the maps that were open are closed: their descriptors' numbers may be others' by now. Calls fail with EBADF. */
+  /** Set when the maps that were open are closed: their descriptor numbers may have been reused. Calls fail with EBADF. */
   ended = false
   /** Of the last call: what the kernel wrote back into `next_id`, `count`, `retval` or `info_len`. */
   answer = 0
@@ -73,7 +73,7 @@ export class BpfCalls {
     return this.call(KINDS[kind].open)
   }
 
-  /** Fill `into` with what the kernel says of an object; `answer` is how many bytes it knows. */
+  /** Fill `into` with the kernel's info of an object; `answer` is how many bytes this kernel has. */
   info(fd: number, into: CallBuffer): number {
     const { attr } = this.clear()
     attr.setUint32(Attr.info.bpf_fd, fd, true)

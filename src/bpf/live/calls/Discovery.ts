@@ -13,8 +13,9 @@ export interface Found<A> {
 }
 
 /**
- * Every object of a kind. `look` gets a file descriptor of each: what it returns is kept, undefined is not; it says with
- * `"keep"` that the descriptor stays open and is its own from now on. Objects that vanish meanwhile are passed over.
+ * Every object of a kind. `look` gets a file descriptor of each: an item that it returns is listed, text is a problem,
+ * undefined skips the object. With `keep` the descriptor stays open and is the caller's. Objects that vanish meanwhile are
+ * skipped.
  */
 export const discover = <A>(
   calls: BpfCalls,

@@ -2,10 +2,10 @@ import { readFileSync } from "node:fs"
 import { errnoName, HostLacks } from "../../../core/Errors.ts"
 import { Errno } from "./BpfAbi.ts"
 
-/** `CAP_SYS_ADMIN` of include/uapi/linux/capability.h: what listing and opening by id wants; kernel/bpf/syscall.c, v6.12. */
+/** `CAP_SYS_ADMIN` of include/uapi/linux/capability.h: needed to list objects and to open them by id; kernel/bpf/syscall.c, v6.12. */
 const CAP_SYS_ADMIN = 21n
 
-/** Why bpf(2) says no to everything, and what helps. `status` is the text of `/proc/self/status`. */
+/** Why bpf(2) refuses every call, and what to do. `status` is the text of `/proc/self/status`. */
 export const bpfRefused = (errno: number, status: string = ownStatus()): HostLacks => {
   const what = "bpf(2)"
   const why = errnoName(errno)

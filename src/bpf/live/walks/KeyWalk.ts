@@ -6,15 +6,15 @@ import { Errno } from "../calls/BpfAbi.ts"
 import type { BpfCalls, CallBuffer } from "../calls/BpfCalls.ts"
 import type { LiveTable } from "./BatchWalk.ts"
 
-/** So often may the kernel begin anew before the walk gives up. */
+/** Restarts after which the walk gives up. */
 const MOST_RESTARTS = 1000
 
 /**
- * A map key by key. The kernel begins anew when the key that it is to go on from has vanished: keys that came already are
- * passed over, so none comes twice, and those behind are reached still. A slot without a value (of a map of programs,
+ * A map key by key. When the key to continue from has vanished, the kernel starts over: keys that were given already are
+ * skipped, so none comes twice, and later ones are still reached. A slot without a value (of a map of programs,
  * devices, sockets) is not an entry.
  *
- * Behind the value's `stride` bytes the key stands again: a codec may look at it.
+ * The key is repeated after the value's `stride` bytes, for codecs that show it.
  * @see kernel/bpf/syscall.c `map_get_next_key`; kernel/bpf/lpm_trie.c `trie_get_next_key`; v6.12
  */
 export class KeyWalk implements EntryWalk {

@@ -28,7 +28,7 @@ export class PeekWalk implements EntryWalk {
   next(): boolean {
     if (this.done) {
       this.problems.add(
-        unsupported("bpf(2) shows the next element alone; more, if there are, only by taking this one out")
+        unsupported("bpf(2) shows only the next element; those behind it, if any, are seen only by popping it")
       )
       return false
     }

@@ -78,7 +78,7 @@ describe("ArenaWalk", () => {
   it("does not believe an area that no arena has", () => {
     const nonsense = [
       [16n, 2n ** 32n - 1n, "an arena's area of 4294967295 bytes"],
-      [8n, AREA + 8n, `an arena at ${hex(AREA + 8n)}, ${hex(USER)} for user space: no page's start`]
+      [8n, AREA + 8n, `an arena at ${hex(AREA + 8n)}, ${hex(USER)} for user space: not aligned to a page`]
     ] as const
     for (const [field, value, text] of nonsense) {
       const { area, made } = arena()
