@@ -2,10 +2,10 @@ import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import { constants, fstatSync } from "node:fs"
 import type { SyscallError } from "./Errors.ts"
 import { Native } from "./Native.ts"
 
@@ -23,6 +23,10 @@ export class LockTimeout extends Schema.TaggedError<LockTimeout>("ktstr/LockTime
     return `${this.path} is locked by ${this.holder}; wait until that has ended, or end it, and try again`
   }
 }
+
+const { O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
+/** Make the file if it is not there, follow no link, and do not wait for a FIFO's other end. */
+const MAKE = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK
 
 /** The pause before a held lock is tried again. */
 const RETRY = "50 millis"
@@ -51,12 +55,12 @@ const acquire = (
     const fs = yield* FileSystem.FileSystem
     const native = yield* Native
     // a directory can only be opened for reading, and so can a lock in a cache of another user
-    // and a link that somebody put there is not followed
-    const isLink = yield* Effect.isSuccess(fs.readLink(path))
-    const file = yield* isLink
-      ? fs.open(path)
-      : Effect.orElse(fs.open(path, { flag: "a+" }), () => fs.open(path))
-    const granted = native.flock(file.fd, mode)
+    // and where somebody put a link, nothing is made where it leads
+    const fd = yield* Effect.orElse(
+      native.open(path, MAKE, 0o666),
+      () => Effect.map(fs.open(path), (file): number => file.fd)
+    )
+    const granted = native.flock(fd, mode)
     yield* granted.pipe(
       Effect.filterOrFail((got) => got, () => "held" as const),
       Effect.retry({
@@ -65,17 +69,17 @@ const acquire = (
       }),
       Effect.catchIf(
         (error) => error === "held",
-        () => Effect.flatMap(holderOf(file), (holder) => new LockTimeout({ path, holder }))
+        () => Effect.flatMap(holderOf(fd), (holder) => new LockTimeout({ path, holder }))
       )
     )
   })
 
 /** The holders of a lock on an open file, for people: "pid 1234 (node ktstr.cjs)", several joined by commas. */
-const holderOf = (file: FileSystem.File): Effect.Effect<string, never, FileSystem.FileSystem> =>
+const holderOf = (fd: number): Effect.Effect<string, never, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
-    const info = yield* file.stat
-    const pids = holders(yield* fs.readFileString("/proc/locks"), info.dev, Option.getOrElse(info.ino, () => -1))
+    const { dev, ino } = yield* Effect.try(() => fstatSync(fd))
+    const pids = holders(yield* fs.readFileString("/proc/locks"), dev, ino)
     const named = yield* Effect.forEach(pids, (pid) =>
       Effect.gen(function*() {
         const words = (yield* fs.readFileString(`/proc/${pid}/cmdline`)).split("\0").join(" ")

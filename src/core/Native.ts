@@ -20,10 +20,13 @@ export interface NativeService {
     length: number,
     access: "read" | "write"
   ) => Effect.Effect<ArrayBuffer, SyscallError, Scope.Scope>
-  /** An anonymous file in memory (memfd_create), closed with the scope. `subject` names it in /proc. */
+  /**
+   * An anonymous file in memory (memfd_create), closed with the scope. `subject` names it in /proc. Its size is sealed:
+   * another process that has it cannot cut it off under our mapping, which would be SIGBUS.
+   */
   readonly memfd: (subject: string, bytes: number) => Effect.Effect<number, SyscallError, Scope.Scope>
-  /** Open a path (`flags` as in fcntl.h) and close it with the scope. */
-  readonly open: (path: string, flags: number) => Effect.Effect<number, SyscallError, Scope.Scope>
+  /** Open a path (`flags` as in fcntl.h) and close it with the scope. `mode`, of a file that is made, is 0600. */
+  readonly open: (path: string, flags: number, mode?: number) => Effect.Effect<number, SyscallError, Scope.Scope>
   /**
    * The next bytes at or behind `offset` that a file stores, from one offset up to another (lseek with SEEK_DATA and
    * SEEK_HOLE); undefined: only a hole follows. Plain, because searches call it in a loop.

@@ -11,6 +11,10 @@ const PROT_WRITE = 2
 const MAP_SHARED = 1
 const O_CLOEXEC = 0o2000000
 const MFD_CLOEXEC = 1
+const MFD_ALLOW_SEALING = 2
+const F_ADD_SEALS = 1033
+/** F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW */
+const FIXED_SIZE = 1 | 2 | 4
 const EINVAL = 22
 const EAGAIN = 11
 const LOCK_SH = 1
@@ -39,6 +43,7 @@ const loadLibc = () => {
     close: libc.func("int close(int fd)"),
     memfdCreate: libc.func("int memfd_create(const char *name, unsigned int flags)"),
     ftruncate: libc.func("int ftruncate(int fd, int64_t length)"),
+    fcntl: libc.func("int fcntl(int fd, int command, ...)"),
     mmap: libc.func("void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)"),
     munmap: libc.func("int munmap(void *addr, size_t length)"),
     ioctl: libc.func("int ioctl(int fd, unsigned long request, intptr_t argument)"),
@@ -69,18 +74,19 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
   const scopedFd = (acquire: () => Effect.Effect<number, SyscallError>) =>
     Effect.acquireRelease(Effect.suspend(acquire), (fd) => Effect.sync(() => libc.close(fd)))
 
-  const open = (path: string, flags: number): Effect.Effect<number, SyscallError, Scope.Scope> =>
+  const open = (path: string, flags: number, mode = 0o600): Effect.Effect<number, SyscallError, Scope.Scope> =>
     scopedFd(() => {
-      const fd: number = libc.open(path, flags | O_CLOEXEC, 0o600)
+      const fd: number = libc.open(path, flags | O_CLOEXEC, mode)
       return fd >= 0 ? Effect.succeed(fd) : failed("open", path)
     })
 
   const memfd = (subject: string, bytes: number): Effect.Effect<number, SyscallError, Scope.Scope> =>
     scopedFd(() => {
-      const fd: number = libc.memfdCreate(subject, MFD_CLOEXEC)
+      const fd: number = libc.memfdCreate(subject, MFD_CLOEXEC | MFD_ALLOW_SEALING)
       if (fd < 0) return failed("memfd_create", subject)
-      if (libc.ftruncate(fd, bytes) === 0) return Effect.succeed(fd)
-      const error = failed("ftruncate", `${subject} to ${bytes} bytes`)
+      const sized = libc.ftruncate(fd, bytes) === 0
+      if (sized && libc.fcntl(fd, F_ADD_SEALS, "int", FIXED_SIZE) === 0) return Effect.succeed(fd)
+      const error = sized ? failed("fcntl F_ADD_SEALS", subject) : failed("ftruncate", `${subject} to ${bytes} bytes`)
       libc.close(fd)
       return error
     })

@@ -51,6 +51,13 @@ layer(Layer.merge(NodeFileSystem.layer, NativeKoffi.layer), { excludeTestService
       assert.isFalse(yield* withLock(link, "exclusive", 0)(Effect.sync(() => isFree(target, "--shared"))))
     }))
 
+  it.scoped("does not wait for the other end of a FIFO that somebody put there", () =>
+    Effect.gen(function*() {
+      const fifo = join(yield* temporary, "lock")
+      assert.strictEqual(spawnSync("mkfifo", [fifo]).status, 0)
+      assert.strictEqual(yield* withLock(fifo, "exclusive", 0)(Effect.succeed("locked")), "locked")
+    }))
+
   for (const kind of ["file", "directory"] as const) {
     const place = Effect.map(temporary, (directory) => kind === "file" ? join(directory, "lock") : directory)
 

@@ -2,7 +2,9 @@ import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
+import { spawnSync } from "node:child_process"
 import {
+  fstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -51,6 +53,23 @@ layer(NativeKoffi.layer)("Native", (it) => {
       assert.strictEqual(bytes.length, 8192)
       assert.strictEqual(bytes[0], 1)
       assert.strictEqual(bytes[8191], 2)
+    }))
+
+  it.scoped("gives anonymous files of a size that nobody can change, whoever has the descriptor", () =>
+    Effect.gen(function*() {
+      const native = yield* Native
+      const fd = yield* native.memfd("ktstr-sealed", 8192)
+      for (const size of [0, 4096, 12288]) {
+        const { status, stderr } = spawnSync("truncate", ["-s", String(size), `/proc/${process.pid}/fd/${fd}`], {
+          encoding: "utf8"
+        })
+        assert.notStrictEqual(status, 0)
+        assert.include(stderr, "Operation not permitted")
+      }
+      assert.strictEqual(fstatSync(fd).size, 8192)
+      const bytes = new Uint8Array(yield* native.mmap(fd, 0, 8192, "write"))
+      bytes[8191] = 7
+      assert.strictEqual(readFileSync(`/proc/self/fd/${fd}`)[8191], 7)
     }))
 
   it.scoped("writes through to the file", () =>
