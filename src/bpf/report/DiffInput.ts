@@ -17,6 +17,9 @@ const decodeRecord = Schema.decodeUnknownEither(DumpRecord, { onExcessProperty: 
  */
 export const parseDump = (text: string, subject: string): Either.Either<DumpDocument, NotADump> =>
   Either.gen(function*() {
+    if (isTooDeep(text)) {
+      return yield* Either.left(`its values are nested more than ${DEPTH_LIMIT} deep, which no dump's are`)
+    }
     const first = parseJson(text.slice(0, Math.max(text.indexOf("\n"), 0)))
     const isLines = Either.isRight(first) && isRecord(first.right)
     if (isLines) yield* checkVersion(first.right)
@@ -24,6 +27,23 @@ export const parseDump = (text: string, subject: string): Either.Either<DumpDocu
     yield* checkVersion(document)
     return yield* Either.mapLeft(decodeDocument(document), firstIssue)
   }).pipe(Either.mapLeft((why) => new NotADump({ subject, why: why.split("\n", 1)[0] })))
+
+/** Objects and arrays in one another, several times what a dump's values are: more would not fit the stack. */
+const DEPTH_LIMIT = 512
+
+/** One look at each character, since parsed values could only be looked at by going as deep. */
+const isTooDeep = (text: string): boolean => {
+  let depth = 0
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at)
+    if (code === 0x22) { // a string: brackets in it count for nothing
+      for (at++; at < text.length && text.charCodeAt(at) !== 0x22; at++) if (text.charCodeAt(at) === 0x5c) at++
+    } else if (code === 0x5b || code === 0x7b) {
+      if (++depth > DEPTH_LIMIT) return true
+    } else if (code === 0x5d || code === 0x7d) depth--
+  }
+  return false
+}
 
 /** Documents of other versions are refused by their number, not by the first field that differs. */
 const checkVersion = (json: unknown): Either.Either<void, string> =>

@@ -46,6 +46,8 @@ export interface TypeChange {
   readonly sizeBefore: number | null
   readonly sizeAfter: number | null
   readonly members: ReadonlyArray<MemberChange>
+  /** Only the first members were compared, because there are too many, or they are too deep in one another. */
+  readonly cut: boolean
 }
 
 /**
@@ -77,9 +79,9 @@ const compare = (before: ReadonlyArray<Form>, after: ReadonlyArray<Form>): Reado
 /** The forms that have no equal one among the others; each of the others is the equal of one. */
 const withoutTwins = (forms: ReadonlyArray<Form>, others: ReadonlyArray<Form>): ReadonlyArray<Form> => {
   const twins = new Map<string, number>()
-  for (const { text } of others) twins.set(text, (twins.get(text) ?? 0) + 1)
-  return forms.filter(({ text }) => {
-    const left = twins.get(text) ?? 0
+  for (const { cut, text } of others) if (!cut) twins.set(text, (twins.get(text) ?? 0) + 1)
+  return forms.filter(({ cut, text }) => {
+    const left = cut ? 0 : twins.get(text) ?? 0
     if (left > 0) twins.set(text, left - 1)
     return left === 0
   })
@@ -118,6 +120,8 @@ interface Form {
   readonly title: string
   readonly size: number
   readonly members: ReadonlyMap<string, Placed>
+  /** Members are missing, so nothing is known to be its equal. */
+  readonly cut: boolean
   /** All of the above: equal forms have equal texts. */
   readonly text: string
 }
@@ -126,10 +130,10 @@ interface Form {
 const formsOf = (btf: Btf, types: ReadonlyArray<StructType>, budget: Budget): ReadonlyArray<Form> =>
   types.map((type): Form => {
     const members = new MemberNames()
-    collect(btf, structLayout(btf, type, budget), "", members, budget)
+    const cut = collect(btf, structLayout(btf, type, budget), "", members, budget)
     const title = titleOf(type)
     const { places } = members
-    return { title, size: type.size, members: places, text: JSON.stringify([title, type.size, [...places]]) }
+    return { title, size: type.size, members: places, cut, text: JSON.stringify([title, type.size, [...places]]) }
   }).sort((a, b) => b.size - a.size)
 
 /** Places of members by their paths. */
@@ -151,17 +155,19 @@ class MemberNames {
 
 /**
  * Members of an unnamed struct are compared one by one, whether the member has a name or not; behind a pointer or in an
- * array, as a type.
+ * array, as a type. Gives whether some are missing.
  */
-const collect = (btf: Btf, { members }: StructLayout, prefix: string, into: MemberNames, budget: Budget): void => {
-  for (const member of members) {
+const collect = (btf: Btf, layout: StructLayout, prefix: string, into: MemberNames, budget: Budget): boolean => {
+  let { cut } = layout
+  for (const member of layout.members) {
     const { body, declaration, name } = member
     if (body !== undefined && "members" in body && declaration.declarator === name) {
-      collect(btf, body, name === "" ? prefix : `${prefix}${name}.`, into, budget)
+      if (collect(btf, body, name === "" ? prefix : `${prefix}${name}.`, into, budget)) cut = true
     } else {
       into.add(prefix + name, placedOf(btf, member, budget))
     }
   }
+  return cut
 }
 
 const placedOf = (btf: Btf, { bits, offset, size, typeId }: MemberLayout, budget: Budget): Placed => ({
@@ -175,7 +181,8 @@ const change = (before: Form | undefined, after: Form | undefined): TypeChange =
   type: (before ?? after)?.title ?? "",
   sizeBefore: before?.size ?? null,
   sizeAfter: after?.size ?? null,
-  members: before === undefined || after === undefined ? [] : memberChanges(before.members, after.members)
+  members: before === undefined || after === undefined ? [] : memberChanges(before.members, after.members),
+  cut: before?.cut === true || after?.cut === true
 })
 
 const memberChanges = (

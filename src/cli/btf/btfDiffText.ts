@@ -6,7 +6,7 @@ import { table } from "../terminal/Table.ts"
 
 /** The change of one struct, member by member. */
 export const changeText = (change: TypeChange): string => {
-  const { members, sizeAfter, sizeBefore, type } = change
+  const { cut, members, sizeAfter, sizeBefore, type } = change
   const size = sizeBefore === null
     ? green(`new, ${sizeAfter} bytes`)
     : sizeAfter === null
@@ -14,7 +14,9 @@ export const changeText = (change: TypeChange): string => {
     : sizeBefore === sizeAfter
     ? `${sizeAfter} bytes, as before`
     : `${sizeBefore} bytes, now ${sizeAfter}`
-  return `${bold(visibleLine(type))}: ${size}\n${members.map(memberLine).join("")}`
+  return `${bold(visibleLine(type))}: ${size}\n${members.map(memberLine).join("")}${
+    cut ? yellow("  only its first members were compared: there are too many\n") : ""
+  }`
 }
 
 const memberLine = (change: MemberChange): string => {
@@ -46,13 +48,13 @@ export const overview = (before: string, after: string, changes: ReadonlyArray<T
   const gone = changes.filter(({ sizeAfter }) => sizeAfter === null)
   const fresh = changes.filter(({ sizeBefore }) => sizeBefore === null)
   const changed = changes.filter(({ sizeAfter, sizeBefore }) => sizeAfter !== null && sizeBefore !== null)
-  const rows = changed.map(({ members, sizeAfter, sizeBefore, type }) => {
+  const rows = changed.map(({ cut, members, sizeAfter, sizeBefore, type }) => {
     const count = (which: (change: MemberChange) => boolean) => {
       const found = members.filter(which).length
       return found === 0 ? "" : `${found}`
     }
     return [
-      visibleLine(type),
+      `${visibleLine(type)}${cut ? " (first members)" : ""}`,
       sizeBefore === sizeAfter ? `${sizeAfter}` : `${sizeBefore} → ${sizeAfter}`,
       count((change) => change.before === null),
       count((change) => change.after === null),

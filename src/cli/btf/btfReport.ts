@@ -93,7 +93,8 @@ export const BtfDifference = Schema.Struct({
       moved: Schema.Boolean,
       resized: Schema.Boolean,
       retyped: Schema.Boolean
-    }))
+    })),
+    cut: Schema.Boolean.annotations({ description: "only the first members were compared: there are too many" })
   }))
 })
 

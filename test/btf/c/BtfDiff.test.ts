@@ -99,11 +99,12 @@ const paholeMembers = (directory: string, bytes: Uint8Array, struct: string): Re
 }
 
 /** What a change would be the other way round. */
-const mirrored = ({ members, sizeAfter, sizeBefore, type }: TypeChange) => ({
+const mirrored = ({ cut, members, sizeAfter, sizeBefore, type }: TypeChange) => ({
   type,
   sizeBefore: sizeAfter,
   sizeAfter: sizeBefore,
-  members: members.map((change) => ({ ...change, before: change.after, after: change.before }))
+  members: members.map((change) => ({ ...change, before: change.after, after: change.before })),
+  cut
 })
 
 describe("the difference of Debian's 6.1 and 6.12", () => {
@@ -206,6 +207,16 @@ describe("hostile blobs", () => {
     const [change] = diffAll(same(0), same(8))
     assert.strictEqual(change.members.length, 20_000)
     assert.strictEqual(change.members.at(-1)?.member, "same#20000")
+  })
+
+  it("a struct with more members than are compared is said to be one, even where the first are alike", () => {
+    const long = of((writer, int) =>
+      writer.struct("t", 4, Array.from({ length: 65_535 }, (_, at) => ({ name: `m${at}`, type: int, bits: 0 })))
+    )
+    const short = of((writer, int) => writer.struct("t", 4, [{ name: "m0", type: int, bits: 0 }]))
+    assert.deepStrictEqual(diffAll(long, long).map(({ cut, members }) => [cut, members.length]), [[true, 0]])
+    assert.deepStrictEqual(diffAll(short, long).map(({ cut }) => cut), [true])
+    assert.deepStrictEqual(diffAll(short, empty).map(({ cut }) => cut), [false, false])
   })
 
   it("60,000 structs of one name are paired with their equals", () => {
