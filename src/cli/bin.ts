@@ -11,7 +11,7 @@ import { asked } from "./help/CommandLine.ts"
 import { commandTree } from "./help/CommandTree.ts"
 import { helpText } from "./help/Help.ts"
 import { optionGroups } from "./source/options.ts"
-import { visibleLine } from "./terminal/escapeControls.ts"
+import { escapeLine } from "./terminal/escapeControls.ts"
 import { exitCode, report, UsageError } from "./terminal/exit.ts"
 import { writeMessage, writeText } from "./terminal/Output.ts"
 import { runMain } from "./terminal/signals.ts"
@@ -21,7 +21,7 @@ const logger = Logger.replace(
   Logger.defaultLogger,
   Logger.make(({ logLevel, message }) => {
     const words = Array.isArray(message) ? message.map(String).join(" ") : String(message)
-    writeMessage(`ktstr: ${logLevel.label.toLowerCase()}: ${visibleLine(words)}\n`)
+    writeMessage(`ktstr: ${logLevel.label.toLowerCase()}: ${escapeLine(words)}\n`)
   })
 )
 

@@ -9,8 +9,8 @@ import { findProgram } from "../core/process/Programs.ts"
 import { EngineMode, type ModeOfHost, modesOf } from "../harness/engine/EngineMode.ts"
 import { findQemus } from "../harness/engine/FindQemu.ts"
 import { type KvmStatus, probeKvm } from "../kvm/probe/KvmProbe.ts"
-import { bold, green, red, yellow } from "./terminal/Colour.ts"
-import { visibleLine } from "./terminal/escapeControls.ts"
+import { bold, green, red, yellow } from "./terminal/Color.ts"
+import { escapeLine } from "./terminal/escapeControls.ts"
 import { writeText } from "./terminal/Output.ts"
 
 /** One look at the host. `limited`: something works less well; `lacking`: no guest can be booted. */
@@ -163,9 +163,9 @@ const text = (checks: ReadonlyArray<Check>): string => {
   const indent = " ".repeat("limited".length + 2 + width + 2)
   return checks.map(({ found, means, hint, name, state }) =>
     [
-      `${marks[state]}  ${bold(name.padEnd(width))}  ${visibleLine(found)}`,
-      ...(means === null ? [] : [`${indent}${visibleLine(means)}`]),
-      ...(hint === null ? [] : [`${indent}fix: ${visibleLine(hint)}`])
+      `${marks[state]}  ${bold(name.padEnd(width))}  ${escapeLine(found)}`,
+      ...(means === null ? [] : [`${indent}${escapeLine(means)}`]),
+      ...(hint === null ? [] : [`${indent}fix: ${escapeLine(hint)}`])
     ].join("\n") + "\n"
   ).join("")
 }
@@ -174,8 +174,8 @@ const modesText = (modes: ReadonlyArray<ModeOfHost>): string =>
   [
     "Modes of ktstr run:",
     ...modes.map(({ fix, mode, why, works }) =>
-      `  ${works ? green("yes") : yellow("no ")}  ${bold(mode.padEnd(12))}  ${visibleLine(why)}${
-        fix === null ? "" : `; fix: ${visibleLine(fix)}`
+      `  ${works ? green("yes") : yellow("no ")}  ${bold(mode.padEnd(12))}  ${escapeLine(why)}${
+        fix === null ? "" : `; fix: ${escapeLine(fix)}`
       }`
     )
   ].join("\n") + "\n"

@@ -13,7 +13,7 @@ const escaped = (character: string): string => {
 }
 
 /**
- * Text of a guest, a file or a server that a terminal shows as it is: everything that could move the cursor, colour,
+ * Text of a guest, a file or a server that a terminal shows as it is: everything that could move the cursor, color,
  * reorder or hide text is written as an escape, `\u001b`.
  */
 export const escapeText = (text: string): string => PLAIN.test(text) ? text : text.replace(UNPRINTABLE, escaped)

@@ -1,5 +1,7 @@
 /** Tests of schedulers: scenarios and claims as data, runs in a VM, verdicts. The helper for vitest is `ktstr/vitest`. */
+export type { Plan, PlanCommand, PlanOp, PlanWorker } from "./agent/Plan.ts"
 export {
+  type BoundOf,
   Claim,
   claim,
   ClaimMisuse,
@@ -13,17 +15,19 @@ export {
   Subject,
   type Unit
 } from "./claim/Claim.ts"
-export { RunRecord } from "./claim/RunRecord.ts"
+export { RunRecord, SchedulerRun } from "./claim/RunRecord.ts"
 export { Detail, Outcome, Verdict, verdictOf } from "./claim/Verdict.ts"
 export { chooseMode, type ChosenMode, EngineMode, hostModes, type ModeOfHost } from "./engine/EngineMode.ts"
 export { fetchQemu, QemuFetchFailed } from "./engine/FetchQemu.ts"
 export { findExactQemu, findQemus, type QemuFound } from "./engine/FindQemu.ts"
+export type { GivenScheduler } from "./run/AssembleRun.ts"
 export { executeRun } from "./run/ExecuteRun.ts"
 export { type PreparedRun, prepareRun, type PrepareRunError, type RunRequest } from "./run/PrepareRun.ts"
 export { keepRun, readRun, RunFolderError } from "./run/RunFolder.ts"
 export { runReport } from "./run/RunReport.ts"
 export { type Scheduler, SchedulerInvalid } from "./run/SchedulerProgram.ts"
 export { GuestTime } from "./scenario/GuestTime.ts"
+export type { PlannedScenario } from "./scenario/PlanScenario.ts"
 export {
   cgroup,
   CgroupDef,
@@ -36,7 +40,8 @@ export {
   smoke,
   Step,
   step,
-  work
+  work,
+  type WorkOf
 } from "./scenario/Scenario.ts"
 export { decodeScenario, Problem, ScenarioInvalid, validateScenario } from "./scenario/ValidateScenario.ts"
 export { WorkType } from "./scenario/WorkTypes.ts"

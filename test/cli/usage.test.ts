@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process"
 import { closeSync, mkdirSync, openSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { DoctorReport } from "../../src/cli/doctor.ts"
-import { visible, visibleLine } from "../../src/cli/terminal/escapeControls.ts"
+import { escapeControls, escapeLine } from "../../src/cli/terminal/escapeControls.ts"
 import { findProgram } from "../../src/core/process/Programs.ts"
 import { probeKvm } from "../../src/kvm/probe/KvmProbe.ts"
 import { complaints, ktstr, place } from "../support/cli.ts"
@@ -59,10 +59,10 @@ describe("wrong usage is one line on stderr and exit code 2", () => {
   }
 })
 
-describe("visible", () => {
+describe("escapeControls", () => {
   it("spells out what a terminal would act on, and nothing else", () => {
-    assert.strictEqual(visible("a\x1b]0;t\x07\n\x9b\u202eé→\t\r"), "a\\x1b]0;t\\x07\n\\x9b\\u202eé→\\x09\\x0d")
-    assert.strictEqual(visibleLine(" a\n  b\n"), "a b")
+    assert.strictEqual(escapeControls("a\x1b]0;t\x07\n\x9b\u202eé→\t\r"), "a\\x1b]0;t\\x07\n\\x9b\\u202eé→\\x09\\x0d")
+    assert.strictEqual(escapeLine(" a\n  b\n"), "a b")
   })
 })
 

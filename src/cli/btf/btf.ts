@@ -13,8 +13,8 @@ import { findTypes } from "../../btf/FindTypes.ts"
 import { HostLacks } from "../../core/Errors.ts"
 import { KernelResolver } from "../../core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
-import { bold } from "../terminal/Colour.ts"
-import { visible, visibleLine } from "../terminal/escapeControls.ts"
+import { bold } from "../terminal/Color.ts"
+import { escapeControls, escapeLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeText } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
@@ -94,7 +94,7 @@ export const show = (config: BtfSource & { readonly types: ReadonlyArray<string>
   }).pipe(Effect.provide(Live))
 
 /** Tabs are ours: a name that holds one is not a C identifier. */
-const printable = (text: string): string => text.split("\t").map(visible).join("\t")
+const printable = (text: string): string => text.split("\t").map(escapeControls).join("\t")
 
 export const header = (config: BtfSource & { readonly json: boolean }) =>
   Effect.gen(function*() {
@@ -118,10 +118,10 @@ export const header = (config: BtfSource & { readonly json: boolean }) =>
       ["size", `${report.bytes} bytes, of them ${headerLength} of header`],
       ["types", `${types.count}, ids ${types.first} to ${btf.endId - 1}, ${typeLength} bytes at ${typesAt}`],
       ["strings", `${stringLength} bytes at ${stringsAt}`],
-      ["base", base === null ? "none" : `${visibleLine(base.subject)}, ids 1 to ${base.types}`]
+      ["base", base === null ? "none" : `${escapeLine(base.subject)}, ids 1 to ${base.types}`]
     ]
     yield* writeText(
-      `${bold(visibleLine(report.subject))}\n`
+      `${bold(escapeLine(report.subject))}\n`
         + facts.map(([name, fact]) => `${name.padEnd(8)} ${fact}\n`).join("")
         + `\n${table(["KIND", "TYPES"], Object.entries(report.kinds).map(([kind, count]) => [kind, `${count}`]), [1])}`
     )
@@ -155,7 +155,7 @@ export const diff = (config: DiffConfig) =>
         query === null
           ? overview(before.subject, after.subject, changes)
           : changes.length === 0
-          ? `${bold(visibleLine(query))}: no difference\n`
+          ? `${bold(escapeLine(query))}: no difference\n`
           : changes.map(changeText).join("\n")
       ).join("\n")
     )

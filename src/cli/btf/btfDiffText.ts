@@ -1,7 +1,7 @@
 import type { MemberChange, Placed, TypeChange } from "../../btf/c/BtfDiff.ts"
 import { plural } from "../../core/Plural.ts"
-import { bold, dim, green, red, yellow } from "../terminal/Colour.ts"
-import { visibleLine } from "../terminal/escapeControls.ts"
+import { bold, dim, green, red, yellow } from "../terminal/Color.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
 import { table } from "../terminal/Table.ts"
 
 /** The change of one struct, member by member. */
@@ -14,14 +14,14 @@ export const changeText = (change: TypeChange): string => {
     : sizeBefore === sizeAfter
     ? `${sizeAfter} bytes, as before`
     : `${sizeBefore} bytes, now ${sizeAfter}`
-  return `${bold(visibleLine(type))}: ${size}\n${members.map(memberLine).join("")}${
+  return `${bold(escapeLine(type))}: ${size}\n${members.map(memberLine).join("")}${
     cut ? yellow("  only its first members were compared: there are too many\n") : ""
   }`
 }
 
 const memberLine = (change: MemberChange): string => {
   const { after, before, member, moved, resized, retyped } = change
-  const name = visibleLine(member)
+  const name = escapeLine(member)
   if (before === null || after === null) {
     const line = `${name}: ${described(before ?? after)}`
     return before === null ? `  ${green(`+ ${line}`)}\n` : `  ${red(`- ${line}`)}\n`
@@ -29,13 +29,13 @@ const memberLine = (change: MemberChange): string => {
   const facts = [
     ...(moved ? [`moved from ${offset(before)} to ${offset(after)}`] : []),
     ...(resized ? [`resized from ${size(before)} to ${size(after)}`] : []),
-    ...(retyped ? [`retyped from ${visibleLine(before.type)} to ${visibleLine(after.type)}`] : [])
+    ...(retyped ? [`retyped from ${escapeLine(before.type)} to ${escapeLine(after.type)}`] : [])
   ]
   return `  ${yellow(`~ ${name}`)}: ${facts.join(", ")}\n`
 }
 
 const described = (place: Placed | null): string =>
-  place === null ? "" : `${visibleLine(place.type)} at ${offset(place)}, ${size(place)}`
+  place === null ? "" : `${escapeLine(place.type)} at ${offset(place)}, ${size(place)}`
 
 /** Bytes; of a bit-field its byte and the bit in it. */
 const offset = ({ bit, bits }: Placed): string => bits === null ? `${bit / 8}` : `${Math.floor(bit / 8)}:${bit % 8}`
@@ -54,7 +54,7 @@ export const overview = (before: string, after: string, changes: ReadonlyArray<T
       return found === 0 ? "" : `${found}`
     }
     return [
-      `${visibleLine(type)}${cut ? " (first members)" : ""}`,
+      `${escapeLine(type)}${cut ? " (first members)" : ""}`,
       sizeBefore === sizeAfter ? `${sizeAfter}` : `${sizeBefore} → ${sizeAfter}`,
       count((change) => change.before === null),
       count((change) => change.after === null),
@@ -67,11 +67,11 @@ export const overview = (before: string, after: string, changes: ReadonlyArray<T
     ...(rows.length === 0
       ? []
       : [table(["CHANGED", "SIZE", "ADDED", "REMOVED", "MOVED", "RESIZED", "RETYPED"], rows, [2, 3, 4, 5, 6])]),
-    names(`only in ${visibleLine(before)}`, gone),
-    names(`only in ${visibleLine(after)}`, fresh),
+    names(`only in ${escapeLine(before)}`, gone),
+    names(`only in ${escapeLine(after)}`, fresh),
     dim(`${rows.length} changed, ${gone.length} gone, ${fresh.length} new\n`)
   ].filter((part) => part !== "").join("\n")
 }
 
 const names = (title: string, changes: ReadonlyArray<TypeChange>): string =>
-  changes.length === 0 ? "" : `${bold(title)}\n${changes.map(({ type }) => `  ${visibleLine(type)}\n`).join("")}`
+  changes.length === 0 ? "" : `${bold(title)}\n${changes.map(({ type }) => `  ${escapeLine(type)}\n`).join("")}`

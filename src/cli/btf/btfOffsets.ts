@@ -4,8 +4,8 @@ import * as Schema from "effect/Schema"
 import type { Btf } from "../../btf/Btf.ts"
 import type { GroupParts, OffsetGroup } from "../../btf/OffsetGroup.ts"
 import { offsetGroups } from "../../btf/offsets/offsetGroups.ts"
-import { bold, dim } from "../terminal/Colour.ts"
-import { visibleLine } from "../terminal/escapeControls.ts"
+import { bold, dim } from "../terminal/Color.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeText } from "../terminal/Output.ts"
 import { table } from "../terminal/Table.ts"
@@ -88,12 +88,12 @@ const groupReport = ({ name, resolve }: OffsetGroup<GroupParts>, btf: Btf): type
 /** Which groups there are and why others are not; with `fields` all that they hold. */
 export const offsetsText = ({ groups, subject }: OffsetsReport, fields: boolean): string => {
   const about = new Map(offsetGroups.map((group) => [group.name, group.about]))
-  const head = `${bold(visibleLine(subject))}\n`
+  const head = `${bold(escapeLine(subject))}\n`
   if (!fields) {
     const rows = groups.map((group) => [
       group.group,
       group.present ? "present" : "absent",
-      group.present ? about.get(group.group) ?? "" : visibleLine(group.reason)
+      group.present ? about.get(group.group) ?? "" : escapeLine(group.reason)
     ])
     const present = groups.filter((group) => group.present).length
     return `${head}${
@@ -102,9 +102,9 @@ export const offsetsText = ({ groups, subject }: OffsetsReport, fields: boolean)
   }
   return head + groups.map((group) => {
     const title = `\n${bold(group.group)}  ${dim(about.get(group.group) ?? "")}\n`
-    if (!group.present) return `${title}absent: ${visibleLine(group.reason)}\n`
+    if (!group.present) return `${title}absent: ${escapeLine(group.reason)}\n`
     const rows = Object.entries(group.structs).flatMap(([struct, { fields, size }]) => [
-      [visibleLine(struct), "", "", String(size)],
+      [escapeLine(struct), "", "", String(size)],
       ...Object.entries(fields).map(([name, field]) =>
         field === null
           ? ["", name, "absent", ""]
@@ -117,7 +117,7 @@ export const offsetsText = ({ groups, subject }: OffsetsReport, fields: boolean)
       )
     ])
     const numbers = Object.entries(group.enums).flatMap(([name, values]) => [
-      [visibleLine(name), "", "", ""],
+      [escapeLine(name), "", "", ""],
       ...Object.entries(values).map(([name, value]) => ["", name, String(value), ""])
     ])
     return title + table(["STRUCT", "FIELD", "OFFSET", "SIZE"], rows, [2, 3])

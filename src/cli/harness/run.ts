@@ -15,7 +15,7 @@ import { runReport } from "../../harness/run/RunReport.ts"
 import { type Scenario, smoke } from "../../harness/scenario/Scenario.ts"
 import { decodeScenario } from "../../harness/scenario/ValidateScenario.ts"
 import { Live } from "../source/snapshot.ts"
-import { visible } from "../terminal/escapeControls.ts"
+import { escapeControls } from "../terminal/escapeControls.ts"
 import { FileUnreadable, NotPassed, UsageError } from "../terminal/exit.ts"
 import { writeText } from "../terminal/Output.ts"
 import { holdSignals } from "../terminal/signals.ts"
@@ -79,7 +79,7 @@ const print = (record: RunRecord, json: boolean) =>
   json
     ? Effect.flatMap(Effect.orDie(Schema.encode(RunRecord)(record)), (encoded) =>
       writeText(`${JSON.stringify(encoded)}\n`))
-    : writeText(`${visible(runReport(record))}\n`)
+    : writeText(`${escapeControls(runReport(record))}\n`)
 
 const ORDER = ["fail", "inconclusive", "skip", "pass"] as const
 
@@ -97,7 +97,7 @@ export const run = (config: Config) =>
     yield* holdSignals
     const request = yield* requestOf(config)
     const first = Option.getOrElse(config.seed, () => 1)
-    if (config.plan) return yield* writeText(`${visible(planText(yield* prepareRun(request(first))))}\n`)
+    if (config.plan) return yield* writeText(`${escapeControls(planText(yield* prepareRun(request(first))))}\n`)
     const directory = Option.getOrElse(config.runsDir, () => RUNS_DIRECTORY)
     const records: Array<RunRecord> = []
     for (let n = 0; n < Option.getOrElse(config.seeds, () => 1); n++) {

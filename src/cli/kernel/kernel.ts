@@ -19,8 +19,8 @@ import { type KernelIdInvalid, parseKernelId } from "../../core/kernels/KernelId
 import { KernelNotFound } from "../../core/kernels/KernelPath.ts"
 import { KernelResolver } from "../../core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
-import { bold, dim, green, red, yellow } from "../terminal/Colour.ts"
-import { visibleLine } from "../terminal/escapeControls.ts"
+import { bold, dim, green, red, yellow } from "../terminal/Color.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
 import { FileUnreadable, UsageError } from "../terminal/exit.ts"
 import { writeText } from "../terminal/Output.ts"
 import { holdSignals } from "../terminal/signals.ts"
@@ -76,16 +76,16 @@ export const list = (config: { readonly json: boolean }) =>
         `${JSON.stringify(yield* Effect.orDie(Schema.encode(KernelList)({ root, entries: entries.map(listed) })))}\n`
       )
     }
-    if (entries.length === 0) return yield* writeText(`no kernels in ${visibleLine(root)}\n`)
+    if (entries.length === 0) return yield* writeText(`no kernels in ${escapeLine(root)}\n`)
     const rows = entries.map((entry) =>
       entry._tag === "Corrupt"
-        ? [visibleLine(entry.key), red(entry.kind), "", "", visibleLine(entry.why)]
+        ? [escapeLine(entry.key), red(entry.kind), "", "", escapeLine(entry.why)]
         : [
-          visibleLine(entry.key),
+          escapeLine(entry.key),
           kconfigState(entry.metadata) === "stale" ? yellow("stale kconfig") : green("ok"),
-          visibleLine(entry.metadata.release),
+          escapeLine(entry.metadata.release),
           `${Math.round(sizeOf(entry.metadata) / 2 ** 20)} MiB`,
-          visibleLine(sourceText(entry.metadata.source))
+          escapeLine(sourceText(entry.metadata.source))
         ]
     )
     yield* writeText(table(["KEY", "STATE", "RELEASE", "SIZE", "SOURCE"], rows, [3]))
@@ -190,10 +190,10 @@ export const show = (
     }
     const absent = (what: string) => yellow(what)
     const rows = [
-      ["release", bold(visibleLine(found.release))],
-      ["source", visibleLine(found.source)],
-      ["image", visibleLine(found.image)],
-      ["vmlinux", found.vmlinux === undefined ? dim("none") : visibleLine(found.vmlinux)],
+      ["release", bold(escapeLine(found.release))],
+      ["source", escapeLine(found.source)],
+      ["image", escapeLine(found.image)],
+      ["vmlinux", found.vmlinux === undefined ? dim("none") : escapeLine(found.vmlinux)],
       ["build id", facts.buildId ?? absent("none")],
       ["BTF", facts.btfBytes === undefined ? absent("none: its memory cannot be read") : `${facts.btfBytes} bytes`],
       ["symbols", facts.symbols === 0 ? dim("none in the file; a running one has kallsyms") : String(facts.symbols)],
@@ -206,7 +206,7 @@ export const show = (
 
 const optionText = (options: ReadonlyMap<string, string>, name: string): string => {
   const value = options.get(name)
-  return value === undefined ? dim(`# ${name} is not set`) : `${name}=${visibleLine(value)}`
+  return value === undefined ? dim(`# ${name} is not set`) : `${name}=${escapeLine(value)}`
 }
 
 export const fetch = (config: { readonly id: string }) =>
@@ -299,7 +299,7 @@ export const clean = (
       ...(Option.isSome(config.keep) ? { keep: config.keep.value } : {}),
       corruptOnly: config.corruptOnly
     })
-    yield* writeText(removed.map(({ key }) => `removed ${visibleLine(key)}\n`).join("") || "nothing to remove\n")
+    yield* writeText(removed.map(({ key }) => `removed ${escapeLine(key)}\n`).join("") || "nothing to remove\n")
     for (const { entry, holder } of inUse) {
       yield* Effect.logWarning(`${entry.key} stays: ${holder} is using it`)
     }

@@ -15,8 +15,8 @@ import { GuestKernel } from "../../memory/GuestKernel.ts"
 import { checkWhole, lossesLine } from "../source/answer.ts"
 import type { Loss, Output } from "../source/options.ts"
 import { format, Live } from "../source/snapshot.ts"
-import { dim, green, red, yellow } from "../terminal/Colour.ts"
-import { visibleLine } from "../terminal/escapeControls.ts"
+import { dim, green, red, yellow } from "../terminal/Color.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
 import { FileUnreadable } from "../terminal/exit.ts"
 import { writePieces } from "../terminal/Output.ts"
 import { type Printable, printable } from "../terminal/Printable.ts"
@@ -127,8 +127,8 @@ function* peopleText(from: DiffSide, to: DiffSide, losses: Losses): Generator<st
 const titleOf = (change: Change): string =>
   change.change === "problem"
     ? ""
-    : `${change.change.startsWith("program") ? "program" : "map"} ${change.id} ${visibleLine(change.name)} (${
-      visibleLine(change.type)
+    : `${change.change.startsWith("program") ? "program" : "map"} ${change.id} ${escapeLine(change.name)} (${
+      escapeLine(change.type)
     })`
 
 function* linesOf(change: Change): Generator<string> {
@@ -151,7 +151,7 @@ function* linesOf(change: Change): Generator<string> {
     case "programChanged":
       return yield* change.fields.map(fieldText)
     case "problem":
-      return yield yellow(`problem: ${visibleLine(formatReason(change.problem))}\n`)
+      return yield yellow(`problem: ${escapeLine(formatReason(change.problem))}\n`)
   }
 }
 
@@ -161,14 +161,14 @@ const entryText = ({ key, keyBytes, value, valueBytes }: EntryWhole): string =>
 /** The bytes that a key's or value's form does not show. */
 const bytesText = (bytes: unknown): string => bytes === undefined ? "" : ` (bytes ${shown(bytes)})`
 
-const shown = (json: unknown): string => visibleLine(JSON.stringify(json))
+const shown = (json: unknown): string => escapeLine(JSON.stringify(json))
 
 const fieldText = ({ after, before, cpu, delta, path, rate }: FieldChange): string => {
   const who = cpu === null ? "" : cpu === "all" ? "all CPUs " : `CPU ${cpu} `
   const by = delta === null
     ? ""
     : ` (${String(delta).startsWith("-") ? "" : "+"}${delta}${rate === null ? "" : `, ${rateText(rate)}/s`})`
-  return `      ${who}${path === "" ? "" : `${visibleLine(path)} `}${shown(before as Json)} → ${
+  return `      ${who}${path === "" ? "" : `${escapeLine(path)} `}${shown(before as Json)} → ${
     shown(after as Json)
   }${by}\n`
 }

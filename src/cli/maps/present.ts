@@ -10,8 +10,8 @@ import { Losses } from "../../core/Losses.ts"
 import { plural } from "../../core/Plural.ts"
 import { formatReason } from "../../core/Reason.ts"
 import { lossesLine, problemLines } from "../source/answer.ts"
-import { bold, dim, yellow } from "../terminal/Colour.ts"
-import { visibleLine } from "../terminal/escapeControls.ts"
+import { bold, dim, yellow } from "../terminal/Color.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
 import { type Printable, printable } from "../terminal/Printable.ts"
 import { duration } from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
@@ -22,11 +22,11 @@ const PIECE = 1 << 16
 /** One line: which kernel, how it stood still. */
 export const headerText = ({ freeze, kernel, source }: Header): string => {
   const facts = [
-    `kernel ${bold(visibleLine(kernel.release))}`,
+    `kernel ${bold(escapeLine(kernel.release))}`,
     plural(kernel.possibleCpus, "possible CPU"),
     ...(kernel.pageTableLevels === null ? [] : [`${kernel.pageTableLevels}-level paging`]),
     ...(kernel.kaslrOffset === null ? [] : [`KASLR ${kernel.kaslrOffset}`]),
-    source.kind === "vm" ? source.engine : source.kind === "image" ? visibleLine(source.path) : "this host, running",
+    source.kind === "vm" ? source.engine : source.kind === "image" ? escapeLine(source.path) : "this host, running",
     ...(freeze === null ? [] : [`frozen in ${duration(freeze.millis)}`])
   ]
   return `${facts.join(" · ")}\n\n`
@@ -38,8 +38,8 @@ export const mapTable = (maps: ReadonlyArray<MapInfo>): string =>
     ["ID", "NAME", "TYPE", "KEY", "VALUE", "MAX ENTRIES", "FLAGS"],
     maps.map((map) => [
       String(map.id),
-      visibleLine(map.name),
-      visibleLine(map.type),
+      escapeLine(map.name),
+      escapeLine(map.type),
       `${map.keySize} B`,
       `${map.valueSize} B`,
       String(map.maxEntries),
@@ -64,7 +64,7 @@ export function* dumpText(dump: Dump): Generator<Printable, void> {
     }
   }
   if (dump.programs.length > 0) {
-    const rows = dump.programs.map(({ id, name, type }) => [String(id), visibleLine(name), visibleLine(type)])
+    const rows = dump.programs.map(({ id, name, type }) => [String(id), escapeLine(name), escapeLine(type)])
     text += `${bold("programs")}\n${table(["ID", "NAME", "TYPE"], rows, [0])}`
   }
   for (const problem of dump.problems) losses.add(problem)
@@ -73,7 +73,7 @@ export function* dumpText(dump: Dump): Generator<Printable, void> {
 
 function* mapText(reader: MapReader, { inner, limit, losses }: Shown): Generator<string, void> {
   const { info } = reader
-  yield `${bold(`#${info.id} ${visibleLine(info.name)}`)}  ${visibleLine(info.type)}  `
+  yield `${bold(`#${info.id} ${escapeLine(info.name)}`)}  ${escapeLine(info.type)}  `
   yield dim(
     `key ${info.keySize} B · value ${info.valueSize} B · at most ${info.maxEntries} ${
       info.maxEntries === 1 ? "entry" : "entries"
@@ -81,7 +81,7 @@ function* mapText(reader: MapReader, { inner, limit, losses }: Shown): Generator
   )
   if (reader.details !== null) {
     const facts = Object.entries(reader.details).map(([name, value]) =>
-      `${name} ${visibleLine(typeof value === "object" ? JSON.stringify(value) : String(value))}`
+      `${name} ${escapeLine(typeof value === "object" ? JSON.stringify(value) : String(value))}`
     )
     yield dim(`  ${facts.join(" · ")}\n`)
   }
@@ -138,7 +138,7 @@ function* entriesText(
   const problem = problemOf(reader, walk)
   losses?.add(problem, `map ${reader.info.id} ${reader.info.name}: `)
   if (truncated) yield dim(`${margin}only the first ${shown} are shown; --limit N shows more\n`)
-  if (problem !== null) yield `${margin}${yellow(visibleLine(formatReason(problem)))}\n`
+  if (problem !== null) yield `${margin}${yellow(escapeLine(formatReason(problem)))}\n`
   if (walk !== null && shown === 0 && problem === null && !truncated) yield dim(`${margin}empty\n`)
 }
 
@@ -153,8 +153,8 @@ function* innerText(walk: EntryWalk, inner: InnerMaps, indent: number, shown: Sh
   const { id, problem, reader } = innerMapAt(walk, inner)
   if (reader === null) {
     shown.losses?.add(problem, `map ${id}: `)
-    return yield ` #${id}  ${yellow(problem === null ? "" : visibleLine(formatReason(problem)))}\n`
+    return yield ` #${id}  ${yellow(problem === null ? "" : escapeLine(formatReason(problem)))}\n`
   }
-  yield ` #${id} ${visibleLine(reader.info.name)}  ${visibleLine(reader.info.type)}\n`
+  yield ` #${id} ${escapeLine(reader.info.name)}  ${escapeLine(reader.info.type)}\n`
   yield* entriesText(reader, indent, shown)
 }

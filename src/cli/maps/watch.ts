@@ -9,8 +9,8 @@ import { formatReason } from "../../core/Reason.ts"
 import { freezeAndAttach } from "../../Ktstr.ts"
 import type { Target } from "../source/options.ts"
 import { bootTarget, Live, openMaps } from "../source/snapshot.ts"
-import { bold, dim, green, red, yellow } from "../terminal/Colour.ts"
-import { visibleLine } from "../terminal/escapeControls.ts"
+import { bold, dim, green, red, yellow } from "../terminal/Color.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeScreen, writeText } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
@@ -65,7 +65,7 @@ const recordsOf = ({ changes, ...tick }: WatchTick): string =>
 const textOf = ({ at, changes, maps, seconds }: WatchTick): string => {
   const names = maps.length > 4
     ? `${maps.length} maps`
-    : maps.map(({ entries, id, name }) => `#${id} ${visibleLine(name)} (${entries})`).join(", ")
+    : maps.map(({ entries, id, name }) => `#${id} ${escapeLine(name)} (${entries})`).join(", ")
   const head = `${bold(at.slice(11, 19))} ${names}${
     seconds === null ? "" : dim(` · ${changes.length} changed in ${seconds.toFixed(1)} s`)
   }\n`
@@ -75,7 +75,7 @@ const textOf = ({ at, changes, maps, seconds }: WatchTick): string => {
     : table(["MAP", "KEY", "FIELD", "NOW", "CHANGE", "A SECOND"], rows.slice(0, ROWS), [4, 5])
   const more = rows.length > ROWS ? dim(`${rows.length - ROWS} more rows\n`) : ""
   const problems = maps.flatMap(({ name, problem }) =>
-    problem === null ? [] : [`${yellow(visibleLine(`${name}: ${formatReason(problem)}`))}\n`]
+    problem === null ? [] : [`${yellow(escapeLine(`${name}: ${formatReason(problem)}`))}\n`]
   )
   return `${head}${body}${more}${problems.join("")}\n`
 }
@@ -83,15 +83,15 @@ const textOf = ({ at, changes, maps, seconds }: WatchTick): string => {
 const rowsOf = (change: WatchTick["changes"][number]): ReadonlyArray<ReadonlyArray<string>> => {
   switch (change.change) {
     case "entryAdded":
-      return [[visibleLine(change.name), short(change.key), "", short(change.value), green("new"), ""]]
+      return [[escapeLine(change.name), short(change.key), "", short(change.value), green("new"), ""]]
     case "entryRemoved":
-      return [[visibleLine(change.name), short(change.key), "", "", red("gone"), ""]]
+      return [[escapeLine(change.name), short(change.key), "", "", red("gone"), ""]]
     case "entryChanged":
       return [
-        ...change.fields.map((field) => [visibleLine(change.name), short(change.key), ...fieldCells(field)]),
+        ...change.fields.map((field) => [escapeLine(change.name), short(change.key), ...fieldCells(field)]),
         ...(change.bytes === undefined
           ? []
-          : [[visibleLine(change.name), short(change.key), "bytes", short(change.bytes.after), "", ""]])
+          : [[escapeLine(change.name), short(change.key), "bytes", short(change.bytes.after), "", ""]])
       ]
     default:
       return []
@@ -99,13 +99,13 @@ const rowsOf = (change: WatchTick["changes"][number]): ReadonlyArray<ReadonlyArr
 }
 
 const fieldCells = ({ after, cpu, delta, path, rate }: FieldChange): ReadonlyArray<string> => [
-  `${cpu === null ? "" : cpu === "all" ? "all CPUs " : `CPU ${cpu} `}${visibleLine(path)}`.trim(),
+  `${cpu === null ? "" : cpu === "all" ? "all CPUs " : `CPU ${cpu} `}${escapeLine(path)}`.trim(),
   short(after),
   delta === null ? "" : Number(delta) > 0 ? `+${delta}` : String(delta),
   rate === null ? "" : rate.toLocaleString("en", { maximumFractionDigits: 1 })
 ]
 
 const short = (json: unknown): string => {
-  const text = visibleLine(typeof json === "string" ? json : JSON.stringify(json))
+  const text = escapeLine(typeof json === "string" ? json : JSON.stringify(json))
   return text.length > 48 ? `${text.slice(0, 47)}…` : text
 }

@@ -10,7 +10,7 @@ import { stage } from "../../core/Progress.ts"
 import { freezeAndAttach } from "../../Ktstr.ts"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
 import { bootTarget, format, Live } from "../source/snapshot.ts"
-import { visibleLine } from "../terminal/escapeControls.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeText } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
@@ -71,7 +71,7 @@ export const write = (config: WriteConfig) =>
     yield* writeText(
       as === "text"
         ? written.map((each) => writtenText(each, config.racy)).join("") +
-          (line === null ? "" : `${visibleLine(line)}\n`)
+          (line === null ? "" : `${escapeLine(line)}\n`)
         : as === "json"
         ? `${JSON.stringify({ consistency, written, line })}\n`
         : [
@@ -83,9 +83,9 @@ export const write = (config: WriteConfig) =>
 
 const writtenText = ({ after, before, cpu, mapId, mapName, path }: MapWritten, racy: boolean): string => {
   const who = cpu === null ? "" : ` CPU ${cpu}`
-  const where = path === "" ? "" : ` ${visibleLine(path)}`
+  const where = path === "" ? "" : ` ${escapeLine(path)}`
   const how = racy ? " (while the guest ran)" : ""
-  return `map ${mapId} ${visibleLine(mapName)}${who}${where}: ${JSON.stringify(before)} → ${
+  return `map ${mapId} ${escapeLine(mapName)}${who}${where}: ${JSON.stringify(before)} → ${
     JSON.stringify(after)
   }${how}\n`
 }

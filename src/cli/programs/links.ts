@@ -7,7 +7,7 @@ import { headerText } from "../maps/present.ts"
 import { problemLines, problemRecords, writeAnswer } from "../source/answer.ts"
 import type { Loss, Output, Target } from "../source/options.ts"
 import { format, Live, openMaps } from "../source/snapshot.ts"
-import { visibleLine } from "../terminal/escapeControls.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 
@@ -34,19 +34,19 @@ const linkTable = (items: ReadonlyArray<Link>): string =>
     ["ID", "TYPE", "ATTACH TYPE", "PROGRAM", "ATTACHED TO"],
     items.map((link) => [
       link.id === null ? "-" : String(link.id),
-      visibleLine(link.type),
-      visibleLine(link.attachType ?? ""),
-      link.programId === null ? "" : `${link.programId} ${visibleLine(link.programName ?? "")}`,
+      escapeLine(link.type),
+      escapeLine(link.attachType ?? ""),
+      link.programId === null ? "" : `${link.programId} ${escapeLine(link.programName ?? "")}`,
       targetText(link)
     ]),
     [0]
   )
 
 const targetText = ({ problem, target }: Link): string => {
-  if (problem !== null) return visibleLine(formatReason(problem))
+  if (problem !== null) return escapeLine(formatReason(problem))
   if (target === null) return "nothing: detached"
   const { id, kind, names, netns } = target
-  const shown = names.slice(0, NAMES_FOR_PEOPLE).map(visibleLine).join(", ")
+  const shown = names.slice(0, NAMES_FOR_PEOPLE).map(escapeLine).join(", ")
   const more = names.length > NAMES_FOR_PEOPLE ? `, and ${names.length - NAMES_FOR_PEOPLE} more` : ""
   const where = netns === null
     ? kind === "function" && id !== null ? ` of program ${id}` : ""

@@ -8,7 +8,7 @@ import { headerText } from "../maps/present.ts"
 import { problemLines, problemRecords, writeAnswer } from "../source/answer.ts"
 import type { Loss, Output, Target } from "../source/options.ts"
 import { format, Live, openMaps } from "../source/snapshot.ts"
-import { visibleLine } from "../terminal/escapeControls.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { duration } from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
@@ -54,7 +54,7 @@ const run = (
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
 const purpose = ({ attachType, target }: Program): string =>
-  [attachType, target?.name].filter((word) => word !== null && word !== undefined).map(visibleLine).join(" ")
+  [attachType, target?.name].filter((word) => word !== null && word !== undefined).map(escapeLine).join(" ")
 
 const time = (nanos: Program["runNanos"]): string =>
   nanos === null ? "" : Number(nanos) < 1e6 ? `${(Number(nanos) / 1000).toFixed(1)} µs` : duration(Number(nanos) / 1e6)
@@ -64,8 +64,8 @@ const programTable = (programs: ReadonlyArray<Program>): string =>
     ["ID", "NAME", "TYPE", "FOR", "INSNS", "VERIFIED", "JITED", "RUNS", "TIME", "MISSES", "MAPS"],
     programs.map((program) => [
       String(program.id),
-      visibleLine(program.name),
-      visibleLine(program.type),
+      escapeLine(program.name),
+      escapeLine(program.type),
       purpose(program),
       String(program.instructions),
       String(program.verifiedInstructions ?? ""),
@@ -82,12 +82,12 @@ const programsText = (programs: ReadonlyArray<Program>): string =>
   programs.map((program) => {
     const { loadedAt, mapIds, problem, target } = program
     const where = [
-      target?.module === null || target === null ? "" : ` of module ${visibleLine(target.module)}`,
+      target?.module === null || target === null ? "" : ` of module ${escapeLine(target.module)}`,
       target?.program === null || target === null ? "" : ` of program ${target.program}`
     ].join("")
     const rows: ReadonlyArray<readonly [string, string | number | null]> = [
       ["attach type", program.attachType],
-      ["for", target === null ? null : `${target.kind} ${visibleLine(target.name)}${where}`],
+      ["for", target === null ? null : `${target.kind} ${escapeLine(target.name)}${where}`],
       ["tag", program.tag],
       ["loaded", loadedAt === null ? null : `${(Number(loadedAt) / 1e9).toFixed(3)} s after boot`],
       ["by uid", program.uid],
@@ -99,10 +99,10 @@ const programsText = (programs: ReadonlyArray<Program>): string =>
       ["misses", program.misses],
       ["maps", mapIds === null ? null : mapIds.join(", ") || "none"],
       ["BTF", program.btfId],
-      ["problem", problem === null ? null : visibleLine(formatReason(problem))]
+      ["problem", problem === null ? null : escapeLine(formatReason(problem))]
     ]
     const shown = rows.flatMap(([label, value]) => value === null ? [] : [[`  ${label}`, String(value)]])
-    return `program ${program.id} ${visibleLine(program.name)} (${visibleLine(program.type)})\n${
+    return `program ${program.id} ${escapeLine(program.name)} (${escapeLine(program.type)})\n${
       table(["", ""], shown).replace(/^\n/, "")
     }\n`
   }).join("")

@@ -10,8 +10,8 @@ import type {
   ScxState,
   Task
 } from "../../sched/index.ts"
-import { bold, dim, red, yellow } from "../terminal/Colour.ts"
-import { visibleLine } from "../terminal/escapeControls.ts"
+import { bold, dim, red, yellow } from "../terminal/Color.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
 import { duration } from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 
@@ -23,10 +23,10 @@ const QUEUED = 64
 type Time = SchedTime & { readonly ticks: bigint }
 
 const heading = (text: string): string => `\n${bold(text)}\n`
-const named = ({ comm, pid }: { readonly comm: string; readonly pid: number }): string => `${visibleLine(comm)}[${pid}]`
+const named = ({ comm, pid }: { readonly comm: string; readonly pid: number }): string => `${escapeLine(comm)}[${pid}]`
 const millis = (value: number | null | undefined): string =>
   value === null || value === undefined ? "" : duration(value)
-const reason = (why: Reason): string => dim(`${visibleLine(formatReason(why))}\n`)
+const reason = (why: Reason): string => dim(`${escapeLine(formatReason(why))}\n`)
 
 /** One screen. */
 export const showText = (sched: SchedSnapshot): string => {
@@ -40,13 +40,13 @@ export const showText = (sched: SchedSnapshot): string => {
     "kind" in sched.dispatchQueues ? "" : heading("dispatch queues") + queueTable(queues),
     waitingText(tasks, queues, time),
     heading(sched.findings.length === 0 ? "nothing looks wrong" : "looks wrong"),
-    ...sched.findings.map(({ name, text }) => `${red(name)}  ${visibleLine(text)}\n`)
+    ...sched.findings.map(({ name, text }) => `${red(name)}  ${escapeLine(text)}\n`)
   ].join("")
 }
 
 const scxText = (scx: ScxState): string => {
   const facts = [
-    `sched_ext ${bold(visibleLine(scx.state))}`,
+    `sched_ext ${bold(escapeLine(scx.state))}`,
     ...(scx.enable_seq === undefined ? [] : [`enabled ${scx.enable_seq}×`]),
     ...(scx.nr_rejected === undefined || scx.nr_rejected === 0 ? [] : [`${scx.nr_rejected} tasks rejected`]),
     ...(scx.schedulers.length === 0 || scx.watchdogCheckedMillis === null
@@ -58,13 +58,13 @@ const scxText = (scx: ScxState): string => {
 }
 
 const exitText = ({ kind, message, reason: why }: NonNullable<Scheduler["exitInfo"]>): string =>
-  visibleLine([kind, why, message].filter((part) => part !== undefined && part !== "").join(": "))
+  escapeLine([kind, why, message].filter((part) => part !== undefined && part !== "").join(": "))
 
 const schedulerText = (scheduler: Scheduler): string => {
   const { bypass_depth, cgroup, events, exit_kind, exitInfo, flags, name, root, watchdogMillis } = scheduler
   const facts = [
-    `${root ? "scheduler" : "  sub-scheduler"} ${bold(visibleLine(name))}`,
-    ...(root || cgroup === undefined ? [] : [visibleLine(cgroup)]),
+    `${root ? "scheduler" : "  sub-scheduler"} ${bold(escapeLine(name))}`,
+    ...(root || cgroup === undefined ? [] : [escapeLine(cgroup)]),
     ...(flags.length === 0 ? [] : [flags.join(" ")]),
     ...(watchdogMillis === undefined ? [] : [`watchdog ${duration(watchdogMillis)}`]),
     ...(bypass_depth === undefined || Number(bypass_depth) === 0 ? [] : [yellow(`bypassed (${bypass_depth})`)]),
@@ -74,7 +74,7 @@ const schedulerText = (scheduler: Scheduler): string => {
     ? [formatReason(events)]
     : Object.entries(events.total).filter(([, count]) => count !== 0)
       .map(([event, count]) => `${event.replace(/^SCX_EV_/, "")} ${count}`)
-  return `${facts.join(" · ")}\n${dim(`  ${counted.length === 0 ? "no events" : visibleLine(counted.join(" · "))}\n`)}`
+  return `${facts.join(" · ")}\n${dim(`  ${counted.length === 0 ? "no events" : escapeLine(counted.join(" · "))}\n`)}`
 }
 
 const cpuTable = (runQueues: ReadonlyArray<RunQueue>, queues: ReadonlyArray<DispatchQueue>): string => {
@@ -87,7 +87,7 @@ const cpuTable = (runQueues: ReadonlyArray<RunQueue>, queues: ReadonlyArray<Disp
       return [
         String(cpu),
         curr === undefined ? "" : idle ? dim("idle") : named(curr),
-        curr === undefined || idle ? "" : visibleLine(curr.class),
+        curr === undefined || idle ? "" : escapeLine(curr.class),
         idle || currNanos === undefined ? "" : duration(Math.max(0, Number(currNanos)) / 1e6),
         String(nr_running ?? ""),
         String(cfs?.h_nr_queued ?? cfs?.h_nr_running ?? ""),
@@ -100,7 +100,7 @@ const cpuTable = (runQueues: ReadonlyArray<RunQueue>, queues: ReadonlyArray<Disp
         [
           ...(online ? [] : ["offline"]),
           ...(locked === true ? ["locked"] : []),
-          ...(problem === undefined ? [] : [visibleLine(problem.text)])
+          ...(problem === undefined ? [] : [escapeLine(problem.text)])
         ].join(", ")
       ]
     }),
@@ -179,9 +179,9 @@ export const tasksText = (tasks: ReadonlyArray<Task>, time: Time, sched: SchedSn
       return [
         String(task.pid),
         String(task.tgid),
-        visibleLine(task.comm),
+        escapeLine(task.comm),
         task.state,
-        visibleLine(task.class),
+        escapeLine(task.class),
         task.policy,
         String(task.prio ?? ""),
         String(task.nice),
@@ -190,7 +190,7 @@ export const tasksText = (tasks: ReadonlyArray<Task>, time: Time, sched: SchedSn
         task.se?.sum_exec_runtime === undefined ? "" : duration(Number(task.se.sum_exec_runtime) / 1e6),
         String(Number(task.nvcsw ?? 0) + Number(task.nivcsw ?? 0)),
         ...(ext ? [millis(waits)] : []),
-        waits === undefined && task.state !== "R" ? visibleLine(task.wchan ?? "") : placeOf(task, queues)
+        waits === undefined && task.state !== "R" ? escapeLine(task.wchan ?? "") : placeOf(task, queues)
       ]
     }),
     [0, 1, 6, 7, 8, 10, 11, ...(ext ? [12] : [])]
@@ -214,7 +214,7 @@ export const dsqsText = (queues: ReadonlyArray<DispatchQueue>): string =>
       shown.map((task, index) => [
         String(index),
         String(task.pid),
-        visibleLine(task.comm),
+        escapeLine(task.comm),
         task.order,
         task.order === "vtime" ? String(task.dsq_vtime) : "",
         duration(Number(task.slice) / 1e6),
@@ -224,7 +224,7 @@ export const dsqsText = (queues: ReadonlyArray<DispatchQueue>): string =>
       [0, 1, 4, 5, 6, 7]
     )
     const more = tasks.length > shown.length ? dim(`${tasks.length - shown.length} more; --json has all\n`) : ""
-    const wrong = problems.map((problem) => `${yellow(visibleLine(problem.text))}\n`).join("")
+    const wrong = problems.map((problem) => `${yellow(escapeLine(problem.text))}\n`).join("")
     return `${facts.join(" · ")}\n${rows}${more}${wrong}`
   }).join("")
 
@@ -238,7 +238,7 @@ export const domainsText = (cpus: ReadonlyArray<CpuDomains>): string =>
           const counts = Object.values(domain.balance ?? {})
           return [
             String(cpu),
-            visibleLine(domain.name),
+            escapeLine(domain.name),
             String(domain.level ?? ""),
             domain.span,
             String(domain.balance_interval ?? ""),

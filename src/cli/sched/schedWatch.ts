@@ -8,8 +8,8 @@ import { queueName } from "../../sched/Findings.ts"
 import { readSched, type SchedSnapshot } from "../../sched/index.ts"
 import type { Target } from "../source/options.ts"
 import { bootTarget, Live } from "../source/snapshot.ts"
-import { bold, dim, red } from "../terminal/Colour.ts"
-import { visibleLine } from "../terminal/escapeControls.ts"
+import { bold, dim, red } from "../terminal/Color.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeScreen, writeText } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
@@ -115,16 +115,16 @@ type QueueOf = Extract<SchedSnapshot["dispatchQueues"], ReadonlyArray<unknown>>[
 
 const textOf = ({ at, cpus, eventsPerSecond, findings, queues, scheduler }: Sample): string => {
   const events = Object.entries(eventsPerSecond ?? {}).map(([event, by]) => `${event.replace(/^SCX_EV_/, "")} ${by}/s`)
-  const head = `${bold(at.slice(11, 19))} ${scheduler === null ? "no sched_ext scheduler" : visibleLine(scheduler)}`
+  const head = `${bold(at.slice(11, 19))} ${scheduler === null ? "no sched_ext scheduler" : escapeLine(scheduler)}`
   return [
-    `${head}${events.length === 0 ? "" : dim(` · ${visibleLine(events.join(" · "))}`)}\n`,
+    `${head}${events.length === 0 ? "" : dim(` · ${escapeLine(events.join(" · "))}`)}\n`,
     table(
       ["CPU", "RUNNABLE", "SWITCHES/s", "RUNS"],
       cpus.map(({ cpu, nr_running, runs, switchesPerSecond }) => [
         String(cpu),
         String(nr_running),
         String(switchesPerSecond ?? ""),
-        visibleLine(runs)
+        escapeLine(runs)
       ]),
       [0, 1, 2]
     ),
@@ -135,6 +135,6 @@ const textOf = ({ at, cpus, eventsPerSecond, findings, queues, scheduler }: Samp
       ) => [name, String(nr), change === null || change === 0 ? "" : `${change > 0 ? "+" : ""}${change}`]),
       [1, 2]
     ),
-    ...findings.map(({ name, text }) => `${red(name)}  ${visibleLine(text)}\n`)
+    ...findings.map(({ name, text }) => `${red(name)}  ${escapeLine(text)}\n`)
   ].join("")
 }

@@ -3,8 +3,8 @@ import * as Schema from "effect/Schema"
 import { type Losses, lossesIn } from "../../core/Losses.ts"
 import { plural } from "../../core/Plural.ts"
 import { formatReason, type Reason } from "../../core/Reason.ts"
-import { yellow } from "../terminal/Colour.ts"
-import { visibleLine } from "../terminal/escapeControls.ts"
+import { yellow } from "../terminal/Color.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
 import { type OutputError, writeText } from "../terminal/Output.ts"
 import type { Loss } from "./options.ts"
 
@@ -28,7 +28,7 @@ export const lossesLine = ({ count }: Losses): string =>
 
 /** Problems for people, a line each. */
 export const problemLines = (problems: ReadonlyArray<Reason>): string =>
-  problems.map((problem) => `${yellow(`problem: ${visibleLine(formatReason(problem))}`)}\n`).join("")
+  problems.map((problem) => `${yellow(`problem: ${escapeLine(formatReason(problem))}`)}\n`).join("")
 
 /** Fails when something is lost, unless `--allow-partial` accepts that. */
 export const checkWhole = ({ count, first }: Losses, { allowPartial }: Loss): Effect.Effect<void, Incomplete> =>

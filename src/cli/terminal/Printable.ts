@@ -1,6 +1,6 @@
 import type * as Brand from "effect/Brand"
 import { escapeText } from "../../core/EscapeText.ts"
-import { COLORED } from "./Colour.ts"
+import { COLORED } from "./Color.ts"
 
 /**
  * UTF-8 that neither a terminal nor a reader of JSON takes for anything but text. stdout and files take nothing else, and
@@ -8,7 +8,7 @@ import { COLORED } from "./Colour.ts"
  */
 export type Printable = Uint8Array & Brand.Brand<"ktstr/Printable">
 
-/** Our own styles (`Colour.ts`), and all that `escapeText` escapes but the tab and the newline. */
+/** Our own styles (`Color.ts`), and all that `escapeText` escapes but the tab and the newline. */
 // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
 const STYLE_OR_UNPRINTABLE = /\x1b\[(?:1|2|22|31|32|33|39)m|(?![\t\n])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu
 

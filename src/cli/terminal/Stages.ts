@@ -4,7 +4,7 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import ora from "ora"
 import { Progress } from "../../core/Progress.ts"
-import { visibleLine } from "./escapeControls.ts"
+import { escapeLine } from "./escapeControls.ts"
 import { writeMessage } from "./Output.ts"
 
 /** `0.4 ms`, `12 ms`, `9.8 s`. */
@@ -25,7 +25,7 @@ const canSpin = (): boolean => process.stderr.isTTY && process.stderr.columns > 
 export const layer: Layer.Layer<Progress> = Layer.succeed(Progress, {
   around: <A, E, R>(stage: string, work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     Effect.flatMap(Clock.currentTimeMillis, (start) => {
-      const name = visibleLine(stage)
+      const name = escapeLine(stage)
       // the cursor stays: ora would listen to signals to bring it back, which then could not end synchronous work
       const spinner = ora({ text: name, stream: process.stderr, discardStdin: false, hideCursor: false })
       const running = Effect.sync(() => canSpin() ? spinner.start() : spinner)

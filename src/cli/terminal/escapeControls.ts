@@ -7,11 +7,11 @@ const controls = /(?!\n)[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu
  * Text from a guest, an image or the user, fit for a terminal: control characters, which could move its cursor or set
  * its title, are spelled out (`\x1b`). Newlines stay.
  */
-export const visible = (text: string): string =>
+export const escapeControls = (text: string): string =>
   text.replace(controls, (character) => {
     const code = character.charCodeAt(0)
     return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : escapeText(character)
   })
 
-/** As `visible`, on one line. */
-export const visibleLine = (text: string): string => visible(text.replaceAll(/\s*\n\s*/g, " ")).trim()
+/** As `escapeControls`, on one line. */
+export const escapeLine = (text: string): string => escapeControls(text.replaceAll(/\s*\n\s*/g, " ")).trim()

@@ -8,7 +8,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { getSystemErrorMap, stripVTControlCharacters } from "node:util"
 import { SyscallError } from "../../core/Errors.ts"
-import { visible, visibleLine } from "./escapeControls.ts"
+import { escapeControls, escapeLine } from "./escapeControls.ts"
 import { writeMessage } from "./Output.ts"
 
 /** The words of the command line do not fit together. */
@@ -86,11 +86,11 @@ export const report = <E>(cause: Cause.Cause<E>): Effect.Effect<void> =>
     Option.match(Cause.failureOption(cause), {
       onNone: () => {
         if (Cause.isInterruptedOnly(cause)) return
-        writeMessage(`ktstr: a bug in ktstr, please report it:\n${visible(Cause.pretty(cause))}\n`)
+        writeMessage(`ktstr: a bug in ktstr, please report it:\n${escapeControls(Cause.pretty(cause))}\n`)
       },
       onSome: (error) =>
         error instanceof GuestStatus || error instanceof NotPassed ||
-        writeMessage(`ktstr: ${visibleLine(sentence(error))}\n`)
+        writeMessage(`ktstr: ${escapeLine(sentence(error))}\n`)
     })
   )
 

@@ -5,6 +5,7 @@ import type * as Scope from "effect/Scope"
 import type { writeSync } from "node:fs"
 import { Worker } from "node:worker_threads"
 import { koffiPath } from "../../kvm/native/abi/Koffi.ts"
+import { type Printable, printable } from "./Printable.ts"
 
 /** The command was not done within `--timeout`. */
 export class TimeIsUp extends Schema.TaggedError<TimeIsUp>("ktstr/TimeIsUp")("TimeIsUp", { seconds: Schema.Int }) {
@@ -20,7 +21,7 @@ const PATIENCE_MILLIS = 800
 interface GuardData {
   readonly shared: SharedArrayBuffer
   readonly patience: number
-  readonly line: string
+  readonly line: Printable
   readonly koffi: string
 }
 
@@ -81,7 +82,7 @@ const limitOf = (seconds: number): Effect.Effect<Effect.Effect<never, TimeIsUp>,
         const workerData: GuardData = {
           shared,
           patience: PATIENCE_MILLIS,
-          line: `ktstr: ${error.message}\n`,
+          line: printable(`ktstr: ${error.message}\n`),
           koffi: koffiPath()
         }
         const program = `(${guard})(require("node:worker_threads").workerData, require)`

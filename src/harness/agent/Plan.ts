@@ -1,7 +1,12 @@
 import { crc32 } from "node:zlib"
 import { MOST_WORKERS, NOTHING, OP_CODES, type OpCode, PLAN_BYTES, PLAN_LIMIT, PLAN_MAGIC } from "./Protocol.ts"
 
-/** A worker of a plan: numbers and texts as the agent takes them, nothing left to choose. */
+/**
+ * A worker of a plan: numbers and texts as the agent takes them, nothing left to choose.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface PlanWorker {
   /** By its place in `WORK_TYPES`. */
   readonly type: number
@@ -18,14 +23,24 @@ export interface PlanWorker {
   readonly params: ReadonlyArray<number>
 }
 
-/** A program of a plan; `ops`: it is a scheduler whose name in sysfs begins so. */
+/**
+ * A program of a plan; `ops`: it is a scheduler whose name in sysfs begins so.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface PlanCommand {
   readonly words: ReadonlyArray<string>
   readonly ops: string | undefined
   readonly group: number | undefined
 }
 
-/** An operation of a plan. `a` to `c` are numbers, or texts where the operation takes one; see guest-agent/protocol.h. */
+/**
+ * An operation of a plan. `a` to `c` are numbers, or texts where the operation takes one; see guest-agent/protocol.h.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface PlanOp {
   readonly code: OpCode
   /** Which step of the scenario it belongs to, from 1; 0: to none. */
@@ -36,7 +51,12 @@ export interface PlanOp {
   readonly ns?: number
 }
 
-/** All that an agent is told. */
+/**
+ * All that an agent is told.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Plan {
   readonly seed: number
   /** Paths below the work cgroup, parents before children. */

@@ -167,8 +167,13 @@ export const ratio = <U extends Unit>(a: Picked<U>, b: Picked<U>): Picked<"numbe
 export const difference = <U extends Unit>(a: Picked<U>, b: Picked<U>): Picked<U> =>
   combined({ difference: [subjectOf(a), subjectOf(b)] })
 
-/** Times are texts, as in "250 millis"; all else is numbers. */
-type BoundOf<U extends Unit> = U extends "nanos" ? string : number
+/**
+ * A bound of a claim: of times a text, as in "250 millis", of all else a number.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type BoundOf<U extends Unit> = U extends "nanos" ? string : number
 
 /**
  * A claim that is made, to which a reason can be added.

@@ -44,7 +44,12 @@ const Phase = Schema.Struct({
 }).annotations({ identifier: "Phase" })
 export type Phase = typeof Phase.Type
 
-/** How a scheduler did. */
+/**
+ * How a scheduler did.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export const SchedulerRun = Schema.Struct({
   name: Schema.String,
   path: Schema.String,
@@ -60,6 +65,12 @@ export const SchedulerRun = Schema.Struct({
   exits: Schema.Array(ScxExitEvent),
   log: Schema.Array(Schema.String).annotations({ description: "the last lines that it printed" })
 }).annotations({ identifier: "SchedulerRun" })
+/**
+ * The type that the Schema `SchedulerRun` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type SchedulerRun = typeof SchedulerRun.Type
 
 /**

@@ -128,7 +128,12 @@ const kernelLines = (records: ReadonlyArray<AgentRecord>): ReadonlyArray<KernelL
 
 const MOST_LINES = 200
 
-/** A scheduler as it was given, before it ran. */
+/**
+ * A scheduler as it was given, before it ran.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export type GivenScheduler = Pick<SchedulerRun, "name" | "path" | "sha256" | "arguments" | "ops">
 
 const schedulerRun = (given: GivenScheduler, records: ReadonlyArray<AgentRecord>): SchedulerRun => {

@@ -8,7 +8,12 @@ import type { CgroupDef, CpuSpec, Op, Scenario } from "./Scenario.ts"
 import { workersOf } from "./ValidateScenario.ts"
 import { togetherOf, workParameters, workTypeEntry } from "./WorkTypes.ts"
 
-/** A scheduler as a plan has it. */
+/**
+ * A scheduler as a plan has it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface PlannedScheduler {
   /** Its program in the guest, and its arguments. */
   readonly words: ReadonlyArray<string>
@@ -16,7 +21,12 @@ export interface PlannedScheduler {
   readonly ops: string
 }
 
-/** A plan, and which workers are whose: the agent knows numbers alone. */
+/**
+ * A plan, and which workers are whose: the agent knows numbers alone.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface PlannedScenario {
   readonly plan: Plan
   readonly groups: ReadonlyArray<{ readonly name: string; readonly first: number; readonly count: number }>

@@ -207,7 +207,13 @@ export const step = <const N extends string>(
  */
 export const cgroup = (def: CgroupDef): CgroupDef => def
 
-type WorkOf<T extends WorkType["type"]> = (
+/**
+ * The maker of one type of work, from what differs from its defaults.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type WorkOf<T extends WorkType["type"]> = (
   parameters?: Omit<Extract<WorkType, { readonly type: T }>, "type">
 ) => WorkType
 const workOf = <T extends WorkType["type"]>(type: T): WorkOf<T> => (parameters) => ({ type, ...parameters }) as WorkType
@@ -286,6 +292,8 @@ export const cpus = {
 export const smoke: Scenario<"spin" | "pipe", "run"> = scenario("smoke", {
   groups: {
     spin: cgroup({ workers: { perCpu: 1 }, work: work.spin() }),
+    // A kind of work, not Effect's pipe of functions.
+    // @effect-diagnostics-next-line unnecessaryPipe:off
     pipe: cgroup({ workers: 2, work: work.pipe() })
   },
   steps: () => [step("run", { hold: "2 seconds" })]

@@ -115,10 +115,18 @@ const settle = (
   throw failureAt(report, place)
 }
 
-const ktstr = <const G extends string = "spin" | "pipe", const S extends string = "run">(
+/**
+ * Declares a test of a scheduler, one for each of its seeds.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type DeclareRun = <const G extends string = "spin" | "pipe", const S extends string = "run">(
   name: string,
   test: KtstrTest<G, S>
-): void => {
+) => void
+
+const ktstr: DeclareRun = (name, test) => {
   const place = (new Error().stack ?? "").split("\n").slice(2).join("\n")
   // what a recorder refuses is told where the test is defined
   const claims = test.claims === undefined ? [] : recordClaims(test.claims)
@@ -138,7 +146,7 @@ const ktstr = <const G extends string = "spin" | "pipe", const S extends string 
  * @since 0.1.0
  * @category models
  */
-export type KtstrIt = typeof vitestIt & { readonly ktstr: typeof ktstr }
+export type KtstrIt = typeof vitestIt & { readonly ktstr: DeclareRun }
 
 /**
  * `it.ktstr(name, test)` is a test of vitest's for each seed: it boots a guest, puts the scheduler under the scenario, and

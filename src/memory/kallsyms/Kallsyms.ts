@@ -209,7 +209,7 @@ const tablesOf = (space: KernelSpace, info: Vmcoreinfo): KallsymsTables => {
   if (tables !== undefined) return tables
   throw brokenKallsyms(
     0,
-    "kallsyms tables, in VMCOREINFO (v6.0 and newer) or by their structure in the image: was the kernel built with CONFIG_KALLSYMS=y? Give --vmlinux"
+    "kallsyms tables, in VMCOREINFO (v6.0 and newer) or by their structure in the image: was the kernel built with CONFIG_KALLSYMS=y? Or give its vmlinux"
   )
 }
 

@@ -1,7 +1,7 @@
 import type { Json } from "../../../src/btf/render/RenderedValue.ts"
 
 /** An entry that test/bpf-src/contract.bpf.c or contract-fill.sh put into a map, in every form that we give it. */
-export interface ContractEntry {
+interface ContractEntry {
   /** The members of an NDJSON record after its name, in their order. */
   readonly json: { readonly [member: string]: Json }
   readonly keyHex: string

@@ -4,7 +4,6 @@ import type { Layout } from "../../../btf/Layout.ts"
 import { toReason, within } from "../../../core/Reason.ts"
 import type { GuestKernelService } from "../../../memory/GuestKernel.ts"
 import { type Read, StructReader } from "../../../memory/structs/StructReader.ts"
-import {} from "../../../memory/structs/StructReader.ts"
 
 /** A `struct btf` of the kernel: its types, its id, and of which module it is. */
 export interface BtfObject {
