@@ -131,30 +131,26 @@ function* writeEntries(
   const held = holdsMaps(reader.info) ? inner : undefined
   const { cpus, key, value } = reader
   const direct = held === undefined && cpus === null
-  const [valueOpen, bytesName] = cpus === null ? [VALUE, "valueBytes"] : [CPUS, "cpuBytes"]
   while (walk.next()) {
     if (written === limit) return { written, truncated: true }
     out.literal(written === 0 ? frame.first : frame.open)
-    if (direct) { // as below, with fewer calls: a tenth of the time of small entries
-      const keyBytes = json.hiddenKey(walk)
-      key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
-      if (keyBytes !== null) out.text(`,"keyBytes":${keyBytes}`)
+    // What EntryJson's writeKey and writeValue do, with fewer calls: a tenth of the time of small entries.
+    const keyBytes = json.hiddenKey(walk)
+    key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
+    if (keyBytes !== null) out.text(`,"keyBytes":${keyBytes}`)
+    if (direct) {
       walk.value(0)
       const valueBytes = json.hiddenValue(walk)
       out.literal(VALUE)
       value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
       if (valueBytes !== null) out.text(`,"valueBytes":${valueBytes}`)
+    } else if (held === undefined) {
+      out.literal(CPUS)
+      const cpuBytes = json.writeValue(walk, out)
+      if (cpuBytes !== null) out.text(`,"cpuBytes":${cpuBytes}`)
     } else {
-      const keyBytes = json.writeKey(walk, out)
-      if (keyBytes !== null) out.text(`,"keyBytes":${keyBytes}`)
-      if (held === undefined) {
-        out.literal(valueOpen)
-        const valueBytes = json.writeValue(walk, out)
-        if (valueBytes !== null) out.text(`,"${bytesName}":${valueBytes}`)
-      } else {
-        out.literal(VALUE)
-        yield* writeInnerMap(out, walk, held, { limit, losses })
-      }
+      out.literal(VALUE)
+      yield* writeInnerMap(out, walk, held, { limit, losses })
     }
     out.literal(frame.close)
     written++

@@ -59,27 +59,30 @@ export class EntryJson {
   writeValue(walk: EntryWalk, out: ByteSink): string | null {
     if (this.cpus !== null) return this.writeCopies(walk, out, this.cpus)
     walk.value(0)
-    return this.writeOne(walk, out)
+    const hidden = this.hiddenValue(walk)
+    this.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
+    return hidden
   }
 
   private writeCopies(walk: EntryWalk, out: ByteSink, cpus: number): string | null {
+    const { value, valueHides } = this
     let hidden: Array<string | null> | undefined
     out.byte(OPEN)
     for (let cpu = 0; cpu < cpus; cpu++) {
       if (cpu > 0) out.byte(COMMA)
-      if (walk.value(cpu)) {
-        const bytes = this.writeOne(walk, out)
-        if (bytes !== null) (hidden ??= Array.from({ length: cpus }, () => null))[cpu] = bytes
-      } else out.literal(NULL)
+      if (!walk.value(cpu)) {
+        out.literal(NULL)
+        continue
+      }
+      const { valueAt, valueLength, valueView } = walk
+      if (valueHides !== null && valueHides(valueView, valueAt)) {
+        hidden ??= Array.from({ length: cpus }, () => null)
+        hidden[cpu] = hexOf(valueView, valueAt, valueLength)
+      }
+      value.json(valueView, valueAt, out, valueLength)
     }
     out.byte(CLOSE)
     return hidden === undefined ? null : `[${hidden.map((bytes) => bytes ?? "null").join(",")}]`
-  }
-
-  private writeOne(walk: EntryWalk, out: ByteSink): string | null {
-    const hidden = this.hiddenValue(walk)
-    this.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
-    return hidden
   }
 }
 
