@@ -37,6 +37,8 @@ export const footer = "Also: --version, --completions bash|zsh|fish, COMMAND --h
 /** The examples of each command's help, by its path. */
 export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
   "": [
+    "ktstr vm shell --kernel debian:6.12-cloud",
+    "ktstr dump --kernel debian:6.12-cloud --exec-file load.sh",
     "ktstr run --scheduler ./scx_simple --kernel debian:7.3-cloud"
   ],
   "dump": ["ktstr dump --image guest.mem --map counters --json"],

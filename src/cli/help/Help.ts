@@ -89,7 +89,7 @@ export const helpText = (
   { examples, footer, groups }: HelpExtras,
   width: number
 ): string => {
-  const lines = [...wrap(node.about, width), "", `Usage: ${usage(path, node)}`]
+  const lines = [...wrap(node.about, width), `Usage: ${usage(path, node)}`]
   const block = (title: string, pairs: ReadonlyArray<readonly [string, string]>) => {
     if (pairs.length > 0) lines.push("", `${title}:`, ...rows(pairs, width))
   }
@@ -110,7 +110,8 @@ export const helpText = (
     block(title, items.map((option) => [optionHead(option), option.about] as const))
   }
   if (examples.length > 0) {
-    lines.push("", examples.length === 1 ? "Example:" : "Examples:", ...examples.map((example) => `  ${example}`))
+    const title = examples.length === 1 ? "Example: " : "Examples: "
+    lines.push("", ...examples.map((example, index) => (index === 0 ? title : "").padEnd(title.length) + example))
   }
   if (footer !== undefined) lines.push("", ...wrap(footer, width))
   return `${lines.join("\n")}\n`
