@@ -59,6 +59,7 @@ export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
   "kernel list": ["ktstr kernel list --json"],
   "kernel path": ["ktstr kernel path debian:6.12-cloud"],
   "kernel show": ["ktstr kernel show debian:6.12-cloud --config"],
+  "kernel search": ["ktstr kernel search '6.1*'"],
   "kernel fetch": ["ktstr kernel fetch debian:6.12-cloud"],
   "kernel build": ["ktstr kernel build --source ~/linux --extra-kconfig my.config"],
   "kernel clean": ["ktstr kernel clean --keep 3"],

@@ -91,6 +91,7 @@ export {
   parseKernelVersion
 } from "./kernels/KernelVersion.ts"
 export { type KernelModule, kernelModules, ModuleMissing, type ModuleSet } from "./kernels/Modules.ts"
+export { type OfferedKernel, searchKernels } from "./kernels/SearchKernels.ts"
 export { Losses } from "./Losses.ts"
 export { Native, type NativeService } from "./Native.ts"
 export { Progress, type ProgressService, stage } from "./Progress.ts"

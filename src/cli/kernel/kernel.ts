@@ -13,11 +13,13 @@ import { type CacheEntry, cleanCache, listEntries, type ValidEntry } from "../..
 import { KernelMetadata, type KernelSource } from "../../core/kernels/cache/KernelMetadata.ts"
 import { parseConfig } from "../../core/kernels/config/Kconfig.ts"
 import { fetchDebianKernel, fetchPackage } from "../../core/kernels/debian/DebianKernel.ts"
+import { findPackage } from "../../core/kernels/debian/DebianPackages.ts"
 import { packagesInRange } from "../../core/kernels/debian/DebianRange.ts"
 import { inspectKernel } from "../../core/kernels/KernelFacts.ts"
 import { type KernelIdInvalid, parseKernelId } from "../../core/kernels/KernelId.ts"
 import { KernelNotFound } from "../../core/kernels/KernelPath.ts"
 import { KernelResolver } from "../../core/kernels/KernelResolver.ts"
+import { searchKernels } from "../../core/kernels/SearchKernels.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
 import { bold, dim, green, red, yellow } from "../terminal/Color.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
@@ -225,6 +227,56 @@ export const fetch = (config: { readonly id: string }) =>
       return yield* new KernelNotFound({ path: config.id, why: "no suite has a series of that range" })
     }
     yield* Effect.forEach(packages, (offered) => Effect.flatMap(fetchPackage(offered), print))
+  }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
+
+/** A kernel as `kernel search --json` prints it: `bytes` is its download. */
+const SearchedKernel = Schema.Struct({
+  release: Schema.String,
+  flavour: Schema.String,
+  suite: Schema.String,
+  package: Schema.String,
+  version: Schema.String,
+  bytes: Schema.Int,
+  schedExt: Schema.NullOr(Schema.Boolean).annotations({
+    description: "built with CONFIG_SCHED_CLASS_EXT; null: not known before it is fetched"
+  }),
+  cached: Schema.NullOr(Schema.String).annotations({ description: "the key in the cache" })
+})
+
+/** The document of `kernel search --json`. */
+export const KernelSearch = Schema.Struct({ kernels: Schema.Array(SearchedKernel) })
+
+export const search = (config: { readonly wanted: Option.Option<string>; readonly json: boolean }) =>
+  Effect.gen(function*() {
+    const id = yield* parseKernelId(`debian:${Option.getOrElse(config.wanted, () => "*")}`)
+    if (id._tag !== "Debian") {
+      return yield* new UsageError({ problem: "search takes one series or pattern; a range is for kernel fetch" })
+    }
+    const offered = yield* searchKernels(id.selector, id.suite)
+    if (offered.length === 0) return yield* findPackage(id.selector, id.suite, "recent") // fails, with the nearest names
+    if (config.json) {
+      const kernels = offered.map(({ bytes, cached, flavour, name, release, schedExt, suite, version }) => ({
+        release,
+        flavour,
+        suite,
+        package: name,
+        version,
+        bytes,
+        schedExt: schedExt ?? null,
+        cached: cached ?? null
+      }))
+      return yield* writeText(`${JSON.stringify(yield* Effect.orDie(Schema.encode(KernelSearch)({ kernels })))}\n`)
+    }
+    const rows = offered.map(({ bytes, cached, flavour, release, schedExt, suite, version }) => [
+      escapeLine(release),
+      escapeLine(version),
+      escapeLine(suite),
+      flavour === "" ? "generic" : escapeLine(flavour),
+      `${Math.round(bytes / 2 ** 20)} MiB`,
+      schedExt === undefined ? dim("?") : schedExt ? green("yes") : "no",
+      cached === undefined ? "" : green("cached")
+    ])
+    yield* writeText(table(["RELEASE", "VERSION", "SUITE", "FLAVOUR", "SIZE", "SCHED_EXT", ""], rows, [4]))
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
 /** Prints what `--kernel` takes: the entry's key, or where the image is if the kernel was not stored. */

@@ -35,6 +35,19 @@ const fetch = Command.make("fetch", { id, ...timeLimit }, handler(handlers, (mod
   Command.withDescription("Put one of Debian's kernels into the cache: debian:SERIES, RELEASE, PACKAGE or PATTERN")
 )
 
+const search = Command.make("search", {
+  wanted: Args.text({ name: "wanted" }).pipe(
+    Args.withDescription(
+      "a series (6.12, 7.3-cloud), a release, a package, or a pattern of those ('6.1*'); SUITE/… pins"
+    ),
+    Args.optional
+  ),
+  json: output.json,
+  ...timeLimit
+}, handler(handlers, (module) => module.search)).pipe(
+  Command.withDescription("List the kernels that Debian's suites offer, newest first")
+)
+
 const build = Command.make("build", { ...buildOptions, ...timeLimit }, handler(handlers, (module) => module.build))
   .pipe(
     Command.withDescription("Build a kernel with sched_ext, BPF and BTF into the cache, and print its key")
@@ -47,6 +60,6 @@ const clean = Command.make("clean", { ...cleanOptions, ...timeLimit }, handler(h
 
 /** `ktstr kernel …` */
 export const kernel = Command.make("kernel").pipe(
-  Command.withDescription("List, find, fetch, build and remove kernels"),
-  Command.withSubcommands([list, path, show, fetch, build, clean])
+  Command.withDescription("List, search, fetch, build and remove kernels"),
+  Command.withSubcommands([list, search, path, show, fetch, build, clean])
 )

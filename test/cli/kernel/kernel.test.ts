@@ -4,12 +4,13 @@ import * as Schema from "effect/Schema"
 import { execFileSync } from "node:child_process"
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
-import { KernelList, KernelReport } from "../../../src/cli/kernel/kernel.ts"
+import { KernelList, KernelReport, KernelSearch } from "../../../src/cli/kernel/kernel.ts"
 import { vmlinuxOf } from "../../../src/core/image/KernelImage.ts"
 import { complaints, ktstr, place } from "../../support/cli.ts"
 import { kernelImage } from "../../support/kernels.ts"
 
 const parseList = Schema.decodeUnknownSync(Schema.parseJson(KernelList))
+const parseSearch = Schema.decodeUnknownSync(Schema.parseJson(KernelSearch))
 const parseReport = Schema.decodeUnknownSync(Schema.parseJson(KernelReport))
 
 /** A cache of its own, with a link to a real entry and some that are broken. */
@@ -29,6 +30,40 @@ const cache = Effect.gen(function*() {
 })
 
 describe("ktstr kernel", () => {
+  it.scopedLive(
+    "searches the suites: in dpkg's order, what is cached with what its config says of sched_ext",
+    () =>
+      Effect.gen(function*() {
+        const image = yield* kernelImage("6.12")
+        const searched = yield* ktstr(["kernel", "search", "6.12-cloud", "--json"])
+        assert.strictEqual(searched.code, 0, searched.stderr)
+        const { kernels } = parseSearch(searched.stdout)
+        assert.isAbove(kernels.length, 1)
+        for (const { bytes, flavour, release } of kernels) {
+          assert.match(release, /^6\.12\.\d+\S*-cloud-amd64$/)
+          assert.strictEqual(flavour, "cloud")
+          assert.isAbove(bytes, 2 ** 20)
+        }
+        for (const [index, { release }] of kernels.slice(1).entries()) {
+          execFileSync("dpkg", ["--compare-versions", kernels[index].release, "ge", release])
+        }
+        const key = dirname(image).slice(dirname(dirname(image)).length + 1)
+        const cached = kernels.filter((kernel) => kernel.cached === key)
+        assert.strictEqual(cached.length, 1)
+        const config = readFileSync(join(dirname(image), "config"), "latin1")
+        assert.strictEqual(cached[0].schedExt, /^CONFIG_SCHED_CLASS_EXT=y$/m.test(config))
+        const old = parseSearch((yield* ktstr(["kernel", "search", "6.1", "--json"])).stdout)
+        assert.isTrue(old.kernels.length > 0 && old.kernels.every(({ schedExt }) => schedExt === false))
+
+        const text = yield* ktstr(["kernel", "search", cached[0].release])
+        assert.match(
+          text.stdout,
+          /^RELEASE +VERSION +SUITE +FLAVOUR +SIZE +SCHED_EXT\n6\.12\.\S+ +\S+ +\S+ +cloud +\d+ MiB +(yes|no) +cached\n$/
+        )
+      }),
+    300_000
+  )
+
   it.scopedLive("lists what is in the cache, broken entries with what is wrong, and cleans these alone", () =>
     Effect.gen(function*() {
       const { cwd, entry, env, root } = yield* cache
