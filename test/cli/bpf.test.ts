@@ -23,7 +23,10 @@ describe("programs, links and differences of an image", () => {
       assert.isAbove(programs.length, 2)
       const [first] = programs
       const shown = yield* ktstr(["progs", "show", String(first.id), "--image", image, "--ndjson"], { cwd })
-      assert.deepStrictEqual(JSON.parse(shown.stdout), { record: "program", ...first })
+      assert.deepStrictEqual(shown.stdout.trimEnd().split("\n").map((line) => JSON.parse(line)), [
+        { record: "program", ...first },
+        { record: "end", losses: 0 }
+      ])
       const text = yield* ktstr(["progs", "list", "--image", image], { cwd })
       for (const { name } of programs) assert.include(text.stdout, ` ${name} `)
       const none = yield* ktstr(["progs", "show", "nobody", "--image", image], { cwd })

@@ -96,6 +96,7 @@ layer(Image.layer, { excludeTestServices: true, timeout: "3 minutes" })("ktstr o
       const lru = (yield* list("--type", "lru_hash", "--ndjson")).stdout.trimEnd().split("\n").map((line) =>
         JSON.parse(line)
       )
+      assert.deepStrictEqual(lru.pop(), { record: "end", losses: 0 })
       assert.deepStrictEqual(
         lru.map(({ id }) => id),
         maps.filter(({ type }) => type === "lru_hash").map(({ id }) => id)
