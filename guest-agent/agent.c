@@ -42,6 +42,7 @@ void die(const char *why)
 	dprintf(2, "ktstr agent: %s\n", why);
 	int fd = open("/dev/ttyS1", O_WRONLY | O_NOCTTY);
 	dprintf(fd, "ktstr died %s\n", why);
+	close(fd); /* waits until it is sent: a reset would lose it */
 	power_off();
 	_exit(1);
 }
