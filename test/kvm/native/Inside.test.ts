@@ -11,7 +11,7 @@ import { kernelImage } from "../../support/kernels.ts"
 import { needsScx, scx } from "../../support/scx.ts"
 import { bundle, HPET_CLOCK, runInside, shared } from "./support/harness.ts"
 
-const SECONDS = 1100
+const SECONDS = 540
 const FREEZES = "100"
 const tests = new URL("../../", import.meta.url).pathname
 

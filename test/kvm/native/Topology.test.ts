@@ -14,7 +14,7 @@ import { kernelImage } from "../../support/kernels.ts"
 import { script } from "../topologyGuest.ts"
 import { bundle, runInside, shared } from "./support/harness.ts"
 
-const SECONDS = 1100
+const SECONDS = 540
 const GIB = 2 ** 30
 
 const machine = (topology: TopologySpec) => Either.getOrThrow(resolveTopology({ topology }))

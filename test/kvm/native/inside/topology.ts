@@ -20,7 +20,7 @@ const guest = (name: string, kernel: string, topology: TopologySpec, cmdline = "
         topology,
         memoryMib: topology.memory === undefined ? 256 : undefined,
         cmdline,
-        timeout: "400 seconds"
+        timeout: "150 seconds"
       },
       {}
     )
