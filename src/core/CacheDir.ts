@@ -46,7 +46,7 @@ export const cacheRoot: Effect.Effect<string, CacheError> = Effect.gen(function*
   const home = Option.getOrUndefined(yield* variable("HOME"))
   if (home) return resolve(home, ".cache/ktstr/kernels")
   const why = home === undefined ? "HOME is not set" : "HOME is set but empty"
-  return yield* new CacheError({ path: "", why: `${why}, so there is no place for it` })
+  return yield* new CacheError({ path: "", why: `${why}, so the cache has no directory` })
 }).pipe(Effect.catchTag("ConfigError", (error) => new CacheError({ path: "", why: String(error) })))
 
 /**

@@ -217,7 +217,7 @@ describe("a cache that cannot be", () => {
         const [settings, message] of [
           [{ KTSTR_CACHE_DIR: join(cwd, "file") }, /file: ENOTDIR/],
           [{ KTSTR_CACHE_DIR: join(cwd, "file", "below") }, /below: ENOTDIR/],
-          [{ HOME: undefined }, /HOME is not set, so there is no place for it/],
+          [{ HOME: undefined }, /HOME is not set, so the cache has no directory/],
           [{ HOME: "" }, /HOME is set but empty/]
         ] as const
       ) {

@@ -49,7 +49,7 @@ describe("cacheRoot", () => {
     Effect.gen(function*() {
       const message = (variables: Record<string, string>) =>
         Effect.map(Effect.flip(environment(variables)(cacheRoot)), (error) => error.message)
-      const hint = "so there is no place for it; set KTSTR_CACHE_DIR to a directory that you can write"
+      const hint = "so the cache has no directory; set KTSTR_CACHE_DIR to a directory that you can write"
       assert.strictEqual(yield* message({}), `kernel cache: HOME is not set, ${hint}`)
       assert.strictEqual(yield* message({ HOME: "" }), `kernel cache: HOME is set but empty, ${hint}`)
     }))

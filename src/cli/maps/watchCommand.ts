@@ -1,15 +1,14 @@
 import * as Command from "@effect/cli/Command"
 import { handler } from "../handler.ts"
 import { every } from "../source/every.ts"
-import { filter, loss, output, target } from "../source/options.ts"
+import { filter, output, target } from "../source/options.ts"
 
 /** `ktstr watch` */
 export const watch = Command.make("watch", {
   ...target,
   map: filter.map,
   every,
-  ndjson: output.ndjson,
-  ...loss
+  ndjson: output.ndjson
 }, handler(() => import("./watch.ts"), (module) => module.watch)).pipe(
   Command.withDescription("Show which map entries change, how fast, until Ctrl-C")
 )

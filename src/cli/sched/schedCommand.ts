@@ -55,7 +55,7 @@ const domains = Command.make(
 
 const watch = Command.make(
   "watch",
-  { ...target, every, ndjson: output.ndjson, ...loss },
+  { ...target, every, ndjson: output.ndjson },
   handler(() => import("./schedWatch.ts"), (module) => module.watch)
 ).pipe(
   Command.withDescription(

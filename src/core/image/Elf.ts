@@ -221,7 +221,7 @@ export class ElfFile {
       if (nul >= 0 && nul < stop) {
         this.stringBytes += nul - at
         if (this.stringBytes > STRINGS_PER_BYTE * this.bytes.length) {
-          throw this.broken(at, `names that are no longer than ${STRINGS_PER_BYTE} times the file together`)
+          throw this.broken(at, `names that together take at most ${STRINGS_PER_BYTE} times the size of the file`)
         }
         return this.text.toString("utf8", at, nul)
       }

@@ -31,7 +31,7 @@ export const agentProgram: Effect.Effect<string, HostLacks> = Effect.gen(functio
   if (existsSync(path)) return path
   return yield* new HostLacks({
     what: "the guest's agent",
-    why: `there is no ${path}`,
+    why: `${path} does not exist`,
     hint: Option.isSome(named)
       ? "set KTSTR_AGENT to the path of one"
       : "in a checkout, apt-get install musl-tools and npm run build"

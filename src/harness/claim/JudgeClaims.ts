@@ -35,7 +35,7 @@ const ofWork = (work: Work & { readonly cpuStat: number | null }, path: Readonly
   if (name === "cpu" || name === "cpuStat") {
     return work[name] === null ? absent("the kernel did not tell") : { value: work[name] }
   }
-  return absent(`there is no ${path.join(".")}`)
+  return absent(`the record has no ${path.join(".")}`)
 }
 
 /** Over all phases: the sum, or the longest. */
@@ -51,7 +51,7 @@ const overPhases = (run: RunRecord, group: string, path: ReadonlyArray<string>):
 const atPath = (run: RunRecord, path: ReadonlyArray<string>): Reading => {
   const [where, name, ...rest] = path
   if (where === "scheduler") {
-    if (run.scheduler === null) return absent("there is no scheduler")
+    if (run.scheduler === null) return absent("the test has no scheduler")
     if (name === "exits") return { value: run.scheduler.exits.filter(({ kind }) => kind !== "normal").length }
     const { attach } = run.scheduler
     return name === "attach" && attach !== null ? { value: attach } : absent("it did not attach")
@@ -67,7 +67,7 @@ const atPath = (run: RunRecord, path: ReadonlyArray<string>): Reading => {
     const group = phase?.complete === true ? phase.groups[rest[1]] : undefined
     return group === undefined ? absent(`the end of ${name} was not reached`) : ofWork(group, rest.slice(2))
   }
-  return absent(`there is no ${path.join(".")}`)
+  return absent(`the record has no ${path.join(".")}`)
 }
 
 const read = (run: RunRecord, subject: Subject): Reading => {

@@ -58,7 +58,7 @@ export const modesOf = (kvm: KvmStatus, qemus: ReadonlyArray<QemuFound>): Readon
   const exact = qemus.find(({ version }) => isExact(version))
   const first = qemus.at(0)
   const named = (qemu: QemuFound) => `QEMU ${qemu.version} of ${qemu.from === "cache" ? "the cache" : qemu.from}`
-  const none = { works: false, why: "there is no qemu-system-x86_64", fix: "apt-get install qemu-system-x86" }
+  const none = { works: false, why: "qemu-system-x86_64 is not installed", fix: "apt-get install qemu-system-x86" }
   return [
     {
       mode: "kvm",

@@ -113,7 +113,7 @@ export const findExactQemu: Effect.Effect<QemuFound, CacheError | HostLacks, Hos
     return new HostLacks({
       what: "exact mode",
       why: there === undefined
-        ? "there is no qemu-system-x86_64"
+        ? "qemu-system-x86_64 is not installed"
         : `QEMU ${there.version} on this host is too old: CPUs share turns fairly since ${EXACT_SINCE}`,
       hint: "run `ktstr qemu fetch`, or install a newer QEMU"
     })

@@ -31,13 +31,13 @@ export const resolveCpus = (spec: CpuSpec, topology: Topology): Either.Either<Re
     const each = cpus / llcs
     return spec.llc < llcs
       ? Either.right(range(spec.llc * each, (spec.llc + 1) * each))
-      : refuse(`there is no LLC ${spec.llc}`, `give 0 to ${llcs - 1}, or a topology of more LLCs`)
+      : refuse(`no such LLC: ${spec.llc}`, `give 0 to ${llcs - 1}, or a topology of more LLCs`)
   }
   if ("node" in spec) {
     const node = nodes.at(spec.node)
     return node !== undefined && node.cpus.length > 0
       ? Either.right(node.cpus)
-      : refuse(`there is no NUMA node ${spec.node} with CPUs`, "give one of the topology's nodes")
+      : refuse(`no such NUMA node with CPUs: ${spec.node}`, "give one of the topology's nodes")
   }
   if ("fraction" in spec) {
     const [from, to] = spec.fraction.map((part) => Math.round(part * cpus))
@@ -53,5 +53,5 @@ export const resolveCpus = (spec: CpuSpec, topology: Topology): Either.Either<Re
   const beyond = listed.find((cpu) => cpu >= cpus)
   return beyond === undefined
     ? Either.right(listed)
-    : refuse(`there is no CPU ${beyond}`, `give 0 to ${cpus - 1}, or a topology of more CPUs`)
+    : refuse(`no such CPU: ${beyond}`, `give 0 to ${cpus - 1}, or a topology of more CPUs`)
 }

@@ -131,7 +131,9 @@ class Checker {
 
   op(path: string, op: Op, hasScheduler: boolean): void {
     if (!("group" in op)) {
-      if (!hasScheduler) return this.add(path, `${op.op}, where there is no scheduler`, "give the test a scheduler")
+      if (!hasScheduler) {
+        return this.add(path, `${op.op} needs a scheduler, and the test has none`, "give the test a scheduler")
+      }
       if (this.#attached === (op.op === "attach")) {
         this.add(path, `the scheduler is ${this.#attached ? "attached already" : "not attached then"}`, "take it out")
       }
@@ -159,7 +161,7 @@ class Checker {
   exists(path: string, group: string): boolean {
     if (this.#standing.has(group)) return true
     const like = nearest(group, [...this.#standing.keys()])
-    this.add(path, `there is no group ${group}`, like === undefined ? "declare it in groups" : `is ${like} meant?`)
+    this.add(path, `no such group: ${group}`, like === undefined ? "declare it in groups" : `did you mean ${like}?`)
     return false
   }
 

@@ -229,7 +229,7 @@ layer(Host)("KTSTR_KERNEL", (it) => {
         assert.strictEqual(
           yield* Effect.map(Effect.flip(withVariables({ KTSTR_KERNEL: value })(findKernel(at))), (error) =>
             error.message),
-          `KTSTR_KERNEL="${value}": kernel cache: HOME is not set, so there is no place for it; ` +
+          `KTSTR_KERNEL="${value}": kernel cache: HOME is not set, so the cache has no directory; ` +
             "set KTSTR_CACHE_DIR to a directory that you can write"
         )
       }

@@ -91,15 +91,15 @@ describe("a scenario", () => {
     assert.deepStrictEqual(
       problems(wrong).map(({ fix, path, problem }) => `${path}: ${problem}; ${fix}`),
       [
-        "groups.a.cpus: there is no LLC 7; give 0 to 1, or a topology of more LLCs",
+        "groups.a.cpus: no such LLC: 7; give 0 to 1, or a topology of more LLCs",
         "groups.a.workers: 3 workers, where 2 of pipe work together; give 2 or 4",
         "groups.b: it has workers without work; add work, as in spin",
         "groups.c: it has work and no workers; add workers: a number, or perCpu",
         "groups.c.quota: a quota of 10 micros; give at least 1 millis",
-        "steps[0].do[0].group: there is no group aa; is a meant?",
+        "steps[0].do[0].group: no such group: aa; did you mean a?",
         "steps[0].do[1].group: the group a is running at this step; it must be frozen",
         "steps[1].name: another step is called x; rename one of them",
-        "steps[1].do[0].cpus: there is no CPU 9; give 0 to 3, or a topology of more CPUs",
+        "steps[1].do[0].cpus: no such CPU: 9; give 0 to 3, or a topology of more CPUs",
         "steps[1].do[1]: the scheduler is attached already; take it out"
       ]
     )
@@ -153,6 +153,6 @@ describe("CPUs", () => {
     assert.strictEqual(of({ fraction: [0.5, 0.5] }), "from 0.5 to 0.5 of 4 CPUs there is none")
     assert.strictEqual(of({ list: "3,0-1" }), "0-1,3")
     assert.strictEqual(of({ list: "2-1" }), "2-1 is empty")
-    assert.strictEqual(of({ node: 1 }), "there is no NUMA node 1 with CPUs")
+    assert.strictEqual(of({ node: 1 }), "no such NUMA node with CPUs: 1")
   })
 })
