@@ -1,11 +1,11 @@
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawnSync } from "node:child_process"
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { refused } from "../bpf/live/support.ts"
-import { complaints, ktstr, place } from "../support/cli.ts"
+import { complaints, KTSTR, ktstr, place } from "../support/cli.ts"
 import { compileBpf, scratch } from "../support/guest.ts"
 import { guestImage } from "../support/image.ts"
 
@@ -178,6 +178,17 @@ describe.skipIf(refused !== undefined)(
     )
     const bytes = (value: number, length: number) =>
       Array.from({ length }, (_, byte) => String((value >> (8 * byte)) & 255))
+
+    it.live("are watched only as long as somebody reads", () =>
+      Effect.sync(() => {
+        const command = `{ "$0" "$1" watch --live --every 100ms --ndjson; echo "$?" >&2; } | head -n 1`
+        const { status, stderr, stdout } = spawnSync("sh", ["-c", command, process.execPath, KTSTR], {
+          encoding: "utf8",
+          timeout: 60_000
+        })
+        assert.strictEqual(JSON.parse(stdout).record, "tick")
+        assert.deepStrictEqual([status, stderr], [0, "0\n"])
+      }))
 
     it.scopedLive("are listed and dumped as bpftool does, and watched while they change", () =>
       Effect.gen(function*() {

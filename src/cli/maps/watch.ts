@@ -12,7 +12,7 @@ import { bootTarget, Live, openMaps } from "../source/snapshot.ts"
 import { bold, dim, green, red, yellow } from "../terminal/Color.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
-import { writeScreen, writeText } from "../terminal/Output.ts"
+import { writeLive, writeScreen } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 import { restartTimeLimit } from "../terminal/timeLimit.ts"
@@ -35,12 +35,12 @@ export const watch = (
         problem: "say what to watch: --live, the maps of this host, or --kernel ID, those of a VM"
       })
     }
-    const print = (tick: WatchTick) => config.ndjson ? writeText(recordsOf(tick)) : writeScreen(textOf(tick))
+    const print = (tick: WatchTick) => config.ndjson ? writeLive(recordsOf(tick)) : writeScreen(textOf(tick))
     const readers = config.live
       ? Effect.succeed(yield* readersOf((yield* openMaps(config)).maps, config.map))
       : yield* readersOfVm(config)
     const ticks = Stream.tap(watchMaps(readers, config.every), () => restartTimeLimit(Duration.toMillis(config.every)))
-    yield* Stream.runForEach(ticks, print)
+    yield* Stream.runForEachWhile(ticks, print) // until nobody reads
   }).pipe(Effect.scoped, Effect.provide(Live))
 
 const readersOf = (maps: MapAccessorService, names: ReadonlyArray<string>) =>

@@ -11,7 +11,7 @@ import { bootTarget, Live } from "../source/snapshot.ts"
 import { bold, dim, red } from "../terminal/Color.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
-import { writeScreen, writeText } from "../terminal/Output.ts"
+import { writeLive, writeScreen } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 import { restartTimeLimit } from "../terminal/timeLimit.ts"
@@ -47,11 +47,11 @@ export const watch = (config: Target & { readonly every: Duration.Duration; read
       before = sched
       return sample
     })
-    yield* Stream.runForEach(
+    yield* Stream.runForEachWhile( // until nobody reads
       Stream.tap(samples, () => restartTimeLimit(Duration.toMillis(config.every))),
       (sample) =>
         config.ndjson
-          ? writeText(`${JSON.stringify({ record: "sample", ...sample })}\n`)
+          ? writeLive(`${JSON.stringify({ record: "sample", ...sample })}\n`)
           : writeScreen(textOf(sample))
     )
   }).pipe(Effect.scoped, Effect.provide(Live))

@@ -48,26 +48,29 @@ export const writeConsole = (piece: Uint8Array): Effect.Effect<boolean, OutputEr
 
 /**
  * Write borrowed pieces to stdout, each before the next is asked for. A closed pipe (`| head`) ends the writing and is
- * not an error; interruption ends it between two writes.
+ * not an error, but gives false; interruption ends it between two writes.
  */
-export const writePieces = (pieces: Iterable<Printable>): Effect.Effect<void, OutputError> =>
-  Effect.asVoid(writing(async (signal) => {
+export const writePieces = (pieces: Iterable<Printable>): Effect.Effect<boolean, OutputError> =>
+  writing(async (signal) => {
     for (const piece of pieces) {
       if (!await writeWhole(piece, signal)) return false
     }
     return true
-  }))
+  })
 
 /** Write text or JSON to stdout, made printable, as `writePieces` does. */
-export const writeText = (text: string): Effect.Effect<void, OutputError> => writePieces([printable(text)])
+export const writeText = (text: string): Effect.Effect<void, OutputError> => Effect.asVoid(writeLive(text))
+
+/** As `writeText`, of an output without an end: false once nobody reads it. */
+export const writeLive = (text: string): Effect.Effect<boolean, OutputError> => writePieces([printable(text)])
 
 const CLEAR = "\x1b[H\x1b[2J"
 
-/** Write text to stdout: on a terminal in place of all that it shows. */
-export const writeScreen = (text: string): Effect.Effect<void, OutputError> =>
+/** As `writeLive`; on a terminal in place of all that it shows. */
+export const writeScreen = (text: string): Effect.Effect<boolean, OutputError> =>
   process.stdout.isTTY
-    ? Effect.zipRight(writeConsole(new TextEncoder().encode(CLEAR)), writeText(text))
-    : writeText(text)
+    ? Effect.zipRight(writeConsole(new TextEncoder().encode(CLEAR)), writeLive(text))
+    : writeLive(text)
 
 /** Write text, made printable, to stderr: messages, progress. */
 export const writeMessage = (text: string): void => void process.stderr.write(escapeOutput(text))
