@@ -45,6 +45,16 @@ const HOMES = {
   quoted: ["core/process/ShellQuote.ts"]
 }
 
+/** Tags of a `PlatformError`, which is one class with a reason in Effect 4. */
+const PLATFORM_TAGS = ["SystemError", "BadArgument"]
+const PLATFORM_HOME = "core/Errors.ts"
+
+/**
+ * An open file of Effect 4 has no `fd`: who needs a descriptor opens the path by `Native`. These have descriptors of their
+ * own: of maps (bpf(2)), and of a VM's disks.
+ */
+const DESCRIPTOR_HOMES = ["bpf/live/", "kvm/native/virtio/VirtioBlock.ts", "kvm/qemu/QemuProcess.ts"]
+
 /** The idiom of NUL-terminated text. Names in ELF and tokens of kallsyms must end inside their tables: they check that. */
 const NUL_SEARCH = /\bindexOf\(0[,)]/
 const NUL_HOMES = [
@@ -116,6 +126,16 @@ for (const path of files.filter((name) => name.endsWith(".ts"))) {
     }
     if (ts.isStringLiteralLike(node) || ts.isTemplateHead(node) || ts.isTemplateMiddleOrTemplateTail(node)) {
       checkPhrases(at(node.getStart()), node.text)
+    }
+    const isTag = (ts.isStringLiteralLike(node) || ts.isIdentifier(node)) && PLATFORM_TAGS.includes(node.text)
+    if (isTag && file !== PLATFORM_HOME) {
+      faults.push(
+        `${at(node.getStart())}: ${node.text}: use isPlatformError, reasonOf or platformText of src/${PLATFORM_HOME}`
+      )
+    }
+    const isDescriptor = ts.isPropertyAccessExpression(node) && node.name.text === "fd"
+    if (isDescriptor && !DESCRIPTOR_HOMES.some((home) => file.startsWith(home))) {
+      faults.push(`${at(node.getStart())}: ${node.getText()}: open the path by \`Native.open\``)
     }
     const name = nameOfDeclaration(node)
     if (name !== undefined) checkDefinition(at(node.getStart()), file, name)

@@ -2,7 +2,7 @@
 // .oxlintrc.json and the table in CONTRIBUTING.md: `node scripts/rooms.mjs --write` after a change here, and
 // `npm run lint` fails where either differs. A folder that is not listed here fails too.
 import { readdirSync, readFileSync, writeFileSync } from "node:fs"
-import { join, relative } from "node:path"
+import { dirname, join, relative } from "node:path"
 
 /**
  * `imports` names folders; `room/**` a folder with all below it; `room/File.ts` one file. Its own folder is always allowed.
@@ -303,6 +303,29 @@ const TYPES_ONLY = {
   message: "a vCPU thread gets this file's code as source text: only import type"
 }
 
+/**
+ * What Effect 4 changes is looked at in one place each: elsewhere only its types are imported. That nobody looks into a
+ * `PlatformError` by its tags, or asks an open file for its descriptor, is in house.mjs.
+ */
+const ONE_PLACE = [
+  {
+    group: ["@effect/platform/Error"],
+    place: "src/core/Errors.ts",
+    instead: "isPlatformError, reasonOf and platformText of src/core/Errors.ts"
+  },
+  {
+    group: ["@effect/platform/Command", "@effect/platform/CommandExecutor"],
+    place: "src/core/process/Subprocess.ts",
+    instead: "runToEnd and runGroup of src/core/process/Subprocess.ts"
+  }
+]
+const onePlace = (file) =>
+  ONE_PLACE.filter(({ place }) => place !== file).map(({ group, instead }) => ({
+    group,
+    allowTypeImports: true,
+    message: `import its types only, and use ${instead}`
+  }))
+
 /** The import specifier's beginning that reaches `to` from a file of `from`. */
 const reach = (from, to) => {
   const path = relative(join("src", from), join("src", to))
@@ -338,10 +361,10 @@ const overrides = () => {
   for (const folder of FOLDERS) {
     const row = rowOf(folder)
     if (row === undefined) continue
-    const rule = (isIndex, native, typesOnly = false) => {
+    const rule = (isIndex, native, typesOnly = false, file = "") => {
       const group = allowed(folder, row, isIndex)
       if (!native) group.push("**/NativeKoffi.ts") // a later pattern wins over an earlier one
-      const patterns = [{ group, message: says(folder, row) }]
+      const patterns = [{ group, message: says(folder, row) }, ...onePlace(file)]
       if (typesOnly) patterns.unshift(TYPES_ONLY) // first: an exception of a pattern ends the search
       return { "no-restricted-imports": ["error", { paths: native ? [LEAN] : [LEAN, KOFFI], patterns }] }
     }
@@ -350,6 +373,9 @@ const overrides = () => {
     made.push({ files: [`${pathOf(folder)}/*.ts`], rules: rule(false, everywhere) })
     if (listFiles(folder).includes("index.ts")) {
       made.push({ files: [`${pathOf(folder)}/index.ts`], rules: rule(true, everywhere) })
+    }
+    for (const { place } of ONE_PLACE) {
+      if (dirname(place) === pathOf(folder)) made.push({ files: [place], rules: rule(false, everywhere, false, place) })
     }
     const files = native.filter((name) => name !== "**").map((name) => `${pathOf(folder)}/${name}`)
     if (files.length > 0) made.push({ files, rules: rule(false, true) })

@@ -5,7 +5,7 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import type { FormatError } from "../core/Errors.ts"
+import { type FormatError, isPlatformError, platformText, reasonOf } from "../core/Errors.ts"
 import { Btf } from "./Btf.ts"
 import { type BtfFile, openBtfFile } from "./BtfFile.ts"
 import { relocateBase } from "./RelocateBase.ts"
@@ -61,10 +61,10 @@ export class BtfLoader extends Context.Tag("ktstr/btf/BtfLoader")<BtfLoader, Btf
       const read = (path: string, base?: Btf) =>
         readPath(path, base).pipe(
           Effect.scoped,
-          Effect.catchTags({
-            BadArgument: (error) => unreadable(path, error.message),
-            SystemError: (error) => unreadable(path, REASONS[error.reason] ?? error.description ?? error.reason)
-          }),
+          Effect.catchIf(
+            isPlatformError,
+            (error) => unreadable(path, REASONS[reasonOf(error) ?? ""] ?? platformText(error))
+          ),
           Effect.provide(context)
         )
       return { read, load: (path, base) => Effect.map(read(path, base), ({ btf }) => btf) }

@@ -1,11 +1,11 @@
-import * as Command from "@effect/platform/Command"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { dirname } from "node:path"
 import { cacheRoot } from "../core/CacheDir.ts"
-import { HostLacks } from "../core/Errors.ts"
+import { HostLacks, isPlatformError, platformText } from "../core/Errors.ts"
 import { findProgram } from "../core/process/Programs.ts"
+import { runToEnd } from "../core/process/Subprocess.ts"
 import { EngineMode, type ModeOfHost, modesOf } from "../harness/engine/EngineMode.ts"
 import { findQemus } from "../harness/engine/FindQemu.ts"
 import { type KvmStatus, probeKvm } from "../kvm/probe/KvmProbe.ts"
@@ -54,9 +54,9 @@ const program = (
     if (path === undefined) {
       return { name, ...without, found: "not on the PATH", hint: `apt-get install ${debianPackage}` }
     }
-    const said = version === undefined ? "" : yield* Command.string(Command.make(path, version)).pipe(
+    const said = version === undefined ? "" : yield* runToEnd(path, [version], "").pipe(
       Effect.timeout("5 seconds"),
-      Effect.orElseSucceed(() => "")
+      Effect.match({ onFailure: () => "", onSuccess: ({ stdout }) => stdout })
     )
     const number = /\bv?(\d+\.\d+[\w.~+-]*)/.exec(said)?.[1]
     return {
@@ -99,11 +99,7 @@ const cache = Effect.gen(function*() {
     {
       name: "kernel cache",
       state: "limited",
-      found: error._tag === "CacheError"
-        ? error.why
-        : "description" in error
-        ? error.description ?? error.message
-        : error.message,
+      found: isPlatformError(error) ? platformText(error) : error.why,
       means: NO_DEBIAN,
       hint: "set KTSTR_CACHE_DIR to a directory that you can write"
     } satisfies Check

@@ -7,9 +7,10 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { randomUUID } from "node:crypto"
+import { constants } from "node:fs"
 import { dirname, join, resolve } from "node:path"
 import { type LockTimeout, withLock } from "./EntryLock.ts"
-import { failedAs, platformText, SyscallError } from "./Errors.ts"
+import { isPlatformError, platformText, reasonOf, type SyscallError } from "./Errors.ts"
 import { Native } from "./Native.ts"
 
 /**
@@ -66,7 +67,7 @@ export const temporaryDirectory = Effect.fn("CacheDir.temporaryDirectory")(
         Effect.sync(() => join(root, `${TEMPORARY}${randomUUID()}`)).pipe(Effect.tap((path) => fs.makeDirectory(path))),
         (path) => Effect.ignore(fs.remove(path, { recursive: true, force: true }))
       )
-      yield* native.flock((yield* fs.open(path)).fd, "exclusive")
+      yield* native.flock(yield* native.open(path, O_DIRECTORY), "exclusive")
       return path
     })
     yield* Effect.mapError(makeDirectories(root), refused(root))
@@ -80,6 +81,8 @@ export const temporaryDirectory = Effect.fn("CacheDir.temporaryDirectory")(
 /** How long to wait for a lock in the cache: longer than any step under one takes on a slow disk. */
 export const LOCK_WAIT = "60 seconds"
 
+const { O_DIRECTORY } = constants
+
 const TEMPORARY = ".tmp-"
 /** The names of our own directories: the cache may be a directory that holds other things. */
 const OURS = /^\.tmp-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
@@ -92,7 +95,7 @@ const removeLeftovers = (root: string): Effect.Effect<void, PlatformError, FileS
       if (!OURS.test(name)) continue
       const path = join(root, name)
       yield* Effect.gen(function*() {
-        const abandoned = yield* native.flock((yield* fs.open(path)).fd, "exclusive")
+        const abandoned = yield* native.flock(yield* native.open(path, O_DIRECTORY), "exclusive")
         if (abandoned) yield* fs.remove(path, { recursive: true, force: true })
       }).pipe(
         Effect.scoped,
@@ -105,14 +108,18 @@ const removeLeftovers = (root: string): Effect.Effect<void, PlatformError, FileS
 export const makeDirectories = (path: string): Effect.Effect<void, PlatformError, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
-    const make = Effect.catchIf(fs.makeDirectory(path), (error) => failedAs(error, "AlreadyExists"), () => Effect.void)
+    const make = Effect.catchIf(
+      fs.makeDirectory(path),
+      (error) => reasonOf(error) === "AlreadyExists",
+      () => Effect.void
+    )
     yield* Effect.catchIf(
       make,
-      (error) => failedAs(error, "NotFound") && dirname(path) !== path,
+      (error) => reasonOf(error) === "NotFound" && dirname(path) !== path,
       () => Effect.zipRight(makeDirectories(dirname(path)), make)
     )
   })
 
 /** A failure on `path` as a `CacheError`. */
 export const refused = (path: string) => (error: PlatformError | SyscallError): CacheError =>
-  new CacheError({ path, why: error instanceof SyscallError ? error.message : platformText(error) })
+  new CacheError({ path, why: isPlatformError(error) ? platformText(error) : error.message })

@@ -1,4 +1,3 @@
-import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -24,7 +23,7 @@ export class LockTimeout extends Schema.TaggedError<LockTimeout>("ktstr/LockTime
   }
 }
 
-const { O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
+const { O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR } = constants
 /** Make the file if it is not there, follow no link, and do not wait for a FIFO's other end. */
 const MAKE = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK
 
@@ -43,23 +42,19 @@ const RETRY = "50 millis"
 export const withLock = (path: string, mode: "shared" | "exclusive", wait: Duration.DurationInput) =>
 <A, E, R>(
   work: Effect.Effect<A, E, R>
-): Effect.Effect<A, E | LockTimeout | PlatformError | SyscallError, R | FileSystem.FileSystem | Native> =>
+): Effect.Effect<A, E | LockTimeout | SyscallError, R | FileSystem.FileSystem | Native> =>
   Effect.using(acquire(path, mode, wait), () => work)
 
 const acquire = (
   path: string,
   mode: "shared" | "exclusive",
   wait: Duration.DurationInput
-): Effect.Effect<void, LockTimeout | PlatformError | SyscallError, FileSystem.FileSystem | Native | Scope.Scope> =>
+): Effect.Effect<void, LockTimeout | SyscallError, FileSystem.FileSystem | Native | Scope.Scope> =>
   Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
     const native = yield* Native
     // a directory can only be opened for reading, and so can a lock in a cache of another user
     // and where somebody put a link, nothing is made where it leads
-    const fd = yield* Effect.orElse(
-      native.open(path, MAKE, 0o666),
-      () => Effect.map(fs.open(path), (file): number => file.fd)
-    )
+    const fd = yield* Effect.orElse(native.open(path, MAKE, 0o666), () => native.open(path, O_RDONLY))
     const granted = native.flock(fd, mode)
     yield* granted.pipe(
       Effect.filterOrFail((got) => got, () => "held" as const),

@@ -1,5 +1,6 @@
 import type { PlatformError, SystemErrorReason } from "@effect/platform/Error"
 import * as Either from "effect/Either"
+import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { getSystemErrorName } from "node:util"
 
@@ -81,15 +82,23 @@ export class HostLacks extends Schema.TaggedError<HostLacks>("ktstr/HostLacks")(
 }
 
 /**
- * Whether a file operation or a program failed for this reason. Only here and in `platformText` is a `PlatformError` looked
- * into: in Effect 4 it is one class with a reason.
+ * Whether an error came from a file operation or a program. A `PlatformError` is inspected in this file only: in
+ * Effect 4 it is one class with a reason.
  */
-export const failedAs = (error: { readonly _tag: string }, reason: SystemErrorReason): boolean =>
-  error._tag === "SystemError" && "reason" in error && error.reason === reason
+export const isPlatformError = (error: unknown): error is PlatformError =>
+  Predicate.isTagged(error, "SystemError") || Predicate.isTagged(error, "BadArgument")
+
+/** Why a file operation or a program failed; undefined: for none of the platform's reasons. */
+export const reasonOf = (error: unknown): SystemErrorReason | undefined =>
+  isPlatformError(error) && error._tag === "SystemError" ? error.reason : undefined
 
 /** The system's words of a failed file operation or program, which name the system call and the path. */
 export const platformText = (error: PlatformError): string =>
   (error._tag === "SystemError" ? error.description : undefined) ?? error.message
+
+/** The path that a failed file operation was for, or an empty text. */
+export const pathOf = (error: PlatformError): string =>
+  error._tag === "SystemError" ? error.pathOrDescriptor?.toString() ?? "" : ""
 
 /**
  * Run a throwing parser: its `FormatError` becomes a value, anything else is a bug and is thrown on.

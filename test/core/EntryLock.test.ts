@@ -45,7 +45,7 @@ layer(Layer.merge(NodeFileSystem.layer, NativeKoffi.layer), { excludeTestService
       const directory = yield* temporary
       const [link, target] = [join(directory, "lock"), join(directory, "elsewhere")]
       symlinkSync(target, link)
-      assert.include((yield* Effect.flip(withLock(link, "exclusive", 0)(Effect.void))).message, "NotFound")
+      assert.include((yield* Effect.flip(withLock(link, "exclusive", 0)(Effect.void))).message, "ENOENT")
       assert.isFalse(existsSync(target))
       writeFileSync(target, "")
       assert.isFalse(yield* withLock(link, "exclusive", 0)(Effect.sync(() => isFree(target, "--shared"))))

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { dirname, join, resolve as absolute } from "node:path"
-import { failedAs, type FormatError } from "../Errors.ts"
+import { type FormatError, isPlatformError, platformText, reasonOf } from "../Errors.ts"
 import { bannerRelease, isBzImage, isElf, releaseOf } from "../image/KernelImage.ts"
 import type { KernelArtifacts } from "./KernelArtifacts.ts"
 
@@ -45,7 +45,7 @@ export const kernelAtPath = Effect.fn("KernelPath.kernelAtPath")(
     const info = yield* Effect.mapError(fs.stat(path), (error) =>
       new KernelNotFound({
         path,
-        why: failedAs(error, "NotFound")
+        why: reasonOf(error) === "NotFound"
           ? "no such file or directory"
           : error.message
       }))
@@ -154,8 +154,5 @@ const inspect = (
     })
   }).pipe(
     Effect.scoped,
-    Effect.catchTags({
-      BadArgument: (error) => new KernelNotFound({ path, why: error.message }),
-      SystemError: (error) => new KernelNotFound({ path, why: error.description ?? error.message })
-    })
+    Effect.catchIf(isPlatformError, (error) => new KernelNotFound({ path, why: platformText(error) }))
   )

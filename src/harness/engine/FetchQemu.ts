@@ -5,7 +5,7 @@ import * as Schema from "effect/Schema"
 import { join } from "node:path"
 import { type CacheError, cacheRoot, makeDirectories, refused, temporaryDirectory } from "../../core/CacheDir.ts"
 import type { LockTimeout } from "../../core/EntryLock.ts"
-import { HostLacks } from "../../core/Errors.ts"
+import { HostLacks, isPlatformError, pathOf } from "../../core/Errors.ts"
 import { aptOf, openAptState, type PackageListsFailed, refreshAptState } from "../../core/kernels/debian/AptState.ts"
 import { APT_HINT, debianHost } from "../../core/kernels/debian/DebianSuites.ts"
 import type { Native } from "../../core/Native.ts"
@@ -98,8 +98,5 @@ export const fetchQemu: Effect.Effect<
   return found ?? (yield* failed("start", "the cache does not hold it any more"))
 }).pipe(
   Effect.scoped,
-  Effect.catchTags({
-    BadArgument: (error) => Effect.die(error),
-    SystemError: (error) => refused(error.pathOrDescriptor?.toString() ?? "")(error)
-  })
+  Effect.catchIf(isPlatformError, (error) => refused(pathOf(error))(error))
 )

@@ -4,6 +4,7 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { join, resolve } from "node:path"
 import { makeDirectories } from "../../core/CacheDir.ts"
+import { platformText } from "../../core/Errors.ts"
 import { RunRecord } from "../claim/RunRecord.ts"
 
 /**
@@ -51,7 +52,7 @@ export const keepRun = Effect.fn("RunFolder.keep")(
     }).pipe(Effect.mapError((error) =>
       new RunFolderError({
         path: folder,
-        why: (error._tag === "SystemError" ? error.description : undefined) ?? error.message,
+        why: platformText(error),
         hint: "give runsDirectory a directory that you can write, with free space"
       })
     ))
@@ -76,8 +77,7 @@ export const readRun = Effect.fn("RunFolder.read")(
     const failed = (why: string, hint: string) => new RunFolderError({ path, why, hint })
     const text = yield* Effect.mapError(
       fs.readFileString(path),
-      (error) =>
-        failed(error._tag === "SystemError" ? error.description ?? error.message : error.message, "check the run's id")
+      (error) => failed(platformText(error), "check the run's id")
     )
     const json = Either.try({ try: (): unknown => JSON.parse(text), catch: () => "not JSON" })
     if (Either.isLeft(json)) return yield* failed(json.left, "was it written by ktstr run?")

@@ -6,7 +6,7 @@ import { basename, join } from "node:path"
 import { crc32 } from "node:zlib"
 import { type CacheError, makeDirectories, refused } from "../../CacheDir.ts"
 import { type LockTimeout, withLock } from "../../EntryLock.ts"
-import type { HostLacks } from "../../Errors.ts"
+import { type HostLacks, isPlatformError } from "../../Errors.ts"
 import type { Native } from "../../Native.ts"
 import { runToEnd } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
@@ -48,11 +48,8 @@ export const fetchArchive = (
     yield* makeDirectories(join(root, ".locks"))
     return yield* withLock(lock, "exclusive", DOWNLOAD_WAIT)(work)
   }).pipe(
-    Effect.catchTags({
-      BadArgument: (error) => refused(root)(error),
-      SystemError: (error) => refused(root)(error),
-      SyscallError: (error) => refused(root)(error)
-    })
+    Effect.catchIf(isPlatformError, (error) => refused(root)(error)),
+    Effect.catchTag("SyscallError", (error) => refused(root)(error))
   )
 
 const TAR_MEND = "install it: `apt-get install tar xz-utils`"

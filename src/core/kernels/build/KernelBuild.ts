@@ -1,4 +1,3 @@
-import * as Command from "@effect/platform/Command"
 import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
@@ -8,7 +7,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
-import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import { availableParallelism } from "node:os"
 import { basename, dirname, join, resolve } from "node:path"
@@ -19,7 +17,7 @@ import { type FormatError, parsing } from "../../Errors.ts"
 import { parseElf } from "../../image/Elf.ts"
 import { releaseOf } from "../../image/KernelImage.ts"
 import type { Native } from "../../Native.ts"
-import { lastLine, runToEnd } from "../../process/Subprocess.ts"
+import { lastLine, runGroup, runToEnd } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
 import { extraKconfigHash, kconfigHash, mergeKconfig } from "../cache/CacheKey.ts"
 import { readEntry, storeKernel, type ValidEntry } from "../cache/KernelCache.ts"
@@ -159,11 +157,7 @@ export const buildKernel = Effect.fn("KernelBuild.buildKernel")(
 
 const lockedTree = <A, E, R>(path: string, work: Effect.Effect<A, E, R>) =>
   withLock(path, "exclusive", LOCK_WAIT)(Effect.either(work)).pipe(
-    Effect.catchTags({
-      BadArgument: (error) => unlockable(path, error),
-      SystemError: (error) => unlockable(path, error),
-      SyscallError: (error) => unlockable(path, error)
-    }),
+    Effect.catchTag("SyscallError", (error) => unlockable(path, error)),
     Effect.flatten
   )
 
@@ -243,40 +237,11 @@ const make = (
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const words = ["make", "-C", tree, `O=${out}`, `-j${jobs}`, ...targets]
-    const command = Command.make("sh", "-c", "exec \"$@\" >>\"$0\" 2>&1", log, ...words).pipe(
-      Command.env(environment(), { extendEnv: false })
-    )
-    const code = yield* Effect.orElseSucceed(runGroup(command), () => -1)
+    const code = yield* runGroup("sh", ["-c", "exec \"$@\" >>\"$0\" 2>&1", log, ...words], environment())
     if (code === 0) return
     const output = yield* Effect.orElseSucceed(fs.readFileString(log), () => "")
     return yield* new KernelBuildFailed({ step, why: firstError(output), hint: `all that make printed is in ${log}` })
   })
-
-/** Run a program; when this ends, in whatever way, so have all processes that it started. */
-const runGroup = (command: Command.Command) =>
-  Effect.gen(function*() {
-    let group: number | undefined
-    // runs after the finalizer of `start`, which asks the group to end and waits for the first of its processes only
-    yield* Effect.addFinalizer(() => group === undefined ? Effect.void : groupEnded(group))
-    const started = yield* Command.start(command)
-    group = started.pid
-    return yield* started.exitCode
-  }).pipe(Effect.scoped)
-
-const groupEnded = (group: number): Effect.Effect<void> =>
-  Effect.suspend(() => isAlive(group, 0) ? Effect.fail("alive") : Effect.void).pipe(
-    Effect.retry(Schedule.intersect(Schedule.spaced("10 millis"), Schedule.recurUpTo("5 seconds"))),
-    Effect.catchAll(() => Effect.sync(() => isAlive(group, "SIGKILL")))
-  )
-
-/** Send a signal to a process group; false where it has no process any more. */
-const isAlive = (group: number, signal: 0 | "SIGKILL"): boolean => {
-  try {
-    return process.kill(-group, signal)
-  } catch {
-    return false
-  }
-}
 
 /** How compilers, linkers, shells, make and a full disk begin their complaints; the first in the list that occurs counts. */
 const COMPLAINTS = [

@@ -13,7 +13,7 @@ import { createHash } from "node:crypto"
 import { join } from "node:path"
 import { type CacheError, LOCK_WAIT, makeDirectories, refused, temporaryDirectory } from "../../CacheDir.ts"
 import { type LockTimeout, withLock } from "../../EntryLock.ts"
-import { failedAs, platformText, type SyscallError } from "../../Errors.ts"
+import { platformText, reasonOf, type SyscallError } from "../../Errors.ts"
 import { Native } from "../../Native.ts"
 import { cacheKey } from "./CacheKey.ts"
 import { KernelMetadata, type KernelSource } from "./KernelMetadata.ts"
@@ -212,7 +212,7 @@ const isCutOff = (json: string): boolean => {
 
 const oneLine = (text: string): string => text.replaceAll(/\p{C}+/gu, " ").slice(0, 200)
 
-const isAbsent = (error: PlatformError): boolean => failedAs(error, "NotFound")
+const isAbsent = (error: PlatformError): boolean => reasonOf(error) === "NotFound"
 const reason = (error: PlatformError): string => oneLine(platformText(error))
 
 /**

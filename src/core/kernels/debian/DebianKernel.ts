@@ -5,6 +5,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { join } from "node:path"
 import { cacheRoot } from "../../CacheDir.ts"
+import { isPlatformError, platformText } from "../../Errors.ts"
 import type { Native } from "../../Native.ts"
 import { lastLine, runToEnd } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
@@ -118,11 +119,11 @@ const newestCached = (root: string, selector: DebianSelector, suite: string | un
 const fetchInto = (
   directory: string,
   chosen: DebianPackage
-): Effect.Effect<KernelContents, PackageListError | KernelFetchFailed, Host> =>
-  Effect.gen(function*() {
+): Effect.Effect<KernelContents, PackageListError | KernelFetchFailed, Host> => {
+  const failed = (step: "download" | "unpack" | "store") => (why: string) =>
+    new KernelFetchFailed({ package: `${chosen.name} ${chosen.version}`, step, why })
+  return Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
-    const failed = (step: "download" | "unpack" | "store") => (why: string) =>
-      new KernelFetchFailed({ package: `${chosen.name} ${chosen.version}`, step, why })
     const scratch = yield* fs.makeTempDirectoryScoped({ directory: join(directory, "..") })
     const state = yield* openAptState(yield* cacheRoot, yield* debianHost, chosen.suite)
 
@@ -177,16 +178,9 @@ const fetchInto = (
     }
   }).pipe(
     Effect.scoped,
-    Effect.catchTags({
-      BadArgument: (error) => Effect.die(error),
-      SystemError: (error) =>
-        new KernelFetchFailed({
-          package: `${chosen.name} ${chosen.version}`,
-          step: "store",
-          why: error.description ?? error.message
-        })
-    })
+    Effect.catchIf(isPlatformError, (error) => failed("store")(platformText(error)))
   )
+}
 
 /** Where an entry has its modules, as in /lib/modules/RELEASE: `kernel/` and `modules.builtin`. */
 const MODULES = "modules"
