@@ -109,7 +109,7 @@ const sentence = (error: unknown): string => {
 const withFlags = (message: string): string => {
   const hint = message.lastIndexOf("; ")
   return message.slice(0, hint + 1) + message.slice(hint + 1).replace(
-    /\b(memoryMib|consoleFile|cmdline|timeout|silenceTimeout)\b/g,
+    /(?<![-\w])(memoryMib|consoleFile|cmdline|timeout|silenceTimeout)\b/g,
     (option) => flags[option as keyof typeof flags]
   )
 }

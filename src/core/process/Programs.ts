@@ -3,11 +3,13 @@ import { accessSync, constants, statSync } from "node:fs"
 import { delimiter, isAbsolute, join } from "node:path"
 import { HostLacks } from "../Errors.ts"
 
-/** The absolute path of an executable on PATH. */
-export const findProgram = (name: string): string | undefined =>
-  (process.env["PATH"] ?? "/usr/bin:/bin").split(delimiter).filter(isAbsolute)
-    .map((directory) => join(directory, name))
-    .find(isExecutable)
+/** The absolute path of an executable on PATH; a path itself, where an executable is. */
+export const findProgram = (name: string): string | undefined => {
+  const places = name.includes("/")
+    ? [name]
+    : (process.env["PATH"] ?? "/usr/bin:/bin").split(delimiter).filter(isAbsolute).map((place) => join(place, name))
+  return places.find(isExecutable)
+}
 
 /** As `findProgram`; its absence is a `HostLacks` that says `why` and names the Debian package that has it. */
 export const requireProgram = (name: string, why: string, debianPackage: string): Effect.Effect<string, HostLacks> =>

@@ -3,14 +3,31 @@ import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import { HostLacks, reasonOf } from "../Errors.ts"
+import { HostLacks } from "../Errors.ts"
+import { findProgram } from "./Programs.ts"
 
-/** The result of a program that ended; code -1 if a signal killed it. */
+/** The result of a program that ended; code 128 + N if signal N killed it. */
 export interface Ended {
   readonly code: number
   readonly stdout: string
   readonly stderr: string
 }
+
+/**
+ * Runs `$@`, and ends with its status; when our end of its stdin closes, because we have died, kills all processes of the
+ * group. A signal to the group is the program's matter: the shell waits for it.
+ */
+const TIED = `exec 3<&0 </dev/null
+(exec >/dev/null 2>&1; trap '' TERM INT HUP; read -r _ <&3; kill -KILL 0) &
+trap : TERM INT HUP
+"$@" 3<&-
+status=$?
+{ kill -KILL $!; wait $!; } 2>/dev/null
+exit $status`
+
+/** The command that runs a program that cannot outlive us, nor can what it starts; `Command.start` gives it a group. */
+const tied = (program: string, args: ReadonlyArray<string>): Command.Command =>
+  Command.make("/bin/sh", "-c", TIED, "sh", program, ...args)
 
 /**
  * Run a program to its end in the C locale, in `directory` if given. Interruption kills its process group first.
@@ -23,7 +40,11 @@ export const runToEnd = (
   directory?: string
 ): Effect.Effect<Ended, HostLacks, CommandExecutor.CommandExecutor> =>
   Effect.gen(function*() {
-    const command = Command.make(program, ...args).pipe(
+    if (findProgram(program) === undefined) {
+      const why = program.includes("/") ? "it is not a program that can be run" : "the program is not on the PATH"
+      return yield* new HostLacks({ what: program, why, hint })
+    }
+    const command = tied(program, args).pipe(
       Command.env({ LC_ALL: "C" }),
       directory === undefined ? (same) => same : Command.workingDirectory(directory)
     )
@@ -37,13 +58,9 @@ export const runToEnd = (
   }).pipe(
     Effect.scoped,
     Effect.mapError((error) =>
-      new HostLacks({
-        what: program,
-        why: reasonOf(error) === "NotFound"
-          ? "the program is not on the PATH"
-          : `it cannot be run (${error.message})`,
-        hint
-      })
+      error._tag === "HostLacks"
+        ? error
+        : new HostLacks({ what: program, why: `it cannot be run (${error.message})`, hint })
     )
   )
 
@@ -61,7 +78,7 @@ export const runGroup = (
     // runs after the finalizer of `start`, which asks the group to end and waits for the first of its processes only
     yield* Effect.addFinalizer(() => group === undefined ? Effect.void : groupEnded(group))
     const started = yield* Command.start(
-      Command.make(program, ...args).pipe(Command.env(environment, { extendEnv: false }))
+      tied(program, args).pipe(Command.env(environment, { extendEnv: false }))
     )
     group = started.pid
     return yield* started.exitCode

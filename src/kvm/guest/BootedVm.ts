@@ -174,13 +174,15 @@ const reportOf = (line: string): boolean =>
 
 /** Fails when the guest has been silent for too long, or has had all its time. */
 const tooLate = ({ console, limits, report }: StartedGuest): Effect.Effect<never, NotReady> => {
-  const late = (limit: NotReady["limit"]) =>
-    new NotReady({
-      limit,
-      seconds: Duration.toSeconds(limits.whole),
-      silenceSeconds: Duration.toSeconds(limits.silence),
-      lastLine: console.lastLine
-    })
+  const late = (limit: NotReady["limit"]): Effect.Effect<never, NotReady> =>
+    Effect.suspend(() =>
+      new NotReady({
+        limit,
+        seconds: Duration.toSeconds(limits.whole),
+        silenceSeconds: Duration.toSeconds(limits.silence),
+        lastLine: console.lastLine
+      })
+    )
   const silent: Effect.Effect<never, NotReady> = Effect.suspend(() => {
     const before = console.pushed + report.pushed
     return Effect.flatMap(

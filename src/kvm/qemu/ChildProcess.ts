@@ -13,14 +13,15 @@ export interface ChildProcess {
   readonly pid: number
   /** Our ends of the descriptors asked for as `"socket"`, by descriptor number in the child. */
   readonly socket: (fd: number) => Socket
-  /** How it ended, known when all it wrote has been read too. */
+  /** How it ended, known when all it wrote has been read too, as far as that comes soon. */
   readonly exit: Effect.Effect<VmExit>
 }
 
 /**
  * Run `program`, whose descriptors 0, 1, 2 … are `descriptors`: `"null"` is /dev/null, a number is one of ours to
  * inherit, a socket is a new pair of UNIX sockets. It gets no other descriptor, no environment, and a session of its own,
- * so that a terminal's Ctrl-C reaches us alone. Closing the scope kills it and waits for its end.
+ * so that a terminal's Ctrl-C reaches us alone. Closing the scope kills it and waits for its end; processes that it
+ * started end with it.
  *
  * The kernel kills it when we die, even by SIGKILL: `setpriv` asks for that (PR_SET_PDEATHSIG, which survives exec),
  * and the shell in between gives up where we had died before that. Fails with `SyscallError` where it cannot be started.
@@ -60,14 +61,43 @@ export const runChild = (
     }
   })
 
+/** Of a process that has ended, a socket that we read and that says nothing for this long has nothing more to say. */
+const DRAIN_MILLIS = 1000
+
 const exitOf = (child: NodeProcess): Deferred.Deferred<VmExit> => {
   const exit = Deferred.unsafeMake<VmExit>(FiberId.none)
   const done = (status: number | null, signal: string | null) =>
     Deferred.unsafeDone(exit, Effect.succeed({ status: status ?? undefined, signal: signal ?? undefined }))
+  child.on("exit", () => {
+    killGroup(child)
+    const draining = setInterval(hangUp(child), DRAIN_MILLIS)
+    child.on("close", () => clearInterval(draining))
+  })
   child.on("close", done)
   // without a pid the fork itself failed and there will be no "close"
   child.on("error", () => child.pid === undefined && done(null, null))
   return exit
+}
+
+/** Closes, of the sockets that we read, those that have said nothing since the last time: another process has the other end. */
+const hangUp = ({ stdio }: NodeProcess): () => void => {
+  const seen = new Map<Socket, number>()
+  return () => {
+    for (const socket of stdio) {
+      if (!(socket instanceof Socket) || socket.isPaused()) continue
+      if (seen.get(socket) === socket.bytesRead) socket.destroy()
+      seen.set(socket, socket.bytesRead)
+    }
+  }
+}
+
+/** The processes that a process which has ended started in its session. */
+const killGroup = ({ pid }: NodeProcess): void => {
+  try {
+    if (pid !== undefined) process.kill(-pid, "SIGKILL")
+  } catch {
+    // it had started none
+  }
 }
 
 /** Without descriptors left the child has none of its streams either: its error says why. */

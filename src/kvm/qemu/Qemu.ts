@@ -21,7 +21,7 @@ import { makeFreeze, makeLayOut, makeMemory } from "./QemuFreeze.ts"
 import { startQemu } from "./QemuProcess.ts"
 import { fd } from "./QemuProcess.ts"
 import { qemuShowsLlcs } from "./QemuTopology.ts"
-import { connect, type Qmp } from "./Qmp.ts"
+import { connect, endedOr, type Qmp } from "./Qmp.ts"
 
 /**
  * Options of the QEMU engine.
@@ -42,8 +42,6 @@ export interface QemuOptions {
 
 /** Longest wait for QEMU's monitor to greet us; it takes 20 ms. */
 const GREETING_SECONDS = 30
-/** How long a QEMU whose monitor is broken is given to end by itself, and say why. */
-const HANG_UP_MILLIS = 500
 
 /**
  * A `VmEngine` that is a QEMU process a VM. Guest memory is an anonymous file that we map and QEMU inherits.
@@ -168,14 +166,7 @@ const greeted = (
       "is the setting one that QEMU knows?"
     ))
   const refused = (error: { readonly message: string }) =>
-    // one that hangs up is about to end, and says why itself
-    Effect.raceFirst(
-      exited,
-      Effect.zipRight(
-        Effect.sleep(HANG_UP_MILLIS),
-        broken(error.message, "is it QEMU 7.2 or newer that is on the PATH?")
-      )
-    )
+    endedOr(exited, broken(error.message, "is it QEMU 7.2 or newer that is on the PATH?"))
   return Effect.raceFirst(Effect.catchAll(qmp.ready, refused), exited).pipe(Effect.timeoutFail({
     duration: `${GREETING_SECONDS} seconds`,
     onTimeout: () => broken(`QEMU did not answer within ${GREETING_SECONDS} s`, "is the host overloaded? try again")

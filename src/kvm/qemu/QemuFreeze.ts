@@ -9,7 +9,7 @@ import { GuestMemory, type NextWritten } from "../../memory/GuestMemory.ts"
 import { ramRanges, regionsOf } from "../spec/MemoryLayout.ts"
 import { inRealTime } from "../spec/RealTime.ts"
 import { FreezeFailed, FreezeTimeout, type FrozenVm } from "../spec/VmEngine.ts"
-import { type Qmp, QmpError } from "./Qmp.ts"
+import { endedOr, type Qmp, QmpError } from "./Qmp.ts"
 
 /** Longest wait for QEMU to say that the guest moves again. */
 const THAW_SECONDS = 1
@@ -76,15 +76,15 @@ export const makeMemory = <E>(
         })
     })),
     "QmpError",
-    ({ detail, reason }): Effect.Effect<never, FormatError | E> =>
-      reason === "closed"
-        ? ended
-        : new FormatError({
-          format: "memory layout",
-          subject: "QEMU's monitor",
-          offset: 0,
-          expected: `one, not ${detail}`
-        })
+    ({ detail, reason }): Effect.Effect<never, FormatError | E> => {
+      const failure = new FormatError({
+        format: "memory layout",
+        subject: "QEMU's monitor",
+        offset: 0,
+        expected: `one, not ${detail}`
+      })
+      return reason === "closed" ? endedOr(ended, failure) : failure
+    }
   )
 
 /**
@@ -133,7 +133,7 @@ export const makeFreeze = <E>(
     error._tag === "FreezeTimeout"
       ? error
       : error._tag === "QmpError" && error.reason === "closed"
-      ? ended
+      ? endedOr(ended, new FreezeFailed({ why: error.message }))
       : new FreezeFailed({ why: error.message })
 
   return Effect.zipRight(

@@ -26,8 +26,15 @@ export interface Qmp {
   readonly ready: Effect.Effect<void, QmpError>
 }
 
-/** More than QEMU ever says in one message; a peer that sends a longer line is hung up on. */
-const LONGEST_MESSAGE = 2 ** 24
+/** How long a QEMU whose monitor is broken is given to end, which says more. */
+const HANG_UP = "2 seconds"
+
+/** Of a monitor that is broken: how QEMU ended, if it does so now, or else the failure. */
+export const endedOr = <E, F>(ended: Effect.Effect<never, E>, failure: Effect.Effect<never, F>) =>
+  Effect.raceFirst(ended, Effect.zipRight(Effect.sleep(HANG_UP), failure))
+
+/** More than QEMU ever says in one message, and parsed within a second; a peer that sends a longer line is hung up on. */
+const LONGEST_MESSAGE = 2 ** 21
 
 const Message = Schema.parseJson(Schema.Struct({
   QMP: Schema.optional(Schema.Unknown),
@@ -80,7 +87,7 @@ export const connect = (socket: Duplex): Qmp => {
   socket.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code !== "ECONNRESET" && error.code !== "EPIPE") close(error.message)
   })
-  socket.on("close", () => close("QEMU has ended"))
+  socket.on("close", () => close("the connection has ended"))
 
   const execute: Qmp["execute"] = (command, result, parameters) =>
     Effect.async<unknown, QmpError>((resume) => {

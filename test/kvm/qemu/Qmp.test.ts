@@ -45,7 +45,7 @@ describe("Qmp", () => {
       yield* Effect.ignore(qmp.execute("quit", Schema.Unknown))
       assert.deepStrictEqual(yield* child.exit, { status: 0, signal: undefined })
       const closed = yield* Effect.flip(qmp.execute("query-status", Schema.Unknown))
-      assert.strictEqual(closed.message, "QEMU's monitor, query-status: closed: QEMU has ended")
+      assert.strictEqual(closed.message, "QEMU's monitor, query-status: closed: the connection has ended")
     }))
 
   it.scopedLive("gives up on a peer that speaks no QMP or hangs up in the middle", () =>
