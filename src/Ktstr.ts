@@ -24,7 +24,6 @@ import { scriptEnded } from "./kvm/guest/Init.ts"
 import { type InitramfsSpec, makeInitramfs } from "./kvm/guest/Initramfs.ts"
 import {
   type FreezeFailed,
-  type FreezeTimeout,
   type InitramfsIncomplete,
   type NotReady,
   Vm,
@@ -116,7 +115,7 @@ export type AttachError = NotAKernel | NoBtf | FormatError | BpfUnreadable
  * @since 0.1.0
  * @category errors
  */
-export type FreezeError = FreezeFailed | FreezeTimeout | VmEnded | AttachError
+export type FreezeError = FreezeFailed | VmEnded | AttachError
 
 /**
  * Failures of opening an image.

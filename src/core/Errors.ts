@@ -82,6 +82,71 @@ export class HostLacks extends Schema.TaggedError<HostLacks>("ktstr/HostLacks")(
 }
 
 /**
+ * Text that should name a kernel and does not: a kernel id, the value of `KTSTR_KERNEL`, or a cache key. `why` says what to
+ * write instead.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class KernelIdInvalid extends Schema.TaggedError<KernelIdInvalid>("ktstr/KernelIdInvalid")("KernelIdInvalid", {
+  given: Schema.Literal("kernel id", "KTSTR_KERNEL", "cache key"),
+  id: Schema.String,
+  why: Schema.String
+}) {
+  override get message() {
+    return `${this.given}${this.given === "KTSTR_KERNEL" ? "=" : " "}${JSON.stringify(this.id)}: ${this.why}`
+  }
+}
+
+/**
+ * No kernel with that id `where` it was looked for: at a path, in the cache, in Debian's suites, among the releases of a
+ * kernel.org mirror. `close`: what there is instead, the closest first.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class KernelNotFound extends Schema.TaggedError<KernelNotFound>("ktstr/KernelNotFound")("KernelNotFound", {
+  where: Schema.Literal("path", "cache", "debian", "kernel.org"),
+  kernel: Schema.String,
+  why: Schema.String,
+  hint: Schema.String,
+  close: Schema.optionalWith(Schema.Array(Schema.String), { default: () => [] })
+}) {
+  /** No kernel in a file or a directory. */
+  static readonly atPath = (path: string, why: string): KernelNotFound =>
+    new KernelNotFound({
+      where: "path",
+      kernel: path,
+      why,
+      hint: "give a bzImage, a vmlinux, or a directory that holds one"
+    })
+  override get message() {
+    return `${this.where === "path" ? "no kernel at" : "kernel"} ${this.kernel}: ${this.why}; ${this.hint}`
+  }
+}
+
+/**
+ * Something could not be fetched into the cache: a URL, a git repository, package lists, a package. `reason` is set where
+ * it is known: `absent`, the server has no such thing; `untrusted`, it is not signed; `unreachable`, the server does not
+ * answer. `status` is that of HTTP.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class FetchFailed extends Schema.TaggedError<FetchFailed>("ktstr/FetchFailed")("FetchFailed", {
+  step: Schema.Literal("get", "download", "fetch", "unpack", "store", "start"),
+  subject: Schema.String,
+  why: Schema.String,
+  hint: Schema.String,
+  reason: Schema.optional(Schema.Literal("absent", "untrusted", "unreachable")),
+  status: Schema.optional(Schema.Int)
+}) {
+  override get message() {
+    return `cannot ${this.step} ${this.subject}: ${this.why}; ${this.hint}`
+  }
+}
+
+/**
  * Whether an error came from a file operation or a program. A `PlatformError` is inspected in this file only: in
  * Effect 4 it is one class with a reason.
  */

@@ -2,7 +2,16 @@
 export { hex, Kva, kvaFrom, KvaFromHex, kvaOffset, kvaPage, Pa } from "./Address.ts"
 export { CacheError, cacheRoot } from "./CacheDir.ts"
 export { LockTimeout, withLock } from "./EntryLock.ts"
-export { errnoName, FormatError, HostLacks, parsing, SyscallError } from "./Errors.ts"
+export {
+  errnoName,
+  FetchFailed,
+  FormatError,
+  HostLacks,
+  KernelIdInvalid,
+  KernelNotFound,
+  parsing,
+  SyscallError
+} from "./Errors.ts"
 export { buildIdOf } from "./image/BuildId.ts"
 export { decompress, decompressWithin } from "./image/Decompress.ts"
 export {
@@ -15,8 +24,6 @@ export {
   SegmentType
 } from "./image/Elf.ts"
 export { releaseOf, vmlinuxOf } from "./image/KernelImage.ts"
-export { DownloadFailed } from "./kernels/build/Download.ts"
-export { GitFailed } from "./kernels/build/GitRepository.ts"
 export {
   type BuildError,
   buildKernel,
@@ -25,12 +32,10 @@ export {
   KconfigUnmet,
   KernelBuildFailed
 } from "./kernels/build/KernelBuild.ts"
-export { KernelReleaseMissing } from "./kernels/build/KernelRelease.ts"
 export { SourceInvalid } from "./kernels/build/KernelTree.ts"
 export type { BuildSource, SourceError } from "./kernels/build/SourceTree.ts"
 export {
   cacheKey,
-  CacheKeyInvalid,
   extraKconfigHash,
   gitKey,
   kconfigHash,
@@ -54,34 +59,26 @@ export {
   verifyEntry
 } from "./kernels/cache/KernelCache.ts"
 export { KernelMetadata, KernelSource } from "./kernels/cache/KernelMetadata.ts"
-export { cachedKernel, type CachedKernelId, KernelEntryCorrupt, KernelNotCached } from "./kernels/CachedKernel.ts"
+export { cachedKernel, type CachedKernelId, KernelEntryCorrupt } from "./kernels/CachedKernel.ts"
 export { ikconfigOf } from "./kernels/config/Ikconfig.ts"
 export { KconfigInvalid, parseConfig, parseFragment, type Unmet, unmet } from "./kernels/config/Kconfig.ts"
 export { TEST_KCONFIG } from "./kernels/config/TestKconfig.ts"
-export { PackageListsFailed } from "./kernels/debian/AptState.ts"
-export {
-  debianKernel,
-  type DebianKernelError,
-  fetchDebianKernel,
-  fetchPackage,
-  KernelFetchFailed
-} from "./kernels/debian/DebianKernel.ts"
+export { debianKernel, type DebianKernelError, fetchDebianKernel, fetchPackage } from "./kernels/debian/DebianKernel.ts"
 export {
   type DebianPackage,
   findPackage,
-  KernelPackageMissing,
   listPackages,
   type PackageListError
 } from "./kernels/debian/DebianPackages.ts"
 export { type DebianRange, packagesInRange } from "./kernels/debian/DebianRange.ts"
 export { type DebianSelector, parseDebianSelector } from "./kernels/debian/DebianSelector.ts"
 export { compareDebianVersions } from "./kernels/debian/DebianVersion.ts"
-export { findKernel, type HostPlace, KernelVariableInvalid } from "./kernels/FindKernel.ts"
+export { findKernel, type HostPlace } from "./kernels/FindKernel.ts"
 export { artifactsOf, type KernelArtifacts } from "./kernels/KernelArtifacts.ts"
 export { inspectKernel, type KernelFacts } from "./kernels/KernelFacts.ts"
-export { type KernelId, KernelIdInvalid, parseKernelId, parseKernelIds } from "./kernels/KernelId.ts"
+export { type KernelId, parseKernelId, parseKernelIds } from "./kernels/KernelId.ts"
 export { kernelOfId, type KernelOfIdError } from "./kernels/KernelOfId.ts"
-export { kernelAtPath, KernelNotFound } from "./kernels/KernelPath.ts"
+export { kernelAtPath } from "./kernels/KernelPath.ts"
 export { KernelResolver, type KernelResolverService, type ResolveError } from "./kernels/KernelResolver.ts"
 export {
   compareKernelVersions,

@@ -25,7 +25,6 @@ export {
   type ExecOptions,
   type ExecResult,
   FreezeFailed,
-  FreezeTimeout,
   type FrozenVcpu,
   type FrozenVm,
   GuestExited,

@@ -242,7 +242,7 @@ describe("an app of several engines, boots and interruptions", () => {
           )
         }
         const uncached = yield* Effect.withConfigProvider(failed({ kernel: "6.12" }), emptyCache)
-        assert.strictEqual(uncached._tag, "KernelNotCached")
+        assert.strictEqual(uncached._tag, "KernelNotFound")
         const script = yield* failed({ memoryMib: 192, script: "echo one; echo two; exit 7" })
         assert.strictEqual(
           script.message,

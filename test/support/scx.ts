@@ -36,7 +36,7 @@ export const needsScx = async (context: TestContext): Promise<void> => {
   const absent = (error: { readonly message: string }) =>
     Effect.succeed(`${error.message}; \`npm run kernel\` builds all that is needed`)
   const why = await Effect.runPromise(
-    Effect.catchTags(Effect.as(scx, undefined), { KernelNotCached: absent, NoSchedulers: absent })
+    Effect.catchTags(Effect.as(scx, undefined), { KernelNotFound: absent, NoSchedulers: absent })
   )
   if (why === undefined) return
   if (process.env["KTSTR_REQUIRE_SCX"] === "1") throw new Error(why)

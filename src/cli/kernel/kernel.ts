@@ -6,6 +6,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { join } from "node:path"
 import { cacheRoot } from "../../core/CacheDir.ts"
+import { type KernelIdInvalid, KernelNotFound } from "../../core/Errors.ts"
 import { buildKernel } from "../../core/kernels/build/KernelBuild.ts"
 import type { BuildSource } from "../../core/kernels/build/SourceTree.ts"
 import { kconfigHash } from "../../core/kernels/cache/CacheKey.ts"
@@ -16,8 +17,7 @@ import { fetchDebianKernel, fetchPackage } from "../../core/kernels/debian/Debia
 import { findPackage } from "../../core/kernels/debian/DebianPackages.ts"
 import { packagesInRange } from "../../core/kernels/debian/DebianRange.ts"
 import { inspectKernel } from "../../core/kernels/KernelFacts.ts"
-import { type KernelIdInvalid, parseKernelId } from "../../core/kernels/KernelId.ts"
-import { KernelNotFound } from "../../core/kernels/KernelPath.ts"
+import { parseKernelId } from "../../core/kernels/KernelId.ts"
 import { KernelResolver } from "../../core/kernels/KernelResolver.ts"
 import { searchKernels } from "../../core/kernels/SearchKernels.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
@@ -119,10 +119,10 @@ const artifacts = (id: Option.Option<string>) =>
           Option.match({
             onSome: (found) => Effect.succeed(found),
             onNone: () =>
-              new KernelNotFound({
-                path: "$KTSTR_KERNEL, in the cache, ./linux, ../linux, /lib/modules or /boot",
-                why: "nothing is there"
-              })
+              KernelNotFound.atPath(
+                "$KTSTR_KERNEL, in the cache, ./linux, ../linux, /lib/modules or /boot",
+                "nothing is there"
+              )
           })
         )
     }))
@@ -169,10 +169,10 @@ export const show = (
     const facts = yield* inspectKernel(found)
     if (config.config) {
       if (facts.config !== undefined) return yield* writeText(facts.config)
-      return yield* new KernelNotFound({
-        path: found.image,
-        why: "its config is not known: no config file beside it, and it was built without CONFIG_IKCONFIG"
-      })
+      return yield* KernelNotFound.atPath(
+        found.image,
+        "its config is not known: no config file beside it, and it was built without CONFIG_IKCONFIG"
+      )
     }
     const options = facts.config === undefined ? undefined : parseConfig(facts.config)
     if (config.json) {
@@ -224,7 +224,12 @@ export const fetch = (config: { readonly id: string }) =>
     }
     const packages = yield* packagesInRange(id.range, id.suite)
     if (packages.length === 0) {
-      return yield* new KernelNotFound({ path: config.id, why: "no suite has a series of that range" })
+      return yield* new KernelNotFound({
+        where: "debian",
+        kernel: config.id,
+        why: "no suite has a series of that range",
+        hint: "`ktstr kernel search` lists those that there are"
+      })
     }
     yield* Effect.forEach(packages, (offered) => Effect.flatMap(fetchPackage(offered), print))
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))

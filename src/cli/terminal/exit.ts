@@ -52,7 +52,6 @@ export class NotPassed extends Schema.TaggedError<NotPassed>("ktstr/NotPassed")(
 const WRONG_USAGE = [
   "UsageError",
   "KernelIdInvalid",
-  "KernelVariableInvalid",
   "ScenarioInvalid",
   "SchedulerInvalid",
   "TopologyError"

@@ -2,28 +2,13 @@ import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { type CacheError, cacheRoot } from "../CacheDir.ts"
+import { KernelNotFound } from "../Errors.ts"
 import { shellQuote } from "../process/ShellQuote.ts"
 import { kconfigHash, parseTarballKey } from "./cache/CacheKey.ts"
 import { type CacheEntry, type CorruptEntry, listEntries, type ValidEntry } from "./cache/KernelCache.ts"
 import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
 import type { KernelId } from "./KernelId.ts"
 import { compareKernelVersions, covers, inRange, type KernelVersion, parseKernelVersion } from "./KernelVersion.ts"
-
-/**
- * An id of a kernel that the cache does not hold. `hint` is the command that gets it.
- *
- * @since 0.1.0
- * @category errors
- */
-export class KernelNotCached extends Schema.TaggedError<KernelNotCached>("ktstr/KernelNotCached")("KernelNotCached", {
-  id: Schema.String,
-  why: Schema.String,
-  hint: Schema.String
-}) {
-  override get message() {
-    return `kernel ${this.id}: ${this.why}; ${this.hint}`
-  }
-}
 
 /**
  * The one entry that an id means is corrupt; see `CorruptKind` for `kind`.
@@ -70,7 +55,7 @@ export const cachedKernel = Effect.fn("CachedKernel.cachedKernel")(
     id: CachedKernelId
   ): Effect.fn.Return<
     KernelArtifacts,
-    CacheError | KernelNotCached | KernelEntryCorrupt,
+    CacheError | KernelNotFound | KernelEntryCorrupt,
     FileSystem.FileSystem
   > {
     const entries = yield* listEntries(yield* cacheRoot)
@@ -80,14 +65,15 @@ export const cachedKernel = Effect.fn("CachedKernel.cachedKernel")(
       if (!current) continue
       if (entry._tag === "Valid") {
         for (const { key, kind, why } of corrupt) {
-          yield* Effect.logWarning(`${asked.id}: passing over cache entry ${key}, corrupt (${kind}): ${why}`)
+          yield* Effect.logWarning(`${asked.kernel}: passing over cache entry ${key}, corrupt (${kind}): ${why}`)
         }
         return artifactsOf(entry)
       }
       corrupt.push(entry)
     }
     if (corrupt.length > 0) return yield* new KernelEntryCorrupt(corrupt[0])
-    return yield* new KernelNotCached({
+    return yield* new KernelNotFound({
+      where: "cache",
       ...asked,
       why: matches.length === 0 ? asked.why : `${asked.why}, except built with another kconfig`
     })
@@ -101,8 +87,8 @@ interface Match {
 }
 
 interface LookUp {
-  /** The fields of `KernelNotCached`. */
-  readonly asked: { readonly id: string; readonly why: string; readonly hint: string }
+  /** The fields of `KernelNotFound`. */
+  readonly asked: { readonly kernel: string; readonly why: string; readonly hint: string }
   /** The best one first. */
   readonly matches: ReadonlyArray<Match>
 }
@@ -113,14 +99,14 @@ const lookUp = (id: CachedKernelId, entries: ReadonlyArray<CacheEntry>): LookUp 
   switch (id._tag) {
     case "Version":
       return {
-        asked: { id: id.version.text, why: NOT_THERE, hint: `run \`ktstr kernel build ${id.version.text}\`` },
+        asked: { kernel: id.version.text, why: NOT_THERE, hint: `run \`ktstr kernel build ${id.version.text}\`` },
         matches: tarballs(entries, (release) => covers(id.version, release))
       }
     case "Range": {
       const { end, start } = id
       return {
         asked: {
-          id: `${start.text}..${end.text}`,
+          kernel: `${start.text}..${end.text}`,
           why: "no release of that range is in the cache",
           hint: `run \`ktstr kernel build ${end.text}\``
         },
@@ -130,7 +116,7 @@ const lookUp = (id: CachedKernelId, entries: ReadonlyArray<CacheEntry>): LookUp 
     case "Git":
       return {
         asked: {
-          id: `git+${id.url}#${id.ref}`,
+          kernel: `git+${id.url}#${id.ref}`,
           why: NOT_THERE,
           hint: `run \`ktstr kernel build --git ${shellQuote(id.url)} --ref ${shellQuote(id.ref)}\``
         },
@@ -139,7 +125,7 @@ const lookUp = (id: CachedKernelId, entries: ReadonlyArray<CacheEntry>): LookUp 
     case "CacheKey":
       return {
         asked: {
-          id: id.key,
+          kernel: id.key,
           why: "the cache has no entry of that name",
           hint: `run \`ktstr kernel list\` for those that there are, or write ./${id.key} for a file`
         },

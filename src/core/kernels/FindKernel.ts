@@ -3,11 +3,10 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
 import { release } from "node:os"
 import { join } from "node:path"
 import { cacheRoot } from "../CacheDir.ts"
-import { parsing } from "../Errors.ts"
+import { KernelIdInvalid, parsing } from "../Errors.ts"
 import { parseElf } from "../image/Elf.ts"
 import type { Native } from "../Native.ts"
 import { kconfigHash } from "./cache/CacheKey.ts"
@@ -17,23 +16,6 @@ import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
 import { parseKernelId } from "./KernelId.ts"
 import { kernelOfId } from "./KernelOfId.ts"
 import { kernelAtPath } from "./KernelPath.ts"
-
-/**
- * `KTSTR_KERNEL` names no kernel that can be had.
- *
- * @since 0.1.0
- * @category errors
- */
-export class KernelVariableInvalid
-  extends Schema.TaggedError<KernelVariableInvalid>("ktstr/KernelVariableInvalid")("KernelVariableInvalid", {
-    value: Schema.String,
-    why: Schema.String
-  })
-{
-  override get message() {
-    return `KTSTR_KERNEL=${JSON.stringify(this.value)}: ${this.why}`
-  }
-}
 
 /**
  * Where to look: `root` holds `boot` and `lib/modules`, `directory` may hold a kernel tree; both absolute.
@@ -47,6 +29,8 @@ export interface HostPlace {
   /** `uname -r` of the running kernel. */
   readonly release: string
 }
+
+const invalid = (id: string, why: string): KernelIdInvalid => new KernelIdInvalid({ given: "KTSTR_KERNEL", id, why })
 
 const thisHost = (): HostPlace => ({ root: "/", directory: process.cwd(), release: release() })
 
@@ -67,7 +51,7 @@ type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
 export const findKernel = Effect.fn("FindKernel.findKernel")(
   function*(
     place: HostPlace = thisHost()
-  ): Effect.fn.Return<Option.Option<KernelArtifacts>, KernelVariableInvalid | DebianKernelError, Host> {
+  ): Effect.fn.Return<Option.Option<KernelArtifacts>, KernelIdInvalid | DebianKernelError, Host> {
     const named = yield* kernelVariable
     const found = yield* Option.match(named, {
       onNone: () => newestCached,
@@ -78,11 +62,11 @@ export const findKernel = Effect.fn("FindKernel.findKernel")(
 )
 
 /** `KTSTR_KERNEL` without the blanks around it; a blank one counts as absent. */
-export const kernelVariable: Effect.Effect<Option.Option<string>, KernelVariableInvalid> = Config.string("KTSTR_KERNEL")
+export const kernelVariable: Effect.Effect<Option.Option<string>, KernelIdInvalid> = Config.string("KTSTR_KERNEL")
   .pipe(
     Config.option,
     Effect.mapBoth({
-      onFailure: (error) => new KernelVariableInvalid({ value: "", why: String(error) }),
+      onFailure: (error) => invalid("", String(error)),
       onSuccess: (value) => Option.filter(Option.map(value, (text) => text.trim()), (text) => text !== "")
     })
   )
@@ -90,29 +74,27 @@ export const kernelVariable: Effect.Effect<Option.Option<string>, KernelVariable
 const fromVariable = (
   value: string,
   root: string
-): Effect.Effect<Option.Option<KernelArtifacts>, KernelVariableInvalid | DebianKernelError, Host> =>
+): Effect.Effect<Option.Option<KernelArtifacts>, KernelIdInvalid | DebianKernelError, Host> =>
   Effect.gen(function*() {
-    const refused = (error: { readonly message: string }) => new KernelVariableInvalid({ value, why: error.message })
-    const id = yield* Effect.mapError(
-      parseKernelId(value),
-      ({ why }) => new KernelVariableInvalid({ value, why })
-    )
+    const refused = (error: { readonly message: string }) => invalid(value, error.message)
+    const id = yield* Effect.mapError(parseKernelId(value), ({ why }) => invalid(value, why))
     if (id._tag === "Range" || id._tag === "DebianRange" || id._tag === "Git") {
-      return yield* new KernelVariableInvalid({
+      return yield* invalid(
         value,
-        why:
-          "the variable names one kernel, not a range or a git source; set it to a version, a cache key, a path or " +
+        "the variable names one kernel, not a range or a git source; set it to a version, a cache key, a path or " +
           "debian:…, or use --kernel"
-      })
+      )
     }
     return yield* Effect.map(kernelOfId(id, root), Option.some).pipe(
       Effect.catchTags({
         KernelIdInvalid: (error) => Effect.fail(refused(error)),
-        KernelNotFound: (error) => Effect.fail(refused(error)),
+        KernelNotFound: (error) =>
+          error.where === "cache"
+            ? Effect.as(Effect.logDebug(error.message), Option.none())
+            : Effect.fail(error.where === "path" ? refused(error) : error),
         FormatError: (error) => Effect.fail(refused(error)),
         CacheError: (error) => Effect.fail(id._tag === "Debian" ? error : refused(error)),
-        KernelEntryCorrupt: (error) => Effect.as(Effect.logWarning(error.message), Option.none()),
-        KernelNotCached: (error) => Effect.as(Effect.logDebug(error.message), Option.none())
+        KernelEntryCorrupt: (error) => Effect.as(Effect.logWarning(error.message), Option.none())
       })
     )
   })

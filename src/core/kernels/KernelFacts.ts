@@ -1,11 +1,11 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
-import { type FormatError, parsing } from "../Errors.ts"
+import { type FormatError, KernelNotFound, parsing } from "../Errors.ts"
 import { buildIdOf } from "../image/BuildId.ts"
 import { parseElf } from "../image/Elf.ts"
 import { vmlinuxOf } from "../image/KernelImage.ts"
 import { ikconfigOf } from "./config/Ikconfig.ts"
-import { type KernelArtifacts, KernelNotFound } from "./KernelResolver.ts"
+import type { KernelArtifacts } from "./KernelResolver.ts"
 
 /**
  * Facts about a kernel, read from its files.
@@ -36,7 +36,7 @@ export const inspectKernel = Effect.fn("KernelFacts.inspectKernel")(
   ): Effect.fn.Return<KernelFacts, KernelNotFound | FormatError, FileSystem.FileSystem> {
     const fs = yield* FileSystem.FileSystem
     const path = artifacts.vmlinux ?? artifacts.image
-    const unreadable = (error: Error) => new KernelNotFound({ path, why: error.message })
+    const unreadable = (error: Error) => KernelNotFound.atPath(path, error.message)
     const vmlinux = yield* vmlinuxOf(yield* Effect.mapError(fs.readFile(path), unreadable), path)
     const config = artifacts.config === undefined
       ? undefined

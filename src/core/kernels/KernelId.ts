@@ -1,5 +1,5 @@
 import * as Either from "effect/Either"
-import * as Schema from "effect/Schema"
+import { KernelIdInvalid } from "../Errors.ts"
 import { cacheKey } from "./cache/CacheKey.ts"
 import { type DebianRange } from "./debian/DebianRange.ts"
 import { type DebianSelector, parseDebianSelector } from "./debian/DebianSelector.ts"
@@ -27,21 +27,6 @@ export type KernelId =
   | { readonly _tag: "Path"; readonly path: string }
   | { readonly _tag: "Version"; readonly version: KernelVersion }
   | { readonly _tag: "CacheKey"; readonly key: string }
-
-/**
- * A text that is not a kernel id. `why` says what to write instead.
- *
- * @since 0.1.0
- * @category errors
- */
-export class KernelIdInvalid extends Schema.TaggedError<KernelIdInvalid>("ktstr/KernelIdInvalid")("KernelIdInvalid", {
-  id: Schema.String,
-  why: Schema.String
-}) {
-  override get message() {
-    return `kernel id ${JSON.stringify(this.id)}: ${this.why}`
-  }
-}
 
 /** One way to write an id. The first form that recognises a text decides: its parser's answer is final. */
 interface Form {
@@ -173,7 +158,9 @@ const examples = (): string => {
 export const parseKernelId = (text: string): Either.Either<KernelId, KernelIdInvalid> => {
   const id = text.trim()
   const parsed = forms.find((form) => form.recognises(id))?.parse(id) ?? `it is empty; write ${examples()}`
-  return typeof parsed === "string" ? Either.left(new KernelIdInvalid({ id, why: parsed })) : Either.right(parsed)
+  return typeof parsed === "string"
+    ? Either.left(new KernelIdInvalid({ given: "kernel id", id, why: parsed }))
+    : Either.right(parsed)
 }
 
 /**

@@ -1,13 +1,13 @@
 import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
-import type { FormatError } from "../Errors.ts"
+import { type FormatError, KernelIdInvalid, type KernelNotFound } from "../Errors.ts"
 import type { Native } from "../Native.ts"
-import { cachedKernel, type KernelEntryCorrupt, type KernelNotCached } from "./CachedKernel.ts"
+import { cachedKernel, type KernelEntryCorrupt } from "./CachedKernel.ts"
 import { debianKernel, type DebianKernelError } from "./debian/DebianKernel.ts"
 import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
-import { type KernelId, KernelIdInvalid } from "./KernelId.ts"
-import { kernelAtPath, type KernelNotFound } from "./KernelPath.ts"
+import type { KernelId } from "./KernelId.ts"
+import { kernelAtPath } from "./KernelPath.ts"
 
 /**
  * All that getting the kernel of an id can fail with.
@@ -19,7 +19,6 @@ export type KernelOfIdError =
   | KernelIdInvalid
   | KernelNotFound
   | FormatError
-  | KernelNotCached
   | KernelEntryCorrupt
   | DebianKernelError
 
@@ -48,6 +47,7 @@ export const kernelOfId = Effect.fn("KernelOfId.kernelOfId")(
         const { end, flavour, start } = id.range
         const ends = [start, end].map((series) => flavour === "" ? series : `${series}-${flavour}`)
         return yield* new KernelIdInvalid({
+          given: "kernel id",
           id: `debian:${id.suite === undefined ? "" : `${id.suite}/`}${ends.join("..")}`,
           why: "this means several kernels, and one is wanted; write one series, as in debian:7.3-cloud"
         })

@@ -2,26 +2,10 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
 import { dirname, join, resolve as absolute } from "node:path"
-import { type FormatError, isPlatformError, platformText, reasonOf } from "../Errors.ts"
+import { type FormatError, isPlatformError, KernelNotFound, platformText, reasonOf } from "../Errors.ts"
 import { bannerRelease, isBzImage, isElf, releaseOf } from "../image/KernelImage.ts"
 import type { KernelArtifacts } from "./KernelArtifacts.ts"
-
-/**
- * A path id that leads to no kernel.
- *
- * @since 0.1.0
- * @category errors
- */
-export class KernelNotFound extends Schema.TaggedError<KernelNotFound>("ktstr/KernelNotFound")("KernelNotFound", {
-  path: Schema.String,
-  why: Schema.String
-}) {
-  override get message() {
-    return `no kernel at ${this.path}: ${this.why}; give a bzImage, a vmlinux, or a directory that holds one`
-  }
-}
 
 /** Where a kernel image is in a directory: a build tree first, then a plain folder of kernels. */
 const IMAGES = ["arch/x86/boot/bzImage", "bzImage", "vmlinuz", "vmlinux"]
@@ -42,19 +26,22 @@ export const kernelAtPath = Effect.fn("KernelPath.kernelAtPath")(
   ): Effect.fn.Return<KernelArtifacts, KernelNotFound | FormatError, FileSystem.FileSystem> {
     const fs = yield* FileSystem.FileSystem
     const path = yield* expandHome(written)
-    const info = yield* Effect.mapError(fs.stat(path), (error) =>
-      new KernelNotFound({
-        path,
-        why: reasonOf(error) === "NotFound"
-          ? "no such file or directory"
-          : error.message
-      }))
+    const info = yield* Effect.mapError(
+      fs.stat(path),
+      (error) =>
+        KernelNotFound.atPath(
+          path,
+          reasonOf(error) === "NotFound"
+            ? "no such file or directory"
+            : error.message
+        )
+    )
     if (info.type !== "Directory" && info.type !== "File") {
-      return yield* new KernelNotFound({ path, why: "it is neither a file nor a directory" })
+      return yield* KernelNotFound.atPath(path, "it is neither a file nor a directory")
     }
     const image = info.type === "File" ? path : yield* firstFile(IMAGES.map((name) => join(path, name)))
     if (image === undefined) {
-      return yield* new KernelNotFound({ path, why: `the directory holds none of ${IMAGES.join(", ")}` })
+      return yield* KernelNotFound.atPath(path, `the directory holds none of ${IMAGES.join(", ")}`)
     }
     const { isVmlinux, release } = yield* inspect(image)
     const vmlinux = isVmlinux ? image : yield* vmlinuxBeside(image, release, root)
@@ -119,7 +106,7 @@ const expandHome = (path: string): Effect.Effect<string, KernelNotFound> =>
     : Config.option(Config.nonEmptyString("HOME")).pipe(
       Effect.orElseSucceed(() => Option.none<string>()),
       Effect.flatMap(Option.match({
-        onNone: () => new KernelNotFound({ path, why: "HOME is not set, so ~ means nothing" }),
+        onNone: () => KernelNotFound.atPath(path, "HOME is not set, so ~ means nothing"),
         onSome: (home) => Effect.succeed(absolute(home, `.${path.slice(1)}`))
       }))
     )
@@ -138,7 +125,7 @@ const inspect = (
     const first = piece.subarray(0, Number(yield* file.read(piece)))
     if (isBzImage(first)) return { release: yield* releaseOf(first, path), isVmlinux: false }
     if (!isElf(first)) {
-      return yield* new KernelNotFound({ path, why: "the file is neither a bzImage nor an ELF vmlinux" })
+      return yield* KernelNotFound.atPath(path, "the file is neither a bzImage nor an ELF vmlinux")
     }
     let filled = first.length
     while (filled > BANNER_OVERLAP) {
@@ -148,11 +135,8 @@ const inspect = (
       filled = BANNER_OVERLAP + Number(yield* file.read(piece.subarray(BANNER_OVERLAP)))
       if (filled === BANNER_OVERLAP) break
     }
-    return yield* new KernelNotFound({
-      path,
-      why: "the ELF file holds no \"Linux version\" banner, so it is not a kernel"
-    })
+    return yield* KernelNotFound.atPath(path, "the ELF file holds no \"Linux version\" banner, so it is not a kernel")
   }).pipe(
     Effect.scoped,
-    Effect.catchIf(isPlatformError, (error) => new KernelNotFound({ path, why: platformText(error) }))
+    Effect.catchIf(isPlatformError, (error) => KernelNotFound.atPath(path, platformText(error)))
   )

@@ -5,13 +5,12 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type { Native } from "../Native.ts"
-import { findKernel, type KernelVariableInvalid } from "./FindKernel.ts"
+import { findKernel } from "./FindKernel.ts"
 import { type KernelArtifacts } from "./KernelArtifacts.ts"
 import { parseKernelId } from "./KernelId.ts"
 import { kernelOfId, type KernelOfIdError } from "./KernelOfId.ts"
-import { KernelNotFound } from "./KernelPath.ts"
 
-export { type KernelArtifacts, KernelNotFound }
+export type { KernelArtifacts }
 
 type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
 
@@ -21,7 +20,7 @@ type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
  * @since 0.1.0
  * @category errors
  */
-export type ResolveError = KernelOfIdError | KernelVariableInvalid
+export type ResolveError = KernelOfIdError
 
 const resolve = Effect.fn("KernelResolver.resolve")(
   function*(text: string): Effect.fn.Return<KernelArtifacts, ResolveError, Host> {

@@ -1,37 +1,21 @@
 import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
 import { join } from "node:path"
 import { type CacheError, cacheRoot, makeDirectories, refused, temporaryDirectory } from "../../core/CacheDir.ts"
 import type { LockTimeout } from "../../core/EntryLock.ts"
-import { HostLacks, isPlatformError, pathOf } from "../../core/Errors.ts"
-import { aptOf, openAptState, type PackageListsFailed, refreshAptState } from "../../core/kernels/debian/AptState.ts"
+import { FetchFailed, HostLacks, isPlatformError, pathOf } from "../../core/Errors.ts"
+import { aptOf, openAptState, refreshAptState } from "../../core/kernels/debian/AptState.ts"
 import { APT_HINT, debianHost } from "../../core/kernels/debian/DebianSuites.ts"
 import type { Native } from "../../core/Native.ts"
 import { lastLine, runToEnd } from "../../core/process/Subprocess.ts"
 import { stage } from "../../core/Progress.ts"
 import { EXACT_SINCE, fetchedQemus, QEMU_DIRECTORY, type QemuFound, versionOf } from "./FindQemu.ts"
 
-/**
- * QEMU's packages could not be had; `why` is the last line of the program that failed.
- *
- * @since 0.1.0
- * @category errors
- */
-export class QemuFetchFailed extends Schema.TaggedError<QemuFetchFailed>("ktstr/QemuFetchFailed")("QemuFetchFailed", {
-  step: Schema.Literal("download", "unpack", "start"),
-  suite: Schema.String,
-  why: Schema.String
-}) {
-  override get message() {
-    const hint = {
-      download: "check the network",
-      unpack: "check the free space of the cache's file system",
-      start: "install the machine's own qemu-system-x86 for its libraries, and try again"
-    }[this.step]
-    return `cannot ${this.step} the QEMU of ${this.suite}: ${this.why}; ${hint}`
-  }
+const HINTS = {
+  download: "check the network",
+  unpack: "check the free space of the cache's file system",
+  start: "install the machine's own qemu-system-x86 for its libraries, and try again"
 }
 
 /** The packages of QEMU for x86 guests, without its libraries: those of the machine's own QEMU are used. */
@@ -48,7 +32,7 @@ type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
  */
 export const fetchQemu: Effect.Effect<
   QemuFound,
-  CacheError | LockTimeout | HostLacks | PackageListsFailed | QemuFetchFailed,
+  CacheError | LockTimeout | HostLacks | FetchFailed,
   Host
 > = Effect.gen(function*() {
   const there = (yield* fetchedQemus).at(0)
@@ -64,7 +48,8 @@ export const fetchQemu: Effect.Effect<
     })
   }
   const suite = `${host.codename}-backports`
-  const failed = (step: QemuFetchFailed["step"], why: string) => new QemuFetchFailed({ step, suite, why })
+  const failed = (step: keyof typeof HINTS, why: string) =>
+    new FetchFailed({ step, subject: `the QEMU of ${suite}`, why, hint: HINTS[step] })
   const opened = yield* openAptState(root, host, suite)
   const state = opened.refreshedAt === undefined ? yield* refreshAptState(opened) : opened
   const scratch = yield* temporaryDirectory(root)

@@ -13,7 +13,6 @@ import type { VmDied } from "../spec/VmDied.ts"
 import {
   type Acceleration,
   type FreezeFailed,
-  type FreezeTimeout,
   type FrozenVm,
   GuestExited,
   GuestPanicked,
@@ -76,7 +75,7 @@ export interface StartedGuest {
   readonly end: Effect.Effect<GuestEnd, VmDied>
   readonly exit: Effect.Effect<VmExit>
   readonly memory: Effect.Effect<GuestMemory, FormatError | VmEnded>
-  readonly freeze: Effect.Effect<FrozenVm, FreezeFailed | FreezeTimeout | VmEnded, Scope.Scope>
+  readonly freeze: Effect.Effect<FrozenVm, FreezeFailed | VmEnded, Scope.Scope>
   readonly limits: ReadyLimits
 }
 

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { seconds } from "../spec/RealTime.ts"
 import type { VmDied } from "../spec/VmDied.ts"
-import { FreezeTimeout, type FrozenVcpu } from "../spec/VmEngine.ts"
+import { FreezeFailed, type FrozenVcpu } from "../spec/VmEngine.ts"
 import { type KvmError, kvmSync } from "./abi/KvmError.ts"
 import type { KvmVm } from "./abi/KvmVm.ts"
 import { type ClockReading, readClock, setClockBack } from "./cpu/GuestClock.ts"
@@ -47,7 +47,7 @@ export class FreezeRendezvous {
   }
 
   /** Stop every vCPU until the scope closes; scopes are counted. When it fails, the guest runs on. */
-  readonly freeze: Effect.Effect<FrozenMachine, FreezeTimeout | MachineStopped | VmDied, Scope.Scope> = Effect
+  readonly freeze: Effect.Effect<FrozenMachine, FreezeFailed | MachineStopped | VmDied, Scope.Scope> = Effect
     .uninterruptibleMask((restore) =>
       Effect.gen(this, function*() {
         this.#holders++
@@ -93,7 +93,7 @@ export class FreezeRendezvous {
     }
   })
 
-  readonly #stop: Effect.Effect<FrozenMachine, FreezeTimeout | MachineStopped | VmDied> = Effect.gen(
+  readonly #stop: Effect.Effect<FrozenMachine, FreezeFailed | MachineStopped | VmDied> = Effect.gen(
     this,
     function*() {
       const { ending, onFrozen } = this.#options
@@ -109,7 +109,7 @@ export class FreezeRendezvous {
   ).pipe(
     Effect.catchTag(
       "KvmError",
-      (error) => new FreezeTimeout({ seconds: seconds(this.#options.limit), why: error.message })
+      (error) => new FreezeFailed({ seconds: seconds(this.#options.limit), why: error.message })
     ),
     (stop) => Effect.suspend(() => Effect.timeoutFail(stop, { duration: this.#options.limit, onTimeout: this.#late }))
   )
@@ -130,14 +130,14 @@ export class FreezeRendezvous {
     }))
   }
 
-  readonly #late = (): FreezeTimeout => {
+  readonly #late = (): FreezeFailed => {
     const { limit, workers } = this.#options
     const late = workers.filter((worker) => worker.state() !== VcpuState.PARKED)
     const state = stateName(late.at(0)?.state() ?? VcpuState.PARKED)
     const why = late.map((worker) =>
       `vCPU ${worker.id} is ${stateName(worker.state())} (thread ${worker.word(VcpuWord.THREAD)})`
     )
-    return new FreezeTimeout({ seconds: seconds(limit), why: why.join(", "), vcpu: late.at(0)?.id, state })
+    return new FreezeFailed({ seconds: seconds(limit), why: why.join(", "), vcpu: late.at(0)?.id, state })
   }
 
   readonly #letGo: Effect.Effect<void> = Effect.suspend(() => {

@@ -2,7 +2,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { VmDied } from "../spec/VmDied.ts"
-import type { FreezeTimeout } from "../spec/VmEngine.ts"
+import type { FreezeFailed } from "../spec/VmEngine.ts"
 import { PM_PORT, RESET_PORT, S5_TYPE } from "./abi/AcpiPorts.ts"
 import { Constant, Exit, Request, Struct } from "./abi/KvmAbi.ts"
 import type { KvmVm } from "./abi/KvmVm.ts"
@@ -21,7 +21,7 @@ import { changed } from "./WaitForWord.ts"
 
 export interface Machine {
   /** Stop every vCPU until the scope closes; scopes are counted. When it fails, the machine runs on. */
-  readonly freeze: Effect.Effect<FrozenMachine, FreezeTimeout | MachineStopped | VmDied, Scope.Scope>
+  readonly freeze: Effect.Effect<FrozenMachine, FreezeFailed | MachineStopped | VmDied, Scope.Scope>
   /** Waits for the machine's end; fails when no guest asks for such an end. */
   readonly ended: Effect.Effect<MachineEnd, VmDied>
   /** Bytes for serial port `port` (0 or 1); how many there was room for. */

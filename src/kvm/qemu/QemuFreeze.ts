@@ -8,7 +8,7 @@ import { FormatError } from "../../core/Errors.ts"
 import { GuestMemory, type NextWritten } from "../../memory/GuestMemory.ts"
 import { ramRanges, regionsOf } from "../spec/MemoryLayout.ts"
 import { inRealTime } from "../spec/RealTime.ts"
-import { FreezeFailed, FreezeTimeout, type FrozenVm } from "../spec/VmEngine.ts"
+import { FreezeFailed, type FrozenVm } from "../spec/VmEngine.ts"
 import { endedOr, type Qmp, QmpError } from "./Qmp.ts"
 
 /** Longest wait for QEMU to say that the guest moves again. */
@@ -97,7 +97,7 @@ export const makeFreeze = <E>(
   layOut: LayOut,
   ended: Effect.Effect<never, E>,
   limit: Duration.Duration
-): Effect.Effect<FrozenVm, FreezeFailed | FreezeTimeout | E, Scope.Scope> => {
+): Effect.Effect<FrozenVm, FreezeFailed | E, Scope.Scope> => {
   const alone = Effect.unsafeMakeSemaphore(1).withPermits(1)
   const seconds = Duration.toSeconds(limit)
   let holders = 0
@@ -124,13 +124,13 @@ export const makeFreeze = <E>(
   })).pipe(
     Effect.timeoutFail({
       duration: limit,
-      onTimeout: () => new FreezeTimeout({ seconds, why: "QEMU's monitor has not confirmed it" })
+      onTimeout: () => new FreezeFailed({ seconds, why: "QEMU's monitor has not confirmed it" })
     })
   )
   const failed = (
-    error: FreezeTimeout | QmpError | FormatError
-  ): Effect.Effect<never, FreezeFailed | FreezeTimeout | E> =>
-    error._tag === "FreezeTimeout"
+    error: FreezeFailed | QmpError | FormatError
+  ): Effect.Effect<never, FreezeFailed | E> =>
+    error._tag === "FreezeFailed"
       ? error
       : error._tag === "QmpError" && error.reason === "closed"
       ? endedOr(ended, new FreezeFailed({ why: error.message }))

@@ -167,7 +167,7 @@ export interface Vm {
    * Stop every CPU until the scope closes. May be nested and shared: the guest moves on when the last scope has closed.
    * When it fails, the guest runs on.
    */
-  readonly freeze: Effect.Effect<FrozenVm, FreezeFailed | FreezeTimeout | VmEnded, Scope.Scope>
+  readonly freeze: Effect.Effect<FrozenVm, FreezeFailed | VmEnded, Scope.Scope>
 }
 
 /**
@@ -316,33 +316,23 @@ export class ExecFailed extends Schema.TaggedError<ExecFailed>("ktstr/ExecFailed
 }
 
 /**
- * The guest's CPUs did not stop in time.
- *
- * @since 0.1.0
- * @category errors
- */
-export class FreezeTimeout extends Schema.TaggedError<FreezeTimeout>("ktstr/FreezeTimeout")("FreezeTimeout", {
-  seconds: Schema.Number,
-  why: Schema.String,
-  /** The first CPU that was late, and what it was doing, where the engine knows. */
-  vcpu: Schema.optional(Schema.Int),
-  state: Schema.optional(Schema.String)
-}) {
-  override get message() {
-    return `the guest did not stop within ${this.seconds} s: ${this.why}; is the host overloaded? try again`
-  }
-}
-
-/**
- * The VM cannot be frozen, now or later: what answers for it refuses, or its answers make no sense.
+ * The VM was not frozen. With `seconds`, its CPUs did not stop in that time, and another try may do; without, what answers
+ * for the VM refuses, or its answers make no sense, and no other try will.
  *
  * @since 0.1.0
  * @category errors
  */
 export class FreezeFailed extends Schema.TaggedError<FreezeFailed>("ktstr/FreezeFailed")("FreezeFailed", {
-  why: Schema.String
+  why: Schema.String,
+  seconds: Schema.optional(Schema.Number),
+  /** The first CPU that was late, and what it was doing, where the engine knows. */
+  vcpu: Schema.optional(Schema.Int),
+  state: Schema.optional(Schema.String)
 }) {
   override get message() {
+    if (this.seconds !== undefined) {
+      return `the guest did not stop within ${this.seconds} s: ${this.why}; is the host overloaded? try again`
+    }
     return `the guest cannot be frozen: ${this.why}; boot it anew`
   }
 }

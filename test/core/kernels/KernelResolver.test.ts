@@ -48,7 +48,7 @@ describe("the resolver", () => {
           for (const id of ids) assert.strictEqual((yield* resolve(id)).image, join(directory, "bzImage"), id)
         }
         assert.strictEqual((yield* resolve("debian:6.99-cloud")).source, `Debian package ${name} 6.99.1-1`)
-        assert.strictEqual((yield* Effect.flip(resolve("6.98")))._tag, "KernelNotCached")
+        assert.strictEqual((yield* Effect.flip(resolve("6.98")))._tag, "KernelNotFound")
         assert.strictEqual((yield* Effect.flip(resolve("6.99.1..6.98")))._tag, "KernelIdInvalid")
         assert.strictEqual((yield* Effect.flip(resolve("./6.98")))._tag, "KernelNotFound")
       }).pipe(withVariables({ KTSTR_CACHE_DIR: root }))

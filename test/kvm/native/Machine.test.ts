@@ -98,7 +98,7 @@ it.scopedLive.skipIf(absent)(
       yield* moves(yield* Scope.extend(startBare(vm), first))
       const guest = yield* startBare(vm, { freezeMillis: 100 })
       const error = yield* Effect.flip(guest.machine.freeze) // lets go at once, not when this scope closes
-      if (error._tag !== "FreezeTimeout") return assert.fail(error.message)
+      if (error._tag !== "FreezeFailed") return assert.fail(error.message)
       assert.strictEqual(error.vcpu, 0)
       assert.match(`${error.state}`, /^(starting|running)$/)
       assert.match(error.message, /^the guest did not stop within 0.1 s: vCPU 0 is (starting|running) \(thread \d+\)/)

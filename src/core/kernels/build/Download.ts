@@ -11,25 +11,8 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { createHash } from "node:crypto"
 import { basename } from "node:path"
-import { platformText } from "../../Errors.ts"
+import { FetchFailed, platformText } from "../../Errors.ts"
 import { stage } from "../../Progress.ts"
-
-/**
- * A file could not be had from a server. `status` is its answer, where that is the reason.
- *
- * @since 0.1.0
- * @category errors
- */
-export class DownloadFailed extends Schema.TaggedError<DownloadFailed>("ktstr/DownloadFailed")("DownloadFailed", {
-  url: Schema.String,
-  why: Schema.String,
-  hint: Schema.String,
-  status: Schema.optional(Schema.Int)
-}) {
-  override get message() {
-    return `cannot download ${this.url}: ${this.why}; ${this.hint}`
-  }
-}
 
 /** Why one attempt failed, and whether another one may do better. */
 class AttemptFailed extends Schema.TaggedError<AttemptFailed>()("AttemptFailed", {
@@ -71,7 +54,7 @@ export const download = Effect.fn("Download.download")(
       readonly attempts?: number | undefined
       readonly limit?: number | undefined
     } = {}
-  ): Effect.fn.Return<void, DownloadFailed, FileSystem.FileSystem | HttpClient.HttpClient> {
+  ): Effect.fn.Return<void, FetchFailed, FileSystem.FileSystem | HttpClient.HttpClient> {
     const attempts = options.attempts ?? ATTEMPTS
     const { part, state } = partsOf(file)
     const fs = yield* FileSystem.FileSystem
@@ -95,7 +78,7 @@ export const download = Effect.fn("Download.download")(
     })
     yield* Effect.mapError(work, (error) => {
       const { hint, status, why } = error._tag === "AttemptFailed" ? error : unwritable(error)
-      return new DownloadFailed({ url, why, hint, ...(status === undefined ? {} : { status }) })
+      return new FetchFailed({ step: "download", subject: url, why, hint, ...(status === undefined ? {} : { status }) })
     })
   }
 )

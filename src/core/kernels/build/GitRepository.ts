@@ -1,25 +1,8 @@
 import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
-import type { HostLacks } from "../../Errors.ts"
+import { FetchFailed, type HostLacks } from "../../Errors.ts"
 import { runToEnd } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
-
-/**
- * A git repository does not give what was asked of it.
- *
- * @since 0.1.0
- * @category errors
- */
-export class GitFailed extends Schema.TaggedError<GitFailed>("ktstr/GitFailed")("GitFailed", {
-  repository: Schema.String,
-  why: Schema.String,
-  hint: Schema.String
-}) {
-  override get message() {
-    return `git repository ${this.repository}: ${this.why}; ${this.hint}`
-  }
-}
 
 const GIT_MEND = "install it: `apt-get install git`"
 const git = (...args: ReadonlyArray<string>) => runToEnd("git", ["--no-optional-locks", ...args], GIT_MEND)
@@ -77,8 +60,9 @@ export const remoteCommit = Effect.fn("GitRepository.remoteCommit")(
   function*(
     url: string,
     ref: string
-  ): Effect.fn.Return<RemoteCommit, GitFailed | HostLacks, CommandExecutor.CommandExecutor> {
-    const failed = (why: string, hint: string) => new GitFailed({ repository: url, why, hint })
+  ): Effect.fn.Return<RemoteCommit, FetchFailed | HostLacks, CommandExecutor.CommandExecutor> {
+    const failed = (why: string, hint: string) =>
+      new FetchFailed({ step: "fetch", subject: `git repository ${url}`, why, hint })
     const hint = "give a branch, a tag, or a commit id with all of its 40 digits"
     // git check-ref-format(1): what is left out here has a meaning in a refspec or a pattern
     if (!/^[^-\s:^~*?[\\][^\s:^~*?[\\]*$/.test(ref)) return yield* failed(`${JSON.stringify(ref)} is not a ref`, hint)
@@ -112,14 +96,15 @@ export const checkOut = Effect.fn("GitRepository.checkOut")(
     url: string,
     name: string,
     directory: string
-  ): Effect.fn.Return<string, GitFailed | HostLacks, CommandExecutor.CommandExecutor> {
+  ): Effect.fn.Return<string, FetchFailed | HostLacks, CommandExecutor.CommandExecutor> {
     const step = (...args: ReadonlyArray<string>) =>
       Effect.filterOrElse(
         git(...args),
         ({ code }) => code === 0,
         ({ stderr }) =>
-          new GitFailed({
-            repository: url,
+          new FetchFailed({
+            step: "fetch",
+            subject: `git repository ${url}`,
             why: firstLine(stderr),
             hint: "check the address, the network and the disk"
           })

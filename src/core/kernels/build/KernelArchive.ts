@@ -6,11 +6,11 @@ import { basename, join } from "node:path"
 import { crc32 } from "node:zlib"
 import { type CacheError, makeDirectories, refused } from "../../CacheDir.ts"
 import { type LockTimeout, withLock } from "../../EntryLock.ts"
-import { type HostLacks, isPlatformError } from "../../Errors.ts"
+import { type FetchFailed, type HostLacks, isPlatformError } from "../../Errors.ts"
 import type { Native } from "../../Native.ts"
 import { runToEnd } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
-import { download, type DownloadFailed } from "./Download.ts"
+import { download } from "./Download.ts"
 import { parseMakefile, SourceInvalid } from "./KernelTree.ts"
 
 export const HINT_ARCHIVE = "give the archive of a kernel tree, as kernel.org and linux-source packages have it"
@@ -31,7 +31,7 @@ export const fetchArchive = (
   sha256?: string
 ): Effect.Effect<
   string,
-  SourceInvalid | DownloadFailed | LockTimeout | HostLacks | CacheError,
+  SourceInvalid | FetchFailed | LockTimeout | HostLacks | CacheError,
   CommandExecutor.CommandExecutor | FileSystem.FileSystem | HttpClient.HttpClient | Native
 > =>
   Effect.gen(function*() {

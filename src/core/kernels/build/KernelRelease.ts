@@ -3,32 +3,13 @@ import type * as HttpClient from "@effect/platform/HttpClient"
 import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
 import { join } from "node:path"
+import { FetchFailed, KernelNotFound } from "../../Errors.ts"
 import { compareKernelVersions, covers, type KernelVersion, parseKernelVersion } from "../KernelVersion.ts"
-import { download, DownloadFailed } from "./Download.ts"
+import { download } from "./Download.ts"
 
 /** The list of checksums of a series has some 100 KB. */
 const LIST_LIMIT = 16 * 2 ** 20
-
-/**
- * A version that the mirror does not have.
- *
- * @since 0.1.0
- * @category errors
- */
-export class KernelReleaseMissing
-  extends Schema.TaggedError<KernelReleaseMissing>("ktstr/KernelReleaseMissing")("KernelReleaseMissing", {
-    version: Schema.String,
-    mirror: Schema.String,
-    close: Schema.Array(Schema.String)
-  })
-{
-  override get message() {
-    const hint = this.close.length === 0 ? "check the version" : `the closest are ${this.close.join(", ")}`
-    return `${this.mirror} has no kernel ${this.version}; ${hint}`
-  }
-}
 
 /** Where a release's sources are. */
 export interface KernelRelease {
@@ -66,13 +47,13 @@ export const kernelRelease = Effect.fn("KernelRelease.kernelRelease")(
     asked: KernelVersion
   ): Effect.fn.Return<
     KernelRelease,
-    DownloadFailed | KernelReleaseMissing,
+    FetchFailed | KernelNotFound,
     FileSystem.FileSystem | HttpClient.HttpClient
   > {
     const own = yield* ownMirror
     const mirror = own ?? MIRROR
     if (asked.rc !== undefined) {
-      if ((asked.patch ?? 0) > 0) return yield* new KernelReleaseMissing({ version: asked.text, mirror, close: [] })
+      if ((asked.patch ?? 0) > 0) return yield* missing(asked, mirror, [])
       const place = own === undefined ? CANDIDATES : `${own}/rc`
       return { version: exactVersion(asked), url: `${place}/${tarballName(asked)}` }
     }
@@ -80,20 +61,30 @@ export const kernelRelease = Effect.fn("KernelRelease.kernelRelease")(
     const listed = parseChecksums(yield* checksums(`${directory}/sha256sums.asc`, asked, mirror))
     const found = listed.filter(({ version }) => covers(asked, version)).at(-1)
     if (found === undefined) {
-      return yield* new KernelReleaseMissing({ version: asked.text, mirror, close: closest(asked, listed) })
+      return yield* missing(asked, mirror, closest(asked, listed))
     }
     const { sha256, version } = found
     return { version: exactVersion(version), url: `${directory}/${tarballName(version)}`, sha256 }
   }
 )
 
-const ownMirror: Effect.Effect<string | undefined, DownloadFailed> = Effect.gen(function*() {
+const missing = (asked: KernelVersion, mirror: string, close: ReadonlyArray<string>): KernelNotFound =>
+  new KernelNotFound({
+    where: "kernel.org",
+    kernel: asked.text,
+    why: `${mirror} has no such release`,
+    hint: close.length === 0 ? "check the version" : `the closest are ${close.join(", ")}`,
+    close
+  })
+
+const ownMirror: Effect.Effect<string | undefined, FetchFailed> = Effect.gen(function*() {
   const variable = yield* Effect.orDie(Config.option(Config.string("KTSTR_KERNEL_MIRROR")))
   const mirror = Option.getOrElse(variable, () => "").trim().replace(/\/+$/, "")
   if (mirror === "") return undefined
   if (/^https?:\/\/./.test(mirror)) return mirror
-  return yield* new DownloadFailed({
-    url: mirror,
+  return yield* new FetchFailed({
+    step: "download",
+    subject: mirror,
     why: "KTSTR_KERNEL_MIRROR is not an http or https URL",
     hint: `set it to one with the layout of ${MIRROR}, or unset it`
   })
@@ -103,13 +94,18 @@ const checksums = (url: string, asked: KernelVersion, mirror: string) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const unwritable = (error: Error) =>
-      new DownloadFailed({ url, why: error.message, hint: "set TMPDIR to a directory that you can write" })
+      new FetchFailed({
+        step: "download",
+        subject: url,
+        why: error.message,
+        hint: "set TMPDIR to a directory that you can write"
+      })
     const directory = yield* Effect.mapError(fs.makeTempDirectoryScoped(), unwritable)
     const file = join(directory, "sha256sums.asc")
     yield* Effect.catchIf(
       download(url, file, { limit: LIST_LIMIT }),
       (error) => error.status === 404,
-      () => new KernelReleaseMissing({ version: asked.text, mirror, close: [] })
+      () => missing(asked, mirror, [])
     )
     return yield* Effect.mapError(fs.readFileString(file), unwritable)
   }).pipe(Effect.scoped)

@@ -8,17 +8,16 @@ import { basename, join, resolve } from "node:path"
 import { crc32 } from "node:zlib"
 import { type CacheError, refused } from "../../CacheDir.ts"
 import type { LockTimeout } from "../../EntryLock.ts"
-import type { HostLacks } from "../../Errors.ts"
+import type { FetchFailed, HostLacks, KernelIdInvalid, KernelNotFound } from "../../Errors.ts"
 import type { Native } from "../../Native.ts"
 import { stage } from "../../Progress.ts"
-import { type CacheKeyInvalid, gitKey, keySuffix, localKey, tarballKey } from "../cache/CacheKey.ts"
+import { gitKey, keySuffix, localKey, tarballKey } from "../cache/CacheKey.ts"
 import { listEntries, type ValidEntry } from "../cache/KernelCache.ts"
 import type { KernelSource } from "../cache/KernelMetadata.ts"
 import type { KernelVersion } from "../KernelVersion.ts"
-import type { DownloadFailed } from "./Download.ts"
-import { checkOut, cleanCommit, copyTree, type GitFailed, remoteCommit } from "./GitRepository.ts"
+import { checkOut, cleanCommit, copyTree, remoteCommit } from "./GitRepository.ts"
 import { fetchArchive, HINT_ARCHIVE, peekVersion, unpack } from "./KernelArchive.ts"
-import { exactVersion, kernelRelease, type KernelReleaseMissing, tarballName } from "./KernelRelease.ts"
+import { exactVersion, kernelRelease, tarballName } from "./KernelRelease.ts"
 import { leftByBuild, SourceInvalid, versionOf } from "./KernelTree.ts"
 
 /**
@@ -58,10 +57,9 @@ interface SourceTree {
  */
 export type SourceError =
   | SourceInvalid
-  | GitFailed
-  | DownloadFailed
-  | KernelReleaseMissing
-  | CacheKeyInvalid
+  | FetchFailed
+  | KernelNotFound
+  | KernelIdInvalid
   | CacheError
   | LockTimeout
   | HostLacks
@@ -112,7 +110,7 @@ export const directoryIdentity = (
   extra: string | undefined
 ): Effect.Effect<
   SourceIdentity,
-  HostLacks | CacheKeyInvalid,
+  HostLacks | KernelIdInvalid,
   CommandExecutor.CommandExecutor | FileSystem.FileSystem
 > =>
   Effect.gen(function*() {

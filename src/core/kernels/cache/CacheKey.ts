@@ -1,23 +1,9 @@
 import * as Either from "effect/Either"
-import * as Schema from "effect/Schema"
 import { crc32 } from "node:zlib"
+import { KernelIdInvalid } from "../../Errors.ts"
 import { TEST_KCONFIG } from "../config/TestKconfig.ts"
 
-/**
- * A text that cannot name an entry of the cache.
- *
- * @since 0.1.0
- * @category errors
- */
-export class CacheKeyInvalid extends Schema.TaggedError<CacheKeyInvalid>("ktstr/CacheKeyInvalid")("CacheKeyInvalid", {
-  key: Schema.String,
-  why: Schema.String
-}) {
-  override get message() {
-    return `cache key ${JSON.stringify(this.key)}: ${this.why}; \`ktstr kernel list\` shows the keys that there are`
-  }
-}
-
+const HINT = "`ktstr kernel list` shows the keys that there are"
 const ARCH = "x86_64"
 /** A file name has at most 255 bytes (NAME_MAX, include/uapi/linux/limits.h); the cache needs some for `.lock` and such. */
 const MAX_KEY = 200
@@ -28,8 +14,9 @@ const MAX_KEY = 200
  * @since 0.1.0
  * @category naming
  */
-export const cacheKey = (text: string): Either.Either<string, CacheKeyInvalid> => {
-  const refused = (why: string) => Either.left(new CacheKeyInvalid({ key: text, why }))
+export const cacheKey = (text: string): Either.Either<string, KernelIdInvalid> => {
+  const refused = (why: string) =>
+    Either.left(new KernelIdInvalid({ given: "cache key", id: text, why: `${why}; ${HINT}` }))
   if (text.length > MAX_KEY) return refused(`it is longer than ${MAX_KEY} characters`)
   return /^[A-Za-z0-9_%][A-Za-z0-9_.+:~%-]*$/.test(text)
     ? Either.right(text)
@@ -70,7 +57,7 @@ export const keySuffix = (extra?: string): string =>
  * @since 0.1.0
  * @category naming
  */
-export const tarballKey = (version: string, extra?: string): Either.Either<string, CacheKeyInvalid> =>
+export const tarballKey = (version: string, extra?: string): Either.Either<string, KernelIdInvalid> =>
   cacheKey(`${version}${tarballEnd(extra)}`)
 
 /**
@@ -94,7 +81,7 @@ const tarballEnd = (extra?: string): string => `-tarball-${ARCH}-kc${keySuffix(e
  * @since 0.1.0
  * @category naming
  */
-export const gitKey = (ref: string, commit: string, extra?: string): Either.Either<string, CacheKeyInvalid> =>
+export const gitKey = (ref: string, commit: string, extra?: string): Either.Either<string, KernelIdInvalid> =>
   cacheKey(`${fileName(ref)}-git-${commit.slice(0, 7)}-${ARCH}-kc${keySuffix(extra)}`)
 
 /**
@@ -107,7 +94,7 @@ export const localKey = (
   commit: string,
   configCrc: string | undefined,
   extra?: string
-): Either.Either<string, CacheKeyInvalid> =>
+): Either.Either<string, KernelIdInvalid> =>
   cacheKey(
     `local-${commit.slice(0, 7)}-${ARCH}${configCrc === undefined ? "" : `-cfg${configCrc}`}-kc${keySuffix(extra)}`
   )

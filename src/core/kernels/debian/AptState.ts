@@ -2,38 +2,14 @@ import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
 import { join } from "node:path"
 import { type CacheError, makeDirectories, refused } from "../../CacheDir.ts"
 import { type LockTimeout, withLock } from "../../EntryLock.ts"
-import { HostLacks } from "../../Errors.ts"
+import { FetchFailed, HostLacks } from "../../Errors.ts"
 import type { Native } from "../../Native.ts"
 import { type Ended, lastLine, runToEnd } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
 import { APT_HINT, type DebianHost, KEYRING, sourcesOf } from "./DebianSuites.ts"
-
-/**
- * The package lists of a suite could not be had.
- *
- * @since 0.1.0
- * @category errors
- */
-export class PackageListsFailed
-  extends Schema.TaggedError<PackageListsFailed>("ktstr/PackageListsFailed")("PackageListsFailed", {
-    suite: Schema.String,
-    reason: Schema.Literal("no such suite", "not signed", "not reached"),
-    why: Schema.String
-  })
-{
-  override get message() {
-    const hint = {
-      "no such suite": "name one that the mirror has, as in bookworm, trixie-backports or sid",
-      "not signed": "use another mirror in the machine's apt sources",
-      "not reached": "check the network and the mirror in the machine's apt sources"
-    }[this.reason]
-    return `cannot get the package lists of Debian's suite ${this.suite}: ${this.why}; ${hint}`
-  }
-}
 
 /**
  * A private apt for one suite, in `<cache>/.apt/SUITE`: its own sources, lists and index. It reads the machine's
@@ -124,7 +100,7 @@ export const openAptState = Effect.fn("AptState.openAptState")(
 export const refreshAptState = Effect.fn("AptState.refreshAptState")(
   function*(
     state: AptState
-  ): Effect.fn.Return<AptState, CacheError | LockTimeout | HostLacks | PackageListsFailed, Host> {
+  ): Effect.fn.Return<AptState, CacheError | LockTimeout | HostLacks | FetchFailed, Host> {
     const fs = yield* FileSystem.FileSystem
     const { directory, suite } = state
     const hasKeyring = yield* Effect.orElseSucceed(fs.exists(KEYRING), () => false)
@@ -160,7 +136,7 @@ export const refreshAptState = Effect.fn("AptState.refreshAptState")(
 )
 
 /** The error that apt's output stands for: its first complaint says most. */
-const listsFailed = (suite: string, { stderr, stdout }: Ended): Effect.Effect<HostLacks | PackageListsFailed> =>
+const listsFailed = (suite: string, { stderr, stdout }: Ended): Effect.Effect<HostLacks | FetchFailed> =>
   Effect.sync(() => {
     const key = /NO_PUBKEY ([0-9A-F]+)/.exec(stdout + stderr)?.[1]
     if (key !== undefined) {
@@ -176,11 +152,21 @@ const listsFailed = (suite: string, { stderr, stdout }: Ended): Effect.Effect<Ho
       300
     )
     const reason = /does not have a Release file/.test(stderr) && /\b404\b/.test(stdout)
-      ? "no such suite" as const
+      ? "absent" as const
       : /not signed|signature|clearsigned|GPG/i.test(stderr)
-      ? "not signed" as const
-      : "not reached" as const
-    return new PackageListsFailed({ suite, reason, why })
+      ? "untrusted" as const
+      : "unreachable" as const
+    return new FetchFailed({
+      step: "get",
+      subject: `the package lists of Debian's suite ${suite}`,
+      reason,
+      why,
+      hint: {
+        absent: "name one that the mirror has, as in bookworm, trixie-backports or sid",
+        untrusted: "use another mirror in the machine's apt sources",
+        unreachable: "check the network and the mirror in the machine's apt sources"
+      }[reason]
+    })
   })
 
 /** Run one of apt's programs on the suite's lists. */

@@ -2,40 +2,18 @@ import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
 import { join } from "node:path"
 import { cacheRoot } from "../../CacheDir.ts"
-import { isPlatformError, platformText } from "../../Errors.ts"
+import { FetchFailed, isPlatformError, type KernelNotFound, platformText } from "../../Errors.ts"
 import type { Native } from "../../Native.ts"
 import { lastLine, runToEnd } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
 import { type KernelContents, listEntries, readEntry, storeKernel, type ValidEntry } from "../cache/KernelCache.ts"
 import { aptOf, openAptState } from "./AptState.ts"
-import { type DebianPackage, findPackage, type KernelPackageMissing, type PackageListError } from "./DebianPackages.ts"
+import { type DebianPackage, findPackage, type PackageListError } from "./DebianPackages.ts"
 import { type DebianSelector, selects } from "./DebianSelector.ts"
 import { APT_HINT, debianHost } from "./DebianSuites.ts"
 import { compareDebianVersions } from "./DebianVersion.ts"
-
-/**
- * A package was found and could not be had. `why` is the last line of the program that failed.
- *
- * @since 0.1.0
- * @category errors
- */
-export class KernelFetchFailed
-  extends Schema.TaggedError<KernelFetchFailed>("ktstr/KernelFetchFailed")("KernelFetchFailed", {
-    package: Schema.String,
-    step: Schema.Literal("download", "unpack", "store"),
-    why: Schema.String
-  })
-{
-  override get message() {
-    const hint = this.step === "download"
-      ? "check the network"
-      : "check the free space of the cache's file system, and try again"
-    return `cannot ${this.step} ${this.package}: ${this.why}; ${hint}`
-  }
-}
 
 /**
  * All that getting a Debian kernel can fail with.
@@ -43,7 +21,7 @@ export class KernelFetchFailed
  * @since 0.1.0
  * @category errors
  */
-export type DebianKernelError = PackageListError | KernelPackageMissing | KernelFetchFailed
+export type DebianKernelError = PackageListError | KernelNotFound
 
 type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
 
@@ -75,7 +53,7 @@ export const fetchDebianKernel = Effect.fn("DebianKernel.fetchDebianKernel")(
     const chosen = yield* stage("find package", "DebianKernel.find")(findPackage(selector, suite, "recent"))
     return yield* Effect.catchIf(
       fetchPackage(chosen),
-      (error) => error._tag === "KernelFetchFailed" && error.step === "download",
+      (error) => error._tag === "FetchFailed" && error.step === "download",
       (failed) =>
         Effect.gen(function*() {
           // the mirror may have dropped it for a newer one since the lists were downloaded
@@ -119,9 +97,16 @@ const newestCached = (root: string, selector: DebianSelector, suite: string | un
 const fetchInto = (
   directory: string,
   chosen: DebianPackage
-): Effect.Effect<KernelContents, PackageListError | KernelFetchFailed, Host> => {
+): Effect.Effect<KernelContents, PackageListError, Host> => {
   const failed = (step: "download" | "unpack" | "store") => (why: string) =>
-    new KernelFetchFailed({ package: `${chosen.name} ${chosen.version}`, step, why })
+    new FetchFailed({
+      step,
+      subject: `${chosen.name} ${chosen.version}`,
+      why,
+      hint: step === "download"
+        ? "check the network"
+        : "check the free space of the cache's file system, and try again"
+    })
   return Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const scratch = yield* fs.makeTempDirectoryScoped({ directory: join(directory, "..") })

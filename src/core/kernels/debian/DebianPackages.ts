@@ -2,39 +2,14 @@ import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
 import { type CacheError, cacheRoot } from "../../CacheDir.ts"
 import type { LockTimeout } from "../../EntryLock.ts"
-import type { HostLacks } from "../../Errors.ts"
+import { type FetchFailed, type HostLacks, KernelNotFound } from "../../Errors.ts"
 import type { Native } from "../../Native.ts"
-import { aptOf, type AptState, openAptState, type PackageListsFailed, refreshAptState } from "./AptState.ts"
+import { aptOf, type AptState, openAptState, refreshAptState } from "./AptState.ts"
 import { type DebianSelector, describeSelector, partsOfRelease, releaseOfPackage, selects } from "./DebianSelector.ts"
 import { type DebianHost, debianHost, suitesOf } from "./DebianSuites.ts"
 import { compareDebianVersions } from "./DebianVersion.ts"
-
-/**
- * No package of the suites is the one asked for; `unread` are suites whose lists could not be had.
- *
- * @since 0.1.0
- * @category errors
- */
-export class KernelPackageMissing
-  extends Schema.TaggedError<KernelPackageMissing>("ktstr/KernelPackageMissing")("KernelPackageMissing", {
-    wanted: Schema.String,
-    suites: Schema.Array(Schema.String),
-    close: Schema.Array(Schema.String),
-    unread: Schema.Array(Schema.String)
-  })
-{
-  override get message() {
-    const close = this.close.length === 0
-      ? "they have no kernel image package at all"
-      : `the closest are ${this.close.join(", ")}`
-    const unread = this.unread.length === 0 ? "" : ` (the lists of ${this.unread.join(", ")} could not be had)`
-    return `no Debian package for ${this.wanted} in ${this.suites.join(", ")}: ${close}${unread}; ` +
-      "ask for one of those"
-  }
-}
 
 /**
  * A kernel that a suite offers.
@@ -64,7 +39,7 @@ export interface DebianPackage {
  * @since 0.1.0
  * @category errors
  */
-export type PackageListError = CacheError | LockTimeout | HostLacks | PackageListsFailed
+export type PackageListError = CacheError | LockTimeout | HostLacks | FetchFailed
 
 type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
 
@@ -84,7 +59,7 @@ export const findPackage = Effect.fn("DebianPackages.findPackage")(
     selector: DebianSelector,
     suite: string | undefined,
     lists: "recent" | "newest"
-  ): Effect.fn.Return<DebianPackage, PackageListError | KernelPackageMissing, Host> {
+  ): Effect.fn.Return<DebianPackage, PackageListError | KernelNotFound, Host> {
     const reader = yield* makeReader(suite)
     const close: Array<string> = []
     for (const wanted of lists === "newest" ? ["newest"] as const : ["recent", "newest"] as const) {
@@ -129,7 +104,7 @@ export const listPackages = Effect.fn("DebianPackages.listPackages")(
 /** Opens suites one after the other, and remembers what could not be had of them. */
 interface Reader {
   readonly suites: ReadonlyArray<string>
-  readonly failures: ReadonlyArray<PackageListsFailed | HostLacks>
+  readonly failures: ReadonlyArray<FetchFailed | HostLacks>
   /** Suites without any lists. */
   readonly unread: ReadonlySet<string>
   /** None where there are no lists, neither of now nor of before. */
@@ -143,7 +118,7 @@ const makeReader = (pinned: string | undefined): Effect.Effect<Reader, CacheErro
   Effect.gen(function*() {
     const root = yield* cacheRoot
     const host: DebianHost = yield* debianHost
-    const failures: Array<PackageListsFailed | HostLacks> = []
+    const failures: Array<FetchFailed | HostLacks> = []
     const done = new Set<string>()
     const unread = new Set<string>()
     let reachable = true
@@ -159,7 +134,7 @@ const makeReader = (pinned: string | undefined): Effect.Effect<Reader, CacheErro
           const tried = yield* tryRefresh(state)
           if (!("failure" in tried)) return tried
           failures.push(tried.failure)
-          reachable = tried.failure._tag !== "PackageListsFailed" || tried.failure.reason !== "not reached"
+          reachable = tried.failure._tag !== "FetchFailed" || tried.failure.reason !== "unreachable"
         }
         if (had === undefined) {
           unread.add(suite)
@@ -176,7 +151,7 @@ const makeReader = (pinned: string | undefined): Effect.Effect<Reader, CacheErro
 const tryRefresh = (state: AptState) =>
   refreshAptState(state).pipe(
     Effect.catchTags({
-      PackageListsFailed: (failure) => Effect.succeed({ failure }),
+      FetchFailed: (failure) => Effect.succeed({ failure }),
       HostLacks: (failure) => Effect.succeed({ failure })
     })
   )
@@ -190,14 +165,22 @@ const missing = (
   { failures, suites, unread }: Reader,
   selector: DebianSelector,
   images: ReadonlyArray<string>
-): Effect.Effect<never, PackageListsFailed | HostLacks | KernelPackageMissing> =>
+): Effect.Effect<never, FetchFailed | HostLacks | KernelNotFound> =>
   images.length === 0 && failures.length > 0
     ? Effect.fail(failures[0])
-    : new KernelPackageMissing({
-      wanted: describeSelector(selector),
-      suites,
-      close: closest(images, selector),
-      unread: Array.from(unread)
+    : Effect.suspend(() => {
+      const close = closest(images, selector)
+      const offered = close.length === 0
+        ? "they have no kernel image package at all"
+        : `the closest are ${close.join(", ")}`
+      const skipped = unread.size === 0 ? "" : ` (without the lists of ${Array.from(unread).join(", ")})`
+      return new KernelNotFound({
+        where: "debian",
+        kernel: describeSelector(selector),
+        why: `no such package in Debian's ${suites.join(", ")}${skipped}`,
+        hint: `${offered}; ask for one of those`,
+        close
+      })
     })
 
 const imageNames = (state: AptState) =>

@@ -68,7 +68,9 @@ it.scopedLive("a version with a patch number means that one; .0 is the series' f
 
 it.scopedLive("a version that is not listed names the closest ones", () =>
   Effect.gen(function*() {
-    const message = (version: string, close: string) => ({ message: `M has no kernel ${version}; ${close}` })
+    const message = (version: string, close: string) => ({
+      message: `kernel ${version}: M has no such release; ${close}`
+    })
     assert.deepStrictEqual(yield* find("6.14.9"), message("6.14.9", "the closest are 6.14.1, 6.14.2, 6.14.10"))
     assert.deepStrictEqual(yield* find("6.99"), message("6.99", "the closest are 6.14.2, 6.14.10, 6.15"))
     assert.deepStrictEqual(yield* find("6.1"), message("6.1", "the closest are 6.13, 6.14, 6.14.1"))
@@ -82,7 +84,9 @@ it.scopedLive("a release candidate comes from rc/, is asked for without a look a
       url: "M/rc/linux-6.15-rc1.tar.gz",
       asked: []
     })
-    assert.deepStrictEqual(yield* find("6.14.3-rc1"), { message: "M has no kernel 6.14.3-rc1; check the version" })
+    assert.deepStrictEqual(yield* find("6.14.3-rc1"), {
+      message: "kernel 6.14.3-rc1: M has no such release; check the version"
+    })
   }))
 
 it.scopedLive("without a mirror of one's own kernel.org is asked; one that is no address is refused", () =>

@@ -223,17 +223,23 @@ describe("a git repository", () => {
       const message = (ref: string, repository = url) =>
         Effect.map(open({ _tag: "Git", url: repository, ref }), ({ message }) => message)
       const hint = "give a branch, a tag, or a commit id with all of its 40 digits"
-      assert.strictEqual(yield* message("v9"), `git repository ${url}: it has no branch or tag v9; ${hint}`)
+      assert.strictEqual(
+        yield* message("v9"),
+        `cannot fetch git repository ${url}: it has no branch or tag v9; ${hint}`
+      )
       for (const ref of ["", "--upload-pack=touch x", "main:refs/heads/x", "ma*", "a b", "HEAD~1", "a\nb"]) {
-        assert.strictEqual(yield* message(ref), `git repository ${url}: ${JSON.stringify(ref)} is not a ref; ${hint}`)
+        assert.strictEqual(
+          yield* message(ref),
+          `cannot fetch git repository ${url}: ${JSON.stringify(ref)} is not a ref; ${hint}`
+        )
       }
       assert.match(
         (yield* message("0".repeat(40))) ?? "",
-        /^git repository .*; check the address, the network and the disk$/
+        /^cannot fetch git repository .*; check the address, the network and the disk$/
       )
       assert.match(
         (yield* message("main", "/no/such")) ?? "",
-        /^git repository \/no\/such: fatal: .*; check the address$/
+        /^cannot fetch git repository \/no\/such: fatal: .*; check the address$/
       )
       assert.match((yield* message("main", "ext::touch /tmp/x")) ?? "", /transport 'ext' not allowed/)
       assert.match((yield* message("main")) ?? "", /it has no Makefile of a kernel; give a repository of Linux$/)

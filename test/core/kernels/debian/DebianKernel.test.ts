@@ -230,7 +230,7 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
       // none of a suite's packages is it, so its lists are asked for again
       yield* withProxy("http://127.0.0.1:9")
       const close = String
-        .raw` in bookworm: the closest are (\S+), (\S+), (\S+); ask for one of those$`
+        .raw`: no such package in Debian's bookworm; the closest are (\S+), (\S+), (\S+); ask for one of those$`
       const cases: ReadonlyArray<readonly [DebianSelector, string, RegExp]> = [
         [
           { _tag: "Series", series: "6.12.99999", flavour: "cloud" },
@@ -242,7 +242,7 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
       ]
       for (const [selector, wanted, nearest] of cases) {
         const message = yield* messageOf(root, selector, "bookworm")
-        const names = new RegExp(`^no Debian package for ${wanted}${close}`).exec(message)?.slice(1) ?? [message]
+        const names = new RegExp(`^kernel ${wanted}${close}`).exec(message)?.slice(1) ?? [message]
         for (const name of names) assert.match(name, nearest)
       }
       assert.deepStrictEqual(readdirSync(root), [".apt"])
