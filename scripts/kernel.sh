@@ -8,6 +8,7 @@ sh scripts/setup.sh
 
 say() { printf 'kernel: %s\n' "$*" >&2; }
 . scripts/debian.sh
+. scripts/sched_ext.sh
 
 # The schedulers want clang 16 or later (tools/sched_ext/README.md).
 debian_packages linux-source-6.12 clang-19
@@ -23,21 +24,5 @@ if [ -d "$schedulers/$key" ]; then
   say "schedulers: as built in $schedulers/$key"
   exit
 fi
-say "building scx_simple and scx_qmap"
-mkdir -p "$schedulers"
-work="$(mktemp -d "$schedulers/.tmp-XXXXXX")"
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM HUP
-tree=linux-source-6.12
-# the tools alone are not enough: libbpf generates a header by scripts/bpf_doc.py, bpftool compiles kernel/bpf/disasm.c
-tar -xf "$source" -C "$work" "$tree/tools" "$tree/scripts" "$tree/kernel/bpf"
-mkdir "$work/out"
-# LLVM_STRIP would only strip a bpftool that is not kept
-make -s -C "$work/$tree/tools/sched_ext" -j "$(nproc)" O="$work/out" VMLINUX_BTF="$entry/vmlinux" \
-  CLANG=clang-19 LLVM_STRIP=true scx_simple scx_qmap >"$work/log" 2>&1 || {
-  tail -n 30 "$work/log" >&2
-  exit 1
-}
-# complete or not at all; whoever was first wins
-mv -T "$work/out/build/bin" "$schedulers/$key" 2>/dev/null || [ -d "$schedulers/$key" ]
-say "schedulers: built in $schedulers/$key"
+scratch "$schedulers"
+sched_ext clang-19 "$source" "$entry/bzImage" "$schedulers/$key" scx_simple scx_qmap

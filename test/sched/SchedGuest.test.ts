@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import { bootAndFreeze } from "../../src/Ktstr.ts"
 import { readSched, type SchedSnapshot, type ScxState, type Task } from "../../src/sched/index.ts"
 import { HostLive, scratch } from "../support/guest.ts"
-import { needsScx, scx } from "../support/scx.ts"
+import { needsScx, needsStockScx, scx, stockScx } from "../support/scx.ts"
 
 /** Makes tasks of many sorts, then prints what /proc and /sys say of all, each line behind a `@`. */
 const SCRIPT = `
@@ -159,54 +159,69 @@ const check = (kernel: string) =>
     assert.isAtLeast(sched.numa[0].counters["hit"], Number(numastat?.[1]))
   }).pipe(Effect.scoped, Effect.provide(HostLive))
 
+const checkScx = (kernel: string, simple: string) =>
+  Effect.gen(function*() {
+    const { lines, sched } = yield* boot({
+      kernel,
+      includes: [simple],
+      before: `
+        /include-files/scx_simple >/dev/null 2>&1 &
+        while [ "$(cat /sys/kernel/sched_ext/state)" != enabled ]; do sleep 0.1; done
+        sh -c 'while :; do :; done' & sh -c 'while :; do :; done' & sh -c 'while :; do :; done' &`
+    })
+    const printed = new Map(
+      lines.filter((line) => line.startsWith("@scx ")).map((line) => line.split(" ").slice(1) as [string, string])
+    )
+    const { dispatchQueues, scx: state } = sched
+    if ("kind" in state || "kind" in dispatchQueues) return assert.fail("no sched_ext")
+    assert.deepStrictEqual(
+      [
+        state.state,
+        state.nr_rejected,
+        state.enable_seq,
+        state.hotplug_seq,
+        state.schedulers.map(({ name }) => name)
+      ],
+      [
+        printed.get("state"),
+        ...["nr_rejected", "enable_seq", "hotplug_seq"].map((name) => Number(printed.get(name))),
+        [printed.get("root/ops")]
+      ]
+    )
+    assert.include(state.schedulers[0].callbacks, "enqueue")
+    assert.isAtLeast(compareTasks(lines, sched), 15)
+    // three tasks that spin on two CPUs: one at least waits, in scx_simple's own queue, number 0
+    const [queue, ...others] = dispatchQueues.filter(({ kind }) => kind === "user")
+    assert.deepStrictEqual(others, [])
+    assert.strictEqual(queue.id, 0)
+    assert.deepStrictEqual(dispatchQueues.flatMap(({ problems }) => problems), [])
+    const times = queue.tasks.map(({ dsq_vtime }) => Number(dsq_vtime))
+    assert.deepStrictEqual(times, times.toSorted((a, b) => a - b))
+    assert.isAtLeast(queue.tasks.length, 1)
+  })
+
 describe("the scheduler of a frozen guest equals what /proc and /sys printed inside it", () => {
   it.effect("6.12-cloud", () => check("debian:6.12-cloud"), 300_000)
   it.effect("6.1-cloud", () => check("debian:6.1-cloud"), 300_000)
   it.effect("7.3-cloud", () => check("debian:7.3-cloud"), 300_000)
 
-  describe("sched_ext", () => {
-    beforeEach(needsScx)
-
-    it.effect("6.12, whose scheduler is in variables", () =>
-      Effect.gen(function*() {
-        const { key, scheduler } = yield* scx
-        const { lines, sched } = yield* boot({
-          kernel: key,
-          includes: [scheduler("scx_simple")],
-          before: `
-            /include-files/scx_simple >/dev/null 2>&1 &
-            while [ "$(cat /sys/kernel/sched_ext/state)" != enabled ]; do sleep 0.1; done
-            sh -c 'while :; do :; done' & sh -c 'while :; do :; done' & sh -c 'while :; do :; done' &`
-        })
-        const printed = new Map(
-          lines.filter((line) => line.startsWith("@scx ")).map((line) => line.split(" ").slice(1) as [string, string])
-        )
-        const { dispatchQueues, scx: state } = sched
-        if ("kind" in state || "kind" in dispatchQueues) return assert.fail("no sched_ext")
-        assert.deepStrictEqual(
-          [
-            state.state,
-            state.nr_rejected,
-            state.enable_seq,
-            state.hotplug_seq,
-            state.schedulers.map(({ name }) => name)
-          ],
-          [
-            printed.get("state"),
-            ...["nr_rejected", "enable_seq", "hotplug_seq"].map((name) => Number(printed.get(name))),
-            [printed.get("root/ops")]
-          ]
-        )
-        assert.include(state.schedulers[0].callbacks, "enqueue")
-        assert.isAtLeast(compareTasks(lines, sched), 15)
-        // three tasks that spin on two CPUs: one at least waits, in scx_simple's own queue, number 0
-        const [queue, ...others] = dispatchQueues.filter(({ kind }) => kind === "user")
-        assert.deepStrictEqual(others, [])
-        assert.strictEqual(queue.id, 0)
-        assert.deepStrictEqual(dispatchQueues.flatMap(({ problems }) => problems), [])
-        const times = queue.tasks.map(({ dsq_vtime }) => Number(dsq_vtime))
-        assert.deepStrictEqual(times, times.toSorted((a, b) => a - b))
-        assert.isAtLeast(queue.tasks.length, 1)
-      }).pipe(Effect.scoped, Effect.provide(HostLive)), 300_000)
-  })
+  for (
+    const [title, needs, programs] of [
+      ["6.12, whose scheduler is in variables", needsScx, scx],
+      ["7.3-cloud, whose scheduler is allocated", needsStockScx, stockScx]
+    ] as const
+  ) {
+    describe("sched_ext", () => {
+      beforeEach(needs)
+      it.effect(
+        title,
+        () =>
+          Effect.flatMap(programs, ({ key, scheduler }) => checkScx(key, scheduler("scx_simple"))).pipe(
+            Effect.scoped,
+            Effect.provide(HostLive)
+          ),
+        300_000
+      )
+    })
+  }
 })
