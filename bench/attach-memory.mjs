@@ -18,7 +18,7 @@ await Effect.gen(function*() {
     yield* vm.freeze // nested: nothing of the guest runs between the two looks
     const before = allocated(vm.pid)
     const { maps } = yield* freezeAndAttach(vm, KERNEL)
-    yield* maps.maps
+    yield* maps.list
     return { before, after: allocated(vm.pid) }
   }))
   if (before < 2 ** 20) throw new Error(`the guest's memory was not found: ${before} bytes`)

@@ -8,8 +8,8 @@ const [path] = process.argv.slice(2)
 await Effect.gen(function*() {
   const kernel = yield* GuestKernel.open(path, {})
   const start = performance.now()
-  const { maps } = yield* Effect.provideService(GuestMapAccessor.make, GuestKernel, kernel)
-  const { items, problems } = yield* maps
+  const { list } = yield* Effect.provideService(GuestMapAccessor.make, GuestKernel, kernel)
+  const { items, problems } = yield* list
   const ms = performance.now() - start
   if (problems.length > 0) throw new Error(problems.join("\n"))
   console.log(JSON.stringify({ ms, maps: items.length }))

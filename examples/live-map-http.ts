@@ -26,7 +26,7 @@ const router = HttpRouter.empty.pipe(
     "/",
     Effect.gen(function*() {
       const { maps } = yield* openLive()
-      const { items } = yield* maps.maps
+      const { items } = yield* maps.list
       return yield* HttpServerResponse.json(items.map(({ id, name, type }) => ({ id, name, type })))
     })
   ),

@@ -19,7 +19,7 @@ const program = Effect.gen(function*() {
   const { header, maps } = yield* Ktstr.openImage(image)
   yield* Console.log(`kernel ${header.kernel.release}`)
   if (wanted === undefined) {
-    const { items } = yield* maps.maps
+    const { items } = yield* maps.list
     for (const map of items) yield* Console.log(`${map.type} ${map.name}`)
     return
   }

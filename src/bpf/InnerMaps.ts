@@ -41,7 +41,7 @@ export const openInnerMaps = (
       if (!holdsMaps(info) || walk === null) continue
       for (const slots = walk(); slots.next();) ids.add(innerId(slots))
     }
-    const { items } = yield* accessor.maps
+    const { items } = yield* accessor.list
     const held = items.filter(({ id }) => ids.has(id))
     return new Map(
       yield* Effect.forEach(held, (info) => Effect.map(accessor.reader(info), (reader) => [info.id, reader] as const))

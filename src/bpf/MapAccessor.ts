@@ -111,7 +111,7 @@ export interface Listing<A> {
  */
 export interface MapAccessorService {
   /** Every map, in the order of ids. */
-  readonly maps: Effect.Effect<Listing<MapInfo>, BpfUnreadable>
+  readonly list: Effect.Effect<Listing<MapInfo>, BpfUnreadable>
   /** Every program, in the order of ids. */
   readonly programs: Effect.Effect<Listing<ProgramInfo>, BpfUnreadable>
   /** The maps with this id (decimal digits), or with this name: several may share one. */
@@ -165,7 +165,7 @@ export class MapAccessor extends Context.Tag("ktstr/bpf/MapAccessor")<MapAccesso
   static readonly make = (source: MapSource): MapAccessorService => {
     const entries = (map: MapInfo) => Stream.unwrapScoped(Effect.flatMap(source.reader(map), entriesOf))
     return {
-      maps: Effect.succeed(source.maps),
+      list: Effect.succeed(source.maps),
       programs: Effect.succeed(source.programs),
       find: (idOrName) => {
         const { items } = source.maps

@@ -140,17 +140,17 @@ const structOf = (btf: Btf, typeId: number): StructType | undefined => {
   return type?.kind === "STRUCT" || type?.kind === "UNION" ? type : undefined
 }
 
-interface Place {
+interface MemberPlace {
   /** From the start of the struct, in bits. */
   readonly bitOffset: number
   readonly bitSize: number
   readonly type: number
 }
 
-interface Found {
+interface ResolvedField {
   /** The path that led to the member. */
   readonly name: string
-  readonly place: Place
+  readonly place: MemberPlace
   readonly size: number
 }
 
@@ -169,7 +169,7 @@ const resolve = <Required extends string, Optional extends string>(
   const bits = table<{ readonly offset: number; readonly size: number }>()
   const arrays = table<{ readonly count: number; readonly size: number }>()
   const called = table<string>()
-  const find = (field: Required | Optional): Found | undefined => {
+  const find = (field: Required | Optional): ResolvedField | undefined => {
     for (const name of [field, otherNames[field]]) {
       const place = name === undefined ? undefined : follow(btf, form, name.split("."))
       const size = place === undefined ? undefined : btf.sizeOf(place.type)
@@ -179,7 +179,7 @@ const resolve = <Required extends string, Optional extends string>(
     }
     return undefined
   }
-  const put = (field: string, { name, place, size }: Found): void => {
+  const put = (field: string, { name, place, size }: ResolvedField): void => {
     const { offset, size: width } = bitField(btf, place)
     at[field] = Math.floor(offset / 8)
     typeOf[field] = place.type
@@ -217,15 +217,15 @@ const resolve = <Required extends string, Optional extends string>(
 const table = <A>(): Record<string, A> => Object.create(null)
 
 /** A width of 0 means that it is not a bit-field. Old blobs mark a bit-field in the INT itself. */
-const bitField = (btf: Btf, { bitOffset, bitSize, type }: Place): { offset: number; size: number } => {
+const bitField = (btf: Btf, { bitOffset, bitSize, type }: MemberPlace): { offset: number; size: number } => {
   const int = bitSize === 0 ? btf.type(btf.peel(type)) : undefined
   return int?.kind === "INT" && int.bits !== int.size * 8
     ? { offset: bitOffset + int.bitOffset, size: int.bits }
     : { offset: bitOffset, size: bitSize }
 }
 
-const follow = (btf: Btf, form: StructType, path: ReadonlyArray<string>): Place | undefined => {
-  let place: Place = { bitOffset: 0, bitSize: 0, type: form.id }
+const follow = (btf: Btf, form: StructType, path: ReadonlyArray<string>): MemberPlace | undefined => {
+  let place: MemberPlace = { bitOffset: 0, bitSize: 0, type: form.id }
   for (const name of path) {
     const within = structOf(btf, place.type)
     const found = within === undefined ? undefined : memberOf(btf, within, name, new Set())
@@ -236,7 +236,7 @@ const follow = (btf: Btf, form: StructType, path: ReadonlyArray<string>): Place 
 }
 
 /** A member by name, also of anonymous members. `seen` keeps a hostile blob from leading in circles. */
-const memberOf = (btf: Btf, form: StructType, name: string, seen: Set<number>): Place | undefined => {
+const memberOf = (btf: Btf, form: StructType, name: string, seen: Set<number>): MemberPlace | undefined => {
   if (name === "" || seen.size > 256) return undefined
   seen.add(form.id)
   for (const member of form.members) {

@@ -122,7 +122,7 @@ const regionsOf = (
 }
 
 /** Physical addresses `start` up to `end`; their bytes lie in the file from `offset` on. */
-interface Piece {
+interface FileSegment {
   readonly start: number
   readonly end: number
   readonly offset: number
@@ -173,8 +173,8 @@ const coreMemory = (file: MappedFile): Either.Either<GuestMemory, NotAKernel | F
   })
 
 /** Pieces in order, without what an earlier one has already. */
-const disjoint = (pieces: ReadonlyArray<Piece>): ReadonlyArray<Piece> => {
-  const kept: Array<Piece> = []
+const disjoint = (pieces: ReadonlyArray<FileSegment>): ReadonlyArray<FileSegment> => {
+  const kept: Array<FileSegment> = []
   let reached = 0
   for (const { end, offset, start } of [...pieces].sort((a, b) => a.start - b.start)) {
     const from = Math.max(start, reached)
@@ -186,8 +186,11 @@ const disjoint = (pieces: ReadonlyArray<Piece>): ReadonlyArray<Piece> => {
 }
 
 /** The parts of `pieces` that no piece of `others` covers; both are in order and disjoint. */
-const outside = (pieces: ReadonlyArray<Piece>, others: ReadonlyArray<Piece>): ReadonlyArray<Piece> => {
-  const left: Array<Piece> = []
+const outside = (
+  pieces: ReadonlyArray<FileSegment>,
+  others: ReadonlyArray<FileSegment>
+): ReadonlyArray<FileSegment> => {
+  const left: Array<FileSegment> = []
   let next = 0
   for (const { end, offset, start } of pieces) {
     let at = start
@@ -204,7 +207,7 @@ const outside = (pieces: ReadonlyArray<Piece>, others: ReadonlyArray<Piece>): Re
 /** Regions of zeros, which share one buffer that nobody ever writes: the host allocates none of it. */
 const zeros = (
   subject: string,
-  pieces: ReadonlyArray<Piece>
+  pieces: ReadonlyArray<FileSegment>
 ): Either.Either<ReadonlyArray<MemoryRegion>, FormatError> => {
   const lengths = pieces.map(({ end, start }) => end - start)
   const total = lengths.reduce((sum, length) => sum + length, 0)

@@ -51,7 +51,7 @@ interface ValueOfKind {
  */
 export type Values<Specs extends FieldSpecs> = { readonly [F in keyof Specs]?: ValueOfKind[Specs[F]["kind"]] }
 
-interface Place {
+interface FieldPlace {
   readonly name: string
   readonly kind: Kind
   readonly at: number
@@ -65,7 +65,7 @@ export class StructFields<Specs extends FieldSpecs> {
   readonly size: number
   /** Members that this kernel's struct lacks, as paths. */
   readonly lacking: ReadonlyArray<string>
-  readonly #places: ReadonlyArray<Place>
+  readonly #places: ReadonlyArray<FieldPlace>
   readonly #layout: Layout<string, string>
 
   constructor(found: Layout<string, string>, specs: Specs) {

@@ -44,7 +44,7 @@ const OUTER = ["array_of_maps", "hash_of_maps"]
 const dumped = (kernel: typeof GuestKernel.Service, names: ReadonlyArray<string>, isInner: boolean, limit = Infinity) =>
   Effect.gen(function*() {
     const maps = yield* Effect.provideService(GuestMapAccessor.make, GuestKernel, kernel)
-    const { items } = yield* maps.maps
+    const { items } = yield* maps.list
     const readers = yield* Effect.forEach(items.filter(({ name }) => names.includes(name)), maps.reader)
     const inner = isInner ? yield* openInnerMaps(maps, readers) : undefined
     const dump = { header, readers, programs: [], problems: [], limit, inner }

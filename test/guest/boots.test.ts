@@ -20,7 +20,7 @@ const booted = (maps: Readonly<Record<string, number>>) =>
 
 const side = ({ header, maps }: Snapshot) =>
   Effect.gen(function*() {
-    const { items } = yield* maps.maps
+    const { items } = yield* maps.list
     return sideOfReaders(header, yield* Effect.forEach(items, maps.reader), (yield* maps.programs).items)
   })
 
@@ -53,9 +53,9 @@ describe("two boots of one kernel", () => {
       assert.deepStrictEqual(from.header.kernel, firstBoot)
       assert.strictEqual(to.header.kernel.kaslrOffset, firstBoot.kaslrOffset)
       assert.notStrictEqual(to.header.kernel.boot, firstBoot.boot)
-      const idOf = (name: string, { items }: Effect.Effect.Success<typeof to.maps.maps>) =>
+      const idOf = (name: string, { items }: Effect.Effect.Success<typeof to.maps.list>) =>
         items.find((map) => map.name === name)?.id
-      const [before, after] = [yield* from.maps.maps, yield* to.maps.maps]
+      const [before, after] = [yield* from.maps.list, yield* to.maps.list]
       assert.notStrictEqual(idOf("same", before), idOf("same", after))
 
       const found = [...changes(yield* side(from), yield* side(to))]

@@ -62,7 +62,7 @@ describe("two looks at one guest", () => {
             freeze: { at, millis: 1, cpus: 2 }
           }
           const write = Effect.provideService(writeMaps([{ path: "go", value: 1 }]), GuestKernel, kernel)
-          const readers = yield* Effect.forEach((yield* maps.maps).items, maps.reader)
+          const readers = yield* Effect.forEach((yield* maps.list).items, maps.reader)
           return { dump: { header, readers, programs: programs.items, problems: [], limit: Infinity }, write }
         })
       const kept = yield* Effect.scoped(Effect.gen(function*() {

@@ -51,7 +51,7 @@ const compareGuest = (options: {
 const compareMaps = ({ maps }: Snapshot, printed: ReadonlyMap<string, string>) =>
   Effect.gen(function*() {
     const theirs = parseMaps(printed.get("maps.json")!)
-    const { items, problems } = yield* maps.maps
+    const { items, problems } = yield* maps.list
     assert.deepStrictEqual(problems, [])
     assert.deepStrictEqual(items.map(listed), theirs.map((map) => ({ ...map })))
     let compared = 0
@@ -76,7 +76,7 @@ const compareMaps = ({ maps }: Snapshot, printed: ReadonlyMap<string, string>) =
 /** All bytes that a dump prints behind its header, which says where it was read. */
 const recordsOf = ({ header, maps }: Snapshot) =>
   Effect.gen(function*() {
-    const readers = yield* Effect.forEach((yield* maps.maps).items, maps.reader)
+    const readers = yield* Effect.forEach((yield* maps.list).items, maps.reader)
     const pieces = ndjsonRecords({ header, readers, programs: [], problems: [], limit: Infinity })
     const text = Buffer.concat(Array.from(pieces, (piece) => piece.slice())).toString()
     return text.slice(text.indexOf("\n"))

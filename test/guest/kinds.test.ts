@@ -90,7 +90,7 @@ const compareKinds = (options: { readonly kernel: string; readonly ops: "congest
     const printed = parseCapture(yield* files.readFileString(consoleFile))
     const filled: Filled & Readonly<Record<string, unknown>> = JSON.parse(printed.get("filled.json")!)
     const theirs = parseMaps(printed.get("maps.json")!)
-    const { items, problems } = yield* snapshot.maps.maps
+    const { items, problems } = yield* snapshot.maps.list
     assert.deepStrictEqual(problems, [])
     assert.deepStrictEqual(items.map(listed), theirs.map((map) => ({ ...map })))
     const ours = new Map<string, ReadonlyArray<Entry>>()
@@ -252,7 +252,7 @@ const compareStructOps = (
 /** What a dump prints of these maps is what its schema says. */
 const checkRecords = ({ header, maps }: Snapshot) =>
   Effect.gen(function*() {
-    const readers = yield* Effect.forEach((yield* maps.maps).items, maps.reader)
+    const readers = yield* Effect.forEach((yield* maps.list).items, maps.reader)
     const dump = { header, readers, programs: [], problems: [], limit: 10 }
     const text = (pieces: Iterable<Uint8Array>) =>
       Buffer.concat(Array.from(pieces, (piece) => piece.slice())).toString()

@@ -9,7 +9,7 @@ import { LiveHost } from "../../src/host/LiveHost.ts"
 
 await Effect.gen(function*() {
   const { header, live, maps } = yield* openLive()
-  const structs = (yield* maps.maps).items.filter(({ type }) => type === "struct_ops")
+  const structs = (yield* maps.list).items.filter(({ type }) => type === "struct_ops")
   const details = yield* Effect.forEach(structs, (info) => Effect.map(maps.reader(info), (reader) => reader.details))
   writeSync(1, JSON.stringify({ header, programs: live.programs, links: live.links, details }))
 }).pipe(

@@ -105,7 +105,7 @@ describe("a guest's programs and links", () => {
       assert.deepStrictEqual(live.links.items.map(told), withIds.map((each) => told({ ...each })))
       assert.isAbove(withIds.length, 18)
 
-      const structs = (yield* maps.maps).items.filter(({ type }) => type === "struct_ops")
+      const structs = (yield* maps.list).items.filter(({ type }) => type === "struct_ops")
       const details = yield* Effect.forEach(structs, (info) => Effect.map(maps.reader(info), (each) => each.details))
       assert.deepStrictEqual(live.details, details)
       assert.lengthOf(details, 1)

@@ -67,7 +67,7 @@ const compare = ({ hasObjects, kernel, sources }: Guest) =>
     })
     const printed = parseCapture(yield* files.readFileString(consoleFile))
     const filled: Filled = JSON.parse(printed.get("filled.json")!)
-    const { items } = yield* snapshot.maps.maps
+    const { items } = yield* snapshot.maps.list
     assert.deepStrictEqual(items.map(listed), parseMaps(printed.get("maps.json")!).map((map) => ({ ...map })))
     const infoOf = (name: string) => items.find((info) => info.name === name)!
     const entriesOf = (name: string) =>
@@ -263,7 +263,7 @@ const compare = ({ hasObjects, kernel, sources }: Guest) =>
 /** The JSON of a dump is what its schema says, and what the library gives. */
 const checkJson = ({ header, maps }: Snapshot) =>
   Effect.gen(function*() {
-    const readers = yield* Effect.forEach((yield* maps.maps).items, maps.reader)
+    const readers = yield* Effect.forEach((yield* maps.list).items, maps.reader)
     const dump = { header, readers, programs: [], problems: [], limit: Infinity }
     const text = Buffer.concat(Array.from(jsonDocument(dump), (piece) => piece.slice())).toString()
     const document = yield* Schema.decodeUnknown(DumpDocument)(JSON.parse(text))
@@ -283,7 +283,7 @@ const damage = (
     const read = (address: bigint): bigint => space.u64(address) ?? assert.fail(space.faultText)
     const write = (address: bigint, value: bigint) =>
       assert.isTrue(space.write(address, new Uint8Array(BigUint64Array.of(value).buffer)), space.faultText)
-    const { items } = yield* maps.maps
+    const { items } = yield* maps.list
     const infoOf = (name: string) => items.find((info) => info.name === name)!
     const first = (name: string) =>
       Effect.map(

@@ -20,7 +20,7 @@ const hex = (bytes: Uint8Array | undefined): string => Buffer.from(bytes ?? []).
 /** All maps of a source, the same of each. */
 export const dumpOf = (accessor: typeof MapAccessor.Service) =>
   Effect.gen(function*() {
-    const { items, problems } = yield* accessor.maps
+    const { items, problems } = yield* accessor.list
     const maps: Array<Dumped> = []
     for (const info of items) {
       const reader = yield* accessor.reader(info)

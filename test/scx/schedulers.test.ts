@@ -130,7 +130,7 @@ const nthLine = (vm: Vm, printed: RegExp, n: number, wanted: (counts: ReadonlyAr
 /** Which maps and programs there are, as bpftool listed them. */
 const compareLists = (maps: Maps, printed: Printed) =>
   Effect.gen(function*() {
-    const ours = yield* maps.maps
+    const ours = yield* maps.list
     assert.deepStrictEqual(ours.problems, [])
     assert.deepStrictEqual(
       ours.items.map(({ btfId, flags, id, keySize, maxEntries, name, type, valueSize }) => (

@@ -13,7 +13,7 @@ import { type Attached, attachment, hookName } from "../Attachment.ts"
 import { type Attachment, Link } from "../Link.ts"
 import { INFO_BYTES, LinkInfoAt } from "./calls/BpfAbi.ts"
 import type { BpfCalls, CallBuffer } from "./calls/BpfCalls.ts"
-import { discover, type Found } from "./calls/Discovery.ts"
+import { discover, type Discovered } from "./calls/Discovery.ts"
 import type { LiveBtf } from "./calls/LiveBtf.ts"
 import type { LivePrograms } from "./LivePrograms.ts"
 import { interfaceName, type LiveObjects } from "./walks/LiveObjects.ts"
@@ -65,7 +65,7 @@ export const liveLinks = (
   objects: LiveObjects,
   programs: LivePrograms,
   mapName: (id: number) => string | undefined
-): Found<Link> => {
+): Discovered<Link> => {
   const found = infoLayout(btf.kernel)
   if (Either.isLeft(found)) return { items: [], problems: [within("links", toReason(found.left))], failed: 0 }
   const reader = new LinkReader(calls, btf, objects, programs, mapName, found.right)

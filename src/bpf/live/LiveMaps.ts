@@ -19,7 +19,7 @@ import { NAME_BYTES, type Program } from "../Program.ts"
 import type { ProgramInfo } from "../Report.ts"
 import { Errno, INFO_BYTES, MapInfoAt } from "./calls/BpfAbi.ts"
 import { BpfCalls, type CallBuffer } from "./calls/BpfCalls.ts"
-import { discover, type Found } from "./calls/Discovery.ts"
+import { discover, type Discovered } from "./calls/Discovery.ts"
 import { type BtfInfo, btfInfo, LiveBtf } from "./calls/LiveBtf.ts"
 import { bpfRefused } from "./calls/Rights.ts"
 import { liveLinks } from "./LiveLinks.ts"
@@ -169,7 +169,7 @@ const asked = (calls: BpfCalls, fd: number, info: CallBuffer): string | undefine
   return result < 0 ? `BPF_OBJ_GET_INFO_BY_FD: ${errnoName(-result)}` : undefined
 }
 
-const listMaps = (calls: BpfCalls, kernel: Btf, keep: (map: MapInfo) => boolean): Found<LiveMap> => {
+const listMaps = (calls: BpfCalls, kernel: Btf, keep: (map: MapInfo) => boolean): Discovered<LiveMap> => {
   const typeName = typeNames(kernel, "bpf_map_type")
   const info = calls.buffer(INFO_BYTES.map)
   const u32 = (at: number): number => info.view.getUint32(at, true)
@@ -200,7 +200,7 @@ const brief = ({ id, name, type }: Program): ProgramInfo => ({ id, name, type })
 const NO_LINKLESS = unsupported("what is attached without a link is not listed: bpf(2) has no list of it")
 
 /** Kernels before v5.8 have no links; who may list maps but not the others is told so. */
-const withFailure = <A>(what: string, { failed, items, problems }: Found<A>): Listing<A> => ({
+const withFailure = <A>(what: string, { failed, items, problems }: Discovered<A>): Listing<A> => ({
   items,
   problems: failed === 0 || failed === -Errno.EINVAL
     ? problems

@@ -8,7 +8,7 @@ import { typeNames } from "../MapType.ts"
 import { countOf, NAME_BYTES, Program, type ProgramTarget, targetNamed, wholeName } from "../Program.ts"
 import { INFO_BYTES, ProgramInfoAt } from "./calls/BpfAbi.ts"
 import type { BpfCalls } from "./calls/BpfCalls.ts"
-import { discover, type Found } from "./calls/Discovery.ts"
+import { discover, type Discovered } from "./calls/Discovery.ts"
 import type { LiveBtf } from "./calls/LiveBtf.ts"
 
 /** Bytes of a `struct bpf_func_info`: an instruction's offset, a type id. */
@@ -30,7 +30,7 @@ const infoLayout = memoizeByBtf((btf) =>
   ], [["run_time_ns", "run_cnt"], "recursion_misses", "verified_insns", ["attach_btf_obj_id", "attach_btf_id"]])
 )
 
-export interface LivePrograms extends Found<Program> {
+export interface LivePrograms extends Discovered<Program> {
   /** The ids of those that are for a function of another program, not of the kernel. */
   readonly extenders: ReadonlySet<number>
 }

@@ -44,7 +44,7 @@ const pieces = (
   write: (dump: Dump) => Generator<Uint8Array, void>
 ): Stream.Stream<Uint8Array, BpfUnreadable> =>
   Stream.unwrap(Effect.gen(function*() {
-    const { items, problems } = yield* maps.maps
+    const { items, problems } = yield* maps.list
     const programs = yield* maps.programs
     const counts: Array<Effect.Effect<void>> = []
     const written = write({

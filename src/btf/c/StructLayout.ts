@@ -161,7 +161,7 @@ class LayoutBuilder {
     return padding
   }
 
-  private place({ bitOffset, bitSize, type }: Member): Place {
+  private place({ bitOffset, bitSize, type }: Member): BitRange {
     const size = this.btf.sizeOf(type) ?? 0
     const int = bitSize === 0 ? this.btf.type(this.btf.peel(type)) : undefined
     // Old blobs say in the INT itself that it is a bit-field.
@@ -177,7 +177,7 @@ class LayoutBuilder {
   }
 }
 
-interface Place {
+interface BitRange {
   /** The first bit that it uses, from the start of its own struct, and how many. */
   readonly at: number
   readonly width: number
@@ -192,7 +192,7 @@ class HoleFinder {
   private end = 0
   private unitEnd = 0
 
-  before({ at, bits, offset, size, width }: Place): Hole {
+  before({ at, bits, offset, size, width }: BitRange): Hole {
     const hole = this.upTo(at, bits === undefined ? at : offset * 8)
     this.end = Math.max(this.end, at + width)
     this.unitEnd = bits === undefined ? this.end : Math.max(this.end, this.unitEnd, (offset + size) * 8)

@@ -71,7 +71,7 @@ export const BtfHeaderReport = Schema.Struct({
   base: Schema.NullOr(Schema.Struct({ subject: Schema.String, types: Schema.Int }))
 })
 
-const Place = Schema.NullOr(Schema.Struct({
+const MemberPlace = Schema.NullOr(Schema.Struct({
   bit: Schema.Int.annotations({ description: "from the start of the struct, in bits" }),
   size: Schema.Int,
   bits: Schema.NullOr(Schema.Int).annotations({ description: "the width of a bit-field" }),
@@ -88,8 +88,8 @@ export const BtfDifference = Schema.Struct({
     sizeAfter: Schema.NullOr(Schema.Int).annotations({ description: "null: it is gone" }),
     members: Schema.Array(Schema.Struct({
       member: Schema.String,
-      before: Place,
-      after: Place,
+      before: MemberPlace,
+      after: MemberPlace,
       moved: Schema.Boolean,
       resized: Schema.Boolean,
       retyped: Schema.Boolean

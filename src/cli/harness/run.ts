@@ -21,7 +21,7 @@ import { writeText } from "../terminal/Output.ts"
 import { holdSignals } from "../terminal/signals.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { whyOf } from "../terminal/whyOf.ts"
-import type { runOptions } from "./runCommand.ts"
+import type { runOptions } from "./runOptions.ts"
 
 type Config = Command.Command.ParseConfig<typeof runOptions>
 

@@ -56,7 +56,7 @@ const openSide = (path: string) =>
       return sideOfDocument(yield* parseDump(yield* Effect.mapError(files.readFileString(path), unreadable), path))
     }
     const { header, kernel, maps } = yield* openImage(path)
-    const readers = yield* Effect.forEach((yield* maps.maps).items, maps.reader)
+    const readers = yield* Effect.forEach((yield* maps.list).items, maps.reader)
     const programs = yield* Effect.provideService(listPrograms, GuestKernel, kernel)
     return sideOfReaders(header, readers, programs.items)
   })

@@ -41,7 +41,7 @@ export const dump = (
 export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", filter: Filter & Loss, out?: string) =>
   Effect.gen(function*() {
     const { header, maps } = snapshot
-    const { items, problems } = yield* maps.maps
+    const { items, problems } = yield* maps.list
     const programs = yield* maps.programs
     const kept = yield* select(snapshot, items, filter)
     const limit = Option.getOrElse(filter.limit, () => as === "text" ? TEXT_LIMIT : Infinity)

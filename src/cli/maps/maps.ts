@@ -10,7 +10,7 @@ export const list = (config: Target & Output & Loss & Pick<Filter, "map" | "type
   Effect.gen(function*() {
     const as = yield* format(config)
     const snapshot = yield* openMaps(config)
-    const { items, problems } = yield* snapshot.maps.maps
+    const { items, problems } = yield* snapshot.maps.list
     const maps = yield* select(snapshot, items, config)
     yield* writeAnswer(as, config, {
       document: () => ({ ...snapshot.header, maps, problems }),

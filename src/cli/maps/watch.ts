@@ -45,7 +45,7 @@ export const watch = (
 
 const readersOf = (maps: MapAccessorService, names: ReadonlyArray<string>) =>
   Effect.gen(function*() {
-    const { items } = yield* maps.maps
+    const { items } = yield* maps.list
     const named = names.length === 0 ? items : (yield* Effect.forEach(names, maps.find)).flat()
     return yield* Effect.forEach(new Set(named), maps.reader)
   })

@@ -5,7 +5,7 @@ import { FormatError, parsing } from "../../core/Errors.ts"
 import { VmBootError } from "./VmEngine.ts"
 
 /** A piece of the file that belongs at a guest-physical address; the rest up to `memBytes` is zero. */
-interface Piece {
+interface LoadSegment {
   readonly fileOffset: number
   readonly fileBytes: number
   readonly address: number
@@ -15,7 +15,7 @@ interface Piece {
 /** A kernel as a boot loader sees it. */
 export interface LinuxImage {
   readonly kind: "bzImage" | "vmlinux"
-  readonly pieces: ReadonlyArray<Piece>
+  readonly pieces: ReadonlyArray<LoadSegment>
   /** Guest-physical address of its 64-bit entry. */
   readonly entry: number
   /** One past the highest byte that it uses before it knows what memory there is. */
@@ -129,7 +129,7 @@ const vmlinux = (fd: number, size: number, view: DataView, broken: Broken): Linu
   const headers = new Uint8Array(count * PROGRAM_HEADER)
   readSync(fd, headers, 0, headers.length, at)
   const program = new DataView(headers.buffer)
-  const pieces: Array<Piece> = []
+  const pieces: Array<LoadSegment> = []
   for (let start = 0; start < headers.length; start += PROGRAM_HEADER) {
     if (program.getUint32(start, true) !== PT_LOAD) continue
     const number = (offset: number) => Number(program.getBigUint64(start + offset, true))

@@ -47,7 +47,7 @@ const named = (name: string) =>
 /** The maps of the contract as a source lists them, in the order of the table; those of one name in the order of ids. */
 const ours = Effect.gen(function*() {
   const { maps, possibleCpus } = yield* Subject
-  const { items } = yield* maps.maps
+  const { items } = yield* maps.list
   const left = [...items]
   return contractMaps(possibleCpus).map((expected) => {
     const at = left.findIndex(({ name }) => name === expected.name)
@@ -94,7 +94,7 @@ export const accessorContract = (name: string, subject: Layer.Layer<Subject, unk
     it.effect("lists maps in the order of ids, each with the kernel's facts", () =>
       Effect.gen(function*() {
         const { maps } = yield* Subject
-        const { items, problems } = yield* maps.maps
+        const { items, problems } = yield* maps.list
         assert.deepStrictEqual(problems, [])
         const ids = items.map(({ id }) => id)
         assert.deepStrictEqual(ids, [...new Set(ids)].sort((a, b) => a - b))
@@ -144,7 +144,7 @@ export const accessorContract = (name: string, subject: Layer.Layer<Subject, unk
     it.effect("an unknown name or id fails as MapNotFound, with the names that there are", () =>
       Effect.gen(function*() {
         const { maps } = yield* Subject
-        const names = (yield* maps.maps).items.map((info) => info.name)
+        const names = (yield* maps.list).items.map((info) => info.name)
         for (const wanted of ["ct_nope", "ct_has", "2147483647", ""]) {
           const error = yield* Effect.flip(maps.find(wanted))
           assert.strictEqual(error._tag, "MapNotFound")
@@ -335,7 +335,7 @@ export const accessorContract = (name: string, subject: Layer.Layer<Subject, unk
     it.effect("after its scope closed every map fails as unreadable, and none of its entries is given", () =>
       Effect.gen(function*() {
         const { maps, release } = yield* Subject
-        const { items } = yield* maps.maps
+        const { items } = yield* maps.list
         const kept = yield* Effect.forEach(items.filter(isOurs), maps.reader)
         yield* release
         for (const reader of kept) {

@@ -65,7 +65,7 @@ const inShort = <A>(exit: Exit.Exit<Either.Either<A, { readonly message: string 
 const print = (accessor: typeof MapAccessor.Service, maps: ReadonlyArray<MapInfo>, limit: number) =>
   Effect.gen(function*() {
     const readers = yield* Effect.forEach(maps, (info) => accessor.reader(info))
-    const { problems } = yield* accessor.maps
+    const { problems } = yield* accessor.list
     const { items: programs } = yield* accessor.programs
     const inner = yield* openInnerMaps(accessor, readers)
     let printed = 0
@@ -96,7 +96,7 @@ const firstEntries = (reader: MapReader) => {
 const readMap = (id: number) =>
   Effect.gen(function*() {
     const accessor = yield* GuestMapAccessor.make
-    const maps = (yield* accessor.maps).items.filter((info) => info.id === id)
+    const maps = (yield* accessor.list).items.filter((info) => info.id === id)
     const printed = yield* print(accessor, maps, Infinity)
     const entries = yield* Effect.forEach(maps, (info) => Effect.map(accessor.reader(info), firstEntries))
     return [printed, JSON.stringify(entries)]
@@ -106,7 +106,7 @@ const readMap = (id: number) =>
 const streamMap = (id: number) =>
   Effect.gen(function*() {
     const accessor = yield* GuestMapAccessor.make
-    const maps = (yield* accessor.maps).items.filter((info) => info.id === id)
+    const maps = (yield* accessor.list).items.filter((info) => info.id === id)
     return yield* Effect.forEach(maps, (info) => {
       let count = 0
       let sum = 0
@@ -128,7 +128,7 @@ const readLists = Effect.all([listPrograms, listLinks])
 
 /** Values that are found, checked and put together, but never written: the last is of no map. */
 const refusedWrites = Effect.gen(function*() {
-  const { items } = yield* (yield* GuestMapAccessor.make).maps
+  const { items } = yield* (yield* GuestMapAccessor.make).list
   const first = (type: string) => items.find((info) => info.type === type && info.keySize === 4)?.id
   const assignments = ["array", "hash", "percpu_array", "percpu_hash"].map((type) => ({
     map: String(first(type)),
@@ -145,7 +145,7 @@ const attachAnew = (memory: WatchedMemory) =>
   Effect.flatMap(GuestKernel.fromMemory(memory), (kernel) =>
     Effect.gen(function*() {
       const accessor = yield* GuestMapAccessor.make
-      return [yield* print(accessor, (yield* accessor.maps).items, FEW), yield* readLists]
+      return [yield* print(accessor, (yield* accessor.list).items, FEW), yield* readLists]
     }).pipe(Effect.provideService(GuestKernel, kernel)))
 
 /** Structs whose description decides what is read. */

@@ -53,7 +53,7 @@ describe.skipIf(refused !== undefined)("LiveMaps", () => {
         const filled = JSON.parse(readFileSync(`${directory}/filled.json`, "utf8"))
         yield* Effect.scoped(Effect.gen(function*() {
           const live = yield* openLive()
-          const { items, problems } = yield* live.maps.maps
+          const { items, problems } = yield* live.maps.list
           assert.deepStrictEqual(problems, [])
           // bpftool 7.1 gives Linux 6.18 a struct that is not cleared: btf_id is then that of the map before.
           const withoutBtf = (map: object) => ({ ...map, btfId: undefined })
@@ -202,7 +202,7 @@ describe.skipIf(refused !== undefined)("LiveMaps", () => {
           }
           const file = `/proc/${pid}/root/tmp/kinds-inode`
           const asking = yield* openLive({ files: [file], keep: ({ type }) => type === "inode_storage" })
-          const [storage] = (yield* asking.maps.maps).items
+          const [storage] = (yield* asking.maps.list).items
           const stored = yield* read(asking, storage)
           const [[{ inode }, value]] = filled.inode_storage
           assert.deepStrictEqual<unknown>(stored.entries.map(({ plain }) => plain), [{
@@ -249,7 +249,7 @@ describe.skipIf(refused !== undefined)("LiveMaps", () => {
       yield* makeMap({ type: 2, name: "unwanted" })
       const before = openDescriptors()
       const live = yield* openLive({ keep: () => false })
-      assert.deepStrictEqual(yield* live.maps.maps, { items: [], problems: [] })
+      assert.deepStrictEqual(yield* live.maps.list, { items: [], problems: [] })
       assert.strictEqual(openDescriptors(), before)
       const error = yield* Effect.flip(live.maps.find("unwanted"))
       assert.strictEqual(error._tag, "MapNotFound")

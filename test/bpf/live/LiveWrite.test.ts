@@ -33,7 +33,7 @@ const live = (spec: MapSpec) =>
     const map = yield* makeMap(spec)
     const { btf } = yield* LiveHost
     const maps = yield* LiveMaps.make(btf, { keep: ({ id }) => id === idOf(calls, map) })
-    const { items: [info] } = yield* maps.accessor.maps
+    const { items: [info] } = yield* maps.accessor.list
     const entries = Effect.map(
       Stream.runCollect(maps.accessor.entries(info)),
       (found) =>

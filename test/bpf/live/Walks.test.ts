@@ -21,7 +21,7 @@ const opened = (id: number) =>
   Effect.gen(function*() {
     const { btf } = yield* LiveHost
     const live = yield* LiveMaps.make(btf, { keep: (map) => map.id === id })
-    const { items: [info] } = yield* live.accessor.maps
+    const { items: [info] } = yield* live.accessor.list
     return { info, reader: yield* live.accessor.reader(info), entries: live.accessor.entries(info) }
   })
 
@@ -153,7 +153,7 @@ describe.skipIf(refused !== undefined)("walks", () => {
       for (let round = 0; round < 10_000; round++) {
         yield* Effect.scoped(Effect.gen(function*() {
           const { accessor } = yield* LiveMaps.make(btf, { keep: ({ id }) => ids.has(id) })
-          const { items } = yield* accessor.maps
+          const { items } = yield* accessor.list
           assert.strictEqual(items.length, 2)
           for (const info of items) {
             const reader = yield* accessor.reader(info)

@@ -12,7 +12,7 @@ import { guestImage } from "../../support/image.ts"
 it.scopedLive("what a dump prints is what the entries decode to, in maps of every type", () =>
   Effect.gen(function*() {
     const { header, maps } = yield* openImage(yield* guestImage)
-    const { items } = yield* maps.maps
+    const { items } = yield* maps.list
     const readers = yield* Effect.forEach(items, maps.reader)
     const dump = { header, readers, programs: [], problems: [], limit: Infinity }
     const text = Buffer.concat(Array.from(jsonDocument(dump), (piece) => piece.slice())).toString()

@@ -25,7 +25,7 @@ describe.skipIf(refused !== undefined)("watchMaps", () => {
       const id = idOf(calls, map)
       const { btf } = yield* LiveHost
       const { accessor } = yield* LiveMaps.make(btf, { keep: (info) => info.id === id })
-      const readers = yield* Effect.forEach((yield* accessor.maps).items, accessor.reader)
+      const readers = yield* Effect.forEach((yield* accessor.list).items, accessor.reader)
       const ticks = yield* Queue.unbounded<WatchTick>()
       const watching = yield* Effect.fork(
         Stream.runForEach(watchMaps(Effect.succeed(readers), "2 seconds"), (tick) => Queue.offer(ticks, tick))

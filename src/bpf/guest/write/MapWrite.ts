@@ -85,7 +85,7 @@ export const writeMaps = (
   )
 
 /** Bytes to write at an address. */
-interface Piece {
+interface ByteChange {
   readonly address: bigint
   readonly bytes: Uint8Array
 }
@@ -105,7 +105,7 @@ const writing = (
     const { memory, space } = kernel
     if (consistency === "racing") space.flush()
     const maps = lazily(() => Either.mapLeft(GuestMaps.make(kernel), ({ message }) => message))
-    const pieces: Array<Piece> = []
+    const pieces: Array<ByteChange> = []
     const written: Array<MapWritten> = []
     for (const assignment of assignments) {
       const refused = (why: string) => new MapWriteError({ assignment: nameOf(assignment), why })
@@ -174,7 +174,7 @@ const assign = (
   guest: GuestMaps,
   assignment: MapAssignment,
   consistency: "frozen" | "racing",
-  pieces: Array<Piece>
+  pieces: Array<ByteChange>
 ): Either.Either<ReadonlyArray<MapWritten>, string> =>
   Either.gen(function*() {
     const { cpu, key, path = "", value } = assignment
@@ -242,7 +242,7 @@ const assign = (
   })
 
 /** Apply earlier assignments, which are not in memory yet, to these bytes. */
-const overlay = (bytes: Uint8Array, address: bigint, pieces: ReadonlyArray<Piece>): void => {
+const overlay = (bytes: Uint8Array, address: bigint, pieces: ReadonlyArray<ByteChange>): void => {
   for (const piece of pieces) {
     const at = Number(piece.address - address)
     if (at >= 0 && at + piece.bytes.length <= bytes.length) bytes.set(piece.bytes, at)

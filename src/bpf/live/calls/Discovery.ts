@@ -5,7 +5,7 @@ import { Errno } from "./BpfAbi.ts"
 import type { BpfCalls, ObjectKind } from "./BpfCalls.ts"
 
 /** The objects of a kind, in the order of ids, and a reason for each that the kernel would not open. */
-export interface Found<A> {
+export interface Discovered<A> {
   readonly items: ReadonlyArray<A>
   readonly problems: ReadonlyArray<Reason>
   /** Minus the errno that ended the listing itself, else 0. */
@@ -21,7 +21,7 @@ export const discover = <A>(
   calls: BpfCalls,
   kind: ObjectKind,
   look: (fd: number, id: number) => { readonly item: A; readonly keep: boolean } | string | undefined
-): Found<A> => {
+): Discovered<A> => {
   const items: Array<A> = []
   const problems = new WalkProblems()
   for (let id = 0;;) {
