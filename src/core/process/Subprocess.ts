@@ -29,15 +29,21 @@ exit $status`
 const tied = (program: string, args: ReadonlyArray<string>): Command.Command =>
   Command.make("/bin/sh", "-c", TIED, "sh", program, ...args)
 
+/** Where a program runs, if not here, and variables beside those of ours. */
+export interface Surroundings {
+  readonly directory?: string | undefined
+  readonly environment?: Readonly<Record<string, string>>
+}
+
 /**
- * Run a program to its end in the C locale, in `directory` if given. Interruption kills its process group first.
+ * Run a program to its end in the C locale. Interruption kills its process group first.
  * @param hint what the user can do when the program is missing
  */
 export const runToEnd = (
   program: string,
   args: ReadonlyArray<string>,
   hint: string,
-  directory?: string
+  { directory, environment }: Surroundings = {}
 ): Effect.Effect<Ended, HostLacks, CommandExecutor.CommandExecutor> =>
   Effect.gen(function*() {
     if (findProgram(program) === undefined) {
@@ -45,7 +51,7 @@ export const runToEnd = (
       return yield* new HostLacks({ what: program, why, hint })
     }
     const command = tied(program, args).pipe(
-      Command.env({ LC_ALL: "C" }),
+      Command.env({ LC_ALL: "C", ...environment }),
       directory === undefined ? (same) => same : Command.workingDirectory(directory)
     )
     const process = yield* Command.start(command)

@@ -198,6 +198,9 @@ const keepingLog = <A, E, R>(
         : Effect.flatMap(FileSystem.FileSystem, (fs) => Effect.ignore(fs.remove(log, { force: true })))
   )
 
+/** The compilers' temporary files, beside `out`. */
+const TEMPORARY = "tmp"
+
 /** A build of `tree` in `out`, whose output goes to `log`. */
 interface Job {
   readonly tree: string
@@ -214,13 +217,15 @@ const prepare = ({ log, out }: Job): Effect.Effect<void, PlatformError, FileSyst
     yield* makeDirectories(dirname(log))
     yield* fs.writeFileString(log, "")
     yield* fs.makeDirectory(out)
+    yield* fs.makeDirectory(join(out, "..", TEMPORARY))
   })
 
 /** The environment of kbuild. Variables of the user's shell would change the kernel. */
-const environment = (): Record<string, string | undefined> => ({
+const environment = (out: string): Record<string, string | undefined> => ({
   PATH: process.env["PATH"],
   HOME: process.env["HOME"],
-  TMPDIR: process.env["TMPDIR"],
+  // what compilers leave there where they are killed goes with the build
+  TMPDIR: join(out, "..", TEMPORARY),
   LC_ALL: "C",
   // in the banner of every kernel, which so is the same wherever and whenever it is built
   KBUILD_BUILD_USER: "ktstr",
@@ -237,7 +242,7 @@ const make = (
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const words = ["make", "-C", tree, `O=${out}`, `-j${jobs}`, ...targets]
-    const code = yield* runGroup("sh", ["-c", "exec \"$@\" >>\"$0\" 2>&1", log, ...words], environment())
+    const code = yield* runGroup("sh", ["-c", "exec \"$@\" >>\"$0\" 2>&1", log, ...words], environment(out))
     if (code === 0) return
     const output = yield* Effect.orElseSucceed(fs.readFileString(log), () => "")
     return yield* new KernelBuildFailed({ step, why: firstError(output), hint: `all that make printed is in ${log}` })

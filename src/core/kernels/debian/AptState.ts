@@ -7,7 +7,7 @@ import { type CacheError, makeDirectories, refused } from "../../CacheDir.ts"
 import { type LockTimeout, withLock } from "../../EntryLock.ts"
 import { FetchFailed, HostLacks } from "../../Errors.ts"
 import type { Native } from "../../Native.ts"
-import { type Ended, lastLine, runToEnd } from "../../process/Subprocess.ts"
+import { type Ended, lastLine, runToEnd, type Surroundings } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
 import { APT_HINT, type DebianHost, KEYRING, sourcesOf } from "./DebianSuites.ts"
 
@@ -27,6 +27,8 @@ type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
 /** How long another process' download of the lists is waited for. */
 const LISTS_WAIT = "5 minutes"
 
+/** Of a state: apt's temporary files, which it leaves where it is killed. */
+const TEMPORARY = "tmp"
 /** Files of a state. The last one holds the time of the last update. */
 const [SOURCES, CONFIGURATION, REFRESHED] = ["sources.list", "apt.conf", "refreshed"]
 
@@ -65,6 +67,11 @@ const argumentsFor = (directory: string): ReadonlyArray<string> => [
   ].flatMap((setting) => ["-o", setting])
 ]
 
+const surroundings = (state: string, directory?: string): Surroundings => ({
+  directory,
+  environment: { TMPDIR: join(state, TEMPORARY) }
+})
+
 const locked = (directory: string, mode: "shared" | "exclusive") =>
 <A, E, R>(
   work: Effect.Effect<A, E, R>
@@ -80,7 +87,10 @@ export const openAptState = Effect.fn("AptState.openAptState")(
     const fs = yield* FileSystem.FileSystem
     const directory = join(root, ".apt", suite)
     const prepare = Effect.gen(function*() {
-      for (const name of ["lists/partial", "cache/archives/partial"]) yield* makeDirectories(join(directory, name))
+      yield* fs.remove(join(directory, TEMPORARY), { recursive: true, force: true })
+      for (const name of [TEMPORARY, "lists/partial", "cache/archives/partial"]) {
+        yield* makeDirectories(join(directory, name))
+      }
       const read = (name: string) => Effect.orElseSucceed(fs.readFileString(join(directory, name)), () => "")
       const sources = sourcesOf(host, suite)
       if ((yield* read(SOURCES)) !== sources || (yield* read(CONFIGURATION)) !== CONFIGURATION_TEXT) {
@@ -114,7 +124,8 @@ export const refreshAptState = Effect.fn("AptState.refreshAptState")(
     const update = runToEnd(
       "apt-get",
       [...argumentsFor(directory), "-q", "--error-on=any", "update"],
-      APT_HINT
+      APT_HINT,
+      surroundings(directory)
     )
     return yield* locked(directory, "exclusive")(Effect.gen(function*() {
       const ended = yield* stage(`get the package lists of ${suite}`, "AptState.update", { suite })(
@@ -177,5 +188,5 @@ export const aptOf = (
   workingDirectory?: string
 ): Effect.Effect<Ended, HostLacks | CacheError | LockTimeout, Host> =>
   locked(directory, "shared")(
-    runToEnd(program, [...argumentsFor(directory), ...args], APT_HINT, workingDirectory)
+    runToEnd(program, [...argumentsFor(directory), ...args], APT_HINT, surroundings(directory, workingDirectory))
   )

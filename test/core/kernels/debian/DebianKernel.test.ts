@@ -106,7 +106,7 @@ describe("which package a selector means", () => {
 })
 
 describe.skipIf(!hasApt)("a Debian kernel", () => {
-  it.scoped(
+  it.scopedLive(
     "is fetched once, whole, and then comes from the cache without apt, dpkg or the network",
     () =>
       Effect.gen(function*() {
@@ -135,7 +135,7 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
     240_000
   )
 
-  it.scoped("that apt has no newer one of is not downloaded again", () =>
+  it.scopedLive("that apt has no newer one of is not downloaded again", () =>
     Effect.gen(function*() {
       const root = yield* temporary
       yield* withLists(root)
@@ -147,7 +147,7 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
       assert.deepStrictEqual(readdirSync(root).toSorted(), [".apt", basename(directory)])
     }), 240_000)
 
-  it.scoped("is the newest cached one that matches, and none that is broken", () =>
+  it.scopedLive("is the newest cached one that matches, and none that is broken", () =>
     Effect.gen(function*() {
       const root = yield* temporary
       const stored = (version: string) => {
@@ -173,7 +173,7 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
       assert.deepStrictEqual(yield* kernel(root, { _tag: "Pattern", pattern: "6.12.*" }), newest)
     }))
 
-  it.scoped("replaces an entry of an earlier format, or one that is broken", () =>
+  it.scopedLive("replaces an entry of an earlier format, or one that is broken", () =>
     Effect.gen(function*() {
       const root = yield* temporary
       yield* withLists(root)
@@ -211,7 +211,7 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
       assert.deepStrictEqual(readdirSync(root).toSorted(), [".apt", ".locks", key])
     }), 240_000)
 
-  it.scoped("cannot be had without apt: that is what the host lacks", () =>
+  it.scopedLive("cannot be had without apt: that is what the host lacks", () =>
     Effect.gen(function*() {
       const root = yield* temporary
       yield* withVariable("PATH", root)
@@ -223,7 +223,7 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
       )
     }))
 
-  it.scoped("that does not exist is told with the close ones that do", () =>
+  it.scopedLive("that does not exist is told with the close ones that do", () =>
     Effect.gen(function*() {
       const root = yield* temporary
       yield* withLists(root)
@@ -248,7 +248,7 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
       assert.deepStrictEqual(readdirSync(root), [".apt"])
     }), 60_000)
 
-  it.scoped("whose download fails leaves nothing but apt's last word", () =>
+  it.scopedLive("whose download fails leaves nothing but apt's last word", () =>
     Effect.gen(function*() {
       const root = yield* temporary
       yield* withLists(root)
@@ -258,7 +258,7 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
       assert.deepStrictEqual(readdirSync(root), [".apt"])
     }), 240_000)
 
-  it.scoped(
+  it.scopedLive(
     "whose suite cannot be reached, or does not exist, says which lists are not to be had, and why",
     () =>
       Effect.gen(function*() {
@@ -277,7 +277,7 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
     60_000
   )
 
-  it.scoped("whose download is interrupted leaves no process and no file", () =>
+  it.scopedLive("whose download is interrupted leaves no process and no file", () =>
     Effect.gen(function*() {
       const root = yield* temporary
       yield* withLists(root)
@@ -305,7 +305,7 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
       assert.deepStrictEqual(readdirSync(root), [".apt"])
     }), 60_000)
 
-  it.scoped("is not downloaded for a cache that cannot be written", () =>
+  it.scopedLive("is not downloaded for a cache that cannot be written", () =>
     Effect.gen(function*() {
       assert.match(
         yield* messageOf("/sys/ktstr", CLOUD),
