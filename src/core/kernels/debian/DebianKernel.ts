@@ -51,18 +51,46 @@ export const debianKernel = Effect.fn("DebianKernel.debianKernel")(
 export const fetchDebianKernel = Effect.fn("DebianKernel.fetchDebianKernel")(
   function*(selector: DebianSelector, suite?: string): Effect.fn.Return<ValidEntry, DebianKernelError, Host> {
     const chosen = yield* stage("find package", "DebianKernel.find")(findPackage(selector, suite, "recent"))
-    return yield* Effect.catchIf(
-      fetchPackage(chosen),
-      (error) => error._tag === "FetchFailed" && error.step === "download",
-      (failed) =>
-        Effect.gen(function*() {
-          // the mirror may have dropped it for a newer one since the lists were downloaded
-          const now = yield* findPackage(selector, suite, "newest")
-          return now.name === chosen.name && now.version === chosen.version ? yield* failed : yield* fetchPackage(now)
-        })
-    )
+    return yield* Effect.catchIf(fetchPackage(chosen), isDownloadFailure, (failed) =>
+      Effect.gen(function*() {
+        // the mirror may have dropped it for a newer one since the lists were downloaded
+        const now = yield* findPackage(selector, suite, "newest")
+        return now.name === chosen.name && now.version === chosen.version
+          ? yield* fetchOlder(selector, suite, failed, [`${chosen.name}=${chosen.version}`])
+          : yield* fetchPackage(now)
+      }))
   }
 )
+
+/** How many packages of a kernel that a mirror lists and does not have are passed over. */
+const GONE_LIMIT = 4
+
+/** The newest kernel but those that the mirror lists and does not have, the last of which `failed`. */
+const fetchOlder = (
+  selector: DebianSelector,
+  suite: string | undefined,
+  failed: FetchFailed,
+  gone: ReadonlyArray<string>
+): Effect.Effect<ValidEntry, DebianKernelError, Host> =>
+  Effect.gen(function*() {
+    if (failed.status !== 404 || gone.length > GONE_LIMIT) return yield* failed
+    const older = yield* Effect.catchTag(
+      findPackage(selector, suite, "recent", gone),
+      "KernelNotFound",
+      () => Effect.fail(failed)
+    )
+    yield* Effect.logWarning(
+      `${failed.subject} is in the mirror's lists and not on the mirror; taking ${older.name} ${older.version}`
+    )
+    return yield* Effect.catchIf(
+      fetchPackage(older),
+      isDownloadFailure,
+      (again) => fetchOlder(selector, suite, again, [...gone, `${older.name}=${older.version}`])
+    )
+  })
+
+const isDownloadFailure = (error: DebianKernelError): error is FetchFailed =>
+  error._tag === "FetchFailed" && error.step === "download"
 
 /**
  * Get a package of a suite into the cache, unless it is there.
@@ -75,7 +103,8 @@ export const fetchPackage = (chosen: DebianPackage): Effect.Effect<ValidEntry, D
     const root = yield* cacheRoot
     const key = `debian-${chosen.name}_${chosen.version}`
     const there = Option.getOrUndefined(yield* readEntry(root, key))
-    return there?._tag === "Valid" && there.metadata.modules !== null
+    const hasModules = !chosen.missing.some((part) => part.startsWith(MODULES_PACKAGE))
+    return there?._tag === "Valid" && (there.metadata.modules !== null || !hasModules)
       ? there
       : yield* storeKernel(root, key, (directory) => fetchInto(directory, chosen), { replace: true })
   })
@@ -98,9 +127,10 @@ const fetchInto = (
   directory: string,
   chosen: DebianPackage
 ): Effect.Effect<KernelContents, PackageListError, Host> => {
-  const failed = (step: "download" | "unpack" | "store") => (why: string) =>
+  const failed = (step: "download" | "unpack" | "store") => (why: string, status?: number) =>
     new FetchFailed({
       step,
+      ...(status === undefined ? {} : { status }),
       subject: `${chosen.name} ${chosen.version}`,
       why,
       hint: step === "download"
@@ -123,7 +153,8 @@ const fetchInto = (
     )
     const archives = (yield* fs.readDirectory(scratch)).filter((name) => name.endsWith(".deb"))
     if (download.code !== 0 || archives.length !== chosen.parts.length) {
-      return yield* failed("download")(complaintOf(download.stderr) || `apt-get ended with code ${download.code}`)
+      const why = complaintOf(download.stderr) || `apt-get ended with code ${download.code}`
+      return yield* failed("download")(why, /\s404\s/.test(why) ? 404 : undefined)
     }
 
     const tree = join(scratch, "tree")
@@ -141,12 +172,22 @@ const fetchInto = (
       yield* firstOf(modules.map((path) => join(path, "kernel")))
     ]
     if (image === undefined) return yield* failed("unpack")(`the package holds no vmlinuz of ${release}`)
-    if (kernel === undefined) return yield* failed("unpack")(`the package holds no modules of ${release}`)
+    const without = chosen.missing.find((part) => part.startsWith(MODULES_PACKAGE))
+    if (kernel === undefined && without === undefined) {
+      return yield* failed("unpack")(`the package holds no modules of ${release}`)
+    }
+    if (kernel === undefined) {
+      yield* Effect.logWarning(
+        `${chosen.suite} has no ${without}: a VM of this kernel has no disks and loads no modules`
+      )
+    }
     yield* fs.rename(image, join(directory, "vmlinuz"))
     if (config !== undefined) yield* fs.rename(config, join(directory, "config"))
-    yield* fs.makeDirectory(join(directory, MODULES))
-    for (const name of ["kernel", "modules.builtin"]) {
-      yield* fs.rename(join(kernel, "..", name), join(directory, MODULES, name))
+    if (kernel !== undefined) {
+      yield* fs.makeDirectory(join(directory, MODULES))
+      for (const name of ["kernel", "modules.builtin"]) {
+        yield* fs.rename(join(kernel, "..", name), join(directory, MODULES, name))
+      }
     }
     // some thousand files: one flush of the file system takes less time than one of each
     const flushed = yield* runToEnd("sync", ["-f", directory], "install coreutils")
@@ -157,7 +198,7 @@ const fetchInto = (
       image: "vmlinuz",
       vmlinux: null,
       config: config === undefined ? null : "config",
-      modules: MODULES,
+      modules: kernel === undefined ? null : MODULES,
       kconfigHash: null,
       extraKconfigHash: null
     }
@@ -169,6 +210,9 @@ const fetchInto = (
 
 /** Where an entry has its modules, as in /lib/modules/RELEASE: `kernel/` and `modules.builtin`. */
 const MODULES = "modules"
+
+/** The start of the name of a package that holds a kernel's modules alone. */
+const MODULES_PACKAGE = "linux-modules-"
 
 const firstOf = (paths: ReadonlyArray<string>) =>
   Effect.flatMap(

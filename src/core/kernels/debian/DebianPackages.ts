@@ -29,7 +29,9 @@ export interface DebianPackage {
    * `linux-base-` the config, `linux-modules-` the modules; before, it has all of them itself.
    */
   readonly parts: ReadonlyArray<string>
-  /** Their download size together, in bytes. */
+  /** Packages of that kind that the suite does not offer: without `linux-modules-` the kernel has no modules. */
+  readonly missing: ReadonlyArray<string>
+  /** The download size of `parts` together, in bytes. */
   readonly bytes: number
 }
 
@@ -51,6 +53,7 @@ const DAY = 24 * 60 * 60 * 1000
  * Lists older than a day are brought up to date, and all of them where none of them has it. Where that cannot be done,
  * those of before are used, with a warning that says how old they are.
  * @param lists `newest`: bring them up to date in any case, as one does where a package has left the mirror
+ * @param gone packages not to choose, as `NAME=VERSION`: those that the mirror lists and does not have
  * @since 0.1.0
  * @category reading
  */
@@ -58,17 +61,19 @@ export const findPackage = Effect.fn("DebianPackages.findPackage")(
   function*(
     selector: DebianSelector,
     suite: string | undefined,
-    lists: "recent" | "newest"
+    lists: "recent" | "newest",
+    gone: ReadonlyArray<string> = []
   ): Effect.fn.Return<DebianPackage, PackageListError | KernelNotFound, Host> {
     const reader = yield* makeReader(suite)
     const close: Array<string> = []
     for (const wanted of lists === "newest" ? ["newest"] as const : ["recent", "newest"] as const) {
       close.length = 0
+      if (wanted === "newest") yield* openAll(reader, wanted)
       for (const name of reader.suites) {
         const state = yield* reader.open(name, wanted)
         if (state === undefined) continue
         const images = yield* imageNames(state)
-        const found = yield* newest(state, images.filter((image) => selects(selector, image)))
+        const found = yield* newest(state, images.filter((image) => selects(selector, image)), gone)
         if (found !== undefined) return found
         close.push(...images)
       }
@@ -90,6 +95,7 @@ export const listPackages = Effect.fn("DebianPackages.listPackages")(
   ): Effect.fn.Return<ReadonlyArray<DebianPackage>, PackageListError, Host> {
     const reader = yield* makeReader(suite)
     const found: Array<DebianPackage> = []
+    yield* openAll(reader, "recent")
     for (const name of reader.suites) {
       const state = yield* reader.open(name, "recent")
       if (state === undefined) continue
@@ -147,6 +153,13 @@ const makeReader = (pinned: string | undefined): Effect.Effect<Reader, CacheErro
     return { suites: pinned === undefined ? suitesOf(host) : [pinned], failures, unread, open }
   })
 
+/** Bring the lists of all suites up to date, the first alone: it says whether there is a network. */
+const openAll = ({ open, suites }: Reader, lists: "recent" | "newest") =>
+  Effect.zipRight(
+    Effect.forEach(suites.slice(0, 1), (suite) => open(suite, lists), { discard: true }),
+    Effect.forEach(suites.slice(1), (suite) => open(suite, lists), { discard: true, concurrency: 4 })
+  )
+
 /** Of what can go wrong here, only that the cache cannot be used concerns other suites too. */
 const tryRefresh = (state: AptState) =>
   refreshAptState(state).pipe(
@@ -190,11 +203,11 @@ const imageNames = (state: AptState) =>
   )
 
 /** The newest of these packages. The same kernel comes signed and unsigned: unsigned ones are built for more of them. */
-const newest = (state: AptState, names: ReadonlyArray<string>) =>
+const newest = (state: AptState, names: ReadonlyArray<string>, gone: ReadonlyArray<string>) =>
   Effect.map(
     describePackages(state, names),
     (packages) =>
-      packages.toSorted((a, b) =>
+      packages.filter(({ name, version }) => !gone.includes(`${name}=${version}`)).toSorted((a, b) =>
         compareDebianVersions(b.version, a.version) ||
         Number(b.name.endsWith("-unsigned")) - Number(a.name.endsWith("-unsigned"))
       ).at(0)
@@ -207,18 +220,26 @@ const describePackages = (
 ): Effect.Effect<ReadonlyArray<DebianPackage>, CacheError | LockTimeout | HostLacks, Host> =>
   Effect.gen(function*() {
     const images = yield* stanzasOf(state, names)
-    const parts = new Map(images.map((image) => [image.name, partsOf(image)]))
-    const sizes = new Map(
-      [...images, ...yield* stanzasOf(state, Array.from(parts.values()).flat())].map(({ bytes, name }) => [name, bytes])
-    )
-    return images.map(({ name, version }) => ({
-      suite: state.suite,
-      name,
-      version,
-      release: releaseOfPackage(name) ?? name,
-      parts: parts.get(name) ?? [name],
-      bytes: (parts.get(name) ?? []).reduce((sum, part) => sum + (sizes.get(part) ?? 0), 0)
-    }))
+    const wanted = new Map(images.map((image) => [image.name, partsOf(image)]))
+    const others = yield* stanzasOf(state, Array.from(wanted.values()).flat())
+    const sizes = new Map([...images, ...others].map(({ bytes, name, version }) => [`${name}=${version}`, bytes]))
+    return images.flatMap(({ name, version }): ReadonlyArray<DebianPackage> => {
+      const sizeOf = (part: string): number | undefined => sizes.get(`${part}=${version}`)
+      const all = wanted.get(name) ?? [name]
+      const parts = all.filter((part) => sizeOf(part) !== undefined)
+      // the image itself may have left the suite before the package that depends on it
+      return parts.some((part) => part === name || part.startsWith("linux-binary-"))
+        ? [{
+          suite: state.suite,
+          name,
+          version,
+          release: releaseOfPackage(name) ?? name,
+          parts,
+          missing: all.filter((part) => sizeOf(part) === undefined),
+          bytes: parts.reduce((sum, part) => sum + (sizeOf(part) ?? 0), 0)
+        }]
+        : []
+    })
   })
 
 interface Stanza {

@@ -9,6 +9,7 @@ import { cacheRoot } from "../../../../src/core/CacheDir.ts"
 import { HostLacks } from "../../../../src/core/Errors.ts"
 import { readEntry, storeKernel, verifyEntry } from "../../../../src/core/kernels/cache/KernelCache.ts"
 import { debianKernel, fetchDebianKernel } from "../../../../src/core/kernels/debian/DebianKernel.ts"
+import { findPackage, listPackages } from "../../../../src/core/kernels/debian/DebianPackages.ts"
 import { type DebianSelector, selects } from "../../../../src/core/kernels/debian/DebianSelector.ts"
 import { until } from "../../../support/cli.ts"
 import { Host, temporary, withVariables } from "../../kernelEntries.ts"
@@ -247,6 +248,49 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
       }
       assert.deepStrictEqual(readdirSync(root), [".apt"])
     }), 60_000)
+
+  it.scopedLive("that the mirror does not have any more is passed over", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      yield* withLists(root)
+      const find = (gone: ReadonlyArray<string>) =>
+        Effect.provide(inCache(root)(findPackage(CLOUD, undefined, "recent", gone)), Host)
+      const newest = yield* find([])
+      const other = yield* find([`${newest.name}=${newest.version}`])
+      assert.notStrictEqual(`${other.name}=${other.version}`, `${newest.name}=${newest.version}`)
+      assert.isTrue(selects(CLOUD, other.name))
+      assert.strictEqual(other.suite, newest.suite)
+    }), 60_000)
+
+  it.scopedLive("is offered with those of its packages that the suite has, and their size", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      yield* withLists(root)
+      const suite = "trixie-backports"
+      const offered = yield* Effect.provide(
+        inCache(root)(listPackages(suite, (name) => name.includes("-cloud-"))),
+        Host
+      )
+      assert.isAbove(offered.length, 0)
+      const state = join(root, ".apt", suite)
+      const packages = ["sources.list", "lists"].map((name) => join(state, name))
+      const shown = run("apt-cache", [
+        ...["-c", join(state, "apt.conf")],
+        ...["-o", `Dir::Etc::sourcelist=${packages[0]}`, "-o", `Dir::State::lists=${packages[1]}`],
+        ...["-o", `Dir::Cache=${join(state, "cache")}`, "dumpavail"]
+      ]).toString()
+      const sizes = new Map(
+        shown.split("\n\n").map((stanza) => {
+          const field = (name: string) => new RegExp(`^${name}: (.+)$`, "m").exec(stanza)?.[1]
+          return [`${field("Package")}=${field("Version")}`, Number(field("Size"))]
+        })
+      )
+      for (const { bytes, missing, parts, version } of offered) {
+        const known = parts.map((part) => sizes.get(`${part}=${version}`) ?? NaN)
+        assert.strictEqual(bytes, known.reduce((sum, size) => sum + size, 0), parts.join(" "))
+        for (const part of missing) assert.isFalse(sizes.has(`${part}=${version}`), part)
+      }
+    }), 120_000)
 
   it.scopedLive("whose download fails leaves nothing but apt's last word", () =>
     Effect.gen(function*() {
