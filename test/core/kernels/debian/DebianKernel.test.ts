@@ -273,12 +273,12 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
       )
       assert.isAbove(offered.length, 0)
       const state = join(root, ".apt", suite)
-      const packages = ["sources.list", "lists"].map((name) => join(state, name))
-      const shown = run("apt-cache", [
-        ...["-c", join(state, "apt.conf")],
-        ...["-o", `Dir::Etc::sourcelist=${packages[0]}`, "-o", `Dir::State::lists=${packages[1]}`],
-        ...["-o", `Dir::Cache=${join(state, "cache")}`, "dumpavail"]
-      ]).toString()
+      const settings = [
+        `Dir::Etc::sourcelist=${join(state, "sources.list")}`,
+        `Dir::State::lists=${join(state, "lists")}`,
+        `Dir::Cache=${join(state, "cache")}`
+      ].flatMap((setting) => ["-o", setting])
+      const shown = run("apt-cache", ["-c", join(state, "apt.conf"), ...settings, "dumpavail"]).toString()
       const sizes = new Map(
         shown.split("\n\n").map((stanza) => {
           const field = (name: string) => new RegExp(`^${name}: (.+)$`, "m").exec(stanza)?.[1]
