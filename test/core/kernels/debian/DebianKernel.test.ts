@@ -262,35 +262,39 @@ describe.skipIf(!hasApt)("a Debian kernel", () => {
       assert.strictEqual(other.suite, newest.suite)
     }), 60_000)
 
-  it.scopedLive("is offered with those of its packages that the suite has, and their size", () =>
-    Effect.gen(function*() {
-      const root = yield* temporary
-      yield* withLists(root)
-      const suite = "trixie-backports"
-      const offered = yield* Effect.provide(
-        inCache(root)(listPackages(suite, (name) => name.includes("-cloud-"))),
-        Host
-      )
-      assert.isAbove(offered.length, 0)
-      const state = join(root, ".apt", suite)
-      const settings = [
-        `Dir::Etc::sourcelist=${join(state, "sources.list")}`,
-        `Dir::State::lists=${join(state, "lists")}`,
-        `Dir::Cache=${join(state, "cache")}`
-      ].flatMap((setting) => ["-o", setting])
-      const shown = run("apt-cache", ["-c", join(state, "apt.conf"), ...settings, "dumpavail"]).toString()
-      const sizes = new Map(
-        shown.split("\n\n").map((stanza) => {
-          const field = (name: string) => new RegExp(`^${name}: (.+)$`, "m").exec(stanza)?.[1]
-          return [`${field("Package")}=${field("Version")}`, Number(field("Size"))]
-        })
-      )
-      for (const { bytes, missing, parts, version } of offered) {
-        const known = parts.map((part) => sizes.get(`${part}=${version}`) ?? NaN)
-        assert.strictEqual(bytes, known.reduce((sum, size) => sum + size, 0), parts.join(" "))
-        for (const part of missing) assert.isFalse(sizes.has(`${part}=${version}`), part)
-      }
-    }), 120_000)
+  it.scopedLive(
+    "is offered with those of its packages that the suite has, and their size",
+    () =>
+      Effect.gen(function*() {
+        const root = yield* temporary
+        yield* withLists(root)
+        const suite = "trixie-backports"
+        const offered = yield* Effect.provide(
+          inCache(root)(listPackages(suite, (name) => name.includes("-cloud-"))),
+          Host
+        )
+        assert.isAbove(offered.length, 0)
+        const state = join(root, ".apt", suite)
+        const settings = [
+          `Dir::Etc::sourcelist=${join(state, "sources.list")}`,
+          `Dir::State::lists=${join(state, "lists")}`,
+          `Dir::Cache=${join(state, "cache")}`
+        ].flatMap((setting) => ["-o", setting])
+        const shown = run("apt-cache", ["-c", join(state, "apt.conf"), ...settings, "dumpavail"]).toString()
+        const sizes = new Map(
+          shown.split("\n\n").map((stanza) => {
+            const field = (name: string) => new RegExp(`^${name}: (.+)$`, "m").exec(stanza)?.[1]
+            return [`${field("Package")}=${field("Version")}`, Number(field("Size"))]
+          })
+        )
+        for (const { bytes, missing, parts, version } of offered) {
+          const known = parts.map((part) => sizes.get(`${part}=${version}`) ?? NaN)
+          assert.strictEqual(bytes, known.reduce((sum, size) => sum + size, 0), parts.join(" "))
+          for (const part of missing) assert.isFalse(sizes.has(`${part}=${version}`), part)
+        }
+      }),
+    120_000
+  )
 
   it.scopedLive("whose download fails leaves nothing but apt's last word", () =>
     Effect.gen(function*() {
