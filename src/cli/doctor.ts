@@ -19,7 +19,7 @@ export const Check = Schema.Struct({
   state: Schema.Literal("ok", "limited", "lacking"),
   found: Schema.String.annotations({ description: "what there is" }),
   means: Schema.NullOr(Schema.String).annotations({ description: "what that means; null: nothing to know" }),
-  hint: Schema.NullOr(Schema.String).annotations({ description: "what the user can do; null: nothing is to be done" })
+  hint: Schema.NullOr(Schema.String).annotations({ description: "what the user can do; null: nothing to do" })
 }).annotations({ identifier: "Check" })
 export type Check = typeof Check.Type
 
@@ -34,7 +34,7 @@ export const DoctorReport = Schema.Struct({
     mode: EngineMode,
     works: Schema.Boolean,
     why: Schema.String,
-    fix: Schema.NullOr(Schema.String).annotations({ description: "what the user can do; null: nothing is to be done" })
+    fix: Schema.NullOr(Schema.String).annotations({ description: "what the user can do; null: nothing to do" })
   })).annotations({ description: "how `ktstr run` can execute a guest here" }),
   checks: Schema.Array(Check)
 }).annotations({ identifier: "DoctorReport" })

@@ -9,7 +9,7 @@ import type { SyscallError } from "./Errors.ts"
 import { Native } from "./Native.ts"
 
 /**
- * A lock could not be taken in time. `holder` names the process that holds it, as far as this process can see.
+ * A lock could not be taken in time. `holder` names the process that holds it, as seen by this process.
  *
  * @since 0.1.0
  * @category errors
@@ -19,7 +19,7 @@ export class LockTimeout extends Schema.TaggedError<LockTimeout>("ktstr/LockTime
   holder: Schema.String
 }) {
   override get message() {
-    return `${this.path} is locked by ${this.holder}; wait until that has ended, or end it, and try again`
+    return `${this.path} is locked by ${this.holder}; wait until it ends, or end it, and try again`
   }
 }
 

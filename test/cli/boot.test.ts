@@ -56,7 +56,7 @@ const failing: ReadonlyArray<readonly [what: string, args: ReadonlyArray<string>
   [
     "two includes of one name",
     ["--include", "/bin/ls", "--include", "/usr/bin/../bin/ls"],
-    /^ktstr: cannot include .*: another include is called ls too; rename one of them$/
+    /^ktstr: cannot include .*: another include is also called ls; rename one of them$/
   ],
   [
     "a script that is not there",

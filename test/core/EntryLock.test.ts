@@ -80,7 +80,7 @@ layer(Layer.merge(NodeFileSystem.layer, NativeKoffi.layer), { excludeTestService
           assert.instanceOf(error, LockTimeout)
           assert.strictEqual(
             error.message,
-            `${path} is locked by pid ${child.pid} (cat); wait until that has ended, or end it, and try again`
+            `${path} is locked by pid ${child.pid} (cat); wait until it ends, or end it, and try again`
           )
         }
       }))

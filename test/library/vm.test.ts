@@ -127,7 +127,7 @@ layer(Layer.provideMerge(Ktstr.layerVm(options), host), { excludeTestServices: t
         assert.isAtLeast(Date.parse(frozen.header.freeze?.at ?? ""), before)
         assert.strictEqual(yield* Clock.currentTimeMillis, 0, "the caller's clock is the test's")
         const late = yield* Effect.flip(vm.exec("sleep 100", { timeout: "200 millis" }))
-        assert.match(late.message, /it was not done within 0.2 s/)
+        assert.match(late.message, /it did not finish within 0.2 s/)
         // behind that one in the guest: its command is over at once, its shell sleeps on
         yield* vm.awaitReady
       }).pipe(Effect.provide(TestContext.TestContext)))

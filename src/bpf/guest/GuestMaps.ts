@@ -53,7 +53,7 @@ export class GuestMaps {
         new BpfUnreadable({
           what: `BPF structures of kernel ${kernel.release}`,
           why: error.message,
-          hint: "its BTF must describe them: is this a Linux 5.4 or newer with CONFIG_BPF_SYSCALL?"
+          hint: "its BTF must describe them: is this Linux 5.4 or newer with CONFIG_BPF_SYSCALL?"
         })
       const layouts = yield* Either.mapLeft(mapLayouts(kernel.btf), needsBtf)
       const idr = yield* Either.mapLeft(listLayout(kernel.btf), needsBtf)

@@ -23,7 +23,7 @@ const HASHES: ReadonlySet<number> = new Set([
   MapType.LRU_PERCPU_HASH,
   MapType.HASH_OF_MAPS
 ])
-/** Their values are descriptors and what goes with one: 4 bytes, or 8. */
+/** Types whose values are descriptors: 4 bytes, or 8 with what goes with one. */
 const DESCRIPTORS: ReadonlySet<number> = new Set([
   ...POINTER_ARRAYS,
   MapType.HASH_OF_MAPS,

@@ -217,7 +217,7 @@ class LinkReader {
         return Either.right({ target: attachment("netfilter", name) })
       }
       default:
-        return Either.left(unsupported(`what ${type} links are attached to is not read`))
+        return Either.left(unsupported(`the targets of ${type} links are not read`))
     }
   }
 

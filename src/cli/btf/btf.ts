@@ -58,7 +58,7 @@ const readSource = (source: BtfSource) =>
     }
     return yield* new HostLacks({
       what: HOST,
-      why: "the kernel that runs here has no BTF",
+      why: "the running kernel has no BTF",
       hint: "give --kernel ID or --btf FILE"
     })
   })

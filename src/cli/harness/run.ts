@@ -138,7 +138,7 @@ export const replay = (config: {
     const parts = differences(before, after)
     const same = before.determinismKey === after.determinismKey
     const said = parts.length === 0
-      ? "the same as the run, but for the host's clock"
+      ? "the same as the run, except for the host's clock"
       : `${same ? "different from the run" : "not the same inputs as the run's, and different"} in ${parts.join(", ")}`
     if (!config.json) yield* writeText(`  ${said}\n`)
     yield* endWith([after])

@@ -16,5 +16,5 @@ export const replay = Command.make("replay", {
   json: output.json,
   ...timeLimit
 }, handler(() => import("./run.ts"), (module) => module.replay)).pipe(
-  Command.withDescription("Run a kept run again; in mode exact it must be the same")
+  Command.withDescription("Repeat a kept run; in exact mode it must be the same")
 )

@@ -228,7 +228,7 @@ export const fetch = (config: { readonly id: string }) =>
         where: "debian",
         kernel: config.id,
         why: "no suite has a series of that range",
-        hint: "`ktstr kernel search` lists those that there are"
+        hint: "`ktstr kernel search` lists what they offer"
       })
     }
     yield* Effect.forEach(packages, (offered) => Effect.flatMap(fetchPackage(offered), print))
@@ -296,7 +296,7 @@ export const build = (config: BuildConfig) =>
       force: config.force
     })
     if (built._tag === "Stored") {
-      if (!built.fresh) yield* Effect.logInfo("the cache has this kernel already; --force builds it anew")
+      if (!built.fresh) yield* Effect.logInfo("the cache already has this kernel; --force builds it again")
       return yield* writeText(`${built.entry.key}\n`)
     }
     yield* Effect.logWarning(`not stored in the cache, because ${built.why}; it is in ${built.directory}`)

@@ -106,7 +106,7 @@ const assignmentOf = (text: string, { cpu, key, map }: WriteConfig): Effect.Effe
       onSome: (word) =>
         word === "all" || /^\d+$/.test(word)
           ? Effect.succeed(word === "all" ? "all" as const : Number(word))
-          : new UsageError({ problem: `--cpu wants a CPU's number, or all, not "${word}"` })
+          : new UsageError({ problem: `--cpu needs a CPU number or all, not "${word}"` })
     })
     return {
       map: name,

@@ -55,7 +55,7 @@ export const tasks = (config: Target & Output & Loss & TaskFilter) =>
     const comm = yield* Effect.try({
       try: () => new RegExp(Option.getOrElse(config.comm, () => ""), "u"),
       catch: () =>
-        new UsageError({ problem: `--comm wants a regular expression, not ${Option.getOrElse(config.comm, () => "")}` })
+        new UsageError({ problem: `--comm needs a regular expression, not ${Option.getOrElse(config.comm, () => "")}` })
     })
     yield* run(config, ({ header, kernel, sched }) => {
       const time = readTime(kernel)
@@ -91,7 +91,7 @@ export const dsqs = (config: Target & Output & Loss & { readonly id: Option.Opti
     const queues = matching(sched.dispatchQueues, wanted)
     const none = wanted === undefined || queues.length > 0 || "kind" in sched.dispatchQueues
       ? []
-      : [{ kind: "absent" as const, text: `no dispatch queue has the id or is of the kind ${wanted}` }]
+      : [{ kind: "absent" as const, text: `no dispatch queue has the id or kind ${wanted}` }]
     const problems = [...reasonOf(sched.dispatchQueues), ...sched.problems, ...none]
     return {
       document: () => ({ ...header, dispatchQueues: queues, problems }),

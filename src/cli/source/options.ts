@@ -118,12 +118,12 @@ export const target = { ...machine, ...script, ...source }
 /** How to print the answer. */
 export const output = {
   json: flag("json", "print one JSON document"),
-  ndjson: flag("ndjson", "print one JSON record a line, as they are read")
+  ndjson: flag("ndjson", "print one JSON record per line, as they are read")
 }
 
 /** Whether an answer may have parts missing. */
 export const loss = {
-  allowPartial: flag("allow-partial", "end with 0 even if parts of the answer could not be read")
+  allowPartial: flag("allow-partial", "exit with 0 even if parts of the answer could not be read")
 }
 
 /** Which maps, and how many entries of each. */

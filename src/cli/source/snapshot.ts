@@ -86,7 +86,7 @@ export const openTarget = (target: Target) =>
 export const bootTarget = (target: Target) =>
   Effect.gen(function*() {
     if (target.live || Option.isSome(target.image) || Option.isSome(target.vmlinux)) {
-      return yield* new UsageError({ problem: "this needs a VM that goes on: give --kernel, which boots one" })
+      return yield* new UsageError({ problem: "this needs a running VM: give --kernel, which boots one" })
     }
     const options = yield* bootOptions(target)
     return { vm: yield* bootWithin(options, target), name: options.kernel }

@@ -40,7 +40,7 @@ export const writeFile = (
         for (const piece of pieces) yield* file.writeAll(piece)
       }))
     const there = Option.getOrUndefined(yield* Effect.option(files.stat(path)))
-    // Such a file has no positions, which writing wants when it does not append.
+    // Such a file has no positions, which writing needs unless it appends.
     if (there !== undefined && there.type !== "File" || DESCRIPTOR.test(path)) return yield* put(path, { flag: "a" })
     const part = join(dirname(path), `.ktstr-${randomUUID()}.part`)
     const mode = there === undefined ? {} : { mode: there.mode & 0o777 }

@@ -2,7 +2,7 @@ import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 
-/** A stage that cannot be interrupted, such as a file system that hangs, must not keep a user who wants to leave. */
+/** A stage that cannot be interrupted, such as a file system that hangs, must not keep the user from leaving. */
 const PATIENCE_MILLIS = 15_000
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const

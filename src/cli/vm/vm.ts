@@ -73,7 +73,7 @@ const interact = (options: BootOptions, { engine }: Config) =>
     yield* holdSignals
     yield* restartTimeLimit(PREPARE_MILLIS)
     const { release, spec } = yield* prepare({ ...options, shell: { colorTerm, size, term } })
-    writeMessage(`  boot ${release}; exit or Ctrl-D ends the shell and the VM, Ctrl-A x at once\n`)
+    writeMessage(`  boot ${release}; exit or Ctrl-D ends the shell and stops the VM; Ctrl-A x stops it immediately\n`)
     const vm = yield* Effect.flatMap(VmEngine, (engine) => engine.boot(spec))
     const { rest, unread } = yield* consoleToStdout(vm)
     const session = Effect.gen(function*() {

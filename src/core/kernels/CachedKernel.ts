@@ -30,7 +30,7 @@ export class KernelEntryCorrupt
 }
 
 /**
- * The ids whose kernels are had by `ktstr kernel build`, and then from the cache alone.
+ * The ids of kernels that `ktstr kernel build` puts into the cache; only the cache has them.
  *
  * @since 0.1.0
  * @category models
@@ -127,7 +127,7 @@ const lookUp = (id: CachedKernelId, entries: ReadonlyArray<CacheEntry>): LookUp 
         asked: {
           kernel: id.key,
           why: "the cache has no entry of that name",
-          hint: `run \`ktstr kernel list\` for those that there are, or write ./${id.key} for a file`
+          hint: `\`ktstr kernel list\` shows those it has; for a file write ./${id.key} for a file`
         },
         matches: entries.filter(({ key }) => key === id.key).map((entry) => ({ entry, current: true }))
       }

@@ -18,7 +18,7 @@ export interface KernelFacts {
   readonly buildId: string | undefined
   /** The size of the `.BTF` section in bytes; undefined: built without CONFIG_DEBUG_INFO_BTF. */
   readonly btfBytes: number | undefined
-  /** How many symbols `.symtab` defines; 0 in a stripped kernel, which still describes itself in memory. */
+  /** Number of symbols that `.symtab` defines; 0 in a stripped kernel, which still describes itself in memory. */
   readonly symbols: number
   /** The `.config`, from the file beside the kernel or from the kernel itself (CONFIG_IKCONFIG). */
   readonly config: string | undefined

@@ -124,7 +124,7 @@ const forms: ReadonlyArray<Form> = [
     parse: (path) => {
       if (path.includes("\0")) return "a path holds no NUL"
       return /^~[^/]/.test(path)
-        ? "only one's own ~/ is known here; write the directory in full, or ./~NAME for a file of that name"
+        ? "only your own ~/ is expanded; write the directory in full, or ./~NAME for a file of that name"
         : { _tag: "Path", path }
     }
   },

@@ -49,7 +49,7 @@ export const kernelOfId = Effect.fn("KernelOfId.kernelOfId")(
         return yield* new KernelIdInvalid({
           given: "kernel id",
           id: `debian:${id.suite === undefined ? "" : `${id.suite}/`}${ends.join("..")}`,
-          why: "this means several kernels, and one is wanted; write one series, as in debian:7.3-cloud"
+          why: "this means several kernels, but one is needed; write one series, as in debian:7.3-cloud"
         })
       }
       default:

@@ -81,7 +81,7 @@ export const kernelModules = Effect.fn("Modules.kernelModules")(
       return yield* refused(
         names[0],
         "its modules are not known",
-        "get a Debian kernel (anew) with `ktstr kernel fetch`, or build the module in (CONFIG_…=y)"
+        "get a Debian kernel (again) with `ktstr kernel fetch`, or build the module in (CONFIG_…=y)"
       )
     }
     const unreadable = (module: string) => (error: Error) =>

@@ -50,12 +50,12 @@ export const makeExec = (
     return alone(run).pipe(
       Effect.flatMap((result): Effect.Effect<ExecResult, ExecFailed> =>
         result === undefined
-          ? failed("its output was lost on the way", "have it write less, or into a file")
+          ? failed("its output was lost", "make it write less, or write to a file")
           : Effect.succeed(result)
       ),
       Effect.timeoutFail({
         duration: limit,
-        onTimeout: () => failed(`it was not done within ${Duration.toSeconds(limit)} s`, "raise its timeout")
+        onTimeout: () => failed(`it did not finish within ${Duration.toSeconds(limit)} s`, "raise its timeout")
       })
     )
   }

@@ -108,7 +108,7 @@ const reasons: Readonly<Record<string, readonly [why: string, hint: string]>> = 
   ENOENT: ["no such file", "check the path"],
   ENOTDIR: ["no such file", "check the path"],
   EACCES: ["permission denied", "make it readable"],
-  ELOOP: ["its symbolic links lead in a circle", "remove the link"]
+  ELOOP: ["its symbolic links form a loop", "remove the link"]
 }
 
 const kindOf = (info: Stats): string =>

@@ -54,7 +54,7 @@ export const makeInitramfs = Effect.fn("Initramfs.make")(
         if (tree.has(path)) {
           return yield* new IncludeError({
             path: spec.includes?.[index] ?? name,
-            why: `another include is called ${name} too`,
+            why: `another include is also called ${name}`,
             hint: "rename one of them"
           })
         }

@@ -112,7 +112,7 @@ export const bootKvm = (
     const keep = yield* keepConsole(spec)
     yield* readyVcpuThreads(topology.cpus)
     const kvm = yield* prepare(spec, image, cmdline, topology).pipe(
-      Effect.catchTag("KvmError", (error) => broken(error.message, "ktstr doctor says what this host can do"))
+      Effect.catchTag("KvmError", (error) => broken(error.message, "run `ktstr doctor` to see what this host can do"))
     )
 
     const consoles = { console: new Console(), report: new Console(), terminal: new Console() }

@@ -119,7 +119,7 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
       }
     }))
     for (const worker of workers) worker.onBroken(wakeMain)
-    // the first to run: nobody touches the VM's descriptors and memory any more, and who waits for its end hears of it
+    // the first to run: nobody touches the VM's descriptors and memory any more, and whoever waits for its end is told
     yield* Effect.addFinalizer(() => Effect.sync(() => ending.close()))
     if (options.irqchip) yield* Effect.forkScoped(watchForHalt(vm, workers, rendezvous, ending))
 

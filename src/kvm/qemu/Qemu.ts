@@ -163,10 +163,10 @@ const greeted = (
   const exited = Effect.flatMap(child.exit, ({ signal, status }) =>
     broken(
       complaintOf(complaints)?.replace(/^\S*qemu-system-x86_64: /, "") ?? `QEMU ended with ${signal ?? status}`,
-      "is the setting one that QEMU knows?"
+      "does QEMU know this setting?"
     ))
   const refused = (error: { readonly message: string }) =>
-    endedOr(exited, broken(error.message, "is it QEMU 7.2 or newer that is on the PATH?"))
+    endedOr(exited, broken(error.message, "is the QEMU on the PATH 7.2 or newer?"))
   return Effect.raceFirst(Effect.catchAll(qmp.ready, refused), exited).pipe(Effect.timeoutFail({
     duration: `${GREETING_SECONDS} seconds`,
     onTimeout: () => broken(`QEMU did not answer within ${GREETING_SECONDS} s`, "is the host overloaded? try again")

@@ -129,7 +129,7 @@ export const resolveTopology = (spec: {
     if (![nodes, llcs, cores, threads].every((count) => isCount(count))) {
       return yield* refuse(
         `a VM cannot have the topology ${name}`,
-        "give whole numbers of NUMA nodes, LLCs, cores an LLC and threads a core, 1 or more"
+        "give whole numbers of NUMA nodes, LLCs, cores per LLC and threads per core, 1 or more"
       )
     }
     if (llcs % nodes !== 0) {
@@ -157,7 +157,7 @@ export const resolveTopology = (spec: {
     const all = memory.length
     if (all < nodes || all > MOST_NODES) {
       return yield* refuse(
-        `there is memory for ${all} nodes, where ${nodes} have CPUs`,
+        `memory is given for ${all} nodes, but ${nodes} have CPUs`,
         `give the memory of ${nodes} to ${MOST_NODES} nodes`
       )
     }
@@ -205,7 +205,7 @@ export const parseTopology = (text: string): Either.Either<TopologySpec, Topolog
   if (!/^\d{1,4}(,\d{1,4}){3}$/.test(text)) {
     return refuse(
       `not a topology: ${JSON.stringify(text.slice(0, 80))}`,
-      "give NODES,LLCS,CORES,THREADS, as in 2,4,8,2: LLCs in all, cores an LLC, threads a core"
+      "give NODES,LLCS,CORES,THREADS, as in 2,4,8,2: LLCs in all, cores per LLC, threads per core"
     )
   }
   const [nodes, llcs, cores, threads] = text.split(",").map(Number)

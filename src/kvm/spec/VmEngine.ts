@@ -231,7 +231,7 @@ export class GuestPanicked extends Schema.TaggedError<GuestPanicked>("ktstr/Gues
   line: Schema.String
 }) {
   override get message() {
-    return `the guest panicked: ${this.line}; keep its console with consoleFile to see what led there`
+    return `the guest panicked: ${this.line}; keep its console with consoleFile to see what led to it`
   }
 }
 
@@ -333,7 +333,7 @@ export class FreezeFailed extends Schema.TaggedError<FreezeFailed>("ktstr/Freeze
     if (this.seconds !== undefined) {
       return `the guest did not stop within ${this.seconds} s: ${this.why}; is the host overloaded? try again`
     }
-    return `the guest cannot be frozen: ${this.why}; boot it anew`
+    return `the guest cannot be frozen: ${this.why}; boot it again`
   }
 }
 

@@ -107,7 +107,7 @@ describe("parseKernelId", () => {
     ["6.12,6.14", `not a kernel id; ${forms}`],
     [
       "~user/linux",
-      "only one's own ~/ is known here; write the directory in full, or ./~NAME for a file of that name"
+      "only your own ~/ is expanded; write the directory in full, or ./~NAME for a file of that name"
     ],
     ["/boot/\0", "a path holds no NUL"],
     ["6.14..6.12", "the range ends before it starts; swap the ends: 6.12..6.14"],

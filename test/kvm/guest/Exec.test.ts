@@ -65,7 +65,7 @@ layer(engine, { timeout: "60 seconds" })("commands in a running guest", (it) => 
           Effect.map(Effect.flip(vm.exec(command, options)), (error) => `${error._tag}: ${error.message}`)
         assert.match(
           yield* why("sleep 3", { timeout: "1 second" }),
-          /^ExecFailed: "sleep 3" in the guest: it was not done within 1 s; raise its timeout$/
+          /^ExecFailed: "sleep 3" in the guest: it did not finish within 1 s; raise its timeout$/
         )
         assert.match(
           yield* why("true", { outputBytes: 2 ** 40 }),

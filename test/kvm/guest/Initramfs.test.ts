@@ -71,10 +71,10 @@ describe("makeInitramfs", () => {
       assert.match(yield* why(join(root, "a/b")), /it links to a directory that holds it; remove the link$/)
       assert.strictEqual(
         yield* why("/usr/sbin/bpftool", "/usr/sbin/bpftool"),
-        "cannot include /usr/sbin/bpftool: another include is called bpftool too; rename one of them"
+        "cannot include /usr/sbin/bpftool: another include is also called bpftool; rename one of them"
       )
       symlinkSync("self", join(root, "self"))
-      assert.match(yield* why(join(root, "self")), /its symbolic links lead in a circle/)
+      assert.match(yield* why(join(root, "self")), /its symbolic links form a loop/)
       execFileSync("truncate", ["-s", "2G", join(root, "huge")])
       assert.match(yield* why(join(root, "huge")), /it is larger than 1 GiB/)
     }))

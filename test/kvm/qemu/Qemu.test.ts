@@ -246,7 +246,7 @@ layer(engine, { excludeTestServices: true })("Qemu", (it) => {
         Effect.map(Effect.flip(Effect.scoped(boot("true", settings))), (error) => error.message)
       assert.match(
         yield* why({ cpuModel: "nonsense" }),
-        /^cannot boot .*vmlinuz.*: unable to find CPU model 'nonsense'; is the setting one that QEMU knows\?$/
+        /^cannot boot .*vmlinuz.*: unable to find CPU model 'nonsense'; does QEMU know this setting\?$/
       )
       assert.match(
         yield* why({ kernel: "/nonexistent" }),

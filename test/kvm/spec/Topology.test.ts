@@ -82,7 +82,7 @@ describe("a machine", () => {
       [{ memoryMib: 0.5 }, "a VM cannot have 1 CPUs and 0.5 MiB of memory; give whole numbers, 1 to 254 CPUs"],
       [
         { topology: { ...flat, cores: 0 } },
-        "a VM cannot have the topology 1,1,0,1; give whole numbers of NUMA nodes, LLCs, cores an LLC and threads a core, 1 or more"
+        "a VM cannot have the topology 1,1,0,1; give whole numbers of NUMA nodes, LLCs, cores per LLC and threads per core, 1 or more"
       ],
       [
         { topology: { ...flat, nodes: 2, llcs: 3 } },
@@ -99,7 +99,7 @@ describe("a machine", () => {
       [{ topology: { nodes: 1e9, llcs: 1e9, cores: 1e9, threads: 1e9 } }, "do not fit into APIC ids"],
       [
         { topology: { ...two, memory: [{ mib: 64 }] } },
-        "there is memory for 1 nodes, where 2 have CPUs; give the memory of 2 to 64 nodes"
+        "memory is given for 1 nodes, but 2 have CPUs; give the memory of 2 to 64 nodes"
       ],
       [
         { topology: { ...two, memory: [{ mib: 64 }, { mib: 66 }] } },
@@ -167,7 +167,7 @@ describe("a machine", () => {
         error.message,
         `not a topology: ${
           JSON.stringify(text)
-        }; give NODES,LLCS,CORES,THREADS, as in 2,4,8,2: LLCs in all, cores an LLC, threads a core`
+        }; give NODES,LLCS,CORES,THREADS, as in 2,4,8,2: LLCs in all, cores per LLC, threads per core`
       )
     }
   })

@@ -80,7 +80,7 @@ export class LinkWalk {
       case "sockmap":
         return this.sockmap(link)
       default:
-        return Either.left(unsupported(`what ${type} links are attached to is not read`))
+        return Either.left(unsupported(`the targets of ${type} links are not read`))
     }
   }
 
@@ -226,7 +226,7 @@ export class LinkWalk {
       const seen = new Set<bigint>()
       for (let at = dentry;;) {
         if (seen.has(at) || seen.size > 4096) {
-          return yield* Either.left(corrupted(`directories without end at ${hex(at)}`))
+          return yield* Either.left(corrupted(`directory loop at ${hex(at)}`))
         }
         seen.add(at)
         const parent = yield* this.links.field(at, this.links.layouts.dentry(), (layout) => layout.at.d_parent)

@@ -270,7 +270,7 @@ export class KernelObjects {
     const names: Array<string> = []
     const reader = new StructReader(this.space)
     for (let node = address, depth = 0;; depth++) {
-      if (depth > DEEPEST) return missing(corrupted(`more than ${DEEPEST} directories above one another`))
+      if (depth > DEEPEST) return missing(corrupted(`more than ${DEEPEST} nested directories`))
       const parent = this.space.u64(node + BigInt(at.parent))
       if (parent === undefined) return missing(this.space.faultReason)
       if (parent === 0n) return stringOf(`/${names.reverse().join("/")}`)
@@ -302,7 +302,7 @@ const nameIn = (view: DataView, at: number, size: number): RenderedValue => stri
 const ip4Text = (view: DataView, at: number): string =>
   Array.from({ length: 4 }, (_, byte) => view.getUint8(at + byte)).join(".")
 
-/** As RFC 5952 would, but for the longest run of zeros: the URL parser of the platform does that. */
+/** As RFC 5952 would, except for the longest run of zeros: the URL parser of the platform does that. */
 const ip6Text = (view: DataView, at: number): string => {
   const words = Array.from({ length: 8 }, (_, word) => view.getUint16(at + word * 2, false).toString(16))
   return new URL(`http://[${words.join(":")}]`).hostname.slice(1, -1)

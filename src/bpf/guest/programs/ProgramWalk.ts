@@ -60,11 +60,11 @@ const noBpf = (what: string, why: string): BpfUnreadable =>
   new BpfUnreadable({
     what,
     why,
-    hint: "is this a Linux 6.1 or newer with CONFIG_BPF_SYSCALL and CONFIG_KALLSYMS_ALL?"
+    hint: "is this Linux 6.1 or newer with CONFIG_BPF_SYSCALL and CONFIG_KALLSYMS_ALL?"
   })
 
 /**
- * Maps and functions of one program that are believed. The verifier allows 64 maps and 256 functions
+ * The most maps and functions that one program is believed to have. The verifier allows 64 maps and 256 functions
  * (include/linux/bpf_verifier.h `MAX_USED_MAPS`, `BPF_MAX_SUBPROGS`, v6.12); BPF_PROG_BIND_MAP adds maps.
  */
 const PROGRAM_LIMIT = 1024

@@ -138,12 +138,14 @@ export class HashWalk implements EntryWalk {
       const { buffer, byteOffset } = this.keyView
       if (!wanted.equals(new Uint8Array(buffer, byteOffset + this.keyAt, this.keyLength))) continue
       if (this.copies !== undefined) return this.copies.places(this.pointerPage, this.pointerOffset)
-      // Where the entry is, is not kept for each: it is the one that was next, or its bucket's first.
+      // An entry's place is not kept: the entry is the one that was next, or its bucket's first.
       return (lo & 1) === 0 && bucket === this.bucket ? this.placeIn(hi, lo) : this.placeOfFirst()
     }
     const { reason } = this.problems
     return Either.left(
-      reason === null ? absent("it has no such key") : within("the key was not found, and not all can be read", reason)
+      reason === null
+        ? absent("it has no such key")
+        : within("the key was not found, but not every entry can be read", reason)
     )
   }
 

@@ -22,11 +22,11 @@ import { guardedRanges } from "./MapWriteGuards.ts"
  * @category models
  */
 export interface MapAssignment {
-  /** A map's id or name. Not given: the data section that has the variable which `path` names. */
+  /** A map's id or name. Default: the data section with the variable that `path` names. */
   readonly map?: string | undefined
   /** Not needed by maps of one element. */
   readonly key?: Json | undefined
-  /** The part of the value, `g_stat.in.cpus[3]`; all of it if not given or empty. */
+  /** The part of the value, such as `g_stat.in.cpus[3]` (default, or if empty: all of it). */
   readonly path?: string | undefined
   readonly value: Json
   /** In per-CPU maps the CPU, or every possible one. */
@@ -142,14 +142,14 @@ const frozenLayout = memoizeByBtf((btf) => layout(btf, "bpf_map", ["frozen"]))
 /** Why a map must not be written; undefined: it may be. */
 const closed = ({ btf, space }: GuestKernelService, { info, offset, page }: ListedMap): string | undefined => {
   if ((info.flags & RDONLY_PROG) !== 0) {
-    return "it is read-only for programs: the verifier has taken its values for constants"
+    return "it is read-only for programs: the verifier may have treated its values as constants"
   }
   const frozen = frozenLayout(btf)
   if (Either.isLeft(frozen)) return undefined
   if (!space.window(page, offset + frozen.right.at.frozen, 1)) return space.faultText
   return space.view.getUint8(space.at) === 0
     ? undefined
-    : "it is frozen (BPF_MAP_FREEZE): the verifier may have taken its values for constants"
+    : "it is frozen (BPF_MAP_FREEZE): the verifier may have treated its values as constants"
 }
 
 /** The maps of an id or name, or those whose data section has the variable. */

@@ -40,7 +40,7 @@ export const requireBuildTools: Effect.Effect<void, HostLacks, CommandExecutor.C
     if (missing.length === 0) return
     return yield* new HostLacks({
       what: missing.join(", "),
-      why: "a kernel cannot be built without",
+      why: "needed to build a kernel",
       hint: `run \`apt-get install ${[...new Set(packages)].join(" ")}\``
     })
   }

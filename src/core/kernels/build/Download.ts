@@ -32,9 +32,9 @@ const LIMIT = 2 ** 30
 const STALL = "60 seconds"
 const PAUSE = Schedule.union(Schedule.exponential("200 millis"), Schedule.spaced("10 seconds"))
 
-const HINT_NETWORK = "check the network and the address, and try again: what has come so far is kept"
-const HINT_ADDRESS = "check the address"
-const HINT_SERVER = "try again later, or take another server"
+const HINT_NETWORK = "check the network and the URL, and try again: the part received so far is kept"
+const HINT_ADDRESS = "check the URL"
+const HINT_SERVER = "try again later, or use another server"
 
 /**
  * Get `url` (http or https) into `file`, whole or not at all. What arrives goes to `file.part`, which a cut connection, a
@@ -42,7 +42,7 @@ const HINT_SERVER = "try again later, or take another server"
  * (ETag or Last-Modified, RFC 9110 section 13.1.5) and else begins anew. Its size is checked where the server tells it.
  *
  * @param options.sha256 64 hex digits that the content must have; one with another is removed
- * @param options.limit the most bytes that it may have; 1 GiB if not given. Of a larger file nothing is kept.
+ * @param options.limit the most bytes that it may have; default 1 GiB. Nothing of a larger file is kept.
  * @param options.attempts how often a connection, a server that is busy or a rest is tried for; 6 if not given
  */
 export const download = Effect.fn("Download.download")(
@@ -110,13 +110,13 @@ const receive = (
     const { headers, status } = response
     if (status === 416) {
       yield* discard
-      return yield* transport("the server has no more of the file than what had come before")
+      return yield* transport("the server has no more of the file than was already received")
     }
     if (status !== 200 && status !== 206) return yield* refusal(status)
     const encoding = headers["content-encoding"] ?? "identity"
     if (encoding !== "identity") {
       return yield* fatal(
-        `the server answered with content-encoding ${encoding} although none was asked for`,
+        `the server answered with content-encoding ${encoding} although none was requested`,
         HINT_SERVER
       )
     }
@@ -129,7 +129,7 @@ const receive = (
         (validator === undefined || validator === resume.validator)
       if (!isRest) {
         yield* discard
-        return yield* transport("the server sent another part of the file than the one that was asked for")
+        return yield* transport("the server sent a different part of the file than was requested")
       }
     } else {
       yield* fs.writeFile(part, new Uint8Array(0))
@@ -141,7 +141,7 @@ const receive = (
     const told = status === 206 ? range?.[2] : headers["content-length"]
     const size = told === undefined || !/^\d+$/.test(told) ? undefined : Number(told)
 
-    const tooLarge = fatal(`the file has more than the ${limit} bytes that are allowed`, HINT_ADDRESS)
+    const tooLarge = fatal(`the file is larger than the limit of ${limit} bytes`, HINT_ADDRESS)
     if (size !== undefined && size > limit) {
       yield* discard
       return yield* tooLarge
@@ -223,7 +223,7 @@ const verify = (part: string, state: string, sha256: string) =>
     if (got === sha256) return
     yield* fs.remove(part, { force: true })
     yield* fs.remove(state, { force: true })
-    return yield* fatal(`its sha256 is ${got}, not ${sha256}`, "try again, or take another server: nothing was kept")
+    return yield* fatal(`its sha256 is ${got}, not ${sha256}`, "try again, or use another server: nothing was kept")
   })
 
 /** Servers that show a page to a person give any content type. */
@@ -256,7 +256,7 @@ const isDiskFull = (error: { readonly message: string }): boolean => /\bENOSPC\b
 const unwritable = (error: PlatformError): AttemptFailed =>
   fatal(
     platformText(error),
-    "make room for it where you may write"
+    "free some space, or choose a directory that you can write"
   )
 
 /** The innermost cause of an error: "connect ECONNREFUSED 127.0.0.1:9". */

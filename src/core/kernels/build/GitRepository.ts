@@ -24,7 +24,7 @@ export const cleanCommit = (
     const changed = status.stdout.split("\0", 1)[0]
     return changed === ""
       ? { commit: head.stdout.trim() }
-      : { why: `it has changes that are not committed (${changed.slice(3)})` }
+      : { why: `it has uncommitted changes (${changed.slice(3)})` }
   })
 
 /**
@@ -69,7 +69,7 @@ export const remoteCommit = Effect.fn("GitRepository.remoteCommit")(
     const listed = yield* stage(`ask ${url}`, "GitRepository.listRemote", { url, ref })(
       git("ls-remote", "--", url, ref, `${ref}^{}`)
     )
-    if (listed.code !== 0) return yield* failed(firstLine(listed.stderr), "check the address")
+    if (listed.code !== 0) return yield* failed(firstLine(listed.stderr), "check the URL")
     const commits = new Map(
       listed.stdout.split("\n").map((line) => {
         const [commit, name] = line.split("\t")
@@ -106,7 +106,7 @@ export const checkOut = Effect.fn("GitRepository.checkOut")(
             step: "fetch",
             subject: `git repository ${url}`,
             why: firstLine(stderr),
-            hint: "check the address, the network and the disk"
+            hint: "check the URL, the network and the disk"
           })
       )
     // no templates: a user's hooks have no business here

@@ -227,7 +227,7 @@ const environment = (out: string): Record<string, string | undefined> => ({
   // what compilers leave there where they are killed goes with the build
   TMPDIR: join(out, "..", TEMPORARY),
   LC_ALL: "C",
-  // in the banner of every kernel, which so is the same wherever and whenever it is built
+  // in the banner of every kernel, which is therefore the same wherever and whenever it is built
   KBUILD_BUILD_USER: "ktstr",
   KBUILD_BUILD_HOST: "localhost",
   KBUILD_BUILD_VERSION: "1",
@@ -245,7 +245,7 @@ const make = (
     const code = yield* runGroup("sh", ["-c", "exec \"$@\" >>\"$0\" 2>&1", log, ...words], environment(out))
     if (code === 0) return
     const output = yield* Effect.orElseSucceed(fs.readFileString(log), () => "")
-    return yield* new KernelBuildFailed({ step, why: firstError(output), hint: `all that make printed is in ${log}` })
+    return yield* new KernelBuildFailed({ step, why: firstError(output), hint: `make's full output is in ${log}` })
   })
 
 /** How compilers, linkers, shells, make and a full disk begin their complaints; the first in the list that occurs counts. */
@@ -287,14 +287,14 @@ const configure = (
     if (theirs.length > 0) {
       return yield* new KconfigUnmet({
         options: theirs,
-        hint: "ask for what they depend on too, or leave them out: this kernel may not have them"
+        hint: "set the options they depend on too, or leave them out: this kernel may not have them"
       })
     }
     const essential = missing.filter(({ option }) => ESSENTIAL_OPTIONS.has(option))
     if (essential.length > 0) {
       return yield* new KconfigUnmet({
         options: essential,
-        hint: "it could not be read without: build a newer kernel, or update pahole"
+        hint: "ktstr cannot read a kernel without them: build a newer kernel, or update pahole"
       })
     }
     if (missing.length > 0) yield* Effect.logWarning(`this kernel's configuration did not take ${describe(missing)}`)

@@ -223,12 +223,12 @@ const planVersion = (asked: KernelVersion, root: string, extra: string | undefin
           const release = chosen ??
             (yield* stage(`find ${asked.text}`, "SourceTree.find", { version: asked.text })(kernelRelease(asked)))
           const directory = yield* fetchArchive(release.url, root, temporary, release.sha256)
-          const found = yield* versionOf(directory, "take another mirror")
+          const found = yield* versionOf(directory, "use another mirror")
           if (found === version) return { directory, identity: yield* tarballIdentity(version, release.url, extra) }
           return yield* new SourceInvalid({
             source: release.url,
             why: `it holds the sources of ${found}`,
-            hint: "take another mirror"
+            hint: "use another mirror"
           })
         }),
       shared: undefined
@@ -270,7 +270,7 @@ const planAddress = (url: string, root: string, extra: string | undefined) =>
     if (!/^https?:\/\//i.test(url)) {
       return yield* new SourceInvalid({ source: url, why: "not an http or https URL", hint: "or give a path" })
     }
-    // what is at an address is known only from when it was built
+    // the content of a URL is only known from when it was built
     const entries = yield* listEntries(root)
     const before = entries.flatMap((entry) =>
       entry._tag === "Valid" && entry.metadata.source.kind === "tarball" && entry.metadata.source.from === url &&

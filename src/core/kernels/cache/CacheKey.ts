@@ -3,7 +3,7 @@ import { crc32 } from "node:zlib"
 import { KernelIdInvalid } from "../../Errors.ts"
 import { TEST_KCONFIG } from "../config/TestKconfig.ts"
 
-const HINT = "`ktstr kernel list` shows the keys that there are"
+const HINT = "`ktstr kernel list` shows the existing keys"
 const ARCH = "x86_64"
 /** A file name has at most 255 bytes (NAME_MAX, include/uapi/linux/limits.h); the cache needs some for `.lock` and such. */
 const MAX_KEY = 200

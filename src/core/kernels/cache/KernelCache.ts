@@ -132,7 +132,7 @@ export const readEntry = (
     }
     const metadata = yield* Effect.either(readMetadata(directory))
     const after = yield* identity
-    // another process stored the entry anew meanwhile, so what was read is a mixture
+    // another process has replaced the entry meanwhile, so what was read is a mixture
     if (!Option.contains(after, before.value)) {
       return yield* readEntry(root, key)
     }
@@ -257,7 +257,7 @@ export const verifyEntry = (
     for (const file of [metadata.image, ...(metadata.vmlinux === null ? [] : [metadata.vmlinux])]) {
       const { sha256 } = yield* describeFile(directory, file.name)
       if (sha256 !== file.sha256) {
-        const why = `${file.name} has other content than what was stored`
+        const why = `${file.name} does not have the content that was stored`
         return Option.some<CacheEntry>({
           _tag: "Corrupt",
           key,
@@ -420,7 +420,7 @@ export interface Cleaned {
 
 /**
  * Remove entries: all of them; with `keep`, all but that many valid ones, those last stored; with `corruptOnly`, the
- * corrupt ones alone. One that was stored anew meanwhile stays. So does a directory under a name that no source gives,
+ * corrupt ones alone. One that was replaced meanwhile stays. So does a directory under a name that no source gives,
  * unless its metadata is ours: the cache may be a directory that holds other things. What dead processes left goes too,
  * and so do downloads that were cut short.
  *

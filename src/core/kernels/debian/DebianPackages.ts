@@ -107,7 +107,7 @@ export const listPackages = Effect.fn("DebianPackages.listPackages")(
   }
 )
 
-/** Opens suites one after the other, and remembers what could not be had of them. */
+/** Opens suites one after the other, and remembers which could not be read. */
 interface Reader {
   readonly suites: ReadonlyArray<string>
   readonly failures: ReadonlyArray<FetchFailed | HostLacks>

@@ -22,11 +22,11 @@ export class KvmError extends Schema.TaggedError<KvmError>("ktstr/KvmError")("Kv
 
 /** By request and errno, else by errno. @see Documentation/virt/kvm/api.rst, v6.12, "Errors" of each request */
 const meanings: Readonly<Record<string, string>> = {
-  "KVM_CREATE_VM EBUSY": "another hypervisor holds this CPU's virtualization; stop it",
+  "KVM_CREATE_VM EBUSY": "another hypervisor is using this CPU's virtualization; stop it",
   "KVM_CREATE_VM EINVAL": "this KVM has no VM of the plain x86 type",
   "KVM_CREATE_VCPU EINVAL": "more vCPUs than this KVM gives a VM; give it fewer CPUs",
-  "KVM_CREATE_VCPU EEXIST": "that vCPU is there already",
-  "KVM_CREATE_IRQCHIP EEXIST": "the interrupt controllers are there already",
+  "KVM_CREATE_VCPU EEXIST": "that vCPU already exists",
+  "KVM_CREATE_IRQCHIP EEXIST": "the interrupt controllers already exist",
   "KVM_CREATE_IRQCHIP EINVAL": "the interrupt controllers have to be made before the vCPUs",
   "KVM_SET_USER_MEMORY_REGION EEXIST": "two pieces of guest memory overlap",
   "KVM_SET_USER_MEMORY_REGION EINVAL": "guest memory has to be whole pages, and fit this KVM's address width",
@@ -35,7 +35,7 @@ const meanings: Readonly<Record<string, string>> = {
   "KVM_RUN EINVAL": "the vCPU was set up with a state that cannot run",
   "KVM_RUN EFAULT": "the guest touched memory of which the host has no page",
   "tgkill EAGAIN": "too many signals are pending for this user (ulimit -i)",
-  EACCES: "this user may not do that with /dev/kvm; adduser USER kvm, and log in anew",
+  EACCES: "this user may not do that with /dev/kvm; adduser USER kvm, and log in again",
   EBADF: "the VM is closed",
   EIO: "the VM belongs to another process",
   EMFILE: "this process has too many files open (ulimit -n)",
@@ -46,7 +46,7 @@ const meanings: Readonly<Record<string, string>> = {
   ENXIO: "this host's KVM cannot do that before the interrupt controllers are there",
   EOPNOTSUPP: "this CPU or its firmware has virtualization switched off",
   EPERM: "the kernel forbids it to this process (a container or a security module?)",
-  E2BIG: "this KVM has more to say than the call made room for"
+  E2BIG: "KVM's answer is larger than the buffer for it"
 }
 
 /** The result of a call that gives a negated errno when it fails. @throws KvmError */

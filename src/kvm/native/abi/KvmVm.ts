@@ -164,7 +164,7 @@ const lacks = (why: string) =>
 const cannotOpen = (errno: number): HostLacks => {
   const code = errnoName(errno)
   const hint = code === "EACCES" || code === "EPERM"
-    ? "adduser USER kvm, and log in anew"
+    ? "adduser USER kvm, and log in again"
     : "switch virtualization on in the firmware and load kvm-intel or kvm-amd, or use the QEMU engine"
   return new HostLacks({ what: "/dev/kvm", why: `it cannot be opened: ${code}`, hint })
 }

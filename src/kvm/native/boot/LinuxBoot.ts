@@ -72,7 +72,7 @@ export const loadLinux = (memory: GuestMemory, spec: LinuxBootSpec): Effect.Effe
     }
     yield* Effect.try({
       try: () => loadPieces(memory, spec.kernel, image),
-      catch: (error) => broken(error instanceof Error ? error.message : String(error), "does the file change?")
+      catch: (error) => broken(error instanceof Error ? error.message : String(error), "is the file being modified?")
     })
     const written = memory.write(initrdAt, initramfs) && memory.write(CMDLINE, cmdline) &&
       memory.write(CMDLINE + cmdline.length, new Uint8Array(1)) &&

@@ -244,7 +244,7 @@ export class VirtioMmio {
     const at = this.#selected()
     if (at === undefined) return
     this.#words[at + word] = value
-    // a queue begins anew
+    // a queue starts over
     if (word === VirtioMmio.#READY) this.#words[at + VirtioMmio.#SERVED] = 0
   }
 

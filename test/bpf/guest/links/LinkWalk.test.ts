@@ -248,7 +248,7 @@ describe("LinkWalk", () => {
     circle.made.set64(circle.made.get64(file) + 8n, circle.made.text("root"))
     assert.deepStrictEqual(circle.list().items[1].problem, {
       kind: "corrupted",
-      text: `directories without end at ${hex(file)}`
+      text: `directory loop at ${hex(file)}`
     })
   })
 
@@ -257,7 +257,7 @@ describe("LinkWalk", () => {
     made.set32(link + 4n, 99)
     assert.deepStrictEqual(list().items[1].problem, {
       kind: "unsupported",
-      text: "what type 99 links are attached to is not read"
+      text: "the targets of type 99 links are not read"
     })
   })
 })

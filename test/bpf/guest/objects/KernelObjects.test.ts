@@ -107,7 +107,7 @@ describe("KernelObjects: the path of a cgroup", () => {
   it("ends where directories are above one another in a circle", () => {
     const { directory, made, read, top } = cgroup()
     made.set64(top + 16n, directory)
-    assert.deepStrictEqual(read(), { id: 9, path: { $corrupted: "more than 4096 directories above one another" } })
+    assert.deepStrictEqual(read(), { id: 9, path: { $corrupted: "more than 4096 nested directories" } })
   })
 
   it("says why a directory above, or a name, cannot be read", () => {

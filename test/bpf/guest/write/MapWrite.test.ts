@@ -79,12 +79,12 @@ describe("writing a value of a hash", () => {
     made.set64(elements[2], elements[0])
     assert.strictEqual(
       write(made, { key: "09000000", value: "2a000000" }),
-      "the key was not found, and not all can be read: bucket 1: its chain is a cycle"
+      "the key was not found, but not every entry can be read: bucket 1: its chain is a cycle"
     )
     made.set64(elements[0], NOWHERE)
     assert.match(
       String(write(made, { key: "07000000", value: "2a000000" })),
-      /^the key was not found, and not all can be read: bucket 1: element: 0xffffdeadbeef0000 is not mapped$/
+      /^the key was not found, but not every entry can be read: bucket 1: element: 0xffffdeadbeef0000 is not mapped$/
     )
   })
 

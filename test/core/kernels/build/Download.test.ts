@@ -59,9 +59,8 @@ describe.each(clients)("a download over %s", (_, client) => {
 
   it.scopedLive("stops at a file that is larger than allowed, announced or not, and keeps nothing of it", () =>
     Effect.gen(function*() {
-      const message =
-        "cannot download http://server/linux.tar.xz: the file has more than the 1000 bytes that are allowed; " +
-        "check the address"
+      const message = "cannot download http://server/linux.tar.xz: the file is larger than the limit of 1000 bytes; " +
+        "check the URL"
       const announced = yield* get((request, response) => sendFile(request, response, tarball, ETAG), { limit: 1000 })
       assert.deepStrictEqual([announced.message, announced.left, announced.asked.length], [message, [], 1])
       const endless = yield* get((_request, response) => {
@@ -167,7 +166,7 @@ describe.each(clients)("a download over %s", (_, client) => {
       assert.strictEqual(
         error.message,
         `cannot download ${url}: the connection ended after 6000 of ${tarball.length} bytes (the last of 2 attempts); ` +
-          "check the network and the address, and try again: what has come so far is kept"
+          "check the network and the URL, and try again: the part received so far is kept"
       )
       assert.deepStrictEqual(readdirSync(directory).toSorted(), ["linux.tar.xz.part", "linux.tar.xz.part.json"])
       yield* download(url, file)
@@ -258,7 +257,7 @@ describe.each(clients)("a download over %s", (_, client) => {
       assert.strictEqual(
         message,
         `cannot download http://server/linux.tar.xz: its sha256 is ${sha256(tarball)}, not ${sha256(changed)}; ` +
-          "try again, or take another server: nothing was kept"
+          "try again, or use another server: nothing was kept"
       )
       assert.strictEqual(asked.length, 1)
       assert.deepStrictEqual(left, [])
@@ -273,7 +272,7 @@ describe.each(clients)("a download over %s", (_, client) => {
         )
         assert.strictEqual(
           message,
-          "cannot download http://server/linux.tar.xz: the server answered with a web page, not with a file; check the address"
+          "cannot download http://server/linux.tar.xz: the server answered with a web page, not with a file; check the URL"
         )
         assert.strictEqual(asked.length, 1)
         assert.deepStrictEqual(left, [])
@@ -285,7 +284,7 @@ describe.each(clients)("a download over %s", (_, client) => {
       const { asked, message } = yield* get((request, response) =>
         sendFile(request, response, changed, { headers: { "content-encoding": "gzip" } })
       )
-      assert.include(message, "content-encoding gzip although none was asked for")
+      assert.include(message, "content-encoding gzip although none was requested")
       assert.strictEqual(asked[0].headers["accept-encoding"], "identity")
     }))
 
@@ -334,12 +333,12 @@ describe.each(clients)("a download over %s", (_, client) => {
         /: connect ECONNREFUSED 127\.0\.0\.1:\d+ \(the last of 2 attempts\); check the network/
       )
       const address = yield* Effect.flip(download("http://[", file))
-      assert.strictEqual(address.message, "cannot download http://[: not a URL; check the address")
+      assert.strictEqual(address.message, "cannot download http://[: not a URL; check the URL")
       const server = yield* serve((request, response) => sendFile(request, response, tarball, ETAG))
       const place = yield* Effect.flip(download(`${server.url}/x`, join(directory, "no/such/x")))
-      assert.match(place.message, /; make room for it where you may write$/)
+      assert.match(place.message, /; free some space, or choose a directory that you can write$/)
       mkdirSync(`${file}.part`)
-      assert.include((yield* Effect.flip(download(`${server.url}/x`, file))).message, "make room for it where")
+      assert.include((yield* Effect.flip(download(`${server.url}/x`, file))).message, "free some space, or choose")
     }).pipe(Effect.provide(Live)))
 
   it.scopedLive("interrupted, it hangs up and leaves the part", () =>

@@ -139,7 +139,7 @@ describe.skipIf(lacks !== undefined)("a build", () => {
         _tag: "NotStored",
         directory: output,
         release: "6.12.3",
-        why: "it has changes that are not committed (new.c)"
+        why: "it has uncommitted changes (new.c)"
       })
       assert.deepStrictEqual(readdirSync(output).toSorted(), [".config", "bzImage", "vmlinux"])
       assert.deepStrictEqual(leftIn(root), [])
@@ -161,7 +161,7 @@ describe.skipIf(lacks !== undefined)("a build", () => {
     Effect.gen(function*() {
       for (
         const [hook, why] of [
-          ["touch surprise.c", "it has changes that are not committed (surprise.c)"],
+          ["touch surprise.c", "it has uncommitted changes (surprise.c)"],
           [
             "git -c user.name=T -c user.email=t@example.org commit --quiet --allow-empty --message=new",
             "another commit of it was checked out during the build"
@@ -269,7 +269,7 @@ describe.skipIf(lacks !== undefined)("a build that fails", () => {
       assert.strictEqual(
         built._tag === "Failed" && built.message,
         "this kernel's configuration did not take CONFIG_MINE=y (it is n), CONFIG_OTHER=\"x\" (it is n); " +
-          "ask for what they depend on too, or leave them out: this kernel may not have them"
+          "set the options they depend on too, or leave them out: this kernel may not have them"
       )
       assert.deepStrictEqual(leftIn(root), [])
       const garbled = yield* build(root, { ...directory(path), extraKconfig: "MINE=y" })
@@ -301,7 +301,7 @@ describe.skipIf(lacks !== undefined)("a build that fails", () => {
       assert.strictEqual(
         failed._tag === "Failed" && failed.message,
         "this kernel's configuration did not take CONFIG_DEBUG_INFO_BTF=y (it is n); " +
-          "it could not be read without: build a newer kernel, or update pahole"
+          "ktstr cannot read a kernel without them: build a newer kernel, or update pahole"
       )
     }))
 
@@ -313,7 +313,7 @@ describe.skipIf(lacks !== undefined)("a build that fails", () => {
       const log = `.logs/${`local-${commit.slice(0, 7)}-x86_64-kc${kconfigHash()}`}.log`
       assert.match(
         built._tag === "Failed" ? built.message : "",
-        /^cannot compile the kernel: kernel\.c:2:14: error: .unknown_name. undeclared here.*; all that make printed is in /
+        /^cannot compile the kernel: kernel\.c:2:14: error: .unknown_name. undeclared here.*; make's full output is in /
       )
       assert.isTrue(built._tag === "Failed" && built.message.endsWith(join(root, log)))
       assert.deepStrictEqual(leftIn(root), [log])
@@ -338,7 +338,7 @@ describe.skipIf(lacks !== undefined)("a build that fails", () => {
       )
       assert.match(
         yield* message({ "config.awk": "syntax error(" }),
-        /^cannot configure the kernel: .*; all that make printed is in /
+        /^cannot configure the kernel: .*; make's full output is in /
       )
       assert.match(
         yield* message({ Makefile: makefile("6.12.3").replace("\tpahole -J", "\ttrue") }),
@@ -359,7 +359,7 @@ describe.skipIf(lacks !== undefined)("a build that fails", () => {
       const built = yield* build(root, { source: { _tag: "Tarball", from } })
       assert.strictEqual(
         built._tag === "Failed" && built.message,
-        "gcc, flex, bison, pahole, python3, gelf.h: a kernel cannot be built without; " +
+        "gcc, flex, bison, pahole, python3, gelf.h: needed to build a kernel; " +
           "run `apt-get install gcc flex bison dwarves python3-minimal libelf-dev`"
       )
       assert.strictEqual(built._tag === "Failed" && built.error._tag, "HostLacks")

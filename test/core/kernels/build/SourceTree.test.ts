@@ -72,7 +72,7 @@ describe("a directory", () => {
 
       const dirty = (file: string): SourceIdentity => ({
         _tag: "Unstorable",
-        why: `it has changes that are not committed (${file})`
+        why: `it has uncommitted changes (${file})`
       })
       put(join(path, "new.c"), "")
       assert.deepStrictEqual(yield* identify(path), dirty("new.c"))
@@ -235,11 +235,11 @@ describe("a git repository", () => {
       }
       assert.match(
         (yield* message("0".repeat(40))) ?? "",
-        /^cannot fetch git repository .*; check the address, the network and the disk$/
+        /^cannot fetch git repository .*; check the URL, the network and the disk$/
       )
       assert.match(
         (yield* message("main", "/no/such")) ?? "",
-        /^cannot fetch git repository \/no\/such: fatal: .*; check the address$/
+        /^cannot fetch git repository \/no\/such: fatal: .*; check the URL$/
       )
       assert.match((yield* message("main", "ext::touch /tmp/x")) ?? "", /transport 'ext' not allowed/)
       assert.match((yield* message("main")) ?? "", /it has no Makefile of a kernel; give a repository of Linux$/)
@@ -386,7 +386,7 @@ describe("a version", () => {
       const found = yield* open(version("6.14"), { KTSTR_KERNEL_MIRROR: other.url })
       assert.strictEqual(
         found.message,
-        `kernel source ${other.url}/v6.x/linux-6.14.3.tar.xz: it holds the sources of 6.14.1; take another mirror`
+        `kernel source ${other.url}/v6.x/linux-6.14.3.tar.xz: it holds the sources of 6.14.1; use another mirror`
       )
     }))
 })

@@ -104,7 +104,7 @@ describe("keys", () => {
     "are refused where they are no safe names: %j",
     (text) => {
       const error = Either.getOrThrow(Either.flip(cacheKey(text)))
-      assert.match(error.message, /^cache key ".*": .+; `ktstr kernel list` shows the keys that there are$/)
+      assert.match(error.message, /^cache key ".*": .+; `ktstr kernel list` shows the existing keys$/)
     }
   )
 

@@ -135,7 +135,7 @@ layer(Host, { excludeTestServices: true })("the cache", (it) => {
       writeFileSync(join(root, KEY, "bzImage"), "bzImage One")
       assert.strictEqual(yield* fault(root, KEY), "valid", "the content is not read")
       const verified = Option.getOrThrow(yield* verifyEntry(root, KEY))
-      assert.deepInclude(verified, { kind: "image_missing", why: "bzImage has other content than what was stored" })
+      assert.deepInclude(verified, { kind: "image_missing", why: "bzImage does not have the content that was stored" })
     }))
 
   it.scoped("calls every start of its metadata truncated", () =>
