@@ -43,7 +43,7 @@ const tableLayout = memoizeByBtf((btf) => layout(btf, "bpf_htab", ["elem_size", 
 const elementLayout = memoizeByBtf((btf) => layout(btf, "htab_elem", ["key"]))
 
 /** Is `power` the number rounded up to a power of two? */
-const isRounded = (n: number, power: number): boolean => power >= n && power < n * 2
+const isRounded = (n: number, power: number): boolean => power >= n && power < n * 2 && (power & (power - 1)) === 0
 
 /**
  * The problem with the sizes and counts that a map claims; undefined if there is none. The kernel writes most of them
