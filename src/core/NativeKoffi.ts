@@ -2,6 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import koffi from "koffi"
+import { readFileSync } from "node:fs"
 import { SyscallError } from "./Errors.ts"
 import { Native } from "./Native.ts"
 
@@ -16,6 +17,7 @@ const F_ADD_SEALS = 1033
 /** F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW */
 const FIXED_SIZE = 1 | 2 | 4
 const EINVAL = 22
+const ENOMEM = 12
 const EAGAIN = 11
 const LOCK_SH = 1
 const LOCK_EX = 2
@@ -34,6 +36,24 @@ const MAP_FAILED = 2n ** 64n - 1n
 
 /** koffi ends the process when asked for a view longer than one ArrayBuffer of Node 20 can be. */
 const MAX_MAPPING = 2 ** 32
+
+/** V8 aborts the process where it cannot get a few more pages: a mapping must leave it this much. */
+const HEADROOM = 2 ** 28
+
+/**
+ * Whether another mapping leaves room in the address space, as far as it is limited (`ulimit -v`) and /proc says so.
+ * @see fs/proc/base.c `proc_pid_limits`, fs/proc/array.c `proc_pid_statm` (4096 bytes a page on x86-64), v6.12
+ */
+const leavesRoom = (bytes: number): boolean => {
+  try {
+    const limit = /^Max address space +(\d+)/m.exec(readFileSync("/proc/self/limits", "latin1"))?.[1]
+    if (limit === undefined) return true
+    const pages = parseInt(readFileSync("/proc/self/statm", "latin1"))
+    return pages * 4096 + bytes + HEADROOM <= Number(limit)
+  } catch {
+    return true // no /proc
+  }
+}
 
 /** The C functions that `layer` calls. */
 const loadLibc = () => {
@@ -100,6 +120,7 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
     const subject = `fd ${fd}, ${length} bytes at ${offset}`
     const acquire = Effect.suspend(() => {
       if (length > MAX_MAPPING) return SyscallError.of("mmap", subject, EINVAL)
+      if (!leavesRoom(length)) return SyscallError.of("mmap", subject, ENOMEM)
       const protection = access === "read" ? PROT_READ : PROT_READ | PROT_WRITE
       const address: bigint = libc.mmap(null, length, protection, MAP_SHARED, fd, offset)
       return address === MAP_FAILED ? failed("mmap", subject) : Effect.succeed(address)

@@ -16,6 +16,7 @@ const SECONDS: Readonly<Record<string, number>> = {
   "test/cli/bpf.test.ts": 82,
   "test/kvm/qemu/Qemu.test.ts": 76,
   "test/cli/signalRounds.test.ts": 110,
+  "test/cli/resources.test.ts": 60,
   "test/kvm/qemu/WrongQemu.test.ts": 60,
   "test/live/guest.test.ts": 72,
   "test/core/kernels/debian/DebianKernel.test.ts": 53,

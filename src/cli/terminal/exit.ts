@@ -101,6 +101,9 @@ const sentence = (error: unknown): string => {
     const why = getSystemErrorMap().get(-error.errno)?.[1] ?? error.code
     return `cannot open ${error.subject === "" ? "a file without a name" : error.subject}: ${why}; check the path`
   }
+  if (error instanceof SyscallError && error.syscall === "mmap" && error.code === "ENOMEM") {
+    return `cannot map ${error.subject}: no memory for it; is the host out of memory, or its use limited (ulimit -v)?`
+  }
   return error instanceof Error ? withFlags(error.message) : String(error)
 }
 

@@ -1,8 +1,8 @@
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
-import { writeFileSync } from "node:fs"
+import { existsSync, writeFileSync } from "node:fs"
 import { resolve } from "node:path"
-import type { HostLacks, SyscallError } from "../../core/Errors.ts"
+import { HostLacks, type SyscallError } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
 import { requireProgram } from "../../core/process/Programs.ts"
 import { type Disk, openDisks } from "../spec/Disks.ts"
@@ -25,6 +25,9 @@ const SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecont
  */
 export const fd = { stderr: 2, monitor: 3, console: 4, report: 5, initramfs: 6, ram: 7 } as const
 
+/** Where a process has its descriptors as files. */
+const OUR_FILES = "/proc/self/fd"
+
 /** A QEMU process and the guest memory that we share with it. */
 export interface QemuProcess {
   readonly child: ChildProcess
@@ -43,6 +46,13 @@ export const startQemu = (
     const qemu = options.program ?? {
       path: yield* requireProgram("qemu-system-x86_64", "it runs the guest", "qemu-system-x86"),
       firmware: []
+    }
+    if (!existsSync(OUR_FILES)) {
+      return yield* new HostLacks({
+        what: OUR_FILES,
+        why: "not there; QEMU opens the guest's memory through it",
+        hint: "mount -t proc proc /proc"
+      })
     }
     const vmScope = yield* Effect.scope
     // the other descriptors close once QEMU has inherited them; memory and process live as long as the VM
@@ -71,7 +81,7 @@ export const startQemu = (
   }).pipe(Effect.catchTag("SyscallError", (error) => cannotStart(spec, error)))
 
 const outOfMemory = (spec: VmSpec, why: string) =>
-  new VmBootError({ subject: spec.kernel, why, hint: "is the host out of memory?" })
+  new VmBootError({ subject: spec.kernel, why, hint: "is the host out of memory, or its use limited (ulimit -v)?" })
 
 const cannotStart = (spec: VmSpec, error: SyscallError): VmBootError =>
   error.code === "EMFILE" || error.code === "ENFILE"
@@ -109,13 +119,13 @@ const parametersOf = (
   return [
     ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-sandbox", SANDBOX],
     qemuTopology(topology, spec.cpuModel ?? "max", acceleration.by, fd.ram),
-    ["-kernel", resolve(spec.kernel), "-initrd", `/proc/self/fd/${fd.initramfs}`, "-append", cmdline],
+    ["-kernel", resolve(spec.kernel), "-initrd", `${OUR_FILES}/${fd.initramfs}`, "-append", cmdline],
     ["-chardev", `socket,id=monitor,fd=${fd.monitor}`, "-mon", "chardev=monitor,mode=control"],
     ["-chardev", `socket,id=console,fd=${fd.console}`, "-serial", "chardev:console"],
     ["-chardev", `socket,id=report,fd=${fd.report}`, "-serial", "chardev:report"],
     ...disks.map(({ readOnly }, index) => [
       "-drive",
-      `if=none,id=disk${index},format=raw,file=/proc/self/fd/${firstDisk + index},readonly=${readOnly ? "on" : "off"}`,
+      `if=none,id=disk${index},format=raw,file=${OUR_FILES}/${firstDisk + index},readonly=${readOnly ? "on" : "off"}`,
       "-device",
       `virtio-blk-pci,drive=disk${index}`
     ])

@@ -1,0 +1,227 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { mkdirSync, readFileSync } from "node:fs"
+import { join } from "node:path"
+import { shellQuote } from "../../src/core/process/ShellQuote.ts"
+import { tarballOf } from "../core/miniKernel.ts"
+import { complaints, KTSTR, place, type Ran } from "../support/cli.ts"
+import { debianMirror, mayMount } from "../support/debianMirror.ts"
+import { guestImage } from "../support/image.ts"
+import { kernelImage } from "../support/kernels.ts"
+
+/** A step of a script: the name of what it gives, and the words of a `ktstr`; or a line of shell. */
+type Step = readonly [name: string, ...words: ReadonlyArray<string>] | string
+
+/**
+ * Run the steps one after the other in a mount namespace of their own, which takes its mounts along; what the commands did,
+ * by name. In the lines, `$T` is a directory of the script's.
+ */
+const inNamespace = (
+  steps: ReadonlyArray<Step>,
+  env: Readonly<Record<string, string | undefined>> = {},
+  wrap: (...words: ReadonlyArray<string>) => ReadonlyArray<string> = (...words) => words
+) =>
+  Effect.gen(function*() {
+    const { cwd, env: own } = yield* place
+    const said = join(cwd, "said")
+    const top = join(cwd, "top")
+    for (const directory of [said, top]) mkdirSync(directory)
+    const lines = steps.map((step) => {
+      if (typeof step === "string") return step
+      const [name, ...words] = step
+      const [before, ...after] = words[0] === "prlimit" ? [words.slice(0, 2), ...words.slice(2)] : [[], ...words]
+      const command = [...before, process.execPath, KTSTR, ...after].map((word) =>
+        word.startsWith("$T") ? `"${word}"` : shellQuote(word)
+      )
+      const file = join(said, name)
+      return `${command.join(" ")} >${file}.out 2>${file}.err </dev/null; echo $? >${file}.code`
+    })
+    const [program, ...words] = wrap("unshare", "--mount", "sh", "-c", lines.join("\n"))
+    const child = spawn(program, words, {
+      cwd,
+      env: { ...process.env, ...own, T: top, ...env },
+      stdio: ["ignore", "inherit", "inherit"]
+    })
+    yield* Effect.promise(() => once(child, "close"))
+    return (name: string): Ran => ({
+      code: Number(readFileSync(join(said, `${name}.code`), "utf8")),
+      stdout: readFileSync(join(said, `${name}.out`), "utf8"),
+      stderr: readFileSync(join(said, `${name}.err`), "utf8")
+    })
+  })
+
+/** That a command said nothing but this one line, and ended with this code. */
+const fails = (ran: Ran, line: RegExp, code = 1): void => {
+  const [first, ...more] = complaints(ran)
+  assert.match(first ?? "", line, ran.stderr)
+  assert.deepStrictEqual([ran.code, more], [code, []], ran.stderr)
+}
+
+const works = (ran: Ran): void => assert.deepStrictEqual([ran.code, complaints(ran)], [0, []], ran.stderr)
+
+/** A line that lists directories below `$T`. */
+const list = (name: string, ...below: ReadonlyArray<string>) =>
+  `LC_ALL=C ls -A ${
+    below.map((path) => `"$T/${path}"`).join(" ")
+  } >"$T/../said/${name}.out" 2>"$T/../said/${name}.err"; ` +
+  `echo $? >"$T/../said/${name}.code"`
+
+/** Bytes that leave so many KiB of a tmpfs of 64 MiB. */
+const filledBut = (kib: number) => `head -c ${(65536 - kib) * 1024} /dev/zero >"$T/ballast"`
+const TMPFS = `mount -t tmpfs -o size=64m tmpfs "$T"; mkdir "$T/tmp"; export TMPDIR="$T/tmp"`
+const CACHE = `export KTSTR_CACHE_DIR="$T/cache"`
+
+describe.skipIf(!mayMount)("a disk of 64 MiB that is full (needs root)", () => {
+  it.scopedLive(
+    "as cache: kernel fetch and build say so, and work once there is room; what is there stays valid",
+    () =>
+      Effect.gen(function*() {
+        const { env, id, wrap } = yield* debianMirror
+        const { cwd } = yield* place
+        const tarball = tarballOf(cwd, join(cwd, "linux-6.99.3.tar.xz"), "6.99.3")
+        const said = yield* inNamespace(
+          [
+            TMPFS,
+            CACHE,
+            filledBut(9000),
+            ["download", "kernel", "fetch", id],
+            ["empty", "kernel", "list"],
+            filledBut(20_000),
+            ["unpack", "kernel", "fetch", id],
+            filledBut(16),
+            ["build", "kernel", "build", "--tarball", tarball],
+            "rm \"$T/ballast\"",
+            ["fetched", "kernel", "fetch", id],
+            filledBut(0),
+            ["again", "kernel", "fetch", id],
+            ["list", "kernel", "list", "--json"],
+            ["corrupt", "kernel", "clean", "--corrupt-only"],
+            ["clean", "kernel", "clean", "--all"],
+            ["cleaned", "kernel", "list"],
+            list("left", "cache", "tmp")
+          ],
+          env,
+          wrap
+        )
+        fails(
+          said("download"),
+          /^ktstr: cannot (download|unpack) linux-image-6\.99\.1\S+ \S+: .*No space left.*; check /i
+        )
+        assert.match(said("empty").stdout, /^no kernels in /)
+        fails(
+          said("unpack"),
+          /^ktstr: cannot (unpack|store) linux-image-6\.99\.1\S+ \S+: .*(No space left|ENOSPC).*; check the free/i
+        )
+        fails(said("build"), /^ktstr: .*(no space left|ENOSPC).*; /i)
+        works(said("fetched"))
+        assert.strictEqual(said("again").stdout, said("fetched").stdout)
+        const { entries } = JSON.parse(said("list").stdout)
+        assert.deepStrictEqual(entries.map(({ state }: { readonly state: string }) => state), ["valid"])
+        assert.strictEqual(said("corrupt").stdout, "nothing to remove\n")
+        assert.match(said("clean").stdout, /^removed debian-linux-image-6\.99\.1\S+\n$/)
+        assert.match(said("cleaned").stdout, /^no kernels in /)
+        assert.match(said("left").stdout, /^\S+\/cache:\n\.apt\n\.locks\n\n\S+\/tmp:\n$/)
+      }),
+    120_000
+  )
+
+  it.scopedLive(
+    "as output, console and TMPDIR: nothing half-written stays, and nothing else is the worse for it",
+    () =>
+      Effect.gen(function*() {
+        const image = yield* guestImage
+        const vm = ["--kernel", yield* kernelImage("6.12"), "--memory-mib", "192", "--engine", "qemu"]
+        const said = yield* inNamespace([
+          TMPFS,
+          filledBut(512),
+          ["out", "dump", "--image", image, "--out", "$T/dump.json"],
+          filledBut(0),
+          ["none", "dump", "--image", image, "--out", "$T/dump.json"],
+          list("files", "."),
+          ["stdout", "dump", "--image", image, "--json"],
+          ["guest", "dump", ...vm, "--json", "--exec", "true", "--console", "$T/console"],
+          ["run", "vm", "run", ...vm, "--exec", "echo ran"]
+        ])
+        for (const name of ["out", "none"]) {
+          fails(said(name), /^ktstr: cannot write \S+dump\.json: .*ENOSPC.*; give a writable path/)
+        }
+        assert.match(said("files").stdout, /^ballast\ntmp\n$/)
+        works(said("stdout"))
+        assert.strictEqual(said("run").stdout, "ran\n")
+        const guest = said("guest")
+        assert.strictEqual(JSON.parse(guest.stdout).schema, "single", guest.stderr)
+      }),
+    120_000
+  )
+})
+
+describe.skipIf(!mayMount)("a limit (needs root)", () => {
+  it.scopedLive("of 64 descriptors, or no /dev/shm, is enough", () =>
+    Effect.gen(function*() {
+      const image = yield* guestImage
+      const vm = ["--kernel", yield* kernelImage("6.12"), "--memory-mib", "192", "--engine", "qemu"]
+      const few = ["prlimit", "--nofile=64"]
+      const said = yield* inNamespace([
+        "umount -l /dev/shm",
+        ["image", ...few, "dump", "--image", image, "--out", "dump.json"],
+        ["guest", ...few, "dump", ...vm, "--json", "--exec", "true"],
+        ["run", ...few, "vm", "run", ...vm, "--exec", "echo ran"],
+        ["clean", ...few, "kernel", "clean", "--all"],
+        ["fewer", "prlimit", "--nofile=24", "dump", ...vm, "--json"]
+      ])
+      for (const name of ["image", "guest", "run", "clean"]) works(said(name))
+      fails(
+        said("fewer"),
+        /^ktstr: cannot boot \S+: \S+: EMFILE: too many files are open; raise the limit \(ulimit -n\)/
+      )
+    }), 120_000)
+
+  it.scopedLive("of the address space is said, as far as Node starts", () =>
+    Effect.gen(function*() {
+      const image = yield* guestImage
+      const vm = ["--kernel", yield* kernelImage("6.12"), "--memory-mib", "192", "--engine", "qemu"]
+      const limits = [800, 1200, 1500, 1540]
+      const said = yield* inNamespace(limits.flatMap((mib): ReadonlyArray<Step> => [
+        [`image${mib}`, "prlimit", `--as=${mib * 2 ** 20}`, "dump", "--image", image, "--json"],
+        [`guest${mib}`, "prlimit", `--as=${mib * 2 ** 20}`, "dump", ...vm, "--json"]
+      ]))
+      for (const mib of limits.slice(0, 3)) {
+        const line = new RegExp(
+          `^ktstr: the address space is limited to ${mib} MiB; .* raise the limit \\(ulimit -v\\)$`
+        )
+        for (const name of [`image${mib}`, `guest${mib}`]) fails(said(name), line, 3)
+      }
+      // how much Node has taken by then is Node's matter
+      for (const name of ["image1540", "guest1540"]) {
+        if (said(name).code === 0) works(said(name))
+        else fails(said(name), /^ktstr: cannot (map|boot) .*(ENOMEM|no memory|Cannot allocate memory).*; is /)
+      }
+    }), 120_000)
+})
+
+describe.skipIf(!mayMount)("a host without /proc (needs root)", () => {
+  it.scopedLive("reads images and its cache; for a guest it lacks something", () =>
+    Effect.gen(function*() {
+      const image = yield* guestImage
+      const vm = ["--kernel", yield* kernelImage("6.12"), "--memory-mib", "192", "--engine", "qemu"]
+      const { env, id, wrap } = yield* debianMirror
+      const said = yield* inNamespace(
+        [
+          "umount -l /proc",
+          ["image", "dump", "--image", image, "--out", "dump.json"],
+          ["guest", "dump", ...vm, "--json", "--exec", "true"],
+          ["run", "vm", "run", ...vm, "--exec", "true"],
+          ["fetch", "kernel", "fetch", id],
+          ["clean", "kernel", "clean", "--all"]
+        ],
+        env,
+        wrap
+      )
+      for (const name of ["image", "fetch", "clean"]) works(said(name))
+      for (const name of ["guest", "run"]) {
+        fails(said(name), /^ktstr: \/proc\/self\/fd: not there; .*; mount -t proc proc \/proc$/, 3)
+      }
+    }), 120_000)
+})
