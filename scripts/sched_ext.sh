@@ -20,9 +20,11 @@ sched_ext() {
   tar -xf "$source" -C "$work" "$tree/tools" "$tree/scripts" "$tree/kernel/bpf"
   sh "$work/$tree/scripts/extract-vmlinux" "$image" >"$work/vmlinux"
   mkdir "$work/out"
-  # LLVM_STRIP would only strip a bpftool that is not kept; without the libraries of SKIP_* bpftool cannot disassemble or sign
+  # LLVM_STRIP would only strip a bpftool that is not kept; without the libraries of SKIP_* bpftool cannot
+  # disassemble or sign; without BPF programs of its own it does not list their maps among those of the guest
   make -s -C "$work/$tree/tools/sched_ext" -j "$(nproc)" O="$work/out" VMLINUX_BTF="$work/vmlinux" \
-    CLANG="$clang" LLVM_STRIP=true SKIP_LLVM=1 SKIP_LIBBFD=1 SKIP_CRYPTO=1 "$@" >"$work/log" 2>&1 || {
+    CLANG="$clang" LLVM_STRIP=true SKIP_LLVM=1 SKIP_LIBBFD=1 SKIP_CRYPTO=1 \
+    feature-clang-bpf-co-re=0 "$@" >"$work/log" 2>&1 || {
     tail -n 30 "$work/log" >&2
     exit 1
   }

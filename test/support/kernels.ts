@@ -3,8 +3,13 @@ import * as Effect from "effect/Effect"
 import { KernelResolver } from "../../src/core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
 
+/** The series of Debian's cloud kernels that `npm run matrix` reads, the oldest first; none in other runs of the tests. */
+export const matrix: ReadonlyArray<string> = process.env["KTSTR_MATRIX"] === "1"
+  ? ["5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3"]
+  : []
+
 /** Debian's newest cloud kernel of a series, from the user's cache or fetched into it: its bzImage's path. */
-export const kernelImage = (series: "6.1" | "6.12") =>
+export const kernelImage = (series: string) =>
   Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(`debian:${series}-cloud`)).pipe(
     Effect.map(({ image }) => image),
     Effect.provide(KernelResolver.layer),

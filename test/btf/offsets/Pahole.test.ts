@@ -9,6 +9,7 @@ import type { Enumeration } from "../../../src/btf/Enumeration.ts"
 import type { Layout } from "../../../src/btf/Layout.ts"
 import type { GroupMissing } from "../../../src/btf/OffsetGroup.ts"
 import { offsetGroups } from "../../../src/btf/offsets/offsetGroups.ts"
+import { matrix } from "../../support/kernels.ts"
 import { fromBuilt, fromImage, HOST, MORE_FILES, NOT_BUILT, SCX_6_12, WITHOUT_SCX } from "./kernels.ts"
 import { paholeEnum, paholeMember, type PaholeStruct, paholeStructs } from "./pahole.ts"
 
@@ -55,6 +56,16 @@ describe("the offsets are pahole's, and so is what is not there, in the BTF of",
     Effect.flatMap(fromImage("6.1"), (bytes) => compare(bytes, [...WITHOUT_SCX, "bpf-arena"])))
 
   it.effect("Debian's 6.12", () => Effect.flatMap(fromImage("6.12"), (bytes) => compare(bytes, WITHOUT_SCX)))
+
+  it.effect("Debian's 7.3", () => Effect.flatMap(fromImage("7.3"), (bytes) => compare(bytes, [])), 120_000)
+
+  for (const series of matrix) {
+    it.effect(
+      `Debian's ${series}, of the matrix`,
+      () => Effect.flatMap(fromImage(series), (bytes) => compare(bytes)),
+      120_000
+    )
+  }
 
   for (const path of MORE_FILES) {
     it.effect(path, () => Effect.suspend(() => compare(new Uint8Array(readFileSync(path)))))

@@ -45,7 +45,7 @@ const fromElf = (path: string, bytes: Uint8Array): Uint8Array => {
   return new Uint8Array(elf.data(section))
 }
 /** The BTF in a Debian kernel. */
-export const fromImage = (series: "6.1" | "6.12") =>
+export const fromImage = (series: string) =>
   Effect.gen(function*() {
     const path = yield* kernelImage(series)
     return fromElf(path, yield* vmlinuxOf(readFileSync(path), path))
