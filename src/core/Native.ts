@@ -43,6 +43,8 @@ export interface NativeService {
    * which the kernel does for a process that dies.
    */
   readonly flock: (fd: number, mode: "shared" | "exclusive") => Effect.Effect<boolean, SyscallError>
+  /** Give an open file without a name (O_TMPFILE) a path in its file system; needs /proc. Fails where the path is taken. */
+  readonly link: (fd: number, path: string) => Effect.Effect<void, SyscallError>
   /** Two paths of one file system change places in one step (renameat2 with RENAME_EXCHANGE); links are not followed. */
   readonly exchange: (a: string, b: string) => Effect.Effect<void, SyscallError>
   /**

@@ -27,6 +27,7 @@ const SEEK_HOLE = 4
 const ENXIO = 6
 const AT_FDCWD = -100
 const RENAME_EXCHANGE = 2
+const AT_SYMLINK_FOLLOW = 0x400
 // arch/x86/entry/syscalls/syscall_64.tbl
 const SYS_BPF = 321
 const SYS_PIDFD_OPEN = 434
@@ -71,10 +72,20 @@ const loadLibc = () => {
     lseek: libc.func("int64_t lseek(int fd, int64_t offset, int whence)"),
     flock: libc.func("int flock(int fd, int operation)"),
     renameat2: libc.func("int renameat2(int fromDir, const char *from, int toDir, const char *to, unsigned int flags)"),
+    linkat: libc.func("int linkat(int fromDir, const char *from, int toDir, const char *to, int flags)"),
     bpf: libc.func("long syscall(long number, long command, void *attributes, unsigned long size)"),
     pidfdOpen: libc.func("long syscall(long number, long pid, long flags)")
   }
 }
+
+const nextDataOf =
+  (libc: ReturnType<typeof loadLibc>) => (fd: number, offset: number): readonly [number, number] | undefined => {
+    const from = Number(libc.lseek(fd, offset, SEEK_DATA))
+    // A file system that knows no holes has none; only ENXIO says that nothing follows.
+    if (from < 0) return koffi.errno() === ENXIO ? undefined : [offset, Infinity]
+    const to = Number(libc.lseek(fd, from, SEEK_HOLE))
+    return [from, to < 0 ? Infinity : to]
+  }
 
 /**
  * `Native` over libc through koffi. Nothing else in `core` loads koffi.
@@ -119,8 +130,8 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
   ): Effect.Effect<ArrayBuffer, SyscallError, Scope.Scope> => {
     const subject = `fd ${fd}, ${length} bytes at ${offset}`
     const acquire = Effect.suspend(() => {
-      if (length > MAX_MAPPING) return SyscallError.of("mmap", subject, EINVAL)
-      if (!leavesRoom(length)) return SyscallError.of("mmap", subject, ENOMEM)
+      const refused = length > MAX_MAPPING ? EINVAL : leavesRoom(length) ? 0 : ENOMEM
+      if (refused !== 0) return SyscallError.of("mmap", subject, refused)
       const protection = access === "read" ? PROT_READ : PROT_READ | PROT_WRITE
       const address: bigint = libc.mmap(null, length, protection, MAP_SHARED, fd, offset)
       return address === MAP_FAILED ? failed("mmap", subject) : Effect.succeed(address)
@@ -142,14 +153,6 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
       return result >= 0 ? Effect.succeed(result) : failed("ioctl", `fd ${fd}, request 0x${request.toString(16)}`)
     })
 
-  const nextData = (fd: number, offset: number): readonly [number, number] | undefined => {
-    const from = Number(libc.lseek(fd, offset, SEEK_DATA))
-    // A file system that knows no holes has none; only ENXIO says that nothing follows.
-    if (from < 0) return koffi.errno() === ENXIO ? undefined : [offset, Infinity]
-    const to = Number(libc.lseek(fd, from, SEEK_HOLE))
-    return [from, to < 0 ? Infinity : to]
-  }
-
   const flock = (fd: number, mode: "shared" | "exclusive"): Effect.Effect<boolean, SyscallError> =>
     Effect.suspend(() => {
       if (libc.flock(fd, (mode === "shared" ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0) return Effect.succeed(true)
@@ -157,12 +160,20 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
       return error.errno === EAGAIN ? Effect.succeed(false) : error
     })
 
+  const done = (result: number, syscall: string, subject: string): Effect.Effect<void, SyscallError> =>
+    result === 0 ? Effect.void : failed(syscall, subject)
+
   const exchange = (a: string, b: string): Effect.Effect<void, SyscallError> =>
-    Effect.suspend(() =>
-      libc.renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) === 0
-        ? Effect.void
-        : failed("renameat2", `${a} and ${b}`)
-    )
+    Effect.suspend(() => {
+      const result: number = libc.renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE)
+      return done(result, "renameat2", `${a} and ${b}`)
+    })
+
+  const link = (fd: number, path: string): Effect.Effect<void, SyscallError> =>
+    Effect.suspend(() => {
+      const nameless = `/proc/self/fd/${fd}`
+      return done(libc.linkat(AT_FDCWD, nameless, AT_FDCWD, path, AT_SYMLINK_FOLLOW), "linkat", path)
+    })
 
   const orErrno = (result: number): number => result >= 0 ? result : -koffi.errno()
 
@@ -170,9 +181,10 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
     open,
     memfd,
     mmap,
-    nextData,
+    nextData: nextDataOf(libc),
     ioctl,
     flock,
+    link,
     exchange,
     bpf: (command, attributes) => orErrno(libc.bpf(SYS_BPF, command, attributes, attributes.length)),
     addressOf: (buffer) => koffi.address(buffer),

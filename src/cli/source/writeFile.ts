@@ -1,13 +1,15 @@
-import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { randomUUID } from "node:crypto"
+import { constants } from "node:fs"
 import { dirname, join } from "node:path"
+import { SyscallError } from "../../core/Errors.ts"
+import { Native } from "../../core/Native.ts"
 import type { Printable } from "../terminal/Printable.ts"
-import { holdSignals } from "../terminal/signals.ts"
+import { holding, holdSignals } from "../terminal/signals.ts"
 import { whyOf } from "../terminal/whyOf.ts"
 
 /** A file cannot be written. */
@@ -20,18 +22,21 @@ export class FileUnwritable extends Schema.TaggedError<FileUnwritable>("ktstr/Fi
   }
 }
 
+/** include/uapi/asm-generic/fcntl.h: with O_DIRECTORY in it; a file system that cannot do it refuses. */
+const O_TMPFILE = 0o20200000
+
 /** Names of our own descriptors: links, of which the target is meant. */
 const DESCRIPTOR = /^(\/dev\/(stdout|stderr|fd\/\d+)|\/proc\/(self|\d+)\/fd\/\d+)$/
 
 /**
- * Write borrowed pieces to a file, each before the next is asked for: whole, or not at all. They go to a new file with a
- * random name beside it, which takes its place and its mode in the end. A link is replaced, not followed; a device, a pipe
+ * Write borrowed pieces to a file, each before the next is asked for: whole, or not at all. They go to a new file without
+ * a name, or where the file system has none with a random one beside it, which takes its place and its mode in the end. A link is replaced, not followed; a device, a pipe
  * and a descriptor (`/dev/stdout`) are written to.
  */
 export const writeFile = (
   path: string,
   pieces: Iterable<Printable>
-): Effect.Effect<void, FileUnwritable, FileSystem.FileSystem> =>
+): Effect.Effect<void, FileUnwritable, FileSystem.FileSystem | Native> =>
   Effect.gen(function*() {
     const files = yield* FileSystem.FileSystem
     const put = (place: string, options: FileSystem.OpenFileOptions) =>
@@ -42,10 +47,27 @@ export const writeFile = (
     const there = Option.getOrUndefined(yield* Effect.option(files.stat(path)))
     // Such a file has no positions, which writing needs unless it appends.
     if (there !== undefined && there.type !== "File" || DESCRIPTOR.test(path)) return yield* put(path, { flag: "a" })
+    const native = yield* Native
     const part = join(dirname(path), `.ktstr-${randomUUID()}.part`)
-    const mode = there === undefined ? {} : { mode: there.mode & 0o777 }
-    yield* holdSignals
-    yield* Effect.zipRight(put(part, { flag: "wx", ...mode }), files.rename(part, path)).pipe(
+    const mode = there === undefined ? 0o666 : there.mode & 0o777
+    const replace = files.rename(part, path).pipe(
       Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Effect.ignore(files.remove(part, { force: true })))
     )
-  }).pipe(Effect.scoped, Effect.mapError((error: PlatformError) => new FileUnwritable({ path, why: whyOf(error) })))
+    // a file without a name goes with us whenever we end: no signal needs to be held
+    const nameless = yield* Effect.option(native.open(dirname(path), O_TMPFILE | constants.O_RDWR, mode | 0o600))
+    const place = Option.map(nameless, (fd) => `/proc/self/fd/${fd}`)
+    if (Option.isSome(nameless) && Option.isSome(place) && (yield* files.exists(place.value))) {
+      yield* put(place.value, { flag: "a" })
+      if (there !== undefined) yield* files.chmod(place.value, mode)
+      return yield* holding(Effect.uninterruptible(Effect.zipRight(native.link(nameless.value, part), replace)))
+    }
+    yield* holdSignals
+    yield* Effect.zipRight(put(part, { flag: "wx", mode }), replace).pipe(
+      Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Effect.ignore(files.remove(part, { force: true })))
+    )
+  }).pipe(
+    Effect.scoped,
+    Effect.mapError((error) =>
+      new FileUnwritable({ path, why: error instanceof SyscallError ? error.message : whyOf(error) })
+    )
+  )

@@ -1,4 +1,3 @@
-import * as NodeContext from "@effect/platform-node/NodeContext"
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { execFile, execFileSync } from "node:child_process"
@@ -6,6 +5,7 @@ import { chmodSync, lstatSync, readdirSync, readFileSync, statSync, symlinkSync,
 import { promisify } from "node:util"
 import { writeFile } from "../../../src/cli/source/writeFile.ts"
 import { printable } from "../../../src/cli/terminal/Printable.ts"
+import { Host } from "../../core/kernelEntries.ts"
 import { scratch } from "../../support/guest.ts"
 
 const bytes = printable
@@ -28,7 +28,7 @@ it.scoped("a file is written whole, or is as it was", () =>
     assert.deepStrictEqual(readdirSync(directory), ["dump.json"])
     const error = yield* Effect.flip(writeFile(`${directory}/none/dump.json`, []))
     assert.match(error.message, /^cannot write .*\/none\/dump\.json: ENOENT: no such file or directory; /)
-  }).pipe(Effect.provide(NodeContext.layer)))
+  }).pipe(Effect.provide(Host)))
 
 it.scoped("only the file itself is replaced: no link is followed, no neighbour lost", () =>
   Effect.gen(function*() {
@@ -46,7 +46,7 @@ it.scoped("only the file itself is replaced: no link is followed, no neighbour l
     yield* writeFile(path, [bytes("newer")])
     assert.strictEqual(statSync(path).mode & 0o777, 0o600)
     assert.deepStrictEqual(readdirSync(directory).toSorted(), ["dump.json", "dump.json.part", "precious"])
-  }).pipe(Effect.provide(NodeContext.layer)))
+  }).pipe(Effect.provide(Host)))
 
 it.scoped("several at once on one file all succeed, and one of them is there", () =>
   Effect.gen(function*() {
@@ -58,7 +58,7 @@ it.scoped("several at once on one file all succeed, and one of them is there", (
     })
     assert.include(texts.map((text) => text.repeat(10)), readFileSync(path, "utf8"))
     assert.deepStrictEqual(readdirSync(directory), ["dump.json"])
-  }).pipe(Effect.provide(NodeContext.layer)))
+  }).pipe(Effect.provide(Host)))
 
 it.scoped("a pipe is written to, not replaced", () =>
   Effect.gen(function*() {
@@ -68,4 +68,4 @@ it.scoped("a pipe is written to, not replaced", () =>
     yield* writeFile(path, [bytes("one "), bytes("two")])
     assert.strictEqual((yield* Effect.promise(() => read)).stdout, "one two")
     assert.isTrue(statSync(path).isFIFO())
-  }).pipe(Effect.provide(NodeContext.layer)))
+  }).pipe(Effect.provide(Host)))
