@@ -131,6 +131,7 @@ describe("parsePrinted", () => {
   })
   it("takes the one thing that bpftool prints and JSON has not", () => {
     assert.deepStrictEqual(parsePrinted("[{\"f\":(unsupported-kind}]"), [new Members([["f", UNSUPPORTED]])])
+    assert.deepStrictEqual(parsePrinted("[{\"f\":(unsupported-kind)}]"), [new Members([["f", UNSUPPORTED]])])
   })
   it("refuses what is not JSON", () => {
     for (const text of ["", "[", "[1 2]", "{\"a\"}", "{1:2}", "[1],", "nul", "[1,]", "\"a", "{\"a\":1,}", "]"]) {

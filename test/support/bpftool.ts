@@ -7,7 +7,7 @@
  * - a `char` array that holds a string is one only if its element is `char` itself, not a typedef of it;
  * - a backslash in such a string is printed as `\n` (a line feed cannot stand there: it is not printable);
  * - a data section is a list of objects with one member each, and its entry has no key;
- * - a float ends its structure with `(unsupported-kind`, which is no JSON.
+ * - a float ends its structure with `(unsupported-kind`, in newer ones with `)` behind it, which is no JSON.
  */
 
 /** ktstr's plain JSON: no integer in it is beyond ±(2^53 - 1), those are decimal strings. */
@@ -34,7 +34,7 @@ export class Members {
 export const UNSUPPORTED = Symbol("unsupported-kind")
 
 const TOKEN =
-  /\s*(?:([[\]{},:])|("(?:[^"\\]|\\.)*")|(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(true|false|null)|(\(unsupported-kind))/y
+  /\s*(?:([[\]{},:])|("(?:[^"\\]|\\.)*")|(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(true|false|null)|(\(unsupported-kind\)?))/y
 
 /** Parse what bpftool printed without losing a digit or a member. Throws on anything else. */
 export const parsePrinted = (text: string): Printed => {
