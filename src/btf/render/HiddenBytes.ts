@@ -164,21 +164,38 @@ const hasGap = (gaps: ReadonlyArray<Span>, from: number, to: number): boolean =>
 /** Several values' bytes are written as NaN; -0 is written as 0. */
 const isManyBytes = (value: number): boolean => Number.isNaN(value) || Object.is(value, -0)
 
-/** Has one of the word's four bytes the value 0? */
-const hasZeroByte = (word: number): boolean => ((word - 0x01010101) & ~word & 0x80808080) !== 0
-
-/** Looks at words first: nearly always the last bytes that are not 0 are the end of the string. */
+/**
+ * Looks at words. The lowest bit that is left of `zero` marks the first byte that is 0, so a word whose NUL has nothing
+ * behind it has no bit above that.
+ */
 const hasBytesBehindNul = (view: DataView, at: number, size: number): boolean => {
+  const end = at + (size & ~3)
+  let place = at
+  let behind = 0
+  while (place < end) {
+    const word = view.getInt32(place, true)
+    place += 4
+    const zero = (word - 0x01010101) & ~word & 0x80808080
+    if (zero === 0) continue
+    behind = word & -(zero & -zero)
+    while (place < end) {
+      behind |= view.getInt32(place, true)
+      place += 4
+    }
+  }
+  return (behind !== 0 || end < at + size) && hasBytesBehind(view, at, size)
+}
+
+/** The same, by bytes; text that is not printable is shown as numbers, all of them. */
+const hasBytesBehind = (view: DataView, at: number, size: number): boolean => {
   let end = size
-  while (end >= 4 && view.getInt32(at + end - 4, true) === 0) end -= 4
   while (end > 0 && view.getUint8(at + end - 1) === 0) end--
   let byte = 0
-  while (byte + 4 <= end && !hasZeroByte(view.getInt32(at + byte, true))) byte += 4
   while (byte < end && view.getUint8(at + byte) !== 0) byte++
   return byte < end && isPrintable(view, at, byte)
 }
 
-/** Is it shown as text? Else it is shown as numbers, all of them. */
+/** Is it shown as text? */
 const isPrintable = (view: DataView, at: number, length: number): boolean => {
   for (let byte = at; byte < at + length; byte++) {
     const character = view.getUint8(byte)

@@ -12,7 +12,7 @@ enum kind { K_NONE, K_A };
 struct exact { u64 a; u32 b; u8 c[4]; enum kind kind; int left : 5, right : 27; void *p; };
 struct tail { u64 a; int b; };
 struct hole { u8 a; u32 b; };
-struct text { char comm[8]; };
+struct text { char comm[8]; }; struct odd { char comm[7]; };
 struct truth { _Bool one; _Bool two[3]; };
 struct real { float f; double d; };
 struct narrow { u32 low : 3; u32 high : 20; };
@@ -20,7 +20,7 @@ struct shadow { union { struct { u8 tag; u32 word; }; u64 all; }; };
 struct half { union { u8 tag; u32 word; } u[2]; union { char name[4]; u8 raw[4]; }; union { _Bool b; u8 n; }; };
 struct list { struct tail tails[2]; struct exact whole[2]; };
 struct exact v1; struct tail v2; struct hole v3; struct text v4; struct truth v5; struct real v6; struct narrow v7;
-struct shadow v8; struct half v9; struct list v10;
+struct shadow v8; struct half v9; struct list v10; struct odd v11;
 `
 
 describe("hidden bytes", () => {
@@ -35,7 +35,7 @@ describe("hidden bytes", () => {
 
   it("are not looked for in types whose form says all", () => {
     for (const name of ["exact", "shadow"]) assert.isNull(codecOf(name).hides, name)
-    for (const name of ["tail", "hole", "text", "truth", "real", "narrow", "half", "list"]) {
+    for (const name of ["tail", "hole", "text", "odd", "truth", "real", "narrow", "half", "list"]) {
       assert.isNotNull(codecOf(name).hides, name)
     }
   })
@@ -48,6 +48,9 @@ describe("hidden bytes", () => {
     assert.isFalse(hides("text", [0x52, 0, 0, 0, 0, 0, 0, 0]))
     assert.isTrue(hides("text", [0x52, 0, 0x41, 0, 0, 0, 0, 0]))
     assert.isFalse(hides("text", [1, 0, 0x41, 0, 0, 0, 0, 0]), "shown as numbers")
+    assert.isFalse(hides("odd", [0x52, 0x52, 0x52, 0x52, 0x52, 0, 0]))
+    assert.isTrue(hides("odd", [0x52, 0, 0, 0, 0, 0, 1]))
+    assert.isFalse(hides("odd", [0x52, 0x52, 0x52, 0x80, 0, 0, 1]), "shown as numbers")
     assert.isFalse(hides("truth", [0, 1, 0, 1]))
     assert.isTrue(hides("truth", [0, 1, 2, 1]))
     const real = (f: number, d: number): ReadonlyArray<number> => {
@@ -70,7 +73,19 @@ describe("hidden bytes", () => {
   it.prop(
     "two values never look alike when their form and their hidden bytes are taken together",
     [
-      FastCheck.constantFrom("exact", "tail", "hole", "text", "truth", "real", "narrow", "shadow", "half", "list"),
+      FastCheck.constantFrom(
+        "exact",
+        "tail",
+        "hole",
+        "text",
+        "odd",
+        "truth",
+        "real",
+        "narrow",
+        "shadow",
+        "half",
+        "list"
+      ),
       FastCheck.gen()
     ],
     ([name, gen]) => {

@@ -23,6 +23,9 @@ export class ArrayWalk implements EntryWalk {
   valueAt = 0
   private index = -1
   private readonly slot: number
+  /** The element's `__percpu` pointer: its page number, and the offset in that. */
+  private pointerPage = 0
+  private pointerOffset = 0
 
   constructor(
     private readonly space: KernelSpace,
@@ -43,6 +46,10 @@ export class ArrayWalk implements EntryWalk {
         this.valueView = this.space.view
         this.valueAt = this.space.at
         this.keyView.setUint32(0, this.index, true)
+        if (this.copies !== undefined) {
+          this.pointerPage = pointerPage(this.space.view, this.space.at)
+          this.pointerOffset = pointerOffset(this.space.view, this.space.at)
+        }
         return true
       }
       this.problems.add(within(`element ${this.index}`, this.space.faultReason))
@@ -67,10 +74,8 @@ export class ArrayWalk implements EntryWalk {
   value(copy: number): boolean {
     if (this.copies === undefined) return true
     if (!this.copies.isPossible(copy)) return false
-    // The table's cell was found by next(), but another CPU's window may have moved the cursor since: find it again.
-    if (!this.space.window(this.page, this.offset + this.index * this.slot, 8)) return false
-    const page = pointerPage(this.space.view, this.space.at)
-    const offset = pointerOffset(this.space.view, this.space.at)
+    const page = this.pointerPage
+    const offset = this.pointerOffset
     if (page === 0 && offset === 0) {
       this.problems.add(corrupted(`element ${this.index}: its per-CPU pointer is null`))
       return false
