@@ -253,7 +253,8 @@ export const KernelSearch = Schema.Struct({ kernels: Schema.Array(SearchedKernel
 
 export const search = (config: { readonly wanted: Option.Option<string>; readonly json: boolean }) =>
   Effect.gen(function*() {
-    const id = yield* parseKernelId(`debian:${Option.getOrElse(config.wanted, () => "*")}`)
+    const wanted = Option.getOrElse(config.wanted, () => "*")
+    const id = yield* parseKernelId(wanted.startsWith("debian:") ? wanted : `debian:${wanted}`)
     if (id._tag !== "Debian") {
       return yield* new UsageError({ problem: "search takes one series or pattern; a range is for kernel fetch" })
     }

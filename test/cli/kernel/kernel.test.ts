@@ -52,7 +52,7 @@ describe("ktstr kernel", () => {
         assert.strictEqual(cached.length, 1)
         const config = readFileSync(join(dirname(image), "config"), "latin1")
         assert.strictEqual(cached[0].schedExt, /^CONFIG_SCHED_CLASS_EXT=y$/m.test(config))
-        const old = parseSearch((yield* ktstr(["kernel", "search", "6.1", "--json"])).stdout)
+        const old = parseSearch((yield* ktstr(["kernel", "search", "debian:6.1", "--json"])).stdout)
         assert.isTrue(old.kernels.length > 0 && old.kernels.every(({ schedExt }) => schedExt === false))
 
         const text = yield* ktstr(["kernel", "search", cached[0].release])
