@@ -62,7 +62,7 @@ export class Unmapped extends Schema.TaggedError<Unmapped>("ktstr/Unmapped")("Un
   override get message() {
     return {
       NotPresent: `${hex(this.address)} is not mapped in the kernel's page tables`,
-      OutOfMemory: `${hex(this.address)} is mapped to physical memory that is not there: is the image cut short?`,
+      OutOfMemory: `${hex(this.address)} maps to physical memory outside the image; is the image truncated?`,
       TooLong: `the read at ${hex(this.address)} is longer than the limit for one read`
     }[this.reason]
   }
