@@ -1,17 +1,20 @@
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { text } from "node:stream/consumers"
+import { parseKernelId } from "../../core/kernels/KernelId.ts"
 import { type BootOptions, prepare } from "../../Ktstr.ts"
 import { type Vm, VmEngine } from "../../kvm/spec/VmEngine.ts"
 import type { Machine, Script } from "../source/options.ts"
 import { bootOptions, engineOf, Live, PREPARE_MILLIS } from "../source/snapshot.ts"
-import { FileUnreadable, GuestStatus } from "../terminal/exit.ts"
+import { exitCode, FileUnreadable, GuestStatus, report, UsageError } from "../terminal/exit.ts"
 import { type OutputError, writeConsole, writeMessage } from "../terminal/Output.ts"
 import { holdSignals } from "../terminal/signals.ts"
 import * as Stages from "../terminal/Stages.ts"
+import { table } from "../terminal/Table.ts"
 import { liftTimeLimit, restartTimeLimit } from "../terminal/timeLimit.ts"
 import { rawTerminal, terminalSize } from "./vmTerminal.ts"
 
@@ -22,13 +25,34 @@ interface Config extends Machine {
   readonly dmesg: boolean
 }
 
-/** Boot, run the commands with the console on stdout, and end as they did. */
-export const run = (config: Config & Script) =>
-  Effect.flatMap(optionsOf(config, config), (options) => runToEnd(options, config)).pipe(
-    Effect.scoped,
-    Effect.provide(Live),
-    Effect.provide(Stages.layer)
-  )
+interface Kernels {
+  readonly kernel: ReadonlyArray<string>
+}
+
+/** Boot, run the commands with the console on stdout, and end as they did; several kernels one after the other. */
+export const run = ({ kernel: kernels, ...config }: Omit<Config, "kernel"> & Kernels & Script) => {
+  const runOn = (kernel: Option.Option<string>) => {
+    const one = { ...config, kernel }
+    return Effect.scoped(Effect.flatMap(optionsOf(one, one), (options) => runToEnd(options, one)))
+  }
+  return Effect.gen(function*() {
+    if (kernels.length < 2) return yield* runOn(Option.fromIterable(kernels))
+    if (Option.isSome(config.console)) {
+      return yield* new UsageError({ problem: "--console keeps one guest's console: give one --kernel with it" })
+    }
+    for (const kernel of kernels) yield* parseKernelId(kernel)
+    const codes = yield* Effect.forEach(kernels, (kernel) => {
+      writeMessage(`  ${kernel}\n`)
+      return runOn(Option.some(kernel)).pipe(
+        Effect.tapError((error) => report(Cause.fail(error))),
+        Effect.match({ onFailure: (error) => exitCode(Exit.fail(error)), onSuccess: () => 0 })
+      )
+    })
+    writeMessage(table(["kernel", "exit code"], kernels.map((kernel, index) => [kernel, `${codes[index]}`]), [1]))
+    const status = codes.find((code) => code !== 0)
+    if (status !== undefined) return yield* new GuestStatus({ status })
+  }).pipe(Effect.provide(Live), Effect.provide(Stages.layer))
+}
 
 /** Boot, and tie a shell in the guest to the terminal; without one, run the commands that stdin has. */
 export const shell = (config: Config) =>

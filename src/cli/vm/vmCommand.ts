@@ -1,14 +1,26 @@
 import * as Command from "@effect/cli/Command"
+import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
-import { dmesg, machine, script } from "../source/options.ts"
+import { dmesg, machine, script, words } from "../source/options.ts"
 
 const handlers = () => import("./vm.ts")
 
-const run = Command.make("run", { ...machine, ...script, dmesg }, handler(handlers, (module) => module.run)).pipe(
-  Command.withDescription(
-    "Boot a kernel, run commands in it, print their output, and exit with their status; the VM ends with them"
+const kernels = {
+  kernel: words(
+    "kernel",
+    "ID",
+    "boot this kernel: debian:6.12-cloud, 6.14, a path, or a key of `ktstr kernel list` (default: $KTSTR_KERNEL); given "
+      + "several times: one after the other, and at the end a table on stderr of how each ended"
+  ).pipe(Options.repeated)
+}
+
+const run = Command.make("run", { ...machine, ...kernels, ...script, dmesg }, handler(handlers, (module) => module.run))
+  .pipe(
+    Command.withDescription(
+      "Boot a kernel, run commands in it, print their output, and exit with their status; the VM ends with them. Of several "
+        + "kernels the first that did not end with 0 gives the exit code"
+    )
   )
-)
 
 const shell = Command.make("shell", { ...machine, dmesg }, handler(handlers, (module) => module.shell)).pipe(
   Command.withDescription(

@@ -37,6 +37,31 @@ describe("ktstr vm run", () => {
       assert.deepStrictEqual([ran.stdout, complaints(ran), ran.code], [bytes.toString(), [], 7])
     }), SECONDS * 1000)
 
+  it.scopedLive(
+    "runs on several kernels one after the other; the first that failed gives the exit code",
+    () =>
+      Effect.gen(function*() {
+        const old = yield* kernelImage("6.1")
+        const script = "uname -r | cut -c-4; [ $(uname -r | cut -c-4) = 6.12 ] || exit 7"
+        const ran = yield* run("--kernel", old, "--kernel", "/there/is/none", "--exec", script)
+        assert.deepStrictEqual([ran.stdout, ran.code], ["6.12\n6.1.\n", 7])
+        const lines = ran.stderr.split("\n")
+        const why = lines.findIndex((line) => /^ktstr: no kernel at \/there\/is\/none: .*; /.test(line))
+        assert.isTrue(why > 0, ran.stderr)
+        assert.deepStrictEqual(lines.slice(why + 1).map((line) => line.split(/ +/)), [
+          ["kernel", "exit", "code"],
+          [yield* kernelImage("6.12"), "0"],
+          [old, "7"],
+          ["/there/is/none", "1"],
+          [""]
+        ])
+        const kept = yield* run("--kernel", old, "--console", "/dev/null", "--exec", "true")
+        assert.match(complaints(kept).join("\n"), /^ktstr: .*--console keeps one guest's console/)
+        assert.strictEqual(kept.code, 2)
+      }),
+    SECONDS * 1000
+  )
+
   it.scopedLive("takes the commands from a file; --dmesg adds the kernel's messages", () =>
     Effect.gen(function*() {
       const { cwd } = yield* place
