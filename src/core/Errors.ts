@@ -153,7 +153,7 @@ export class FetchFailed extends Schema.TaggedError<FetchFailed>("ktstr/FetchFai
 export const isPlatformError = (error: unknown): error is PlatformError =>
   Predicate.isTagged(error, "SystemError") || Predicate.isTagged(error, "BadArgument")
 
-/** Why a file operation or a program failed; undefined: for none of the platform's reasons. */
+/** Why a file operation or a program failed; undefined: the error is not the platform's, or gives no reason. */
 export const reasonOf = (error: unknown): SystemErrorReason | undefined =>
   isPlatformError(error) && error._tag === "SystemError" ? error.reason : undefined
 

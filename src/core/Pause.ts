@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 /** Milliseconds of work between two turns of the event loop. */
 const SLICE = 8
 
-/** When the event loop last turned, as known here. One for all: so do many short reads, one after another, pause. */
+/** When the event loop is known to have turned last. Shared by all, so that many short reads in a row pause too. */
 let lastTurn = performance.now()
 
 /** One turn of the event loop: timers, signals and sockets are served. Fibers that yield to one another do not do that. */

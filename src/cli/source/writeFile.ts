@@ -29,9 +29,10 @@ const O_TMPFILE = 0o20200000
 const DESCRIPTOR = /^(\/dev\/(stdout|stderr|fd\/\d+)|\/proc\/(self|\d+)\/fd\/\d+)$/
 
 /**
- * Write borrowed pieces to a file, each before the next is asked for: whole, or not at all. They go to a new file without
- * a name, or where the file system has none with a random one beside it, which takes its place and its mode in the end. A link is replaced, not followed; a device, a pipe
- * and a descriptor (`/dev/stdout`) are written to.
+ * Write borrowed pieces to a file, each before the next is asked for: whole, or not at all. They go to a new file beside
+ * it, which takes its place and its mode in the end. Until then the new file has no name; on a file system without
+ * O_TMPFILE it has a random one. A link is replaced, not followed; a device, a pipe and a descriptor (`/dev/stdout`) are
+ * written to.
  */
 export const writeFile = (
   path: string,
@@ -50,21 +51,24 @@ export const writeFile = (
     const native = yield* Native
     const part = join(dirname(path), `.ktstr-${randomUUID()}.part`)
     const mode = there === undefined ? 0o666 : there.mode & 0o777
-    const replace = files.rename(part, path).pipe(
-      Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Effect.ignore(files.remove(part, { force: true })))
-    )
+    const removingPart = <A, E, R>(work: Effect.Effect<A, E, R>) =>
+      Effect.onExit(
+        work,
+        (exit) => Exit.isSuccess(exit) ? Effect.void : Effect.ignore(files.remove(part, { force: true }))
+      )
+    const replace = files.rename(part, path)
     // a file without a name goes with us whenever we end: no signal needs to be held
     const nameless = yield* Effect.option(native.open(dirname(path), O_TMPFILE | constants.O_RDWR, mode | 0o600))
     const place = Option.map(nameless, (fd) => `/proc/self/fd/${fd}`)
     if (Option.isSome(nameless) && Option.isSome(place) && (yield* files.exists(place.value))) {
       yield* put(place.value, { flag: "a" })
       if (there !== undefined) yield* files.chmod(place.value, mode)
-      return yield* holding(Effect.uninterruptible(Effect.zipRight(native.link(nameless.value, part), replace)))
+      return yield* holding(
+        Effect.uninterruptible(Effect.zipRight(native.link(nameless.value, part), removingPart(replace)))
+      )
     }
     yield* holdSignals
-    yield* Effect.zipRight(put(part, { flag: "wx", mode }), replace).pipe(
-      Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Effect.ignore(files.remove(part, { force: true })))
-    )
+    yield* removingPart(Effect.zipRight(put(part, { flag: "wx", mode }), replace))
   }).pipe(
     Effect.scoped,
     Effect.mapError((error) =>

@@ -1,5 +1,6 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
@@ -31,25 +32,27 @@ interface Kernels {
 
 /** Boot, run the commands with the console on stdout, and end as they did; several kernels one after the other. */
 export const run = ({ kernel: kernels, ...config }: Omit<Config, "kernel"> & Kernels & Script) => {
-  const runOn = (kernel: Option.Option<string>) => {
-    const one = { ...config, kernel }
-    return Effect.scoped(Effect.flatMap(optionsOf(one, one), (options) => runToEnd(options, one)))
-  }
+  const optionsFor = (kernel: Option.Option<string>) => optionsOf({ ...config, kernel }, config)
   return Effect.gen(function*() {
-    if (kernels.length < 2) return yield* runOn(Option.fromIterable(kernels))
+    if (kernels.length < 2) {
+      yield* Effect.scoped(runToEnd(yield* optionsFor(Option.fromIterable(kernels)), config))
+      return
+    }
     if (Option.isSome(config.console)) {
       return yield* new UsageError({ problem: "--console keeps one guest's console: give one --kernel with it" })
     }
     for (const kernel of kernels) yield* parseKernelId(kernel)
-    const codes = yield* Effect.forEach(kernels, (kernel) => {
-      writeMessage(`  ${kernel}\n`)
-      return runOn(Option.some(kernel)).pipe(
-        Effect.tapError((error) => report(Cause.fail(error))),
-        Effect.match({ onFailure: (error) => exitCode(Exit.fail(error)), onSuccess: () => 0 })
-      )
-    })
-    writeMessage(table(["kernel", "exit code"], kernels.map((kernel, index) => [kernel, `${codes[index]}`]), [1]))
-    const status = codes.find((code) => code !== 0)
+    const all = yield* Effect.forEach(kernels, (kernel) => optionsFor(Option.some(kernel)))
+    const ends: Array<{ readonly kernel: string; readonly code: number }> = []
+    for (const options of all) {
+      writeMessage(`  ${options.kernel}\n`)
+      const end = yield* Effect.either(Effect.scoped(runToEnd(options, config)))
+      if (Either.isLeft(end)) yield* report(Cause.fail(end.left))
+      ends.push({ kernel: options.kernel, code: Either.isLeft(end) ? exitCode(Exit.fail(end.left)) : 0 })
+      if (Either.isRight(end) && !end.right) break // nobody reads stdout any more
+    }
+    writeMessage(table(["kernel", "exit code"], ends.map(({ code, kernel }) => [kernel, `${code}`]), [1]))
+    const status = ends.map(({ code }) => code).find((code) => code !== 0)
     if (status !== undefined) return yield* new GuestStatus({ status })
   }).pipe(Effect.provide(Live), Effect.provide(Stages.layer))
 }
@@ -78,16 +81,18 @@ const commands = Effect.tryPromise({
     })
 })
 
-const runToEnd = (options: BootOptions, { engine }: Config) =>
+/** Boot, and run the commands to their end: true, or false when nobody reads stdout any more. */
+const runToEnd = (options: BootOptions, { engine }: Pick<Config, "engine">) =>
   Effect.gen(function*() {
     yield* holdSignals
     yield* restartTimeLimit(PREPARE_MILLIS)
     const { spec } = yield* prepare({ ...options, powerOff: true })
     const vm = yield* Effect.flatMap(VmEngine, (engine) => engine.boot(spec))
     const { rest, unread } = yield* consoleToStdout(vm)
-    const status = yield* Effect.raceFirst(readyOrOver(vm, rest), Effect.as(unread, 0))
+    const status = yield* Effect.raceFirst(readyOrOver(vm, rest), Effect.as(unread, undefined))
     yield* rest
-    if (status !== 0) return yield* new GuestStatus({ status })
+    if (status !== undefined && status !== 0) return yield* new GuestStatus({ status })
+    return status !== undefined
   }).pipe(Effect.provide(engineOf({ engine })))
 
 const interact = (options: BootOptions, { engine }: Config) =>

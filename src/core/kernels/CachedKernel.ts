@@ -127,7 +127,7 @@ const lookUp = (id: CachedKernelId, entries: ReadonlyArray<CacheEntry>): LookUp 
         asked: {
           kernel: id.key,
           why: "the cache has no entry of that name",
-          hint: `\`ktstr kernel list\` shows those it has; for a file write ./${id.key} for a file`
+          hint: `\`ktstr kernel list\` shows those it has; for a file write ./${id.key}`
         },
         matches: entries.filter(({ key }) => key === id.key).map((entry) => ({ entry, current: true }))
       }

@@ -26,10 +26,10 @@ export interface Qmp {
   readonly ready: Effect.Effect<void, QmpError>
 }
 
-/** How long a QEMU whose monitor is broken is given to end, which says more. */
+/** How long to wait for the end of a QEMU whose monitor is broken: how it ended says more. */
 const HANG_UP = "2 seconds"
 
-/** Of a monitor that is broken: how QEMU ended, if it does so now, or else the failure. */
+/** The failure of a broken monitor, or QEMU's end if that comes meanwhile. */
 export const endedOr = <E, F>(ended: Effect.Effect<never, E>, failure: Effect.Effect<never, F>) =>
   Effect.raceFirst(ended, Effect.zipRight(Effect.sleep(HANG_UP), failure))
 

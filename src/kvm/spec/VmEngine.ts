@@ -316,8 +316,8 @@ export class ExecFailed extends Schema.TaggedError<ExecFailed>("ktstr/ExecFailed
 }
 
 /**
- * The VM was not frozen. With `seconds`, its CPUs did not stop in that time, and another try may do; without, what answers
- * for the VM refuses, or its answers make no sense, and no other try will.
+ * The VM was not frozen. With `seconds`: its CPUs did not stop in that time, and trying again may help. Without: the engine
+ * refused, or its answers make no sense, and trying again does not help.
  *
  * @since 0.1.0
  * @category errors

@@ -58,6 +58,8 @@ describe("ktstr vm run", () => {
         const kept = yield* run("--kernel", old, "--console", "/dev/null", "--exec", "true")
         assert.match(complaints(kept).join("\n"), /^ktstr: .*--console keeps one guest's console/)
         assert.strictEqual(kept.code, 2)
+        const twice = yield* run("--kernel", old, "--exec", "true", "--exec-file", "/there/is/none")
+        assert.deepStrictEqual([complaints(twice).length, twice.code], [1, 2], "said once, and nothing is booted")
       }),
     SECONDS * 1000
   )
