@@ -200,7 +200,7 @@ layer(Host)("a cache key", (it) => {
       assert.strictEqual(
         yield* messageOf(root, local.slice(0, -1)),
         `kernel ${local.slice(0, -1)}: the cache has no entry of that name; ` +
-          `\`ktstr kernel list\` shows those it has; for a file write ./${local.slice(0, -1)} for a file`
+          `\`ktstr kernel list\` shows those it has; for a file write ./${local.slice(0, -1)}`
       )
     }))
 
