@@ -14,6 +14,7 @@ nproc >$work/cpus
 head -n 28 /proc/cpuinfo >$work/cpuinfo
 cat /proc/cmdline >$work/cmdline
 cat /proc/iomem >$work/iomem
+grep " _text$" /proc/kallsyms >$work/text
 [ -n "$KALLSYMS" ] && cat /proc/kallsyms >$work/kallsyms
 ids() { # ids FILE FIELD: each number behind "FIELD": once
   grep -o "\"$2\":[0-9]*" $1 | sed 's/.*://' | sort -nu
