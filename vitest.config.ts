@@ -1,12 +1,13 @@
 import { defineConfig } from "vitest/config"
 import { LongestFirst } from "./test/support/LongestFirst.ts"
-import { filesByTier } from "./test/support/tiers.ts"
+import { filesByTier, retriesOf } from "./test/support/tiers.ts"
 
 // A tier a project, in groups that run one after the other: `vitest run --project unit` asks for one.
 const projects = [...filesByTier()].map(([tier, include], groupOrder) => ({
   test: {
     name: tier,
     include: [...include],
+    retry: retriesOf(tier),
     testTimeout: 60_000,
     hookTimeout: 300_000,
     pool: "forks" as const,

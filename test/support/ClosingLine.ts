@@ -13,7 +13,10 @@ const none = (): Count => ({ passed: 0, failed: 0, skipped: 0, pending: 0 })
 const text = (count: Count) =>
   `${count.passed} passed, ${count.failed + count.pending} failed, ${count.skipped} skipped`
 
-/** Ends a run with each tier's count and time, and `N passed, N failed, N skipped`; before it names each skipped test. */
+/**
+ * Ends a run with each tier's count and time, and `N passed, N failed, N skipped`; before it names each test that was
+ * skipped, or failed once before it passed.
+ */
 // oxlint-disable-next-line import/no-default-export -- vitest loads a reporter file's default export
 export default class ClosingLine implements Reporter {
   /** When a tier's first file was begun and its last one had ended, in ms: tiers run one after the other. */
@@ -40,6 +43,10 @@ export default class ClosingLine implements Reporter {
       for (const test of module.children.allTests()) {
         const result = test.result()
         for (const count of [all, tier.count]) count[result.state]++
+        if (test.diagnostic()?.flaky === true) {
+          const why = result.errors?.map((error) => error.message.split("\n", 1)[0]).join("; ")
+          process.stdout.write(`passed at its second try: ${test.fullName}: ${why}\n`)
+        }
         if (result.state === "skipped") {
           process.stdout.write(`skipped: ${test.fullName}${result.note === undefined ? "" : `: ${result.note}`}\n`)
         }

@@ -5,6 +5,12 @@ import { join } from "node:path"
 const TIERS = ["unit", "files", "package", "guest", "live", "kvm", "scx", "harness"] as const
 export type Tier = typeof TIERS[number]
 
+/**
+ * How often a failed test of a tier is tried again: once where guests run beside other work on shared processors. The
+ * run's end names such a test with its first failure, which is a fault all the same, ours or the test's.
+ */
+export const retriesOf = (tier: Tier): number => ["guest", "live", "kvm", "scx", "harness"].includes(tier) ? 1 : 0
+
 /** Folders, and files, whose tier does not follow from their imports. */
 const BY_PLACE: ReadonlyArray<readonly [Tier, RegExp]> = [
   ["package", /^test\/package\//],
