@@ -15,8 +15,6 @@ export const NOT_PRESENT = -1
  */
 export const OUT_OF_MEMORY = -2
 
-/** Pages a present entry covers, by level (1 = a page-table entry, 3 = 1 GiB). */
-const SPAN = Float64Array.of(0, 1, 2 ** 9, 2 ** 18, 2 ** 27, 2 ** 36)
 const END = 2 ** 52
 
 /**
@@ -27,7 +25,10 @@ const END = 2 ** 52
  * @category models
  */
 export class PageTable {
-  /** The level at which the last `walk` ended: 1 for a 4 KiB page, 2 for 2 MiB, 3 for 1 GiB, or where nothing was. */
+  /**
+   * The level of the entry at which the last `walk` ended: 1 for a 4 KiB page, 2 for 2 MiB, 3 for 1 GiB, or where nothing
+   * was; of an entry whose table the image lacks, that entry's (of the root, one more than there are levels).
+   */
   level = 0
   /** The lowest page number of the kernel's half. */
   readonly kernelStart: number
@@ -51,7 +52,10 @@ export class PageTable {
       const whole = memory.seek(at, 8)
       const lo = whole ? memory.view.getUint32(memory.at, true) : memory.u32(at)
       const hi = whole ? memory.view.getUint32(memory.at + 4, true) : memory.u32(at + 4)
-      if (lo < 0 || hi < 0) return OUT_OF_MEMORY
+      if (lo < 0 || hi < 0) {
+        this.level = level + 1
+        return OUT_OF_MEMORY
+      }
       if ((lo & 1) === 0) return NOT_PRESENT
       const above = (hi & 0xf_ffff) * 2 ** 32 // bits 51:32; NX and software bits lie above
       if (level === 1 || (level <= 3 && (lo & 0x80) !== 0)) { // PS: a leaf, whose bit 12 is PAT
@@ -63,12 +67,22 @@ export class PageTable {
     return NOT_PRESENT
   }
 
+  /** The first page behind `page`, at which the last `walk` ended, that is not under the same entry. */
+  behind(page: number): number {
+    const { span } = this
+    return (Math.floor(page / span) + 1) * span
+  }
+
+  /** Pages under the entry at which the last `walk` ended. */
+  private get span(): number {
+    return 2 ** (9 * (this.level - 1))
+  }
+
   /** The first mapped page from `page` on and below `end`, -1 when there is none or it takes more than `steps` steps. */
   nextMapped(page: number, end: number, steps: number): number {
     for (let at = page; at < end && steps > 0; steps--) {
       if (this.walk(at) >= 0) return at
-      const span = SPAN[this.level]
-      at = (Math.floor(at / span) + 1) * span
+      at = this.behind(at)
     }
     return -1
   }
@@ -78,7 +92,8 @@ export class PageTable {
     for (let at = end - 1; at >= start && steps > 0; steps--) {
       const pa = this.walk(at)
       if (pa >= 0 && pa === (at - base) * 4096) return at
-      at = Math.floor(at / SPAN[this.level]) * SPAN[this.level] - 1
+      const { span } = this
+      at = Math.floor(at / span) * span - 1
     }
     return -1
   }

@@ -57,6 +57,24 @@ describe.each([4, 5] as const)("PageTable with %i levels", (levels) => {
     assert.strictEqual(table.nextMapped(last + 1, kvaPage(made.symbols.get("swapper_pg_dir")!), 10_000), -1)
   })
 
+  it("skips a table that the image lacks as a whole", () => {
+    const made = new MadeKernel({ levels })
+    const first = Number(made.options.directBase >> BigInt(levels === 5 ? 48 : 39) & 511n) - 8
+    for (let i = 0; i < 8; i++) made.set64(made.root + 8 * (first + i), 0x7fff_f067n)
+    const table = new PageTable(made.memory(), made.root, levels)
+    const direct = kvaPage(made.options.directBase)
+    const lost = 2 ** (9 * (levels - 1)) // pages of an entry of the root
+    assert.strictEqual(table.walk(direct - lost), OUT_OF_MEMORY)
+    assert.strictEqual(table.behind(direct - lost), Math.floor(direct / lost) * lost)
+    assert.strictEqual(findDirectMap(table), direct)
+    assert.strictEqual(table.lastIdentity(table.kernelStart, direct, direct, 600), -1)
+    made.map(made.options.directBase - 0x1000n - BigInt(lost) * 0x9000n, LOADED)
+    const before = kvaPage(made.options.directBase - 0x1000n - BigInt(lost) * 0x9000n)
+    assert.strictEqual(table.lastIdentity(table.kernelStart, direct, before - LOADED / 4096, 2000), before)
+    const none = new PageTable(made.memory(), 0x7fff_f000, levels)
+    assert.strictEqual(none.nextMapped(none.kernelStart, 2 ** 52, 2), -1)
+  })
+
   it("finds no direct map where the lowest mapping is not one", () => {
     const made = new MadeKernel({ levels })
     made.map(made.options.directBase - 2n ** 40n, LOADED + 0x3000)

@@ -56,13 +56,11 @@ class ArenaWalk implements EntryWalk {
     while (this.page < this.end) {
       const page = this.page
       const pa = table.walk(page)
-      if (pa < 0) { // continue after the range of the missing entry, or of the table that cannot be read
-        const isTable = pa === OUT_OF_MEMORY
-        if (isTable) {
+      if (pa < 0) {
+        if (pa === OUT_OF_MEMORY) {
           this.problems.add(unreadable(`page tables of ${hex(kvaFrom(page, 0))} lie in memory that is not there`))
         }
-        const covered = 2 ** (9 * (isTable ? table.level : table.level - 1))
-        this.page = (Math.floor(page / covered) + 1) * covered
+        this.page = table.behind(page)
         continue
       }
       this.page++
