@@ -92,7 +92,7 @@ export const Consistency = Schema.Literal("frozen", "racing", "unseen").annotati
 export type Consistency = typeof Consistency.Type
 
 /**
- * A map with its entries. `truncated`: a limit cut them; `problem`: why entries are missing, null when none is.
+ * A map with its entries. `truncated`: a limit cut them; `problem`: why entries, or parts of them, are missing, null when none is.
  *
  * @since 0.1.0
  * @category schemas
@@ -103,7 +103,9 @@ export const MapDump = Schema.Struct({
   consistency: Consistency,
   entries: Schema.Array(Entry),
   truncated: Schema.Boolean.annotations({ description: "a limit cut the entries off" }),
-  problem: Schema.NullOr(Reason).annotations({ description: "why entries are missing; null: none is" })
+  problem: Schema.NullOr(Reason).annotations({
+    description: "why entries, or parts of them, are missing; null: none is"
+  })
 }).annotations({ identifier: "MapDump" })
 
 /**

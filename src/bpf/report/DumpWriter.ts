@@ -131,6 +131,7 @@ function* writeEntries(
   const held = holdsMaps(reader.info) ? inner : undefined
   const { cpus, key, value } = reader
   const direct = held === undefined && cpus === null
+  out.problems = walk.problems
   while (walk.next()) {
     if (written === limit) return { written, truncated: true }
     out.literal(written === 0 ? frame.first : frame.open)
@@ -151,6 +152,7 @@ function* writeEntries(
     } else {
       out.literal(VALUE)
       yield* writeInnerMap(out, walk, held, { limit, losses })
+      out.problems = walk.problems
     }
     out.literal(frame.close)
     written++

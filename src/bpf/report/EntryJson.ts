@@ -1,6 +1,7 @@
 import { ByteSink, literal } from "../../btf/render/ByteSink.ts"
 import type { Codec } from "../../btf/render/Codec.ts"
 import type { HiddenBytes } from "../../btf/render/HiddenBytes.ts"
+import type { WalkProblems } from "../../core/WalkProblems.ts"
 import type { EntryWalk } from "../EntryWalk.ts"
 import type { MapReader } from "../MapReader.ts"
 
@@ -103,10 +104,15 @@ export interface EntryTexts {
   readonly perCpu: boolean
 }
 
-/** The entries of a walk as texts. */
-export function* entryTexts(reader: MapReader, walk: EntryWalk | null): Generator<EntryTexts, void> {
+/** The entries of a walk as texts. Parts that are missing inside entries are counted among `problems`. */
+export function* entryTexts(
+  reader: MapReader,
+  walk: EntryWalk | null,
+  problems: WalkProblems | null = walk?.problems ?? null
+): Generator<EntryTexts, void> {
   const json = new EntryJson(reader)
   const out = new ByteSink(4096)
+  out.problems = problems
   const text = (): string => Buffer.from(out.take()).toString()
   while (walk?.next() === true) {
     const keyBytes = json.writeKey(walk, out)

@@ -6,7 +6,8 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { pause } from "../../core/Pause.ts"
-import { Reason } from "../../core/Reason.ts"
+import { combine, Reason } from "../../core/Reason.ts"
+import { WalkProblems } from "../../core/WalkProblems.ts"
 import { type MapReader, problemOf } from "../MapReader.ts"
 import { Change } from "./DiffChange.ts"
 import { changedEntry, isChanged, wholeEntry } from "./EntryChange.ts"
@@ -27,7 +28,9 @@ export const WatchTick = Schema.Struct({
     id: Schema.Int,
     name: Schema.String,
     entries: Schema.Int,
-    problem: Schema.NullOr(Reason).annotations({ description: "why entries are missing; null: none is" })
+    problem: Schema.NullOr(Reason).annotations({
+      description: "why entries, or parts of them, are missing; null: none is"
+    })
   })),
   changes: Schema.Array(Change).annotations({ description: "of entries only; rates are a second" })
 }).annotations({ identifier: "WatchTick" })
@@ -47,6 +50,8 @@ interface Held {
   readonly entries: Map<string, EntryTexts>
   readonly atMillis: number
   readonly problem: Reason | null
+  /** No entry is missing, though parts of some may be. */
+  readonly complete: boolean
 }
 
 /**
@@ -90,17 +95,20 @@ const hold = (reader: MapReader): Effect.Effect<Held> =>
     const entries = new Map<string, EntryTexts>()
     const walk = reader.walk?.() ?? null
     let read = 0
-    for (const entry of entryTexts(reader, walk)) {
+    const inside = new WalkProblems()
+    for (const entry of entryTexts(reader, walk, inside)) {
       entries.set(identityOf(entry), entry)
       if (++read % BATCH === 0) yield* pause
     }
-    return { entries, atMillis, problem: problemOf(reader, walk) }
+    const why = problemOf(reader, walk)
+    const problem = combine([why, inside.reason].filter((reason) => reason !== null))
+    return { entries, atMillis, problem, complete: why === null }
   })
 
 const changesOf = (
   { info: { id, name, type } }: MapReader,
   old: ReadonlyMap<string, EntryTexts>,
-  { entries, problem }: Held,
+  { complete, entries }: Held,
   seconds: number
 ): ReadonlyArray<Change> => {
   const changes: Array<Change> = []
@@ -112,7 +120,7 @@ const changesOf = (
     }
   }
   // What could not be read is not gone.
-  for (const [key, entry] of problem === null ? old : []) {
+  for (const [key, entry] of complete ? old : []) {
     if (!entries.has(key)) changes.push({ change: "entryRemoved", id, name, type, ...wholeEntry(entry) })
   }
   return changes

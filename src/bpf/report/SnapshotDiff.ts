@@ -25,7 +25,7 @@ export interface DiffMap {
   readonly type: string
   /** The entries in the order of the walk, anew at each call. */
   readonly entries: () => Iterable<EntryTexts>
-  /** After `entries` has ended: why entries are missing, or null. */
+  /** After `entries` has ended: why entries, or parts of them, are missing, or null. */
   readonly missing: () => Reason | null
 }
 

@@ -1,7 +1,6 @@
 import { type Literal, literal } from "../../btf/render/ByteSink.ts"
 import type { Codec } from "../../btf/render/Codec.ts"
-import type { RenderedValue } from "../../btf/render/RenderedValue.ts"
-import { toJson } from "../../btf/render/RenderedValue.ts"
+import { lossesInside, type RenderedValue, toJson } from "../../btf/render/RenderedValue.ts"
 import { escapedJson } from "../../core/EscapeText.ts"
 import type { Reason } from "../../core/Reason.ts"
 
@@ -12,7 +11,7 @@ import type { Reason } from "../../core/Reason.ts"
 export const derivedCodec = (render: (view: DataView, at: number, length: number) => RenderedValue): Codec => ({
   size: 0,
   hides: null,
-  json: (view, at, out, length = 0) => out.text(escapedJson(toJson(render(view, at, length)))),
+  json: (view, at, out, length = 0) => out.tree(render(view, at, length)),
   tree: (view, at, { length = 0 } = {}) => render(view, at, length)
 })
 
@@ -48,7 +47,12 @@ export const recurringCodec = (
       if (known !== undefined && isSeen(slot, view, at)) return out.literal(known)
       // before the description moves the window
       words.forEach((word, index) => seen[slot * words.length + index] = view.getUint32(at + word, true))
-      const text = literal(JSON.stringify(toJson(render(view, at, length))))
+      const value = render(view, at, length)
+      if (lossesInside(value).length > 0) { // each is to be counted
+        kept[slot] = undefined
+        return out.tree(value)
+      }
+      const text = literal(escapedJson(toJson(value)))
       kept[slot] = text.length > LONGEST ? undefined : text
       out.literal(text)
     }
@@ -67,11 +71,8 @@ export const intOf = (value: number | bigint): RenderedValue => {
   return { _tag: "int", value: Number.isSafeInteger(near) ? near : value }
 }
 
-/** Control characters, which a guest could send to the terminal, become `?`. */
-export const stringOf = (text: string): RenderedValue => ({
-  _tag: "string",
-  value: text.replaceAll(/\p{Cc}/gu, "?")
-})
+/** The text as it is: who writes it escapes it (`ByteSink.tree`, `valueText`). */
+export const stringOf = (text: string): RenderedValue => ({ _tag: "string", value: text })
 
 export const pointerOf = (value: bigint): RenderedValue => ({ _tag: "pointer", value })
 
@@ -80,5 +81,5 @@ export const hexOf = (view: DataView, at: number, length: number): RenderedValue
   hex: Buffer.from(view.buffer, view.byteOffset + at, length).toString("hex")
 })
 
-/** Something that should be there, under its reason's kind: `{"$unreadable":"0xffff… is not mapped"}`. */
-export const missing = ({ kind, text }: Reason): RenderedValue => objectOf({ [`$${kind}`]: stringOf(text) })
+/** Something that should be there, `{"$unreadable":"0xffff… is not mapped"}` as JSON. It is counted where it is a loss. */
+export const missing = (reason: Reason): RenderedValue => ({ _tag: "missing", reason })

@@ -1,3 +1,7 @@
+import { escapedJson } from "../../core/EscapeText.ts"
+import type { WalkProblems } from "../../core/WalkProblems.ts"
+import { lossesInside, type RenderedValue, toJson } from "./RenderedValue.ts"
+
 const encoder = new TextEncoder()
 
 /**
@@ -32,6 +36,8 @@ export class ByteSink {
   view: DataView
   /** How many bytes are written. */
   at = 0
+  /** Those of the walk whose entries are written: parts that a value lacks are counted there. */
+  problems: WalkProblems | null = null
 
   constructor(capacity = 1 << 16) {
     this.bytes = new Uint8Array(capacity)
@@ -65,6 +71,12 @@ export class ByteSink {
   text(text: string): void {
     this.ensure(text.length * 3)
     this.at += encoder.encodeInto(text, this.bytes.subarray(this.at)).written
+  }
+
+  /** Append a tree as its plain JSON. */
+  tree(value: RenderedValue): void {
+    if (this.problems !== null) { for (const loss of lossesInside(value)) this.problems.add(loss) }
+    this.text(escapedJson(toJson(value)))
   }
 
   /** The bytes written so far, borrowed until the next write; the sink is empty afterwards. */

@@ -1,11 +1,10 @@
-import { escapedJson } from "../../core/EscapeText.ts"
 import { lazily } from "../../core/Lazily.ts"
 import type { Btf } from "../Btf.ts"
 import type { ByteSink } from "./ByteSink.ts"
 import { type HiddenBytes, hiddenBytes } from "./HiddenBytes.ts"
 import { run } from "./JsonCodec.ts"
 import { type JsonPlan, jsonPlan } from "./JsonPlan.ts"
-import { type RenderedValue, toJson } from "./RenderedValue.ts"
+import type { RenderedValue } from "./RenderedValue.ts"
 import { bytesPlan, type RenderPlan, renderPlan, renderPlansWith, type Special } from "./RenderPlan.ts"
 import { treeOf } from "./TreeCodec.ts"
 
@@ -100,7 +99,7 @@ const codecOf = (plan: RenderPlan, size: number): Codec => {
     },
     json: (view, at, out, length = size) => {
       if (extent <= length && at + extent <= view.byteLength) run(fast ??= jsonPlan(plan), view, at, out)
-      else out.text(escapedJson(toJson(tree(view, at, { length }))))
+      else out.tree(tree(view, at, { length }))
     }
   }
 }

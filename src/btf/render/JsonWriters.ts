@@ -1,8 +1,6 @@
-import { escapedJson } from "../../core/EscapeText.ts"
 import type { ByteSink } from "./ByteSink.ts"
 import { writeHex, writeHexByte, writeI32, writeI64, writeU32, writeU64 } from "./Digits.ts"
 import type { JsonOp } from "./JsonPlan.ts"
-import { toJson } from "./RenderedValue.ts"
 import { treeOf } from "./TreeCodec.ts"
 import type { NameLiterals } from "./ValueNames.ts"
 
@@ -16,7 +14,7 @@ const FALSE = 0x736c_6166 // "fals"
 
 /** Write a value by way of its tree. */
 export const writeSlow = (op: JsonOp, view: DataView, at: number, sink: ByteSink): void => {
-  if (op.slow !== null) sink.text(escapedJson(toJson(treeOf(op.slow, view, at, view.byteLength, Infinity))))
+  if (op.slow !== null) sink.tree(treeOf(op.slow, view, at, view.byteLength, Infinity))
 }
 
 /** `true` or `false`. */

@@ -1,3 +1,5 @@
+import { isLoss, type Reason, within } from "../../core/Reason.ts"
+
 /**
  * A value decoded by its BTF type, for programs and people: every case tells by `_tag` what it is.
  * `toJson` gives the plain JSON of it, `valueText` C-like text.
@@ -15,7 +17,7 @@ export type RenderedValue =
   | StructValue
   | ArrayValue
   | { readonly _tag: "pointer"; readonly value: bigint }
-  /** A char array that holds a NUL-terminated printable string. */
+  /** A char array that holds a NUL-terminated printable string; or text of the kernel, whatever its characters. */
   | { readonly _tag: "string"; readonly value: string }
   /** Bytes without a type that JSON could show: two lower-case hex digits each, in memory order. */
   | { readonly _tag: "bytes"; readonly hex: string }
@@ -23,6 +25,8 @@ export type RenderedValue =
   | { readonly _tag: "truncated"; readonly needed: number; readonly had: number }
   /** The type describes no value, or none that can be shown. */
   | { readonly _tag: "unsupported"; readonly reason: string }
+  /** Of what this refers to, something that should be there is not. */
+  | { readonly _tag: "missing"; readonly reason: Reason }
 
 /**
  * An integer, decoded.
@@ -84,8 +88,8 @@ export type Json = null | boolean | number | string | ReadonlyArray<Json> | { re
  * The plain JSON of a value, as a codec's `json` writes it. Integers are numbers when JSON keeps them exact, else
  * decimal strings; enums are their name, or the number; pointers `"0x…"`; floats that JSON lacks are `"NaN"`,
  * `"Infinity"`, `"-Infinity"`; structs are objects, arrays arrays. What could not be rendered is an object with one
- * key that no C member has: `{"$truncated":{"needed":8,"had":4}}`, `{"$unsupported":"reason"}`, and as the last element
- * of an array `{"$omitted":12}`. GNU C allows members that begin with `$`: they are given another one.
+ * key that no C member has: `{"$truncated":{"needed":8,"had":4}}`, `{"$unsupported":"reason"}`, what is missing under its
+ * reason's kind, `{"$unreadable":"0xffff… is not mapped"}`, and as the last element of an array `{"$omitted":12}`. GNU C allows members that begin with `$`: they are given another one.
  *
  * @since 0.1.0
  * @category rendering
@@ -117,5 +121,25 @@ export const toJson = (value: RenderedValue): Json => {
       return { $truncated: { needed: value.needed, had: value.had } }
     case "unsupported":
       return { $unsupported: value.reason }
+    case "missing":
+      return { [`$${value.reason.kind}`]: value.reason.text }
   }
+}
+
+/** Why parts of a value are missing that should be there: only losses (`isLoss`), each said of the entry. */
+export const lossesInside = (value: RenderedValue): ReadonlyArray<Reason> => {
+  const losses: Array<Reason> = []
+  const visit = (part: RenderedValue): void => {
+    switch (part._tag) {
+      case "struct":
+      case "union":
+        return part.members.forEach((member) => visit(member.value))
+      case "array":
+        return part.elements.forEach(visit)
+      case "missing":
+        if (isLoss(part.reason)) losses.push(within("inside an entry", part.reason))
+    }
+  }
+  visit(value)
+  return losses
 }

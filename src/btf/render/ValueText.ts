@@ -1,4 +1,5 @@
-import { escapeText } from "../../core/EscapeText.ts"
+import { escapedJson, escapeText } from "../../core/EscapeText.ts"
+import { formatReason } from "../../core/Reason.ts"
 import type { ArrayValue, RenderedValue, StructValue } from "./RenderedValue.ts"
 
 /**
@@ -149,12 +150,14 @@ const leafText = (
     case "pointer":
       return value.value === 0n ? "NULL" : `0x${value.value.toString(16)}`
     case "string":
-      return JSON.stringify(value.value)
+      return escapedJson(value.value)
     case "bytes":
       return value.hex
     case "truncated":
       return `<truncated: ${value.had} of ${value.needed} bytes>`
     case "unsupported":
       return `<${escapeText(value.reason)}>`
+    case "missing":
+      return `<${escapeText(formatReason(value.reason))}>`
   }
 }

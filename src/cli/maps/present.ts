@@ -5,6 +5,7 @@ import { type MapReader, problemOf } from "../../bpf/MapReader.ts"
 import type { Header } from "../../bpf/Report.ts"
 import type { Dump } from "../../bpf/report/DumpWriter.ts"
 import type { Codec } from "../../btf/render/Codec.ts"
+import { lossesInside, type RenderedValue } from "../../btf/render/RenderedValue.ts"
 import { valueText } from "../../btf/render/ValueText.ts"
 import { Losses } from "../../core/Losses.ts"
 import { plural } from "../../core/Plural.ts"
@@ -89,6 +90,13 @@ function* mapText(reader: MapReader, { inner, limit, losses }: Shown): Generator
   yield "\n"
 }
 
+/** A key or value as a tree; what is missing in it is counted among the walk's problems. */
+const countedTree = (codec: Codec, walk: EntryWalk, view: DataView, at: number, length: number): RenderedValue => {
+  const value = codec.tree(view, at, { length })
+  for (const loss of lossesInside(value)) walk.problems.add(loss)
+  return value
+}
+
 /** A map's entries, `indent` columns in, and what is wrong with them. */
 function* entriesText(
   reader: MapReader,
@@ -105,7 +113,7 @@ function* entriesText(
       truncated = true
       break
     }
-    const key = valueText(reader.key.tree(walk.keyView, walk.keyAt, { length: walk.keyLength }), {
+    const key = valueText(countedTree(reader.key, walk, walk.keyView, walk.keyAt, walk.keyLength), {
       indent,
       column: indent
     })
@@ -116,7 +124,7 @@ function* entriesText(
     else if (cpus === null) {
       walk.value(0)
       const bytes = hidden(reader.value, walk.valueView, walk.valueAt, walk.valueLength)
-      const value = reader.value.tree(walk.valueView, walk.valueAt, { length: walk.valueLength })
+      const value = countedTree(reader.value, walk, walk.valueView, walk.valueAt, walk.valueLength)
       yield ` ${valueText(value, { indent, column })}${bytes}\n`
     } else {
       yield "\n"
@@ -125,7 +133,7 @@ function* entriesText(
         const there = walk.value(cpu)
         const bytes = there ? hidden(reader.value, walk.valueView, walk.valueAt, walk.valueLength) : ""
         const value = there
-          ? valueText(reader.value.tree(walk.valueView, walk.valueAt), {
+          ? valueText(countedTree(reader.value, walk, walk.valueView, walk.valueAt, walk.valueLength), {
             indent: indent + 2,
             column: indent + 3 + label.length
           })

@@ -27,6 +27,11 @@ describe("text", () => {
       [{ _tag: "bytes", hex: "00ff0a" }, "{ 00 ff 0a }"],
       [{ _tag: "truncated", needed: 8, had: 4 }, "<truncated: 4 of 8 bytes>"],
       [{ _tag: "unsupported", reason: "void has no value" }, "<void has no value>"],
+      [
+        { _tag: "missing", reason: { kind: "unreadable", text: "0x10\u202e is not mapped" } },
+        "<unreadable: 0x10\\u202e is not mapped>"
+      ],
+      [{ _tag: "string", value: "\x1b[1m\u2028\u202e\x9b" }, "\"\\u001b[1m\\u2028\\u202e\\u009b\""],
       [struct({}), "{}"],
       [array(), "{}"]
     ]

@@ -24,7 +24,7 @@ const kinds: { readonly [name: string]: Kind } = {
       made.put(task, Buffer.concat([u32(7), u32(6), Buffer.from("worker\x1b[31m")]))
       return task
     },
-    shown: { pid: 7, tgid: 6, comm: "worker?[31m" },
+    shown: { pid: 7, tgid: 6, comm: "worker\x1b[31m" },
     bytes: 32
   },
   "a network device": {
