@@ -51,9 +51,14 @@ const PLATFORM_HOME = "core/Errors.ts"
 
 /**
  * An open file of Effect 4 has no `fd`: who needs a descriptor opens the path by `Native`. These have descriptors of their
- * own: of maps (bpf(2)), and of a VM's disks.
+ * own: of maps (bpf(2)), and of a VM's disks and shares.
  */
-const DESCRIPTOR_HOMES = ["bpf/live/", "kvm/native/virtio/VirtioBlock.ts", "kvm/qemu/QemuProcess.ts"]
+const DESCRIPTOR_HOMES = [
+  "bpf/live/",
+  "kvm/native/virtio/VirtioBlock.ts",
+  "kvm/qemu/QemuProcess.ts",
+  "kvm/qemu/ShareServer.ts"
+]
 
 /** The idiom of NUL-terminated text. Names in ELF and tokens of kallsyms must end inside their tables: they check that. */
 const NUL_SEARCH = /\bindexOf\(0[,)]/

@@ -79,6 +79,8 @@ export interface BootOptions extends Omit<VmSpec, "initramfs">, InitramfsSpec {
 
 /** Modules that a disk needs, on either engine, as far as the kernel has them as modules. */
 const DISK_MODULES = ["virtio_pci", "virtio_mmio", "virtio_blk"]
+/** Modules that a share needs. */
+const SHARE_MODULES = ["virtio_pci", "virtiofs"]
 
 /**
  * Failures of getting a kernel and making its initramfs.
@@ -186,8 +188,11 @@ export const prepare = Effect.fn("Ktstr.prepare")(
       Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(options.kernel))
     )
     const { image, release } = kernel
-    const forDisks = options.disks === undefined || options.disks.length === 0 ? [] : DISK_MODULES
-    const needed = yield* kernelModules(kernel, forDisks, { optional: true })
+    const forDevices = [
+      ...((options.disks ?? []).length === 0 ? [] : DISK_MODULES),
+      ...((options.shares ?? []).length === 0 ? [] : SHARE_MODULES)
+    ]
+    const needed = yield* kernelModules(kernel, forDevices, { optional: true })
     const asked = yield* kernelModules(kernel, options.modules ?? [], { optional: false })
     for (const name of asked.builtIn) yield* Effect.logInfo(`module ${name} is built into ${release}`)
     const guestModules = Array.from(

@@ -39,9 +39,8 @@ export const layerWith = (requested: EngineChoice): Layer.Layer<VmEngine, never,
             })
           }
           yield* Effect.logDebug(`engine ${requested} requested; ${status.why}`)
-          if (
-            requested === "qemu" || status.kind !== "hardware" || (requested === "auto" && spec.cpuModel !== undefined)
-          ) {
+          const qemuOnly = spec.cpuModel !== undefined || (spec.shares ?? []).length > 0
+          if (requested === "qemu" || status.kind !== "hardware" || (requested === "auto" && qemuOnly)) {
             return yield* bootQemu(spec, accelerationBy(status))
           }
           const { bootKvm } = yield* Effect.promise(() => import("./native/Kvm.ts"))

@@ -1,6 +1,6 @@
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { cpSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs"
+import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { run } from "../core/samples.ts"
@@ -15,13 +15,14 @@ const temporary = Effect.acquireRelease(
 )
 
 it.scoped(
-  "a stock kernel, whose drivers are modules, has its disk and the modules that were asked for",
+  "a stock kernel, whose drivers are modules, has its disk, its share and the modules that were asked for",
   () =>
     Effect.gen(function*() {
-      const disk = join(yield* temporary, "disk")
+      const folder = yield* temporary
+      const disk = join(folder, "disk")
       writeFileSync(disk, "stock")
       truncateSync(disk, 2 ** 20)
-      const machine = ["--engine", "qemu", "--kernel", KERNEL, "--disk", disk]
+      const machine = ["--engine", "qemu", "--kernel", KERNEL, "--disk", disk, "--share", `${folder},rw`]
       const ran = yield* ktstr([
         "vm",
         "run",
@@ -31,10 +32,11 @@ it.scoped(
         "--module",
         "virtio-pci",
         "--exec",
-        "head -c 5 /dev/vda; echo; cut -d' ' -f1 /proc/modules"
+        "head -c 5 /dev/vda; echo; (cd /share/*; echo guest > file); cut -d' ' -f1 /proc/modules"
       ])
       const [read, ...modules] = ran.stdout.trim().split("\n")
       assert.deepStrictEqual([ran.code, read], [0, "stock"], ran.stderr)
+      assert.strictEqual(readFileSync(join(folder, "file"), "utf8"), "guest\n")
       for (const name of ["virtio_blk", "nf_tables"]) assert.include(modules, name)
       assert.match(ran.stderr, /module virtio_pci is built into 6\.12\./)
     }),

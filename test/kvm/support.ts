@@ -13,7 +13,7 @@ export const engine = Qemu.layerWith({ accelerate: "emulation", freezeTimeout: "
 export const held = Effect.sync(() => ({
   descriptors: links(process.pid).filter((target) => /memfd|socket|kvm/.test(target)).length,
   mappings: readFileSync("/proc/self/maps", "latin1").split("\n").filter((line) => line.includes("/memfd:")).length,
-  children: childrenOf(process.pid).filter((pid) => commandOf(pid).includes("qemu"))
+  children: childrenOf(process.pid).filter((pid) => /qemu|virtiofsd/.test(commandOf(pid)))
 }))
 
 /** What a process's descriptors lead to. */

@@ -78,6 +78,9 @@ const hardware = {
   disk: words("disk", "FILE[,ro]", "attach a raw image as the next disk, from /dev/vda on; ,ro: read-only").pipe(
     Options.repeated
   ),
+  share: words("share", "DIR[,rw]", "show a folder of the host as /share/NAME; ,rw: the guest may write to it").pipe(
+    Options.repeated
+  ),
   module: words("module", "NAME", "load this kernel module and its dependencies before the script").pipe(
     Options.repeated
   ),

@@ -27,6 +27,7 @@ const VM_ONLY_OPTIONS = {
   topology: "topology",
   memoryMib: "memory-mib",
   disk: "disk",
+  share: "share",
   module: "module",
   cmdline: "cmdline",
   console: "console"
@@ -37,7 +38,7 @@ const SAY_WHICH =
 
 const givenOfAVm = (target: Target) =>
   (Object.keys(VM_ONLY_OPTIONS) as Array<keyof typeof VM_ONLY_OPTIONS>).filter((name) =>
-    name === "include" || name === "disk" || name === "module"
+    name === "include" || name === "disk" || name === "share" || name === "module"
       ? target[name].length > 0
       : Option.isSome<unknown>(target[name])
   )
@@ -126,6 +127,10 @@ export const bootOptions = (target: Machine & Script, notGiven = SAY_WHICH) =>
       disks: target.disk.map((word) => {
         const path = word.replace(/,ro$/, "")
         return { path, readOnly: path !== word }
+      }),
+      shares: target.share.map((word) => {
+        const path = word.replace(/,rw$/, "")
+        return { path, writable: path !== word }
       }),
       modules: target.module,
       cmdline: Option.getOrUndefined(target.cmdline),

@@ -1,7 +1,9 @@
 import { posix } from "node:path"
 import { shellQuote } from "../../core/process/ShellQuote.ts"
+import type { Share } from "../spec/Share.ts"
 import type { ConsoleSize } from "../spec/VmEngine.ts"
 import { type GuestModule, loadFunction, loadingModules } from "./GuestModules.ts"
+import { mountingShares, shareFunction } from "./GuestShares.ts"
 
 /** Where the initramfs keeps the user's script and what `--include` named; relative to the guest's root. */
 export const SCRIPT = "ktstr/script"
@@ -41,6 +43,8 @@ export interface InitSpec {
   readonly script?: string | undefined
   /** Kernel modules to load before the script, each behind those it depends on. Where one fails, the script is not run. */
   readonly guestModules?: ReadonlyArray<GuestModule> | undefined
+  /** Folders of the host to mount in /share; the VM is to have the same. Where one fails, the script is not run. */
+  readonly shares?: ReadonlyArray<Share> | undefined
   /** Once the script has ended, end the VM too; if not given it stays. What the script says is then not changed on its way. */
   readonly powerOff?: boolean | undefined
   /** A root shell on the console, for a terminal, after the script; the VM ends with it. */
@@ -136,7 +140,9 @@ ${
       : `export LD_LIBRARY_PATH=${shellQuote(contents.libraryDirectories.join(":"))}\n`
   }${commandLines}${spec.powerOff === true ? "stty -F /dev/ttyS0 -opost\n" : ""}${
     spec.guestModules === undefined || spec.guestModules.length === 0 ? "" : loadFunction
-  }${loadingModules(spec.guestModules ?? [])}${runLine(spec.script)}
+  }${spec.shares === undefined || spec.shares.length === 0 ? "" : shareFunction}${
+    loadingModules(spec.guestModules ?? [])
+  }${mountingShares(spec.shares ?? [])}${runLine(spec.script)}
 status=$?
 ${spec.shell !== undefined ? shellLines(spec.shell) : spec.powerOff === true ? powerOffLines : stayLines}`
 

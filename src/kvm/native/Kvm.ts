@@ -104,6 +104,12 @@ export const bootKvm = (
     const checked = yield* checkSpec(spec, options, minimumMemoryMib(spec.initramfs.length))
     const { freezeTimeout, limits, topology } = checked
     const image = yield* readKernelImage(spec.kernel)
+    if ((spec.shares ?? []).length > 0) {
+      return yield* broken(
+        "this engine cannot share folders with its guest",
+        "use the engine auto or qemu, or includes"
+      )
+    }
     const disks = yield* openDisks(spec)
     if (1 + disks.length > MOST_DEVICES) {
       return yield* broken(`${disks.length} disks are more than this engine can attach`, `give it ${MOST_DEVICES - 1}`)

@@ -18,8 +18,8 @@ export interface ChildProcess {
 }
 
 /**
- * Run `program`, whose descriptors 0, 1, 2 … are `descriptors`: `"null"` is /dev/null, a number is one of ours to
- * inherit, a socket is a new pair of UNIX sockets. It gets no other descriptor, no environment, and a session of its own,
+ * Run `program`, whose descriptors 0, 1, 2 … are `descriptors`: `"null"` is /dev/null, a number or a `Socket` is one of
+ * ours to inherit, `"socket"` is a new pair of UNIX sockets. It gets no other descriptor, no environment, and a session of its own,
  * so that a terminal's Ctrl-C reaches us alone. Closing the scope kills it and waits for its end; processes that it
  * started end with it.
  *
@@ -29,7 +29,7 @@ export interface ChildProcess {
 export const runChild = (
   program: string,
   parameters: ReadonlyArray<string>,
-  descriptors: ReadonlyArray<"null" | "socket" | number>
+  descriptors: ReadonlyArray<"null" | "socket" | number | Socket>
 ): Effect.Effect<ChildProcess, HostLacks | SyscallError, Scope.Scope> =>
   Effect.gen(function*() {
     const setpriv = yield* requireProgram("setpriv", "it ties the VM's life to ours", "util-linux")

@@ -6,12 +6,15 @@ import { HostLacks, type SyscallError } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
 import { requireProgram } from "../../core/process/Programs.ts"
 import { type Disk, openDisks } from "../spec/Disks.ts"
+import { openShares } from "../spec/OpenShares.ts"
+import { shareTag } from "../spec/Share.ts"
 import type { Topology } from "../spec/Topology.ts"
 import { type Acceleration, VmBootError, type VmSpec } from "../spec/VmEngine.ts"
 import { type ChildProcess, runChild } from "./ChildProcess.ts"
 import { type Emulation, emulationParameters, type QemuProgram } from "./Emulation.ts"
 import type { SharedRam } from "./QemuFreeze.ts"
 import { backendOf, qemuTopology } from "./QemuTopology.ts"
+import { serveShare } from "./ShareServer.ts"
 
 const MIB = 2 ** 20
 /** One mapping of guest memory: what one ArrayBuffer of Node 20 holds with ease. */
@@ -21,7 +24,7 @@ const SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecont
 
 /**
  * QEMU's descriptors. Everything that we and QEMU share is one: no path, no port, nothing left behind. `ram` is that of
- * node 0; the other nodes' follow, then the disks.
+ * node 0; the other nodes' follow, then the disks, then the connections to the servers of shares.
  */
 export const fd = { stderr: 2, monitor: 3, console: 4, report: 5, initramfs: 6, ram: 7 } as const
 
@@ -65,7 +68,8 @@ export const startQemu = (
       })
       const shared = yield* Effect.forEach(topology.nodes, ({ mib }, node) => shareRam(node, mib * MIB, vmScope))
       const disks = yield* openDisks(spec)
-      const files = [initramfs, ...shared.map(({ file }) => file), ...disks.map((disk) => disk.fd)]
+      const shares = yield* Effect.forEach(yield* openShares(spec), (share) => serveShare(spec, share, vmScope))
+      const files = [initramfs, ...shared.map(({ file }) => file), ...disks.map((disk) => disk.fd), ...shares]
       const descriptors = ["null", "null", "socket", "socket", "socket", "socket", ...files] as const
       const accelerator = acceleration.by === "kvm"
         ? ["-accel", "kvm"]
@@ -128,6 +132,12 @@ const parametersOf = (
       `if=none,id=disk${index},format=raw,file=${OUR_FILES}/${firstDisk + index},readonly=${readOnly ? "on" : "off"}`,
       "-device",
       `virtio-blk-pci,drive=disk${index}`
+    ]),
+    ...(spec.shares ?? []).map((_, index) => [
+      "-chardev",
+      `socket,id=share${index},fd=${firstDisk + disks.length + index}`,
+      "-device",
+      `vhost-user-fs-pci,chardev=share${index},tag=${shareTag(index)}`
     ])
   ].flat()
 }

@@ -11,8 +11,8 @@ const MIB = 2 ** 20
 /** Guest memory per memory of the host: a guest costs only what it touches, so it may have more than there is. */
 const OVERCOMMIT = 4
 
-/** Most disks of a VM: QEMU's PCI bus has 32 slots, of which the machine takes three. */
-const MOST_DISKS = 24
+/** Most disks and shares of a VM: QEMU's PCI bus has 32 slots, of which the machine takes three. */
+const MOST_DEVICES = 24
 /** Bytes of the longest command line that any kernel takes (x86's COMMAND_LINE_SIZE is 2048), with room to spare. */
 const LONGEST_CMDLINE = 2 ** 16
 
@@ -56,7 +56,11 @@ export const checkSpec = (
       )
     }
     const disks = spec.disks?.length ?? 0
-    if (disks > MOST_DISKS) return yield* broken(`a VM takes ${MOST_DISKS} disks, not ${disks}`, "give it fewer disks")
+    const shares = spec.shares?.length ?? 0
+    if (disks + shares > MOST_DEVICES) {
+      const given = shares === 0 ? `disks, not ${disks}` : `disks and shares, not ${disks + shares}`
+      return yield* broken(`a VM takes ${MOST_DEVICES} ${given}`, `give it fewer ${disks === 0 ? "shares" : "disks"}`)
+    }
     if ((spec.cmdline?.length ?? 0) > LONGEST_CMDLINE) {
       return yield* broken(`a kernel's command line of ${spec.cmdline?.length} characters`, "shorten cmdline")
     }

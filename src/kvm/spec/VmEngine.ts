@@ -7,6 +7,7 @@ import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { FormatError, HostLacks } from "../../core/Errors.ts"
 import type { GuestMemory } from "../../memory/GuestMemory.ts"
+import type { Share } from "./Share.ts"
 import type { Topology, TopologySpec } from "./Topology.ts"
 import type { VcpuRegisters } from "./VcpuRegisters.ts"
 import type { VmDied } from "./VmDied.ts"
@@ -35,6 +36,8 @@ export interface VmSpec {
    * sectors of 512 bytes, each of one VM at a time if it is written.
    */
   readonly disks?: ReadonlyArray<{ readonly path: string; readonly readOnly?: boolean | undefined }> | undefined
+  /** Folders of the host that the guest sees in /share. Asks for the QEMU engine. */
+  readonly shares?: ReadonlyArray<Share> | undefined
   /** Longest time from the boot's start until the guest has reported that its script ended; 10 minutes. */
   readonly timeout?: Duration.DurationInput | undefined
   /** Longest time in which a guest that has not reported yet prints nothing; `timeout` if that is given, else 60 seconds. */

@@ -49,6 +49,15 @@ it.live.skipIf(absent)("what cannot boot is refused in a line that says what to 
     said.forEach((line, index) => assert.match(line, expected[index]))
   }))
 
+it.live("shares are QEMU's alone", () =>
+  Effect.gen(function*() {
+    const { message } = yield* refusal({ shares: [{ path: "." }] })
+    assert.match(
+      message,
+      /: this engine cannot share folders with its guest; use the engine auto or qemu, or includes$/
+    )
+  }))
+
 it.live.skipIf(absent)(
   "a VM whose scope closes is killed, and says so as a process does",
   () =>
