@@ -4,7 +4,10 @@ import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { join } from "node:path"
+import { type CacheError, refused, temporaryDirectory } from "../../CacheDir.ts"
+import type { LockTimeout } from "../../EntryLock.ts"
 import { FetchFailed, KernelNotFound } from "../../Errors.ts"
+import type { Native } from "../../Native.ts"
 import { compareKernelVersions, covers, type KernelVersion, parseKernelVersion } from "../KernelVersion.ts"
 import { download } from "./Download.ts"
 
@@ -41,14 +44,16 @@ export const tarballName = ({ major, minor, patch, rc }: KernelVersion): string 
  * `v6.x/sha256sums.asc` says which releases there are and their checksums. The signature of that list is **not**
  * verified, so this is as safe as the connection to the mirror. A release candidate is in no such list: it comes, without
  * a checksum, from https://git.kernel.org/torvalds/t, or from `rc/` of `KTSTR_KERNEL_MIRROR`.
+ * @param root the cache, where the list is put as long as it is read
  */
 export const kernelRelease = Effect.fn("KernelRelease.kernelRelease")(
   function*(
-    asked: KernelVersion
+    asked: KernelVersion,
+    root: string
   ): Effect.fn.Return<
     KernelRelease,
-    FetchFailed | KernelNotFound,
-    FileSystem.FileSystem | HttpClient.HttpClient
+    CacheError | FetchFailed | KernelNotFound | LockTimeout,
+    FileSystem.FileSystem | HttpClient.HttpClient | Native
   > {
     const own = yield* ownMirror
     const mirror = own ?? MIRROR
@@ -58,7 +63,7 @@ export const kernelRelease = Effect.fn("KernelRelease.kernelRelease")(
       return { version: exactVersion(asked), url: `${place}/${tarballName(asked)}` }
     }
     const directory = `${mirror}/v${asked.major}.x`
-    const listed = parseChecksums(yield* checksums(`${directory}/sha256sums.asc`, asked, mirror))
+    const listed = parseChecksums(yield* checksums(`${directory}/sha256sums.asc`, asked, mirror, root))
     const found = listed.filter(({ version }) => covers(asked, version)).at(-1)
     if (found === undefined) {
       return yield* missing(asked, mirror, closest(asked, listed))
@@ -90,24 +95,16 @@ const ownMirror: Effect.Effect<string | undefined, FetchFailed> = Effect.gen(fun
   })
 })
 
-const checksums = (url: string, asked: KernelVersion, mirror: string) =>
+const checksums = (url: string, asked: KernelVersion, mirror: string, root: string) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
-    const unwritable = (error: Error) =>
-      new FetchFailed({
-        step: "download",
-        subject: url,
-        why: error.message,
-        hint: "set TMPDIR to a directory that you can write"
-      })
-    const directory = yield* Effect.mapError(fs.makeTempDirectoryScoped(), unwritable)
-    const file = join(directory, "sha256sums.asc")
+    const file = join(yield* temporaryDirectory(root), "sha256sums.asc")
     yield* Effect.catchIf(
       download(url, file, { limit: LIST_LIMIT }),
       (error) => error.status === 404,
       () => missing(asked, mirror, [])
     )
-    return yield* Effect.mapError(fs.readFileString(file), unwritable)
+    return yield* Effect.mapError(fs.readFileString(file), refused(file))
   }).pipe(Effect.scoped)
 
 interface Listed {

@@ -211,7 +211,7 @@ const planVersion = (asked: KernelVersion, root: string, extra: string | undefin
     // one release has its key without a look at the network
     const isSeries = asked.patch === undefined && asked.rc === undefined
     const chosen = isSeries
-      ? yield* stage(`find ${asked.text}`, "SourceTree.find", { version: asked.text })(kernelRelease(asked))
+      ? yield* stage(`find ${asked.text}`, "SourceTree.find", { version: asked.text })(kernelRelease(asked, root))
       : undefined
     const version = chosen?.version ?? exactVersion(asked)
     const name = chosen === undefined ? tarballName(asked) : basename(chosen.url)
@@ -221,7 +221,7 @@ const planVersion = (asked: KernelVersion, root: string, extra: string | undefin
       open: (temporary) =>
         Effect.gen(function*() {
           const release = chosen ??
-            (yield* stage(`find ${asked.text}`, "SourceTree.find", { version: asked.text })(kernelRelease(asked)))
+            (yield* stage(`find ${asked.text}`, "SourceTree.find", { version: asked.text })(kernelRelease(asked, root)))
           const directory = yield* fetchArchive(release.url, root, temporary, release.sha256)
           const found = yield* versionOf(directory, "use another mirror")
           if (found === version) return { directory, identity: yield* tarballIdentity(version, release.url, extra) }
