@@ -31,7 +31,8 @@ const PROOFS = [
  * The symbol table that the kernel keeps for its own messages. A name is a row of tokens, each standing for a piece of
  * text; the first letter of the text is the symbol's type.
  *
- * One pass notes where each name starts and how long it is, decoded; a lookup then decodes only names of its length.
+ * Two passes note where each name starts and sort the names by how long they are, decoded; a lookup then decodes only
+ * names of its length.
  * @see scripts/kallsyms.c `write_src`; kernel/kallsyms.c `kallsyms_expand_symbol`, `kallsyms_sym_address`, v6.12
  * @since 0.1.0
  * @category models
@@ -51,6 +52,10 @@ export class Kallsyms implements Symbols {
   /** Where a name's tokens start in the names, and the length of its text with the type letter; 0 for one too long. */
   readonly #starts: Uint32Array
   readonly #lengths: Uint16Array
+  /** The names in the order of their lengths, those of a length in the order of the table … */
+  readonly #byLength: Uint32Array
+  /** … and where in it those of each length begin. */
+  readonly #ofLength = new Uint32Array(MAX_NAME + 2)
   /** By a name that was asked for, its symbol's index, or -1. */
   readonly #indices = new Map<string, number>()
   /** Index of the first symbol that is not a per-CPU offset. */
@@ -71,6 +76,7 @@ export class Kallsyms implements Symbols {
     this.#tokenLengths = Uint16Array.from(this.#tokens, (token) => token.length)
     this.#starts = new Uint32Array(tables.count)
     this.#lengths = new Uint16Array(tables.count)
+    this.#byLength = new Uint32Array(tables.count)
     this.#measure()
 
     const proved = this.#prove(tables, info)
@@ -131,12 +137,20 @@ export class Kallsyms implements Symbols {
       for (const end = at + tokens; at < end; at++) length += lengths[names[at]]
       this.#lengths[i] = length > MAX_NAME ? 0 : length
     }
+    const next = this.#ofLength
+    for (let i = 0; i < this.count; i++) next[this.#lengths[i] + 1]++
+    for (let length = 1; length < next.length; length++) next[length] += next[length - 1]
+    const places = next.slice()
+    for (let i = 0; i < this.count; i++) this.#byLength[places[this.#lengths[i]]++] = i
   }
 
   #find(name: string): number {
     const wanted = Buffer.from(name, "latin1")
-    for (let i = 0; i < this.count; i++) {
-      if (this.#lengths[i] === wanted.length + 1 && this.#is(i, wanted)) return i
+    const length = wanted.length + 1
+    if (length > MAX_NAME) return -1
+    for (let at = this.#ofLength[length]; at < this.#ofLength[length + 1]; at++) {
+      const i = this.#byLength[at]
+      if (this.#is(i, wanted)) return i
     }
     return -1
   }
