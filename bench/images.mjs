@@ -16,6 +16,7 @@ import { here } from "./measure.mjs"
 export const KERNEL = "debian:6.12-cloud"
 export const ENTRIES = 1_000_000
 export const MAPS = 1000
+export const THREADS = 10_000
 
 export const Host = Layer.mergeAll(Qemu.layer, KernelResolver.layer).pipe(
   Layer.provideMerge(Native.layer),
@@ -83,6 +84,20 @@ export class Images {
       const program = join(this.#directory, "slots")
       execFileSync("gcc", ["-static", "-O1", "-Wall", here("slots.c"), "-o", program])
       return { memoryMib: 1536, includes: [program], script: "slots" }
+    })
+  }
+
+  /** An image with ten thousand threads that sleep. */
+  threads() {
+    return this.#image("threads", () => {
+      const program = join(this.#directory, "threads")
+      execFileSync("gcc", ["-static", "-O1", "-Wall", here("threads.c"), "-o", program, "-lpthread"])
+      const script = `echo 40000 >/proc/sys/kernel/threads-max
+        mkfifo /tmp/made
+        threads ${THREADS} >/tmp/made &
+        read made </tmp/made
+        [ "$made" = ${THREADS} ]`
+      return { memoryMib: 1536, includes: [program], script }
     })
   }
 

@@ -116,6 +116,15 @@ export const rowsOf = (images) => {
       }
     },
     {
+      name: "sched",
+      run: async () => {
+        const { ms, threads } = measure(7, "sched.mjs", await images.threads())
+        return [
+          least("sched", `the scheduler's state of a guest with ${threads} threads, after the attach`, "ms", ms, 150)
+        ]
+      }
+    },
+    {
       name: "help",
       run: async () => {
         const help = [process.execPath, here("../dist/bin/ktstr.cjs"), "--help"]

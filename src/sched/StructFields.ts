@@ -67,6 +67,8 @@ export class StructFields<Specs extends FieldSpecs> {
   readonly lacking: ReadonlyArray<string>
   readonly #places: ReadonlyArray<FieldPlace>
   readonly #layout: Layout<string, string>
+  /** Copied for each struct: an object that gets its fields one by one by computed names soon turns into a slow table. */
+  readonly #blank: Record<string, Int | string | boolean>
 
   constructor(found: Layout<string, string>, specs: Specs) {
     this.size = found.size
@@ -77,6 +79,7 @@ export class StructFields<Specs extends FieldSpecs> {
       const at: number | undefined = found.at[path]
       return at === undefined ? [] : [{ name, kind, at, size: found.sizeOf[path] ?? 0, bits: found.bits[path] }]
     })
+    this.#blank = JSON.parse(JSON.stringify(Object.fromEntries(this.#places.map(({ name }) => [name, ""]))))
   }
 
   get struct(): string {
@@ -98,7 +101,7 @@ export class StructFields<Specs extends FieldSpecs> {
 
   /** All fields of the struct that starts at `at`. */
   read(view: DataView, at: number): Values<Specs> {
-    const out: Record<string, Int | string | boolean> = {}
+    const out = { ...this.#blank }
     for (const place of this.#places) {
       const start = at + place.at
       switch (place.kind) {

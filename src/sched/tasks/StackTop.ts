@@ -3,6 +3,8 @@ import type { GuestKernelService } from "../../memory/GuestKernel.ts"
 
 /** Bytes of a sleeping task's kernel stack that are looked at. */
 const DEPTH = 2048
+/** `THREAD_SIZE` of x86-64 without KASAN, which doubles it; arch/x86/include/asm/page_64_types.h, v6.1 to v7.3. */
+const STACK_SIZE = 16384
 /** `struct inactive_task_frame`: six registers, then where `__switch_to_asm` returns to; arch/x86/include/asm/switch_to.h. */
 const FRAME = 48
 
@@ -16,8 +18,10 @@ export class StackTop {
   readonly #kernel: GuestKernelService
   readonly #text: readonly [bigint, bigint]
   readonly #sched: readonly [bigint, bigint]
-  /** The function by return address; undefined if it is not one, or is the scheduler's own. */
-  readonly #known = new Map<bigint, string | undefined>()
+  /** The upper halves of all return addresses: the text is below 1 GiB and does not cross into another. */
+  readonly #high: number
+  /** The function by the lower half of a return address; empty if it is not one, or is the scheduler's own. */
+  readonly #known = new Map<number, string>()
 
   constructor(kernel: GuestKernelService) {
     this.#kernel = kernel
@@ -26,33 +30,34 @@ export class StackTop {
       to: string
     ): readonly [bigint, bigint] => [kernel.symbols.address(from) ?? 0n, kernel.symbols.address(to) ?? 0n]
     this.#text = range("_stext", "_etext")
+    this.#high = Number(this.#text[0] >> 32n)
     this.#sched = range("__sched_text_start", "__sched_text_end")
   }
 
-  /** `sp` is the task's saved stack pointer, `thread.sp`. */
-  of(sp: bigint): string | undefined {
+  /** `sp` is the task's saved stack pointer, `thread.sp`; `stack` the lowest address of its stack. */
+  of(sp: bigint, stack: bigint): string | undefined {
     const { space } = this.#kernel
-    const length = Math.min(DEPTH, 4096 - kvaOffset(sp))
-    if ((sp & 7n) !== 0n || length < FRAME + 8 || !space.window(kvaPage(sp), kvaOffset(sp), length)) return undefined
-    const { at, view } = space
-    // copies: looking at code moves the window
-    const high = Number(this.#text[0] >> 32n)
-    const words: Array<bigint> = []
+    const page = kvaPage(sp)
+    const offset = kvaOffset(sp)
+    const length = Math.min(DEPTH, Number(stack - sp) + STACK_SIZE)
+    if ((offset & 7) !== 0 || length < FRAME + 8 || !space.window(page, offset, length)) return undefined
     for (let i = FRAME; i + 8 <= length; i += 8) {
-      if (view.getUint32(at + i + 4, true) === high) words.push(view.getBigUint64(at + i, true))
-    }
-    for (const word of words) {
-      const name = this.#functionOf(word)
-      if (name !== undefined) return name
+      if (space.view.getUint32(space.at + i + 4, true) !== this.#high) continue
+      const low = space.view.getUint32(space.at + i, true)
+      let name = this.#known.get(low)
+      if (name === undefined) {
+        name = this.#functionOf(low)
+        this.#known.set(low, name)
+        if (!space.window(page, offset, length)) return undefined // code was looked at
+      }
+      if (name !== "") return name
     }
     return undefined
   }
 
-  #functionOf(address: bigint): string | undefined {
-    if (this.#known.has(address)) return this.#known.get(address)
-    const name = this.#isCallSite(address) ? this.#kernel.symbols.at(address - 1n)?.name : undefined
-    this.#known.set(address, name)
-    return name
+  #functionOf(low: number): string {
+    const address = BigInt(this.#high) << 32n | BigInt(low)
+    return this.#isCallSite(address) ? this.#kernel.symbols.at(address - 1n)?.name ?? "" : ""
   }
 
   /** Is it behind a call, in the text but not in the scheduler's own? */

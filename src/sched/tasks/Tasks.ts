@@ -69,6 +69,8 @@ export interface TaskRef {
   readonly class: string
 }
 
+type Draft<A> = { -readonly [K in keyof A]: A[K] }
+
 /** A task's place among a kernel's lists, as addresses of its `list_head`s, and the pointers to others. */
 interface Offsets {
   readonly tasks: bigint
@@ -155,20 +157,22 @@ export class TaskReader {
     const { entity, schedInfo, se } = this.#layouts
     const task = this.#task
     const { at, view } = this.#kernel.space // valid until the next look at anything else
-    const fields = task.read(view, at)
     const pointerOf = (path: string): bigint => {
       const offset = task.at(path)
       return offset === undefined ? 0n : view.getBigUint64(at + offset, true)
     }
-    const schedClass = this.#classOf(pointerOf("sched_class"))
+    const fields = task.read(view, at)
     const seValues = se?.read(view, at)
     const infoValues = schedInfo?.read(view, at)
-    const scx = entity === undefined ? undefined : {
-      ...entity.read(view, at),
-      dsq: hex(pointerOf("scx.dsq")),
-      ...(task.at("scx.sched") === undefined ? {} : { sched: hex(pointerOf("scx.sched")) })
+    const scx: Draft<TaskEntity> | undefined = entity?.read(view, at)
+    if (scx !== undefined) {
+      scx.dsq = hex(pointerOf("scx.dsq"))
+      if (task.at("scx.sched") !== undefined) scx.sched = hex(pointerOf("scx.sched"))
     }
-    const clamps = this.#clamps(view, at)
+    const schedClass = this.#classOf(pointerOf("sched_class"))
+    const clampsAt = task.at("uclamp_req")
+    const clampOf = (index: number) => view.getUint32(at + (clampsAt ?? 0) + index * 4, true) & UCLAMP_VALUE
+    const clamps = clampsAt === undefined ? undefined : [clampOf(0), clampOf(1)] as const
     const maskAt = task.at("cpus_mask")
     const cpusPtr = pointerOf("cpus_ptr")
     const ownMask = maskAt !== undefined && cpusPtr === address + BigInt(maskAt)
@@ -178,41 +182,40 @@ export class TaskReader {
     const parent = pointerOf("real_parent")
     const cssSet = pointerOf("cgroups")
     const sp = fields.on_cpu === 0 ? pointerOf("thread.sp") : 0n
+    const stack = pointerOf("stack")
     // from here on other memory is looked at
     const state = stateLetter(Number(fields.__state), Number(fields.exit_state))
     const cpus = ownMask ?? this.#cpuListBehind(cpusPtr)
     const cgroup = this.#cgroups.ofCssSet(cssSet)
-    const wchan = state === "R" ? undefined : this.#stack.of(sp)
-    const ids = this.#ids(signal)
+    const wchan = state === "R" ? undefined : this.#stack.of(sp, stack)
+    const { pgid, sid } = this.#ids(signal)
     const ppid = this.#tgidOf(parent)
-    return {
-      address: hex(address),
-      ...fields,
-      pid: Number(fields.pid),
-      tgid: Number(fields.tgid),
-      comm: fields.comm ?? "",
-      state,
-      class: schedClass,
-      policy: policyName(Number(fields.policy)),
-      nice: niceOf(Number(fields.static_prio)),
-      kthread: (Number(fields.flags) & PF_KTHREAD) !== 0,
-      ...(ppid === undefined ? {} : { ppid }),
-      ...ids,
-      ...(cpus === undefined ? {} : { cpus_ptr: cpus }),
-      ...(cgroup === undefined ? {} : { cgroup }),
-      ...(wchan === undefined ? {} : { wchan }),
-      ...clamps,
-      ...(seValues === undefined ? {} : { se: seValues }),
-      ...(infoValues === undefined ? {} : { sched_info: infoValues }),
-      ...(scx === undefined ? {} : { scx })
+    const { pid, tgid, comm = "", policy, static_prio, flags } = fields
+    // Set one by one: spreading costs more than all the rest where there are ten thousand.
+    const out = fields as unknown as Draft<Task>
+    out.address = hex(address)
+    out.pid = Number(pid)
+    out.tgid = Number(tgid)
+    out.comm = comm
+    out.state = state
+    out.class = schedClass
+    out.policy = policyName(Number(policy))
+    out.nice = niceOf(Number(static_prio))
+    out.kthread = (Number(flags) & PF_KTHREAD) !== 0
+    if (ppid !== undefined) out.ppid = ppid
+    if (pgid !== undefined) out.pgid = pgid
+    if (sid !== undefined) out.sid = sid
+    if (cpus !== undefined) out.cpus_ptr = cpus
+    if (cgroup !== undefined) out.cgroup = cgroup
+    if (wchan !== undefined) out.wchan = wchan
+    if (clamps !== undefined) {
+      out.uclamp_min = clamps[0]
+      out.uclamp_max = clamps[1]
     }
-  }
-
-  #clamps(view: DataView, at: number) {
-    const offset = this.#task.at("uclamp_req")
-    if (offset === undefined) return {}
-    const value = (index: number) => view.getUint32(at + offset + index * 4, true) & UCLAMP_VALUE
-    return { uclamp_min: value(0), uclamp_max: value(1) }
+    if (seValues !== undefined) out.se = seValues
+    if (infoValues !== undefined) out.sched_info = infoValues
+    if (scx !== undefined) out.scx = scx
+    return out
   }
 
   /** Most tasks have one of a few affinities. */
