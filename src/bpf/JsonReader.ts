@@ -77,13 +77,16 @@ class JsonWalk implements EntryWalk {
 
 /** Reads entries that are given as JSON; a per-CPU map has as many CPUs as its longest entry. */
 export const jsonReader = (info: MapInfo, entries: ReadonlyArray<JsonEntry>): MapReader => {
-  const cpus = entries.flatMap((entry) => "cpus" in entry ? [entry.cpus.length] : [])
+  const cpus = entries.reduce<number | null>(
+    (most, entry) => "cpus" in entry ? Math.max(most ?? 0, entry.cpus.length) : most,
+    null
+  )
   return {
     info,
     consistency: "frozen",
     key: codec,
     value: codec,
-    cpus: cpus.length === 0 ? null : Math.max(...cpus),
+    cpus,
     walk: () => new JsonWalk(entries),
     details: null,
     problem: null

@@ -80,7 +80,7 @@ export const watchMaps = <E, R>(
         maps.push({ id, name, entries: held.entries.size, problem: held.problem })
         if (old === undefined) continue
         const elapsed = (held.atMillis - old.atMillis) / 1000
-        changes.push(...changesOf(reader, old.entries, held, elapsed))
+        for (const change of changesOf(reader, old.entries, held, elapsed)) changes.push(change)
         seconds ??= elapsed
       }
       return { at: new Date(start).toISOString(), seconds, maps, changes }
@@ -105,23 +105,21 @@ const hold = (reader: MapReader): Effect.Effect<Held> =>
     return { entries, atMillis, problem, complete: why === null }
   })
 
-const changesOf = (
+function* changesOf(
   { info: { id, name, type } }: MapReader,
   old: ReadonlyMap<string, EntryTexts>,
   { complete, entries }: Held,
   seconds: number
-): ReadonlyArray<Change> => {
-  const changes: Array<Change> = []
+): Generator<Change, void> {
   for (const [key, entry] of entries) {
     const was = old.get(key)
-    if (was === undefined) changes.push({ change: "entryAdded", id, name, type, ...wholeEntry(entry) })
+    if (was === undefined) yield { change: "entryAdded", id, name, type, ...wholeEntry(entry) }
     else if (isChanged(was, entry)) {
-      changes.push({ change: "entryChanged", id, name, type, ...changedEntry(was, entry, seconds) })
+      yield { change: "entryChanged", id, name, type, ...changedEntry(was, entry, seconds) }
     }
   }
   // What could not be read is not gone.
   for (const [key, entry] of complete ? old : []) {
-    if (!entries.has(key)) changes.push({ change: "entryRemoved", id, name, type, ...wholeEntry(entry) })
+    if (!entries.has(key)) yield { change: "entryRemoved", id, name, type, ...wholeEntry(entry) }
   }
-  return changes
 }

@@ -192,7 +192,7 @@ export class ElfFile {
         if (strings === undefined) throw this.broken(dynamic.offset, "a DT_STRTAB inside a loadable segment")
         const text = this.string(strings, this.bytes.length, strings + Number(value))
         if (tag === DT_NEEDED) libraries.push(text)
-        else (tag === DT_RPATH ? rpath : runpath).push(...text.split(":").filter((path) => path !== ""))
+        else for (const path of text.split(":")) if (path !== "") (tag === DT_RPATH ? rpath : runpath).push(path)
       }
     }
     return { libraries, runpath, rpath }

@@ -148,7 +148,7 @@ const vmlinux = (fd: number, size: number, view: DataView, broken: Broken): Linu
     kind: "vmlinux",
     pieces,
     entry,
-    end: Math.max(...pieces.map(({ address, memBytes }) => address + memBytes)),
+    end: pieces.reduce((end, { address, memBytes }) => Math.max(end, address + memBytes), 0),
     cmdlineLimit: COMMAND_LINE_SIZE - 1,
     initrdMax: INITRD_MAX,
     setupHeader: new Uint8Array(0)
