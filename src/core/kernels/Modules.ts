@@ -81,11 +81,11 @@ export const kernelModules = Effect.fn("Modules.kernelModules")(
       return yield* refused(
         names[0],
         "its modules are not known",
-        "get a Debian kernel (again) with `ktstr kernel fetch`, or build the module in (CONFIG_…=y)"
+        "get a Debian kernel (again) with `ktstr kernel fetch ID`, or build the module in (CONFIG_…=y)"
       )
     }
     const unreadable = (module: string) => (error: Error) =>
-      refused(module, error.message, "remove the kernel with `ktstr kernel clean` and get it again")
+      refused(module, error.message, `remove ${directory} and get the kernel again`)
     const listed = yield* Effect.mapError(
       fs.readDirectory(join(directory, "kernel"), { recursive: true }),
       unreadable(names[0])
@@ -118,7 +118,7 @@ export const kernelModules = Effect.fn("Modules.kernelModules")(
             neededBy === undefined
               ? "the kernel has no module of that name"
               : `${neededBy} needs it, and it is not there`,
-            "`ktstr kernel show --config` says what the kernel was built with"
+            "`ktstr kernel show ID --config` says what the kernel was built with"
           )
         }
         if (visiting.size >= MODULES_LIMIT) {
