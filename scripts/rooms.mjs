@@ -37,7 +37,7 @@ export const ROOMS = {
   },
   "core/kernels/debian": {
     holds: "Debian's suites and their kernel packages, through a private apt",
-    imports: ["core", "core/process", "core/kernels/cache"]
+    imports: ["core", "core/image", "core/process", "core/kernels/cache"]
   },
   "core/kernels/build": {
     holds: "kernels compiled from a source tree",
@@ -143,7 +143,7 @@ export const ROOMS = {
   },
   "kvm/spec": {
     holds: "what a VM is: the engine's contract, topology, disks, memory layout",
-    imports: ["core", "memory/GuestMemory.ts"]
+    imports: ["core", "core/image", "memory/GuestMemory.ts"]
   },
   "kvm/guest": {
     holds: "what runs inside and what it reports: initramfs, init, console",

@@ -70,9 +70,11 @@ export class ScriptFailed extends Schema.TaggedError<ScriptFailed>("ktstr/Script
  * @since 0.1.0
  * @category models
  */
-export interface BootOptions extends Omit<VmSpec, "initramfs">, InitramfsSpec {
+export interface BootOptions extends Omit<VmSpec, "initramfs" | "unpacked">, InitramfsSpec {
   /** A kernel id, such as `debian:6.12-cloud`, `6.14` or a path: see `KernelId`. */
   readonly kernel: string
+  /** Whether the kernel must place itself at random if it can; false: where emulated it does not, which boots faster. */
+  readonly kaslr?: boolean | undefined
   /** Kernel modules to load before the script, with their dependencies; a built-in one needs no loading. */
   readonly modules?: ReadonlyArray<string> | undefined
 }
@@ -187,7 +189,7 @@ export const prepare = Effect.fn("Ktstr.prepare")(
     const kernel = yield* stage(`kernel ${options.kernel}`, "Ktstr.resolve", { kernel: options.kernel })(
       Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(options.kernel))
     )
-    const { image, release } = kernel
+    const { image, release, unpacked } = kernel
     const forDevices = [
       ...((options.disks ?? []).length === 0 ? [] : DISK_MODULES),
       ...((options.shares ?? []).length === 0 ? [] : SHARE_MODULES)
@@ -201,7 +203,12 @@ export const prepare = Effect.fn("Ktstr.prepare")(
     const initramfs = yield* stage("initramfs", "Ktstr.initramfs", { release })(
       makeInitramfs({ ...options, guestModules })
     )
-    const spec: VmSpec = { ...options, kernel: image, initramfs }
+    const spec: VmSpec = {
+      ...options,
+      kernel: image,
+      unpacked: options.kaslr === true ? undefined : unpacked,
+      initramfs
+    }
     return { release, spec }
   }
 )

@@ -10,7 +10,13 @@ import { type KernelIdInvalid, KernelNotFound } from "../../core/Errors.ts"
 import { buildKernel } from "../../core/kernels/build/KernelBuild.ts"
 import type { BuildSource } from "../../core/kernels/build/SourceTree.ts"
 import { kconfigHash } from "../../core/kernels/cache/CacheKey.ts"
-import { type CacheEntry, cleanCache, listEntries, type ValidEntry } from "../../core/kernels/cache/KernelCache.ts"
+import {
+  type CacheEntry,
+  cleanCache,
+  kernelFiles,
+  listEntries,
+  type ValidEntry
+} from "../../core/kernels/cache/KernelCache.ts"
 import { KernelMetadata, type KernelSource } from "../../core/kernels/cache/KernelMetadata.ts"
 import { parseConfig } from "../../core/kernels/config/Kconfig.ts"
 import { fetchDebianKernel, fetchPackage } from "../../core/kernels/debian/DebianKernel.ts"
@@ -93,7 +99,7 @@ export const list = (config: { readonly json: boolean }) =>
     yield* writeText(table(["KEY", "STATE", "RELEASE", "SIZE", "SOURCE"], rows, [3]))
   })
 
-const sizeOf = ({ image, vmlinux }: KernelMetadata): number => image.bytes + (vmlinux?.bytes ?? 0)
+const sizeOf = (metadata: KernelMetadata): number => kernelFiles(metadata).reduce((sum, { bytes }) => sum + bytes, 0)
 
 const sourceText = (source: KernelSource): string => {
   switch (source.kind) {

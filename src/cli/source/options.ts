@@ -84,6 +84,10 @@ const hardware = {
   module: words("module", "NAME", "load this kernel module and its dependencies before the script").pipe(
     Options.repeated
   ),
+  kaslr: flag(
+    "kaslr",
+    "let the kernel place itself at random, which an emulated one does not do by default: it boots faster"
+  ),
   cmdline: text("cmdline", "WORDS", "extra arguments for the guest kernel's command line"),
   console: text("console", "FILE", "keep the guest's console in this file"),
   timeout: count(

@@ -29,6 +29,7 @@ const VM_ONLY_OPTIONS = {
   disk: "disk",
   share: "share",
   module: "module",
+  kaslr: "kaslr",
   cmdline: "cmdline",
   console: "console"
 } as const
@@ -37,11 +38,11 @@ const SAY_WHICH =
   "say which kernel to read: --kernel ID (or KTSTR_KERNEL) boots one, --image FILE reads one, --live this host"
 
 const givenOfAVm = (target: Target) =>
-  (Object.keys(VM_ONLY_OPTIONS) as Array<keyof typeof VM_ONLY_OPTIONS>).filter((name) =>
-    name === "include" || name === "disk" || name === "share" || name === "module"
-      ? target[name].length > 0
-      : Option.isSome<unknown>(target[name])
-  )
+  (Object.keys(VM_ONLY_OPTIONS) as Array<keyof typeof VM_ONLY_OPTIONS>).filter((name) => {
+    const value = target[name]
+    if (typeof value === "boolean") return value
+    return "length" in value ? value.length > 0 : Option.isSome<unknown>(value)
+  })
 
 /** The maps of the kernel that the options name, and what the lists say of it, until the scope closes. */
 export const openMaps = (target: Target) =>
@@ -133,6 +134,7 @@ export const bootOptions = (target: Machine & Script, notGiven = SAY_WHICH) =>
         return { path, writable: path !== word }
       }),
       modules: target.module,
+      kaslr: target.kaslr,
       cmdline: Option.getOrUndefined(target.cmdline),
       timeout: Option.getOrUndefined(Option.map(target.timeout, Duration.seconds)),
       consoleFile: Option.getOrUndefined(target.console)

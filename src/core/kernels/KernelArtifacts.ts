@@ -1,6 +1,6 @@
 import { join } from "node:path"
 import type { ValidEntry } from "./cache/KernelCache.ts"
-import type { KernelSource } from "./cache/KernelMetadata.ts"
+import type { KernelFile, KernelSource } from "./cache/KernelMetadata.ts"
 
 /**
  * The files of one kernel; paths are absolute.
@@ -13,6 +13,8 @@ export interface KernelArtifacts {
   readonly release: string
   /** The file that a VM boots: a bzImage or a vmlinux. */
   readonly image: string
+  /** The ELF kernel inside `image`, known to be of the very same build, which a VM can boot without unpacking it. */
+  readonly unpacked?: string
   /** The uncompressed kernel with symbols, where there is one; a distribution's image package has none. */
   readonly vmlinux?: string
   /** The build's `.config`, where it is known. */
@@ -34,11 +36,15 @@ export const artifactsOf = (
 ): KernelArtifacts => ({
   release: metadata.release,
   image: join(directory, metadata.image.name),
+  ...unpackedOf(directory, metadata.unpacked ?? metadata.vmlinux),
   ...(metadata.vmlinux === null ? {} : { vmlinux: join(directory, metadata.vmlinux.name) }),
   ...(metadata.config === null ? {} : { config: join(directory, metadata.config) }),
   ...(metadata.modules === null ? {} : { modules: join(directory, metadata.modules) }),
   source: describeSource(metadata.source)
 })
+
+const unpackedOf = (directory: string, file: KernelFile | null): Pick<KernelArtifacts, "unpacked"> =>
+  file === null ? {} : { unpacked: join(directory, file.name) }
 
 const describeSource = (source: KernelSource): string => {
   switch (source.kind) {

@@ -167,7 +167,7 @@ export const prepareRun = Effect.fn("PrepareRun.prepare")(
       scheduler,
       planned,
       kernel: { id: request.kernel, release: kernel.release, sha256: kernelHash },
-      spec: { kernel: kernel.image, initramfs, memoryMib, topology: spec, cmdline },
+      spec: { kernel: kernel.image, unpacked: kernel.unpacked, initramfs, memoryMib, topology: spec, cmdline },
       determinismKey: keyOf({
         qemu: mode.qemu === undefined ? null : [mode.qemu.version, sha256(yield* readBytes(mode.qemu.program.path))],
         kernel: kernelHash,

@@ -104,11 +104,11 @@ export const bootQemu = (
     const broken = (why: string, hint: string) => new VmBootError({ subject: spec.kernel, why, hint })
     const checked = yield* checkSpec(spec, options, minimumMemoryMib(spec.initramfs.length))
     const { freezeTimeout, limits, topology } = checked
-    const image = yield* readKernelImage(spec.kernel)
-    if (image.kind !== "bzImage") {
+    const { image, kernel } = yield* chooseKernel(spec, acceleration)
+    if (image.kind !== "bzImage" && !image.pvh) {
       return yield* broken(
-        "not a bzImage",
-        "give the compressed image that boots (boot/vmlinuz-…, arch/x86/boot/bzImage)"
+        "a vmlinux without a PVH entry",
+        "give the compressed image that boots (boot/vmlinuz-…, arch/x86/boot/bzImage), or build with CONFIG_PVH"
       )
     }
     const cmdline = yield* commandLine(spec, image.cmdlineLimit)
@@ -119,7 +119,7 @@ export const bootQemu = (
       )
     }
     const keep = yield* keepConsole(spec)
-    const { child, ram } = yield* startQemu(spec, topology, acceleration, cmdline, options)
+    const { child, ram } = yield* startQemu({ ...spec, kernel }, topology, acceleration, cmdline, options)
 
     const complaints = listen(child.socket(fd.stderr))
     const report = listen(child.socket(fd.report))
@@ -151,6 +151,16 @@ export const bootQemu = (
       limits
     })
   }))
+
+/** The file that QEMU boots: emulated, a guest takes seconds to unpack itself. */
+const chooseKernel = ({ kernel, unpacked }: VmSpec, { by }: Acceleration) =>
+  Effect.gen(function*() {
+    const elf = by === "kvm" || unpacked === undefined ? undefined : unpacked
+    const image = yield* readKernelImage(elf ?? kernel)
+    return elf === undefined || image.pvh
+      ? { kernel: elf ?? kernel, image }
+      : { kernel, image: yield* readKernelImage(kernel) }
+  })
 
 /** Waits until QEMU's monitor speaks; fails when it says anything else than it should, or QEMU ends. */
 const greeted = (

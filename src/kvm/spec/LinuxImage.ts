@@ -2,6 +2,8 @@ import * as Effect from "effect/Effect"
 import type * as Either from "effect/Either"
 import { closeSync, fstatSync, openSync, readSync } from "node:fs"
 import { FormatError, parsing } from "../../core/Errors.ts"
+import { SegmentType } from "../../core/image/Elf.ts"
+import { elfNote } from "../../core/image/ElfNote.ts"
 import { VmBootError } from "./VmEngine.ts"
 
 /** A piece of the file that belongs at a guest-physical address; the rest up to `memBytes` is zero. */
@@ -15,6 +17,8 @@ interface LoadSegment {
 /** A kernel as a boot loader sees it. */
 export interface LinuxImage {
   readonly kind: "bzImage" | "vmlinux"
+  /** Whether it is a vmlinux with a PVH entry (CONFIG_PVH), which is the one that QEMU enters. */
+  readonly pvh: boolean
   readonly pieces: ReadonlyArray<LoadSegment>
   /** Guest-physical address of its 64-bit entry. */
   readonly entry: number
@@ -48,7 +52,10 @@ const OLDEST = 0x20c
 
 const ELF_HEADER = 64
 const PROGRAM_HEADER = 56
-const PT_LOAD = 1
+/** Far more than the notes of a kernel take, in bytes. */
+const NOTES_LIMIT = 2 ** 20
+/** include/xen/interface/elfnote.h, v6.12 */
+const XEN_ELFNOTE_PHYS32_ENTRY = 18
 const EM_X86_64 = 62
 /** arch/x86/include/asm/setup.h COMMAND_LINE_SIZE, v6.12 */
 const COMMAND_LINE_SIZE = 2048
@@ -110,6 +117,7 @@ const bzImage = (size: number, head: Uint8Array, view: DataView, broken: Broken)
   }
   return {
     kind: "bzImage",
+    pvh: false,
     pieces: [{ fileOffset: start, fileBytes: size - start, address, memBytes: size - start }],
     entry: address + ENTRY_64,
     end,
@@ -130,9 +138,17 @@ const vmlinux = (fd: number, size: number, view: DataView, broken: Broken): Linu
   readSync(fd, headers, 0, headers.length, at)
   const program = new DataView(headers.buffer)
   const pieces: Array<LoadSegment> = []
+  let pvh = false
   for (let start = 0; start < headers.length; start += PROGRAM_HEADER) {
-    if (program.getUint32(start, true) !== PT_LOAD) continue
+    const type = program.getUint32(start, true)
+    if (type !== SegmentType.Load && type !== SegmentType.Note) continue
     const number = (offset: number) => Number(program.getBigUint64(start + offset, true))
+    if (type === SegmentType.Note) {
+      const notes = new Uint8Array(Math.min(number(32), NOTES_LIMIT))
+      const got = readSync(fd, notes, 0, notes.length, number(8))
+      pvh ||= elfNote(notes.subarray(0, got), "Xen", XEN_ELFNOTE_PHYS32_ENTRY) !== undefined
+      continue
+    }
     const piece = { fileOffset: number(8), address: number(24), fileBytes: number(32), memBytes: number(40) }
     if (piece.fileOffset + piece.fileBytes > size) throw broken(at + start + 8, `a segment inside the ${size} bytes`)
     if (piece.address < 0x100000 || piece.address + piece.memBytes > 2 ** 32 || piece.memBytes < piece.fileBytes) {
@@ -146,6 +162,7 @@ const vmlinux = (fd: number, size: number, view: DataView, broken: Broken): Linu
   }
   return {
     kind: "vmlinux",
+    pvh,
     pieces,
     entry,
     end: pieces.reduce((end, { address, memBytes }) => Math.max(end, address + memBytes), 0),

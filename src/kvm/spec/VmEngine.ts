@@ -19,8 +19,13 @@ import type { VmDied } from "./VmDied.ts"
  * @category models
  */
 export interface VmSpec {
-  /** Path of a bzImage, or (native engine only) of an ELF vmlinux. */
+  /** Path of a bzImage or an ELF vmlinux; QEMU enters only a vmlinux that was built with CONFIG_PVH. */
   readonly kernel: string
+  /**
+   * Path of the ELF vmlinux inside `kernel`. Where the guest's instructions are emulated, QEMU boots it in place of `kernel` if
+   * it has a PVH entry: the guest need not unpack itself, and it has no KASLR.
+   */
+  readonly unpacked?: string | undefined
   /** A cpio archive, packed or not; `makeInitramfs` makes one whose init reports to `awaitReady`. */
   readonly initramfs: Uint8Array
   /** RAM in MiB; 512. */

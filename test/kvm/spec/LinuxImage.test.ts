@@ -30,6 +30,14 @@ it.scopedLive("a vmlinux's pieces and entry are those that readelf shows", () =>
     })
     assert.isAbove(loads.length, 1)
     assert.deepStrictEqual(image.pieces, loads)
+    assert.isTrue(image.pvh)
+    assert.isFalse((yield* readLinuxImage(path)).pvh)
+    const bytes = readFileSync(vmlinux)
+    const entry = bytes.indexOf(Buffer.from("\x04\0\0\0\x08\0\0\0\x12\0\0\0Xen\0", "latin1"))
+    assert.isAbove(entry, 0)
+    bytes[entry + 8] = 0x11
+    writeFileSync(vmlinux, bytes)
+    assert.isFalse((yield* readLinuxImage(vmlinux)).pvh)
   }))
 
 it.scopedLive("every short or damaged head of a kernel is refused with its position", () =>

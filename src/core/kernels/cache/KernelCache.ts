@@ -16,7 +16,7 @@ import { type LockTimeout, withLock } from "../../EntryLock.ts"
 import { platformText, reasonOf, type SyscallError } from "../../Errors.ts"
 import { Native } from "../../Native.ts"
 import { cacheKey } from "./CacheKey.ts"
-import { KernelMetadata, type KernelSource } from "./KernelMetadata.ts"
+import { type KernelFile, KernelMetadata, type KernelSource } from "./KernelMetadata.ts"
 
 /**
  * The kinds of damage to an entry:
@@ -90,6 +90,7 @@ export interface KernelContents {
   readonly release: string
   readonly image: string
   readonly vmlinux: string | null
+  readonly unpacked?: string | null
   readonly config: string | null
   readonly modules?: string | null
   readonly kconfigHash: string | null
@@ -177,11 +178,17 @@ const readMetadata = (directory: string): Effect.Effect<KernelMetadata, Fault, F
     return metadata
   })
 
-const filesOf = ({ config, image, vmlinux }: KernelMetadata): ReadonlyArray<{ name: string; bytes?: number }> => [
-  image,
-  ...(vmlinux === null ? [] : [vmlinux]),
-  ...(config === null ? [] : [{ name: config }])
+const filesOf = (metadata: KernelMetadata): ReadonlyArray<{ name: string; bytes?: number }> => [
+  ...kernelFiles(metadata),
+  ...(metadata.config === null ? [] : [{ name: metadata.config }])
 ]
+
+/** The files of an entry that are a kernel each. */
+export const kernelFiles = ({
+  image,
+  unpacked,
+  vmlinux
+}: KernelMetadata): ReadonlyArray<KernelFile> => [image, vmlinux, unpacked].filter((file) => file !== null)
 
 const parseMetadata = (bytes: Uint8Array): Either.Either<KernelMetadata, Fault> =>
   Either.gen(function*() {
@@ -241,7 +248,7 @@ export const listEntries = (
 const compare = (a: string, b: string): number => a < b ? -1 : a > b ? 1 : 0
 
 /**
- * `readEntry` that reads the image and vmlinux too: `image_missing` where their content is not what was stored.
+ * `readEntry` that reads the kernel's files too: `image_missing` where their content is not what was stored.
  *
  * @since 0.1.0
  * @category reading
@@ -254,7 +261,7 @@ export const verifyEntry = (
     const found = yield* readEntry(root, key)
     if (Option.isNone(found) || found.value._tag === "Corrupt") return found
     const { directory, metadata } = found.value
-    for (const file of [metadata.image, ...(metadata.vmlinux === null ? [] : [metadata.vmlinux])]) {
+    for (const file of kernelFiles(metadata)) {
       const { sha256 } = yield* describeFile(directory, file.name)
       if (sha256 !== file.sha256) {
         const why = `${file.name} does not have the content that was stored`
@@ -275,8 +282,6 @@ export const verifyEntry = (
     (found) => Option.isNone(found) ? Effect.succeed(found) : lockEntry(root, key, "shared", LOCK_WAIT)(verified)
   )
 }
-
-type KernelFile = KernelMetadata["image"]
 
 const describeFile = (
   directory: string,
@@ -344,7 +349,7 @@ export const storeKernel = Effect.fn("KernelCache.storeKernel")(
 /** Complete a filled directory with its metadata; when this is done, all of it is on the disk. */
 const seal = (
   directory: string,
-  { image, vmlinux, ...rest }: KernelContents
+  { image, unpacked, vmlinux, ...rest }: KernelContents
 ): Effect.Effect<KernelMetadata, PlatformError, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
@@ -355,6 +360,7 @@ const seal = (
       arch: "x86_64",
       image: yield* describeFile(directory, image),
       vmlinux: vmlinux === null ? null : yield* describeFile(directory, vmlinux),
+      unpacked: unpacked === undefined || unpacked === null ? null : yield* describeFile(directory, unpacked),
       storedAt: new Date(yield* Clock.currentTimeMillis).toISOString()
     })
     for (const { name } of filesOf(metadata)) yield* sync(join(directory, name))

@@ -32,6 +32,9 @@ export const KernelSource = Schema.Union(
   }),
   Schema.Struct({ kind: Schema.Literal("local"), path: Schema.NonEmptyString, commit: Schema.NonEmptyString })
 )
+/** A file of the cache as it was stored. */
+export type KernelFile = typeof KernelFile.Type
+
 /**
  * The type that the Schema `KernelSource` decodes to.
  *
@@ -57,6 +60,8 @@ export class KernelMetadata extends Schema.Class<KernelMetadata>("ktstr/KernelMe
   image: KernelFile,
   /** The ELF kernel with symbols and BTF, without debug info; null where the source has none. */
   vmlinux: Schema.NullOr(KernelFile),
+  /** The ELF kernel inside `image`, where `vmlinux` is not it; null where it was not unpacked. */
+  unpacked: Schema.optionalWith(Schema.NullOr(KernelFile), { default: () => null }),
   /** The build's `.config`; null where it is not known. */
   config: Schema.NullOr(FileName),
   /** The directory of its modules, as in /lib/modules/RELEASE; null where the source has none, or it was not recorded. */

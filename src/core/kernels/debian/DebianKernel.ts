@@ -5,6 +5,7 @@ import * as Option from "effect/Option"
 import { join } from "node:path"
 import { cacheRoot } from "../../CacheDir.ts"
 import { FetchFailed, isPlatformError, type KernelNotFound, platformText } from "../../Errors.ts"
+import { vmlinuxOf } from "../../image/KernelImage.ts"
 import type { Native } from "../../Native.ts"
 import { lastLine, runToEnd } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
@@ -181,6 +182,7 @@ const fetchInto = (
         `${chosen.suite} has no ${without}: a VM of this kernel has no disks and loads no modules`
       )
     }
+    const unpacked = yield* unpack(image, join(directory, UNPACKED))
     yield* fs.rename(image, join(directory, "vmlinuz"))
     if (config !== undefined) yield* fs.rename(config, join(directory, "config"))
     if (kernel !== undefined) {
@@ -197,6 +199,7 @@ const fetchInto = (
       release,
       image: "vmlinuz",
       vmlinux: null,
+      unpacked: unpacked ? UNPACKED : null,
       config: config === undefined ? null : "config",
       modules: kernel === undefined ? null : MODULES,
       kconfigHash: null,
@@ -207,6 +210,21 @@ const fetchInto = (
     Effect.catchIf(isPlatformError, (error) => failed("store")(platformText(error)))
   )
 }
+
+/** The name in an entry of the ELF kernel inside vmlinuz. */
+const UNPACKED = "vmlinux"
+
+/** Unpack a kernel image to `target`; false, and no such file, where that cannot be done: then the guest unpacks itself. */
+const unpack = (image: string, target: string) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const vmlinux = yield* vmlinuxOf(yield* fs.readFile(image), image)
+    yield* fs.writeFile(target, vmlinux)
+    return true
+  }).pipe(
+    stage("unpack the kernel", "DebianKernel.unpackKernel"),
+    Effect.catchTag("FormatError", (error) => Effect.as(Effect.logDebug(error.message), false))
+  )
 
 /** Where an entry has its modules, as in /lib/modules/RELEASE: `kernel/` and `modules.builtin`. */
 const MODULES = "modules"

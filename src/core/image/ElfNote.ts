@@ -1,0 +1,26 @@
+const HEADER = 12
+
+/**
+ * The description of the first note of a name and a type among the bytes of a note segment, borrowed; undefined if there is none.
+ * @param name without its NUL
+ * @see include/uapi/linux/elf.h `struct elf64_note`, v6.12: sizes of name and description, type, then both padded to 4 bytes
+ * @since 0.1.0
+ * @category reading
+ */
+export const elfNote = (notes: Uint8Array, name: string, type: number): Uint8Array | undefined => {
+  const view = new DataView(notes.buffer, notes.byteOffset, notes.byteLength)
+  for (let at = 0; at + HEADER <= notes.length;) {
+    const description = at + HEADER + padded(view.getUint32(at, true))
+    const size = view.getUint32(at + 4, true)
+    if (description + size > notes.length) return undefined
+    if (view.getUint32(at + 8, true) === type && latin1(notes, at + HEADER, name.length + 1) === `${name}\0`) {
+      return notes.subarray(description, description + size)
+    }
+    at = description + padded(size)
+  }
+  return undefined
+}
+
+const padded = (size: number): number => Math.ceil(size / 4) * 4
+const latin1 = (bytes: Uint8Array, at: number, length: number): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1", at, at + length)
