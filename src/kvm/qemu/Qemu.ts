@@ -47,7 +47,7 @@ const GREETING_SECONDS = 30
  * A `VmEngine` that is a QEMU process a VM. Guest memory is an anonymous file that we map and QEMU inherits.
  *
  * The machine is `pc` without default devices; ttyS0 is the console and ttyS1 the init's report. On this class of
- * machine, emulated, a Debian 6.12 kernel is at its init after 2.6 s; q35 and microvm are not faster.
+ * machine, emulated, a Debian 6.12 kernel that unpacks itself is at its init after 2.6 s; q35 and microvm are not faster.
  *
  * @since 0.1.0
  * @category layers

@@ -50,6 +50,7 @@ layer(Host)("a version in the cache", (it) => {
         release: "6.14.2",
         image: join(full, "bzImage"),
         vmlinux: join(full, "vmlinux"),
+        unpacked: join(full, "vmlinux"),
         config: join(full, "config"),
         source
       })
