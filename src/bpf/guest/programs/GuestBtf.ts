@@ -21,7 +21,7 @@ export class GuestBtf {
 
   constructor(
     private readonly kernel: GuestKernelService,
-    private readonly layout: Layout<"data" | "data_size" | "id" | "base_btf" | "kernel_btf" | "name">
+    private readonly layout: Layout<"data" | "data_size" | "id", "base_btf" | "kernel_btf" | "name">
   ) {
     this.reader = new StructReader(kernel.space)
   }
@@ -37,10 +37,10 @@ export class GuestBtf {
     const { kernel, layout } = this
     return Either.flatMap(this.reader.struct(layout, address), (object) => {
       const id = object.uint("id")
-      const name = object.text("name")
-      const isKernel = object.uint("kernel_btf") !== 0
+      const name = object.text("name") ?? ""
+      const isKernel = (object.uint("kernel_btf") ?? 0) !== 0
       const module = isKernel && name !== "vmlinux" ? name : null
-      const isSplit = object.u64("base_btf") !== 0n
+      const isSplit = (object.u64("base_btf") ?? 0n) !== 0n
       if (isKernel && !isSplit) return Either.right({ btf: kernel.btf, id, module })
       const subject = `BTF ${id}`
       const data = kernel.space.read(object.u64("data"), object.uint("data_size"))

@@ -178,7 +178,7 @@ export class ProgramWalk {
           "what it attaches to",
           this.targetOf(typeName, attachType, {
             typeId: attachBtfId,
-            btf: aux.u64("attach_btf") ?? 0n,
+            btf: aux.u64("attach_btf"),
             program: aux.u64("dst_prog") ?? 0n,
             name: aux.u64("attach_func_name") ?? 0n
           })
@@ -213,10 +213,14 @@ export class ProgramWalk {
   private targetOf(
     type: string,
     attachType: number,
-    of: { readonly typeId: number; readonly btf: bigint; readonly program: bigint; readonly name: bigint }
+    of: { readonly typeId: number; readonly btf: bigint | undefined; readonly program: bigint; readonly name: bigint }
   ): Either.Either<ProgramTarget, Reason> {
-    const { kernel: { space } } = this
-    if (of.program !== 0n || of.btf === 0n) {
+    const { kernel: { btf: own, space } } = this
+    // Before v5.11 the kernel's own types were the only ones.
+    if (of.program === 0n && of.btf === undefined) {
+      return Either.right({ ...targetNamed(own, of.typeId, type, attachType), module: null, program: null })
+    }
+    if (of.program !== 0n || of.btf === undefined || of.btf === 0n) {
       // Once it is attached, only its link knows the program; the function's name stays.
       const program = of.program === 0n ? null : this.idOf(of.program)
       const name = of.program === 0n

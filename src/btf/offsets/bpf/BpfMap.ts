@@ -4,8 +4,10 @@ import { offsetGroup } from "../../OffsetGroup.ts"
 /**
  * Members of every BPF map, of its types' BTF, and of arrays: where they keep elements (the ktstr crate's
  * `BpfMapOffsets`). `array.value` is the place of the per-CPU pointers too (`pptrs`, a union). `btf` is the kernel's
- * `struct btf`, the types of one object; `base_btf` points at what split BTF continues.
- * @see include/linux/bpf.h `struct bpf_map`, `struct bpf_array`; kernel/bpf/btf.c `struct btf`; v6.1 to v7.3
+ * `struct btf`, the types of one object; `base_btf` points at what split BTF continues. Before v5.11 only programs had such
+ * objects, none was split, and the last three members were not there.
+ * @see include/linux/bpf.h `struct bpf_map`, `struct bpf_array`; kernel/bpf/btf.c `struct btf`; v5.10 to v7.3;
+ * "bpf: Implement basic split BTF support", "bpf: Assign ID to vmlinux BTF and return extra info for BTF in GET_OBJ_INFO", v5.11
  */
 export const bpfMapOffsets = offsetGroup("bpf-map", "BPF maps: the list of them, and arrays", function*(btf) {
   return {
@@ -22,7 +24,7 @@ export const bpfMapOffsets = offsetGroup("bpf-map", "BPF maps: the list of them,
       "btf_value_type_id"
     ], ["btf_vmlinux_value_type_id"]),
     array: yield* layout(btf, "bpf_array", ["value"]),
-    btf: yield* layout(btf, "btf", ["data", "data_size", "id", "base_btf", "kernel_btf", "name"])
+    btf: yield* layout(btf, "btf", ["data", "data_size", "id"], ["base_btf", "kernel_btf", "name"])
   }
 })
 

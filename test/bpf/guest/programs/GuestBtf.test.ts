@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
 import { GuestBtf } from "../../../../src/bpf/guest/programs/GuestBtf.ts"
+import { Btf } from "../../../../src/btf/Btf.ts"
 import { layout } from "../../../../src/btf/Layout.ts"
 import { formatReason } from "../../../../src/core/Reason.ts"
 import { BlobWriter } from "../../../btf/BlobWriter.ts"
@@ -18,7 +19,7 @@ const own = (): Uint8Array => {
 const objectsOf = ({ kernel }: MadeMaps) =>
   new GuestBtf(
     kernel,
-    Either.getOrThrow(layout(kernel.btf, "btf", ["data", "data_size", "id", "base_btf", "kernel_btf", "name"]))
+    Either.getOrThrow(layout(kernel.btf, "btf", ["data", "data_size", "id"], ["base_btf", "kernel_btf", "name"]))
   )
 
 /** A `struct btf` with the id 5, as `MadeMaps` lays it out. */
@@ -66,6 +67,23 @@ describe("GuestBtf", () => {
     setKernel("bpf_testmod")
     made.set64(address + 16n, made.object(96))
     assert.deepStrictEqual(read(), [5, "bpf_testmod", 1, 1])
+  })
+
+  it("reads a program's types on a kernel before 5.11, whose objects do not say whether they are a kernel's", () => {
+    const { address, made } = object()
+    const blob = new BlobWriter()
+    const int = blob.int("unsigned int", 4)
+    blob.struct("btf", 16, [
+      { name: "data", type: blob.int("unsigned long", 8), bits: 0 },
+      { name: "data_size", type: int, bits: 64 },
+      { name: "id", type: int, bits: 96 }
+    ])
+    const before = Either.getOrThrow(Btf.parse(blob.bytes(), { subject: "5.10" }))
+    const shape = Either.getOrThrow(
+      layout(before, "btf", ["data", "data_size", "id"], ["base_btf", "kernel_btf", "name"])
+    )
+    const { btf, id, module } = Either.getOrThrow(new GuestBtf(made.kernel, shape).at(address))
+    assert.deepStrictEqual([id, module, btf.idsByName("counts").length], [5, null, 1])
   })
 
   it("says that the object, or its bytes, cannot be read", () => {
