@@ -5,7 +5,22 @@ import type * as Scope from "effect/Scope"
 /** A stage that cannot be interrupted, such as a file system that hangs, must not keep the user from leaving. */
 const PATIENCE_MILLIS = 15_000
 
-const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const
+/**
+ * Those that end a process that does not handle them (signal(7)), and that come from outside. Not SIGUSR1 and SIGPROF, with
+ * which Node starts its debugger and profiler, nor those of a fault in the process itself.
+ */
+const SIGNALS = [
+  "SIGINT",
+  "SIGTERM",
+  "SIGHUP",
+  "SIGQUIT",
+  "SIGUSR2",
+  "SIGALRM",
+  "SIGVTALRM",
+  "SIGXCPU",
+  "SIGIO",
+  "SIGPWR"
+] as const
 
 let holders = 0
 let signalled = false

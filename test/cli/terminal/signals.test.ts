@@ -42,7 +42,9 @@ describe("a signal", () => {
       child.kill(signal)
       assert.deepStrictEqual(await ended(child), [null, signal])
     })
+  }
 
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR2", "SIGALRM"] as const) {
     it(`${signal} interrupts what must be put back in order, which is then done`, async () => {
       const child = await started(
         `Effect.scoped(Effect.gen(function*() {
