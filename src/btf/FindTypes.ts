@@ -17,7 +17,7 @@ export class TypeNotFound extends Schema.TaggedError<TypeNotFound>("ktstr/TypeNo
 }) {
   override get message() {
     const { close, query, subject } = this
-    const hint = close.length === 0 ? "this kernel was built without it" : `there is ${close.join(", ")}`
+    const hint = close.length === 0 ? "is it misspelt, or was this built without it?" : `there is ${close.join(", ")}`
     return `${subject}: no type "${query}"; ${hint}`
   }
 }

@@ -95,7 +95,7 @@ layer(Guest.layer, { timeout: "3 minutes" })("a broken map says what is wrong, a
         write(map + at("bpf_queue_stack", "head"), 77n, 4)
       })
       assert.deepStrictEqual([problem, consistency, entries], [
-        "corrupted: head 77, tail 3 of 6 places for 5 elements",
+        "corrupted: head 77, tail 3 of 6 slots for 5 elements",
         "unseen",
         []
       ])

@@ -17,6 +17,6 @@ export const write = Command.make(
     })
 ).pipe(
   Command.withDescription(
-    "Set values in a frozen guest's BPF maps, all of them or none, before it runs on; or an entry of a map of this host"
+    "Set values in the BPF maps of a frozen guest, all or none, then resume it; or an entry of a map of this host"
   )
 )

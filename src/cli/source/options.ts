@@ -63,7 +63,7 @@ const hardware = {
   topology: Options.text("topology").pipe(
     Options.withPseudoName("N,L,C,T"),
     Options.withDescription(
-      "in place of --cpus: NUMA nodes, last-level caches in all, cores per cache, threads per core; nodes share the memory "
+      "in place of --cpus: NUMA nodes, last-level caches in total, cores per cache, threads per core; nodes share the memory "
         + "evenly"
     ),
     Options.mapEffect((text) =>
@@ -114,7 +114,7 @@ export const script = {
 }
 
 const source = {
-  image: text("image", "FILE", "read a guest's memory from this image (raw or ELF core)"),
+  image: text("image", "FILE", "read a guest's memory from this image (raw, ELF core or LiME)"),
   live: flag("live", "read the running kernel of this host, by bpf(2)"),
   vmlinux: text("vmlinux", "FILE", "with --image: take symbols and types from this vmlinux, not from the memory")
 }

@@ -183,7 +183,10 @@ describe("a type's name", () => {
       "a.o: no type \"union only_declared\"; there is struct only_declared"
     )
     assert.strictEqual(message("declared"), "a.o: no type \"declared\"; there is struct only_declared")
-    assert.strictEqual(message("nothing_like_it"), "a.o: no type \"nothing_like_it\"; this kernel was built without it")
+    assert.strictEqual(
+      message("nothing_like_it"),
+      "a.o: no type \"nothing_like_it\"; is it misspelt, or was this built without it?"
+    )
     assert.match(message(""), /no type ""/)
     assert.match(message("x".repeat(10_000)), /no type "x+"/)
     assert.match(message("a\0b"), /no type/)

@@ -83,7 +83,11 @@ describe("ktstr btf show", () => {
       for (
         const [args, code, message] of [
           [["show", "--btf", file, "thinng"], 1, `${file}: no type "thinng"; there is struct thing, thing`],
-          [["show", "--btf", file, "nothing_like"], 1, `no type "nothing_like"; this kernel was built without it`],
+          [
+            ["show", "--btf", file, "nothing_like"],
+            1,
+            `no type "nothing_like"; is it misspelt, or was this built without it?`
+          ],
           [["show", "--btf", file], 2, "say which type to show"],
           [["show", "--btf", file, "--kernel", "x", "thing"], 2, "give --kernel or --btf, not both"],
           [["show", "--base", file, "thing"], 2, "--base goes with --btf"],

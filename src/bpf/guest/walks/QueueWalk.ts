@@ -30,7 +30,7 @@ class QueueWalk implements EntryWalk {
     private readonly offset: number,
     readonly valueLength: number,
     /** Places in the ring; the first to be popped; +1 for a queue, -1 for a stack; elements. */
-    private readonly places: number,
+    private readonly slots: number,
     private readonly first: number,
     private readonly step: 1 | -1,
     private readonly count: number
@@ -40,7 +40,7 @@ class QueueWalk implements EntryWalk {
 
   next(): boolean {
     while (++this.done < this.count) {
-      const place = (this.first + this.step * this.done + this.places) % this.places
+      const place = (this.first + this.step * this.done + this.slots) % this.slots
       if (this.space.window(this.page, this.offset + place * this.valueLength, this.valueLength)) {
         this.valueView = this.space.view
         this.valueAt = this.space.at
@@ -63,21 +63,20 @@ export const openQueue: MapOpener = ({ info, kernel, offset, page, space, type }
   Either.gen(function*() {
     const { at, size } = yield* queueLayout(kernel.btf)
     if (!space.window(page, offset, size)) return yield* Either.left(space.faultReason)
-    const [head, tail, places] = [at.head, at.tail, at.size].map((field) =>
-      space.view.getUint32(space.at + field, true)
-    )
+    // one slot stays free, so that full and empty differ
+    const [head, tail, slots] = [at.head, at.tail, at.size].map((field) => space.view.getUint32(space.at + field, true))
     if (
-      places !== info.maxEntries + 1 || places * info.valueSize > kernel.memory.size || head >= places || tail >= places
+      slots !== info.maxEntries + 1 || slots * info.valueSize > kernel.memory.size || head >= slots || tail >= slots
     ) {
       return yield* Either.left(
-        corrupted(`head ${head}, tail ${tail} of ${places} places for ${info.maxEntries} elements`)
+        corrupted(`head ${head}, tail ${tail} of ${slots} slots for ${info.maxEntries} elements`)
       )
     }
-    const count = (head - tail + places) % places
-    const [first, step] = type === MapType.QUEUE ? [tail, 1] as const : [(head - 1 + places) % places, -1] as const
+    const count = (head - tail + slots) % slots
+    const [first, step] = type === MapType.QUEUE ? [tail, 1] as const : [(head - 1 + slots) % slots, -1] as const
     const elements = offset + at.elements
     return {
-      walk: () => new QueueWalk(space, page, elements, info.valueSize, places, first, step, count),
+      walk: () => new QueueWalk(space, page, elements, info.valueSize, slots, first, step, count),
       key: indexCodec,
       details: { elements: count, head, tail }
     }

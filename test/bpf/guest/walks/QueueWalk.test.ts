@@ -39,7 +39,7 @@ describe("QueueWalk", () => {
       set(field, value)
       assert.deepStrictEqual([made.read().entries, made.read().problem], [
         [],
-        `corrupted: ${text} places for 3 elements`
+        `corrupted: ${text} slots for 3 elements`
       ])
     }
   })
