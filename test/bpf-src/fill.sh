@@ -1,16 +1,18 @@
 #!/bin/sh
-# Runs as root in the guest (busybox sh), with bpffs on /sys/fs/bpf: loads types.bpf.o and kinds.bpf.o from the directory
-# $OBJECTS, fills every map once and ends with nothing running that would change one.
+# Runs as root in the guest (busybox sh), with bpffs on /sys/fs/bpf: loads types.bpf.o (or steps.bpf.o) and kinds.bpf.o from the
+# directory $OBJECTS, fills every map once and ends with nothing running that would change one.
 set -e
 objects=${OBJECTS:-/include-files}
 pins=/sys/fs/bpf
 input=/tmp/fill-input
 dd if=/dev/zero of=$input bs=64 count=1 2>/dev/null
 
-bpftool prog loadall $objects/types.bpf.o $pins/types pinmaps $pins/types-maps
-bpftool prog run pinned $pins/types/fill_all data_in $input >/dev/null
+types=types.bpf.o times=1 cpu_times=1
+[ ! -e $objects/steps.bpf.o ] || types=steps.bpf.o times=4096 cpu_times=40
+bpftool prog loadall $objects/$types $pins/types pinmaps $pins/types-maps
+bpftool prog run pinned $pins/types/fill_all data_in $input repeat $times >/dev/null
 for cpu in $(seq 0 $(($(nproc) - 1))); do
-  taskset -c $cpu bpftool prog run pinned $pins/types/fill_cpu data_in $input >/dev/null
+  taskset -c $cpu bpftool prog run pinned $pins/types/fill_cpu data_in $input repeat $cpu_times >/dev/null
 done
 
 # Maps without BTF: their keys and values are bytes.

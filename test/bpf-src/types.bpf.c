@@ -518,14 +518,26 @@ static long fill_percpu(__u32 i, void *unused)
 	return 0;
 }
 
-/** Once, on any CPU. */
+#ifdef BY_STEPS
+__u32 steps, cpu_steps;
+#define LOOP(step, count, fill)                                                                                      \
+	if (step < count)                                                                                             \
+	fill(step, 0)
+#else
+#define LOOP(step, count, fill) bpf_loop(count, fill, 0, 0)
+#endif
+
+/** Once, on any CPU; by steps as many times as entries are filled. */
 SEC("tc")
 int fill_all(struct __sk_buff *skb)
 {
-	bpf_loop(4096, fill_big, 0, 0);
-	bpf_loop(1000, fill_small, 0, 0);
-	bpf_loop(256, fill_odd, 0, 0);
-	bpf_loop(20, fill_arrays, 0, 0);
+	LOOP(steps, 4096, fill_big);
+	LOOP(steps, 1000, fill_small);
+	LOOP(steps, 256, fill_odd);
+	LOOP(steps, 20, fill_arrays);
+#ifdef BY_STEPS
+	steps++;
+#endif
 	hidden_counter = 4096 + hidden_constant + label[0];
 	runs = threshold + (__u64)banner[0] + origin.x + extra + balance + favourite + knobs.low + matrix[1][2];
 	runs += first_corner == 0;
@@ -533,11 +545,15 @@ int fill_all(struct __sk_buff *skb)
 	return 0;
 }
 
-/** Once on each CPU. */
+/** Once on each CPU; by steps as many times as entries are filled. */
 SEC("tc")
 int fill_cpu(struct __sk_buff *skb)
 {
+#ifdef BY_STEPS
+	fill_percpu(cpu_steps++ % 40, 0);
+#else
 	bpf_loop(40, fill_percpu, 0, 0);
+#endif
 	cpus_seen |= 1U << (bpf_get_smp_processor_id() & 31);
 	return 0;
 }

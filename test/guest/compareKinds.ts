@@ -16,7 +16,7 @@ import {
   type PrintedMap,
   PrintedTypes
 } from "../support/bpftool.ts"
-import { parseCapture } from "../support/capture.ts"
+import { bootSeconds, parseCapture, SAY_BOOTED } from "../support/capture.ts"
 import { compileBpf, compileKindsFill, HostLive, scratch } from "../support/guest.ts"
 import { BY_BYTES, byKey, comparable, compareEntries, KEYED, listed } from "./entries.ts"
 
@@ -90,7 +90,7 @@ const withoutLeftovers = (theirs: ReadonlyArray<PrintedMap>, ours: ReadonlyArray
 
 /**
  * Boot a guest, fill maps of every type that its kernel has, let bpftool print them inside, freeze it and compare.
- * Gives the number of maps and of entries that were equal.
+ * Gives the number of maps and of entries that were equal, and how long the kernel booted.
  */
 export const compareKinds = (
   options: { readonly kernel: string; readonly ops: "congestion" | "scheduler"; readonly bpftool?: string }
@@ -112,7 +112,7 @@ export const compareKinds = (
         `${sources}fill.sh`,
         `${sources}capture.sh`
       ],
-      script: "sh /include-files/fill.sh && sh /include-files/capture.sh",
+      script: `${SAY_BOOTED} && sh /include-files/fill.sh && sh /include-files/capture.sh`,
       consoleFile,
       timeout: "4 minutes"
     })
@@ -246,7 +246,11 @@ export const compareKinds = (
     ])
     compareStructOps(items, ours, printed, options.ops)
     yield* checkRecords(snapshot)
-    return { maps: items.length, entries: Array.from(ours.values()).reduce((sum, { length }) => sum + length, 0) }
+    return {
+      bootSeconds: bootSeconds(printed),
+      maps: items.length,
+      entries: Array.from(ours.values()).reduce((sum, { length }) => sum + length, 0)
+    }
   }).pipe(Effect.scoped, Effect.provide(HostLive))
 
 /** The functions that programs implement, by member. */

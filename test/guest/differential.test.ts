@@ -1,16 +1,14 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as Stream from "effect/Stream"
 import { join } from "node:path"
 import { ndjsonRecords } from "../../src/bpf/report/DumpWriter.ts"
 import { bootAndFreeze, openImage, type Snapshot } from "../../src/Ktstr.ts"
 import { GuestMemory } from "../../src/memory/GuestMemory.ts"
 import { saveImage } from "../../src/memory/SaveImage.ts"
-import { parseEntries, parseMaps, PrintedTypes } from "../support/bpftool.ts"
 import { parseCapture } from "../support/capture.ts"
 import { compileBpf, HostLive, scratch } from "../support/guest.ts"
-import { byKey, comparable, compareEntries, KEYED, listed } from "./entries.ts"
+import { compareMaps } from "./compareMaps.ts"
 
 const sources = new URL("../bpf-src/", import.meta.url).pathname
 
@@ -53,31 +51,6 @@ const compareGuest = (options: {
     yield* comparePrograms(snapshot, printed)
     if (options.alsoAsImage === true) yield* compareImage(snapshot, join(directory, "guest.mem"))
   }).pipe(Effect.scoped, Effect.provide(HostLive))
-
-const compareMaps = ({ maps }: Snapshot, printed: ReadonlyMap<string, string>) =>
-  Effect.gen(function*() {
-    const theirs = parseMaps(printed.get("maps.json")!)
-    const { items, problems } = yield* maps.list
-    assert.deepStrictEqual(problems, [])
-    assert.deepStrictEqual(items.map(listed), theirs.map((map) => ({ ...map })))
-    let compared = 0
-    let entries = 0
-    for (const [index, info] of items.entries()) {
-      if (!KEYED.has(info.type)) {
-        yield* Stream.runDrain(maps.entries(info))
-        continue
-      }
-      const map = theirs[index]
-      const types = map.btfId === null ? undefined : new PrintedTypes(printed.get(`btf-${map.btfId}.json`)!)
-      const expected = byKey(parseEntries(printed.get(`map-${map.id}.json`)!, map, types))
-      const ours = byKey(Array.from(yield* Stream.runCollect(maps.entries(info)), comparable))
-      compareEntries(info, ours, expected)
-      compared++
-      entries += ours.length
-    }
-    assert.isAtLeast(compared, 35)
-    assert.isAtLeast(entries, 4096 + 1000)
-  })
 
 /** All bytes that a dump prints behind its header, which says where it was read. */
 const recordsOf = ({ header, maps }: Snapshot) =>

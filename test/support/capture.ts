@@ -28,3 +28,10 @@ const untar = (archive: Buffer): ReadonlyMap<string, string> => {
   }
   return files
 }
+
+/** Shell for the start of a guest's script, for `bootSeconds`: it leaves for capture.sh how long the kernel has run. */
+export const SAY_BOOTED = "mkdir -p /tmp/capture && cat /proc/uptime >/tmp/capture/booted"
+
+/** The seconds, by the guest's clock, that the kernel took until its script ran. */
+export const bootSeconds = (captured: ReadonlyMap<string, string>): number =>
+  Number.parseFloat(captured.get("booted") ?? "")

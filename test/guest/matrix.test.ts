@@ -1,0 +1,81 @@
+import * as FileSystem from "@effect/platform/FileSystem"
+import { afterAll, assert, beforeEach, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { listPrograms } from "../../src/bpf/guest/programs/ProgramWalk.ts"
+import { bootAndFreeze } from "../../src/Ktstr.ts"
+import { GuestKernel } from "../../src/memory/GuestKernel.ts"
+import { bootSeconds, parseCapture, SAY_BOOTED } from "../support/capture.ts"
+import { compileBpf, HostLive, scratch } from "../support/guest.ts"
+import { matrix } from "../support/kernels.ts"
+import { needsStockScx, stockScx } from "../support/scx.ts"
+import { compareKinds } from "./compareKinds.ts"
+import { compareMaps } from "./compareMaps.ts"
+import { comparePrograms, compareProgramsAndLinks } from "./comparePrograms.ts"
+
+interface Counts {
+  readonly bootSeconds: number
+  readonly maps: number
+  readonly entries: number
+  readonly programs: number
+  readonly links: number | "none made"
+}
+
+/** The ways of attaching that `attach.c` finds from this series on. */
+const waysOf = (series: string): number => series === "6.1" ? 15 : 19
+
+const compareAll = (series: string, bpftool: string): Effect.Effect<Counts> =>
+  Effect.gen(function*() {
+    const kernel = `debian:${series}-cloud`
+    const counts = yield* compareKinds({ kernel, ops: "congestion", bpftool })
+    return {
+      ...counts,
+      ...yield* compareProgramsAndLinks({ kernel, cpus: 2, kindsOfLinks: waysOf(series), bpftool })
+    }
+  }).pipe(Effect.orDie)
+
+/** 5.10 has neither bpf_loop nor half of the types: the maps of types.bpf.c, filled by steps, and the programs that do it. */
+const compareOld = (series: string, bpftool: string): Effect.Effect<Counts> =>
+  Effect.gen(function*() {
+    const directory = yield* scratch
+    const consoleFile = `${directory}/console`
+    const sources = new URL("../bpf-src/", import.meta.url).pathname
+    const snapshot = yield* bootAndFreeze({
+      kernel: `debian:${series}-cloud`,
+      cpus: 2,
+      includes: [bpftool, ...yield* compileBpf(directory, "steps"), `${sources}fill.sh`, `${sources}capture.sh`],
+      script: `${SAY_BOOTED} && sh /include-files/fill.sh && date +%s >/tmp/capture/now &&
+        cat /proc/uptime >/tmp/capture/uptime && sh /include-files/capture.sh`,
+      consoleFile,
+      timeout: "4 minutes"
+    })
+    const printed = parseCapture(yield* (yield* FileSystem.FileSystem).readFileString(consoleFile))
+    const counts = yield* compareMaps(snapshot, printed)
+    const { items, problems } = yield* Effect.provideService(listPrograms, GuestKernel, snapshot.kernel)
+    assert.deepStrictEqual(problems, [])
+    comparePrograms(items, printed, false) // kept elsewhere before 5.12: group bpf-program-stats
+    return { ...counts, bootSeconds: bootSeconds(printed), programs: items.length, links: "none made" as const }
+  }).pipe(Effect.scoped, Effect.provide(HostLive), Effect.orDie)
+
+describe("maps, programs and links are what bpftool says in the guest", () => {
+  const rows: Array<ReadonlyArray<unknown>> = [
+    ["kernel", "boot s", "maps", "entries", "programs", "links", "differences"]
+  ]
+  beforeEach(needsStockScx)
+  afterAll(() => {
+    const line = (row: ReadonlyArray<unknown>) => row.map((cell) => String(cell).padEnd(10)).join(" ").trimEnd()
+    if (matrix.length > 0) process.stderr.write(`${rows.map(line).join("\n")}\n`)
+  })
+  if (matrix.length === 0) it.skip("on each kernel of the matrix: `npm run matrix` boots them")
+  for (const series of matrix) {
+    it.live(`on Debian's ${series}`, () =>
+      Effect.gen(function*() {
+        const { bpftool } = yield* stockScx
+        const compare = series === "5.10" ? compareOld : compareAll
+        const { bootSeconds, entries, links, maps, programs } = yield* Effect.onError(
+          compare(series, bpftool),
+          () => Effect.sync(() => rows.push([series, "", "", "", "", "", "see the failure"]))
+        )
+        rows.push([series, bootSeconds, maps, entries, programs, links, 0])
+      }), 600_000)
+  }
+})
