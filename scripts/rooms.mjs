@@ -62,7 +62,11 @@ export const ROOMS = {
   "btf/offsets/sched": { holds: "offset groups of scheduler structs", imports: ["core", "btf"] },
   "memory": {
     holds: "guest-physical memory, memory images, page tables, VMCOREINFO, `GuestKernel`",
-    imports: ["core", "core/image", "btf", "memory/kallsyms"]
+    imports: ["core", "core/image", "btf", "memory/kallsyms", "memory/cores"]
+  },
+  "memory/cores": {
+    holds: "kernel cores: ELF ones written",
+    imports: ["core", "memory"]
   },
   "memory/kallsyms": {
     holds: "the kernel's symbol table, found and decoded in memory",

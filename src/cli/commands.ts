@@ -54,6 +54,10 @@ export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
   "watch": ["ktstr watch --live --map counters --every 250ms"],
   "vm": ["ktstr vm run --kernel debian:6.12-cloud --exec 'uname -r'"],
   "vm run": ["ktstr vm run --kernel debian:6.12-cloud --cpus 2 --exec 'uname -r; nproc'"],
+  "vm core": [
+    "ktstr vm core --kernel debian:6.12-cloud --exec true --out vmcore",
+    "ktstr vm core --image guest.mem --out vmcore"
+  ],
   "vm shell": ["ktstr vm shell --kernel debian:6.12-cloud --memory-mib 1024"],
   "kernel": ["ktstr kernel fetch debian:6.12-cloud"],
   "kernel list": ["ktstr kernel list --json"],

@@ -54,7 +54,8 @@ export class FormatError extends Schema.TaggedError<FormatError>("ktstr/FormatEr
     "LiME",
     "VMCOREINFO",
     "cpio",
-    "memory layout"
+    "memory layout",
+    "registers"
   ),
   subject: Schema.String,
   offset: Schema.Number,

@@ -1,7 +1,9 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { open } from "node:fs/promises"
-import { type GuestMemory, writtenParts } from "./GuestMemory.ts"
+import { type FileHandle, open, rename, rm } from "node:fs/promises"
+import { makeVmcore, type VmcoreCpu } from "./cores/Vmcore.ts"
+import type { GuestMemory } from "./GuestMemory.ts"
+import { type SparsePiece, sparsePieces } from "./SparsePieces.ts"
 
 /**
  * The image could not be written.
@@ -18,8 +20,6 @@ export class SaveError extends Schema.TaggedError<SaveError>("ktstr/SaveError")(
   }
 }
 
-const PIECE = 2 ** 16
-
 /**
  * Write a guest's memory as a raw image that `openMemoryImage` reads: byte n of the file is physical address n. Pages of zeros
  * and the gaps between regions become holes of the file, so it takes the room of what the guest has touched.
@@ -28,26 +28,68 @@ const PIECE = 2 ** 16
  * @category writing
  */
 export const saveImage = (memory: GuestMemory, path: string): Effect.Effect<void, SaveError> =>
+  save(path, rawPieces(memory)).pipe(Effect.withSpan("saveImage"))
+
+/**
+ * Write a guest's memory as an ELF core that `openMemoryImage`, crash and drgn read; see `makeVmcore`. Where memory holds
+ * only zeros the file has holes.
+ *
+ * @since 0.1.0
+ * @category writing
+ */
+export const saveVmcore = (
+  memory: GuestMemory,
+  path: string,
+  cpus: ReadonlyArray<VmcoreCpu> = []
+): Effect.Effect<void, SaveError> =>
+  Effect.suspend(() => save(path, makeVmcore(memory, cpus).pieces)).pipe(Effect.withSpan("saveVmcore"))
+
+function* rawPieces(memory: GuestMemory): Generator<SparsePiece> {
+  let end = 0
+  for (const region of memory.regions) {
+    if (region.start > end) yield { zeros: region.start - end }
+    yield* sparsePieces(region)
+    end = region.start + region.bytes.length
+  }
+}
+
+/** Into a new file beside `path`, which takes its place in the end. */
+const save = (path: string, pieces: Iterable<SparsePiece>): Effect.Effect<void, SaveError> =>
   Effect.tryPromise({
     try: async (signal) => {
-      const file = await open(path, "w")
+      const part = `${path}.${process.pid}.part`
       try {
-        await file.truncate(memory.end)
-        for (const region of memory.regions) {
-          for (const [from, to] of writtenParts(region)) {
-            for (let at = from; at < to && !signal.aborted; at += PIECE) {
-              const piece = region.bytes.subarray(at, Math.min(at + PIECE, to))
-              if (!isZero(piece)) await file.write(piece, 0, piece.length, region.start + at)
-            }
-          }
+        const file = await open(part, "w")
+        try {
+          await writePieces(file, pieces, signal)
+        } finally {
+          await file.close()
         }
-      } finally {
-        await file.close()
+        signal.throwIfAborted()
+        await rename(part, path)
+      } catch (error) {
+        await rm(part, { force: true })
+        throw error
       }
     },
     catch: (error) => new SaveError({ path, why: error instanceof Error ? error.message : String(error) })
-  }).pipe(Effect.withSpan("saveImage"))
+  })
 
-const zeros = Buffer.alloc(PIECE)
+const writePieces = async (file: FileHandle, pieces: Iterable<SparsePiece>, signal: AbortSignal): Promise<void> => {
+  let at = 0
+  for (const piece of pieces) {
+    if (signal.aborted) return
+    if (piece instanceof Uint8Array) {
+      await writeAll(file, piece, at)
+      at += piece.length
+    } else at += piece.zeros
+  }
+  await file.truncate(at)
+}
 
-const isZero = (piece: Uint8Array): boolean => zeros.compare(piece, 0, piece.length, 0, piece.length) === 0
+/** A disk that fills up takes a part. */
+const writeAll = async (file: FileHandle, bytes: Uint8Array, at: number): Promise<void> => {
+  for (let done = 0; done < bytes.length;) {
+    done += (await file.write(bytes, done, bytes.length - done, at + done)).bytesWritten
+  }
+}

@@ -1,3 +1,4 @@
+export { makeVmcore, type Vmcore, type VmcoreCpu } from "./cores/Vmcore.ts"
 export { NoBtf, NotAKernel, Unmapped, WrongKernel } from "./Errors.ts"
 export { GuestKernel, type GuestKernelService } from "./GuestKernel.ts"
 export { GuestMemory, type MemoryRegion, type NextWritten } from "./GuestMemory.ts"
@@ -7,7 +8,8 @@ export { isLocated, type KernelLocation, type KernelNotLocated, locateByVmcorein
 export { type LocateKernel, openMemoryImage } from "./MemoryImage.ts"
 export { findDirectMap, NOT_PRESENT, OUT_OF_MEMORY, PageTable } from "./PageTable.ts"
 export { type PerCpuOffsets, perCpuOffsets } from "./PerCpu.ts"
-export { SaveError, saveImage } from "./SaveImage.ts"
+export { SaveError, saveImage, saveVmcore } from "./SaveImage.ts"
+export { type SparsePiece } from "./SparsePieces.ts"
 export {
   type EntryVisitor,
   type IdrLayout,

@@ -19,7 +19,7 @@ import { diffSnapshots, sideOfDocument } from "../../src/bpf/report/SnapshotDiff
 import { Progress } from "../../src/core/Progress.ts"
 import * as Ktstr from "../../src/Ktstr.ts"
 import { bootCount } from "../../src/kvm/guest/BootedVm.ts"
-import { saveImage } from "../../src/memory/SaveImage.ts"
+import { saveImage, saveVmcore } from "../../src/memory/SaveImage.ts"
 import { held } from "../kvm/support.ts"
 
 const KERNEL = "debian:6.12-cloud"
@@ -105,7 +105,7 @@ layer(Layer.provideMerge(Ktstr.layerVm(options), host), { excludeTestServices: t
         assert.isAtLeast(ticks.length, 2)
       }))
 
-    it.scoped("is saved as an image that says the same", () =>
+    it.scoped("is saved as an image, and as a core, that say the same", () =>
       Effect.gen(function*() {
         const directory = yield* Effect.acquireRelease(
           Effect.sync(() => mkdtempSync(join(tmpdir(), "ktstr-library-"))),
@@ -114,9 +114,20 @@ layer(Layer.provideMerge(Ktstr.layerVm(options), host), { excludeTestServices: t
         const path = join(directory, "image")
         const snapshot = yield* Ktstr.freezeAndAttach(yield* Ktstr.Vm, KERNEL)
         yield* saveImage(snapshot.kernel.memory, path)
-        const image = yield* Ktstr.openImage(path)
-        assert.deepStrictEqual((yield* Ktstr.dump(image)).maps, (yield* Ktstr.dump(snapshot)).maps)
-        assert.deepStrictEqual(image.header.kernel, snapshot.header.kernel)
+        const { registers } = yield* Effect.flatMap(Ktstr.Vm, (vm) => vm.freeze)
+        const cpus = yield* registers
+        yield* saveVmcore(snapshot.kernel.memory, `${path}.core`, cpus)
+        for (const file of [path, `${path}.core`]) {
+          const image = yield* Ktstr.openImage(file)
+          assert.deepStrictEqual((yield* Ktstr.dump(image)).maps, (yield* Ktstr.dump(snapshot)).maps)
+          assert.deepStrictEqual(image.header.kernel, snapshot.header.kernel)
+        }
+        // each CPU stands in the kernel, with the page tables of a task
+        assert.lengthOf(cpus, 1)
+        for (const { control, general } of cpus) {
+          assert.match(snapshot.kernel.symbolAt(general.rip)?.name ?? "", /^\w+$/)
+          assert.isTrue(snapshot.kernel.memory.has(Number(control.cr3 & ~0xfffn), 4096))
+        }
       }))
 
     it.scoped("lives in real time under a test's clock: stamps and limits are those of the host", () =>

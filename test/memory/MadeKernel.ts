@@ -36,7 +36,7 @@ const PAGE = 4096
 export const PAGES = 128
 /** Physical address of the image: a multiple of 2 MiB plus nothing, as the boot code loads it. */
 export const LOADED = 0x20_0000
-const IMAGE_PAGES = 80
+export const IMAGE_PAGES = 80
 export const LONG_NAME = `long_${"x".repeat(295)}`
 const BANNER = "Linux version 6.12.0-made (someone@somewhere) (gcc 12) #1 SMP made for tests\n"
 

@@ -60,28 +60,33 @@ export const openMaps = (target: Target) =>
 /** Get the kernel that the options name to stand still, ready to be read, until the scope closes. */
 export const openTarget = (target: Target) =>
   Effect.gen(function*() {
-    if (target.live) {
-      return yield* new UsageError({ problem: "this reads frozen kernels: give --kernel or --image, not --live" })
-    }
-    const given = givenOfAVm(target)
-    if (Option.isSome(target.image)) {
-      if (Option.isSome(target.kernel)) {
-        return yield* new UsageError({
-          problem: "give --kernel, which boots one, or --image, which reads one; not both"
-        })
-      }
-      if (given.length > 0) {
-        return yield* new UsageError({ problem: `--${VM_ONLY_OPTIONS[given[0]]} goes with --kernel, not with --image` })
-      }
-      const vmlinux = Option.match(target.vmlinux, { onNone: () => ({}), onSome: (vmlinux) => ({ vmlinux }) })
-      return yield* openImage(target.image.value, vmlinux)
-    }
-    if (Option.isSome(target.vmlinux)) {
-      return yield* new UsageError({ problem: "--vmlinux goes with --image" })
-    }
+    const image = yield* imageOf(target)
+    if (image !== undefined) return yield* openImage(image.path, image)
     const options = yield* bootOptions(target)
     const vm = yield* bootWithin(options, target)
     return yield* freezeAndAttach(vm, options.kernel)
+  })
+
+/** The image that the options name; undefined where they name a VM to boot. */
+export const imageOf = (target: Target) =>
+  Effect.gen(function*() {
+    if (target.live) {
+      return yield* new UsageError({ problem: "this reads frozen kernels: give --kernel or --image, not --live" })
+    }
+    if (Option.isNone(target.image)) {
+      if (Option.isNone(target.vmlinux)) return undefined
+      return yield* new UsageError({ problem: "--vmlinux goes with --image" })
+    }
+    if (Option.isSome(target.kernel)) {
+      return yield* new UsageError({
+        problem: "give --kernel, which boots one, or --image, which reads one; not both"
+      })
+    }
+    const given = givenOfAVm(target)
+    if (given.length > 0) {
+      return yield* new UsageError({ problem: `--${VM_ONLY_OPTIONS[given[0]]} goes with --kernel, not with --image` })
+    }
+    return { path: target.image.value, vmlinux: Option.getOrUndefined(target.vmlinux) }
   })
 
 /** The VM that the options name, booted and its script run, until the scope closes; what its kernel was called. */

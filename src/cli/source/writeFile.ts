@@ -4,10 +4,12 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { randomUUID } from "node:crypto"
-import { constants } from "node:fs"
+import { closeSync, constants, openSync } from "node:fs"
 import { dirname, join } from "node:path"
+import { isatty } from "node:tty"
 import { SyscallError } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
+import type { SparsePiece } from "../../memory/SparsePieces.ts"
 import type { Printable } from "../terminal/Printable.ts"
 import { holding, holdSignals } from "../terminal/signals.ts"
 import { whyOf } from "../terminal/whyOf.ts"
@@ -22,11 +24,54 @@ export class FileUnwritable extends Schema.TaggedError<FileUnwritable>("ktstr/Fi
   }
 }
 
+const ZEROS = new Uint8Array(2 ** 16)
+
+/** @param positions whether the file has them, and so can have holes */
+const putPieces = (file: FileSystem.File, pieces: Iterable<SparsePiece>, positions: boolean) =>
+  Effect.gen(function*() {
+    let end = 0
+    for (const piece of pieces) {
+      if (piece instanceof Uint8Array) yield* file.writeAll(piece)
+      else if (positions) yield* file.seek(piece.zeros, "current")
+      else {
+        for (let left = piece.zeros; left > 0; left -= ZEROS.length) {
+          yield* file.writeAll(ZEROS.subarray(0, Math.min(left, ZEROS.length)))
+        }
+      }
+      end += piece instanceof Uint8Array ? piece.length : piece.zeros
+    }
+    if (positions) yield* file.truncate(end)
+  })
+
 /** include/uapi/asm-generic/fcntl.h: with O_DIRECTORY in it; a file system that cannot do it refuses. */
 const O_TMPFILE = 0o20200000
 
 /** Names of our own descriptors: links, of which the target is meant. */
 const DESCRIPTOR = /^(\/dev\/(stdout|stderr|fd\/\d+)|\/proc\/(self|\d+)\/fd\/\d+)$/
+
+/** A terminal would take it for its commands. */
+const onTerminal = (path: string): boolean => {
+  const fd = openSync(path, constants.O_WRONLY | constants.O_NOCTTY | constants.O_NONBLOCK)
+  try {
+    return isatty(fd)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** As `writeFile`, for what is not text: a terminal is not written to, and in a file zeros are holes. */
+export const writeBinary = (
+  path: string,
+  pieces: Iterable<SparsePiece>
+): Effect.Effect<void, FileUnwritable, FileSystem.FileSystem | Native> =>
+  Effect.gen(function*() {
+    const files = yield* FileSystem.FileSystem
+    const there = yield* Effect.option(files.stat(path))
+    if (Option.isSome(there) && there.value.type === "CharacterDevice" && onTerminal(path)) {
+      return yield* new FileUnwritable({ path, why: "it is a terminal, and this is not text" })
+    }
+    yield* write(path, pieces)
+  })
 
 /**
  * Write borrowed pieces to a file, each before the next is asked for: whole, or not at all. They go to a new file beside
@@ -37,14 +82,16 @@ const DESCRIPTOR = /^(\/dev\/(stdout|stderr|fd\/\d+)|\/proc\/(self|\d+)\/fd\/\d+
 export const writeFile = (
   path: string,
   pieces: Iterable<Printable>
+): Effect.Effect<void, FileUnwritable, FileSystem.FileSystem | Native> => write(path, pieces)
+
+const write = (
+  path: string,
+  pieces: Iterable<SparsePiece>
 ): Effect.Effect<void, FileUnwritable, FileSystem.FileSystem | Native> =>
   Effect.gen(function*() {
     const files = yield* FileSystem.FileSystem
     const put = (place: string, options: FileSystem.OpenFileOptions) =>
-      Effect.scoped(Effect.gen(function*() {
-        const file = yield* files.open(place, options)
-        for (const piece of pieces) yield* file.writeAll(piece)
-      }))
+      Effect.scoped(Effect.flatMap(files.open(place, options), (file) => putPieces(file, pieces, options.flag !== "a")))
     const there = Option.getOrUndefined(yield* Effect.option(files.stat(path)))
     // Such a file has no positions, which writing needs unless it appends.
     if (there !== undefined && there.type !== "File" || DESCRIPTOR.test(path)) return yield* put(path, { flag: "a" })
@@ -61,7 +108,7 @@ export const writeFile = (
     const nameless = yield* Effect.option(native.open(dirname(path), O_TMPFILE | constants.O_RDWR, mode | 0o600))
     const place = Option.map(nameless, (fd) => `/proc/self/fd/${fd}`)
     if (Option.isSome(nameless) && Option.isSome(place) && (yield* files.exists(place.value))) {
-      yield* put(place.value, { flag: "a" })
+      yield* put(place.value, { flag: "r+" })
       if (there !== undefined) yield* files.chmod(place.value, mode)
       return yield* holding(
         Effect.uninterruptible(Effect.zipRight(native.link(nameless.value, part), removingPart(replace)))

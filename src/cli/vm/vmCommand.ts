@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
-import { dmesg, machine, script, words } from "../source/options.ts"
+import { dmesg, machine, script, target, words } from "../source/options.ts"
 
 const handlers = () => import("./vm.ts")
 
@@ -29,8 +29,20 @@ const shell = Command.make("shell", { ...machine, dmesg }, handler(handlers, (mo
   )
 )
 
+const core = Command.make(
+  "core",
+  { ...target, out: words("out", "FILE", "write the core to this file") },
+  handler(() => import("./core.ts"), (module) => module.core)
+).pipe(
+  Command.withDescription(
+    "Boot a kernel, run commands in it, freeze it, and write its memory and registers as an ELF core, which crash, drgn "
+      + "and --image read. With --image: the same of an image, without registers. The file has holes where memory holds "
+      + "only zeros"
+  )
+)
+
 /** `ktstr vm …` */
 export const vm = Command.make("vm").pipe(
-  Command.withDescription("Boot a kernel and run commands in it, or open a shell"),
-  Command.withSubcommands([run, shell])
+  Command.withDescription("Run commands or a shell in a VM, or write its core"),
+  Command.withSubcommands([run, shell, core])
 )

@@ -157,7 +157,11 @@ export const bootKvm = (
       exit: exitOf(machine),
       memory: Effect.succeed(kvm.memory),
       freeze: machine.freeze.pipe(
-        Effect.map((frozen) => ({ ...frozen, memory: kvm.memory })),
+        Effect.map((frozen) => ({
+          ...frozen,
+          memory: kvm.memory,
+          registers: Effect.succeed(frozen.vcpus.map(({ registers }) => registers))
+        })),
         Effect.catchTag("MachineStopped", () => ended)
       ),
       limits

@@ -9,6 +9,7 @@ import { GuestMemory, type NextWritten } from "../../memory/GuestMemory.ts"
 import { ramRanges, regionsOf } from "../spec/MemoryLayout.ts"
 import { inRealTime } from "../spec/RealTime.ts"
 import { FreezeFailed, type FrozenVm } from "../spec/VmEngine.ts"
+import { parseRegisters } from "./QemuRegisters.ts"
 import { endedOr, type Qmp, QmpError } from "./Qmp.ts"
 
 /** Longest wait for QEMU to say that the guest moves again. */
@@ -116,11 +117,15 @@ export const makeFreeze = <E>(
   const stopped = qmp.execute("query-status", Status).pipe(
     Effect.repeat({ until: ({ running }) => !running, schedule: Schedule.spaced("5 millis") })
   )
+  const registers = qmp.execute("human-monitor-command", Schema.String, { "command-line": "info registers -a" }).pipe(
+    Effect.flatMap(parseRegisters),
+    Effect.mapError((error) => new FreezeFailed({ why: error.message }))
+  )
   const stop = alone(Effect.gen(function*() {
     yield* qmp.execute("stop", Schema.Unknown)
     yield* stopped
     const takenAt = yield* Clock.currentTimeMillis
-    return { memory: yield* layOut, takenAt }
+    return { memory: yield* layOut, takenAt, registers }
   })).pipe(
     Effect.timeoutFail({
       duration: limit,

@@ -112,6 +112,18 @@ export interface VcpuRegisters {
   readonly msrs: Readonly<Partial<Record<MsrName, bigint>>>
 }
 
+/**
+ * The part of a stopped CPU's registers that every engine can read.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface CpuRegisters {
+  readonly general: VcpuRegisters["general"]
+  readonly segments: Readonly<Record<SegmentRegister, Pick<Segment, "base" | "selector">>>
+  readonly control: Readonly<Record<"cr0" | "cr2" | "cr3" | "cr4" | "efer", bigint>>
+}
+
 /** One line that says where the vCPU was. */
 export const formatRegisters = ({ control, general, segments }: VcpuRegisters): string =>
   `rip=${hex(general.rip)} rsp=${hex(general.rsp)} rflags=${hex(general.rflags)} cs=${hex(segments.cs.selector)} ` +

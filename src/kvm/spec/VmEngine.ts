@@ -9,7 +9,7 @@ import type { FormatError, HostLacks } from "../../core/Errors.ts"
 import type { GuestMemory } from "../../memory/GuestMemory.ts"
 import type { Share } from "./Share.ts"
 import type { Topology, TopologySpec } from "./Topology.ts"
-import type { VcpuRegisters } from "./VcpuRegisters.ts"
+import type { CpuRegisters, VcpuRegisters } from "./VcpuRegisters.ts"
 import type { VmDied } from "./VmDied.ts"
 
 /**
@@ -197,8 +197,10 @@ export interface FrozenVm {
   readonly memory: GuestMemory
   /** When all CPUs were known to be stopped, in milliseconds since 1970. */
   readonly takenAt: number
-  /** The CPUs, by number, where the engine can read them. */
+  /** The CPUs, by number, where the engine is our own. */
   readonly vcpus?: ReadonlyArray<FrozenVcpu>
+  /** The CPUs' registers, by number, read when asked, while they stand. */
+  readonly registers: Effect.Effect<ReadonlyArray<CpuRegisters>, FreezeFailed>
 }
 
 /**

@@ -1,9 +1,10 @@
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { execFile, execFileSync } from "node:child_process"
+import { execFile, execFileSync, spawn } from "node:child_process"
+import { createHash } from "node:crypto"
 import { chmodSync, lstatSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { promisify } from "node:util"
-import { writeFile } from "../../../src/cli/source/writeFile.ts"
+import { writeBinary, writeFile } from "../../../src/cli/source/writeFile.ts"
 import { printable } from "../../../src/cli/terminal/Printable.ts"
 import { Host } from "../../core/kernelEntries.ts"
 import { scratch } from "../../support/guest.ts"
@@ -68,4 +69,29 @@ it.scoped("a pipe is written to, not replaced", () =>
     yield* writeFile(path, [bytes("one "), bytes("two")])
     assert.strictEqual((yield* Effect.promise(() => read)).stdout, "one two")
     assert.isTrue(statSync(path).isFIFO())
+  }).pipe(Effect.provide(Host)))
+
+it.scoped("zeros are holes in a file, and zeros in a pipe; a terminal gets neither", () =>
+  Effect.gen(function*() {
+    const directory = yield* scratch
+    const pieces = [{ zeros: 2 ** 20 }, Buffer.from("middle"), { zeros: 100_000 }]
+    const whole = Buffer.concat([Buffer.alloc(2 ** 20), Buffer.from("middle"), Buffer.alloc(100_000)])
+    yield* writeBinary(`${directory}/core`, pieces)
+    assert.isTrue(readFileSync(`${directory}/core`).equals(whole))
+    assert.isBelow(statSync(`${directory}/core`).blocks * 512, 2 ** 16)
+    execFileSync("mkfifo", [`${directory}/pipe`])
+    const read = promisify(execFile)("md5sum", [`${directory}/pipe`])
+    yield* writeBinary(`${directory}/pipe`, pieces)
+    assert.match(
+      (yield* Effect.promise(() => read)).stdout,
+      new RegExp(`^${createHash("md5").update(whole).digest("hex")} `)
+    )
+    // script(1) gives its command a terminal
+    const script = spawn("script", ["-qec", "tty; cat", "/dev/null"], { stdio: ["pipe", "pipe", "inherit"] })
+    const said = new Promise<string>((resolve) => script.stdout.once("data", (text) => resolve(String(text).trim())))
+    const terminal = yield* Effect.promise(() => said)
+    const error = yield* Effect.flip(writeBinary(terminal, pieces))
+    script.stdin.end()
+    assert.match(error.message, /^cannot write \/dev\/pts\/\d+: it is a terminal, and this is not text; /)
+    yield* Effect.promise(() => new Promise((resolve) => script.once("close", resolve)))
   }).pipe(Effect.provide(Host)))

@@ -318,3 +318,29 @@ describe("makeEscapes", () => {
     assert.deepStrictEqual(typed("\x01\x01\x01x"), ["left"])
   })
 })
+
+describe("ktstr vm core", () => {
+  it.scopedLive("writes the frozen guest as a core, which is read and written again", () =>
+    Effect.gen(function*() {
+      const kernel = yield* kernelImage("6.12")
+      const { cwd, env, mark } = yield* place
+      const at = (name: string) => join(cwd, name)
+      const boot = ["--kernel", kernel, "--memory-mib", "192", "--cpus", "2", "--cmdline", mark, "--exec", "true"]
+      const first = yield* ktstr(["vm", "core", ...boot, "--out", at("one")], { cwd, env })
+      assert.match(first.stderr, /one: 192 MiB of memory, registers of 2 CPUs, VMCOREINFO of 6\.12/)
+      assert.deepStrictEqual([first.stdout, first.code, processesWith(mark)], ["", 0, []])
+      const notes = execFileSync("readelf", ["-nW", at("one")], { encoding: "utf8" })
+      assert.lengthOf(notes.match(/NT_PRSTATUS/g) ?? [], 2)
+      const second = yield* ktstr(["vm", "core", "--image", at("one"), "--out", at("two")], { cwd, env })
+      assert.match(second.stderr, /two: 192 MiB of memory, no registers, VMCOREINFO of 6\.12/)
+      const lists = yield* Effect.forEach(["one", "two"], (name) =>
+        ktstr(["sched", "tasks", "--json", "--image", at(name)], { cwd, env }))
+      const [one, two] = lists.map(({ stdout }) =>
+        JSON.parse(stdout).tasks
+      )
+      assert.isAbove(one.length, 20)
+      assert.deepStrictEqual(two, one)
+      const wrong = yield* ktstr(["vm", "core", "--image", at("one"), "--vmlinux", "x", "--out", at("three")])
+      assert.deepStrictEqual([complaints(wrong).length, wrong.code], [1, 2])
+    }), SECONDS * 1000)
+})

@@ -1,0 +1,41 @@
+import * as Effect from "effect/Effect"
+import { plural } from "../../core/Plural.ts"
+import { stage } from "../../core/Progress.ts"
+import { makeVmcore, type VmcoreCpu } from "../../memory/cores/Vmcore.ts"
+import { openMemoryImage } from "../../memory/MemoryImage.ts"
+import type { Target } from "../source/options.ts"
+import { bootTarget, imageOf, Live } from "../source/snapshot.ts"
+import { writeBinary } from "../source/writeFile.ts"
+import { UsageError } from "../terminal/exit.ts"
+import { writeMessage } from "../terminal/Output.ts"
+import * as Stages from "../terminal/Stages.ts"
+
+/** Write the memory that the options name as an ELF core. */
+export const core = (config: Target & { readonly out: string }) =>
+  Effect.gen(function*() {
+    const { cpus, memory } = yield* standing(config)
+    const core = makeVmcore(memory, cpus)
+    yield* stage("write", "Ktstr.core", { path: config.out })(writeBinary(config.out, core.pieces))
+    const kernel = core.release === undefined
+      ? "no kernel was found in it, so it has no VMCOREINFO"
+      : `VMCOREINFO of ${core.release}`
+    const registers = cpus.length === 0 ? "no registers" : `registers of ${plural(cpus.length, "CPU")}`
+    writeMessage(`  ${config.out}: ${Math.ceil(memory.size / 2 ** 20)} MiB of memory, ${registers}, ${kernel}\n`)
+  }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
+
+/** Memory that stands still until the scope closes, and its CPUs as far as they are known. */
+const standing = (config: Target) =>
+  Effect.gen(function*() {
+    const image = yield* imageOf(config)
+    if (image?.vmlinux !== undefined) {
+      return yield* new UsageError({ problem: "a core is written without symbols: leave out --vmlinux" })
+    }
+    if (image !== undefined) {
+      const memory = yield* openMemoryImage(image.path)
+      return { memory, cpus: [] as ReadonlyArray<VmcoreCpu> }
+    }
+    const { vm } = yield* bootTarget(config)
+    const frozen = yield* stage("freeze", "Ktstr.freeze")(vm.freeze)
+    const cpus: ReadonlyArray<VmcoreCpu> = yield* frozen.registers
+    return { memory: frozen.memory, cpus }
+  })
