@@ -23,16 +23,24 @@ const Int = Schema.Union(Schema.Int, Schema.String.pipe(Schema.pattern(/^-?\d+$/
 })
 const Address = Schema.String.annotations({ identifier: "Address", description: "a kernel address, 0x and hex digits" })
 const Names = Schema.Array(Schema.String)
+const Numbers = Schema.Record({ key: Schema.String, value: Schema.Number })
 const Counters = Schema.Record({ key: Schema.String, value: Int })
 
-const OF_KIND = { uint: Int, int: Int, flag: Schema.Boolean, text: Schema.String, pointer: Address } as const
+const OF_KIND = { uint: Int, int: Int, flag: Schema.Boolean, text: Schema.String } as const
+const maybe = <A, I>(schema: Schema.Schema<A, I>) => Schema.optionalWith(schema, { exact: true })
+type Maybe<S extends Schema.Schema.Any> = ReturnType<
+  typeof maybe<Schema.Schema.Type<S>, Schema.Schema.Encoded<S>>
+>
 
 /** A struct's fields, each left out where this kernel does not have it; those in `without` are described elsewhere. */
-const fieldsOf = (specs: FieldSpecs, ...without: ReadonlyArray<string>) =>
+const fieldsOf = <Specs extends FieldSpecs, Without extends keyof Specs = never>(
+  specs: Specs,
+  ...without: ReadonlyArray<Without>
+) =>
   Object.fromEntries(
-    Object.entries(specs).filter(([name]) => !without.includes(name))
-      .map(([name, { kind }]) => [name, Schema.optional(OF_KIND[kind] as Schema.Schema<unknown>)] as const)
-  )
+    Object.entries(specs).filter(([name]) => !without.some((other) => other === name))
+      .map(([name, { kind }]) => [name, maybe(OF_KIND[kind] as Schema.Schema<unknown>)])
+  ) as { readonly [F in Exclude<keyof Specs, Without>]: Maybe<typeof OF_KIND[Specs[F]["kind"]]> }
 
 const TaskRef = Schema.Struct({
   address: Address,
@@ -46,25 +54,23 @@ const RunQueue = Schema.Struct({
   cpu: Schema.Int,
   address: Address,
   online: Schema.Boolean,
-  locked: Schema.optional(Schema.Boolean).annotations({
-    description: "its lock was held: counts and lists may differ by one"
-  }),
-  curr: Schema.optional(TaskRef),
-  idle: Schema.optional(TaskRef),
-  stop: Schema.optional(TaskRef),
-  donor: Schema.optional(TaskRef),
-  currNanos: Schema.optional(Int).annotations({ description: "for how long curr has the CPU, by clock" }),
-  cfs: Schema.optional(Schema.Struct(fieldsOf(CFS_RQ))),
-  rt: Schema.optional(Schema.Struct(fieldsOf(RT_RQ))),
-  dl: Schema.optional(Schema.Struct(fieldsOf(DL_RQ))),
-  scx: Schema.optional(Schema.Struct({ ...fieldsOf(SCX_RQ, "flags"), flags: Schema.optional(Names) })),
-  stats: Schema.optional(Schema.Struct(fieldsOf(RQ_STATS))),
-  times: Schema.optional(Schema.Struct({
-    cpustat: Schema.optional(Counters).annotations({ description: "nanoseconds by enum cpu_usage_stat" }),
-    irqs_sum: Schema.optional(Int),
-    softirqs: Schema.optional(Counters)
+  locked: maybe(Schema.Boolean.annotations({ description: "its lock was held: counts and lists may differ by one" })),
+  curr: maybe(TaskRef),
+  idle: maybe(TaskRef),
+  stop: maybe(TaskRef),
+  donor: maybe(TaskRef),
+  currNanos: maybe(Int.annotations({ description: "for how long curr has the CPU, by clock" })),
+  cfs: maybe(Schema.Struct(fieldsOf(CFS_RQ))),
+  rt: maybe(Schema.Struct(fieldsOf(RT_RQ))),
+  dl: maybe(Schema.Struct(fieldsOf(DL_RQ))),
+  scx: maybe(Schema.Struct({ ...fieldsOf(SCX_RQ, "flags"), flags: maybe(Names) })),
+  stats: maybe(Schema.Struct(fieldsOf(RQ_STATS))),
+  times: maybe(Schema.Struct({
+    cpustat: maybe(Counters.annotations({ description: "nanoseconds by enum cpu_usage_stat" })),
+    irqs_sum: maybe(Int),
+    softirqs: maybe(Counters)
   })),
-  problem: Schema.optional(Reason)
+  problem: maybe(Reason)
 }).annotations({ identifier: "RunQueue" })
 
 const Task = Schema.Struct({
@@ -78,54 +84,54 @@ const Task = Schema.Struct({
   policy: Schema.String,
   nice: Schema.Int,
   kthread: Schema.Boolean,
-  ppid: Schema.optional(Schema.Int),
-  pgid: Schema.optional(Schema.Int),
-  sid: Schema.optional(Schema.Int),
-  cpus_ptr: Schema.optional(Schema.String).annotations({ description: "the CPUs that it may run on, as 0-3,5" }),
-  cgroup: Schema.optional(Schema.String),
-  wchan: Schema.optional(Schema.String).annotations({ description: "the function it sleeps in, by its kernel stack" }),
-  uclamp_min: Schema.optional(Schema.Int),
-  uclamp_max: Schema.optional(Schema.Int),
-  se: Schema.optional(Schema.Struct(fieldsOf(SE))),
-  sched_info: Schema.optional(Schema.Struct(fieldsOf(SCHED_INFO))),
-  scx: Schema.optional(
-    Schema.Struct({ ...fieldsOf(ENTITY), dsq: Schema.optional(Address), sched: Schema.optional(Address) })
+  ppid: maybe(Schema.Int),
+  pgid: maybe(Schema.Int),
+  sid: maybe(Schema.Int),
+  cpus_ptr: maybe(Schema.String.annotations({ description: "the CPUs that it may run on, as 0-3,5" })),
+  cgroup: maybe(Schema.String),
+  wchan: maybe(Schema.String.annotations({ description: "the function it sleeps in, by its kernel stack" })),
+  uclamp_min: maybe(Schema.Int),
+  uclamp_max: maybe(Schema.Int),
+  se: maybe(Schema.Struct(fieldsOf(SE))),
+  sched_info: maybe(Schema.Struct(fieldsOf(SCHED_INFO))),
+  scx: maybe(
+    Schema.Struct({ ...fieldsOf(ENTITY), dsq: maybe(Address), sched: maybe(Address) })
   )
 }).annotations({ identifier: "Task" })
 
 const ExitInfo = Schema.Struct({
   kind: Schema.String,
-  exit_code: Schema.optional(Int),
-  exit_cpu: Schema.optional(Int),
-  reason: Schema.optional(Schema.String),
-  message: Schema.optional(Schema.String),
+  exit_code: maybe(Int),
+  exit_cpu: maybe(Int),
+  reason: maybe(Schema.String),
+  message: maybe(Schema.String),
   backtrace: Names,
-  dump: Schema.optional(Schema.String)
+  dump: maybe(Schema.String)
 }).annotations({ identifier: "ExitInfo" })
 
 const Scheduler = Schema.Struct({
   address: Address,
   root: Schema.Boolean,
-  parent: Schema.optional(Address),
-  level: Schema.optional(Int),
-  id: Schema.optional(Int),
-  cgroup: Schema.optional(Schema.String),
+  parent: maybe(Address),
+  level: maybe(Int),
+  id: maybe(Int),
+  cgroup: maybe(Schema.String),
   name: Schema.String,
   flags: Names,
   callbacks: Names,
-  timeout_ms: Schema.optional(Int),
-  dispatch_max_batch: Schema.optional(Int),
-  exit_dump_len: Schema.optional(Int),
-  hotplug_seq: Schema.optional(Int),
-  sub_cgroup_id: Schema.optional(Int),
-  slice_dfl: Schema.optional(Int),
-  bypass_depth: Schema.optional(Int),
-  bypass_timestamp: Schema.optional(Int),
-  aborting: Schema.optional(Schema.Boolean),
-  is_cid_type: Schema.optional(Schema.Boolean),
-  watchdogMillis: Schema.optional(Schema.Number),
+  timeout_ms: maybe(Int),
+  dispatch_max_batch: maybe(Int),
+  exit_dump_len: maybe(Int),
+  hotplug_seq: maybe(Int),
+  sub_cgroup_id: maybe(Int),
+  slice_dfl: maybe(Int),
+  bypass_depth: maybe(Int),
+  bypass_timestamp: maybe(Int),
+  aborting: maybe(Schema.Boolean),
+  is_cid_type: maybe(Schema.Boolean),
+  watchdogMillis: maybe(Schema.Number),
   exit_kind: Schema.String,
-  exitInfo: Schema.optional(ExitInfo),
+  exitInfo: maybe(ExitInfo),
   events: Schema.Union(
     Schema.Struct({ total: Counters, cpus: Schema.Array(Schema.Struct({ cpu: Schema.Int, events: Counters })) }),
     Reason
@@ -134,17 +140,17 @@ const Scheduler = Schema.Struct({
 
 const ScxState = Schema.Struct({
   state: Schema.String,
-  enabled: Schema.optional(Schema.Boolean),
-  switching_all: Schema.optional(Schema.Boolean),
-  switched_all: Schema.optional(Schema.Boolean),
-  nr_rejected: Schema.optional(Int),
-  hotplug_seq: Schema.optional(Int),
-  enable_seq: Schema.optional(Int),
-  bypass_depth: Schema.optional(Int),
-  aborting: Schema.optional(Schema.Boolean),
+  enabled: maybe(Schema.Boolean),
+  switching_all: maybe(Schema.Boolean),
+  switched_all: maybe(Schema.Boolean),
+  nr_rejected: maybe(Int),
+  hotplug_seq: maybe(Int),
+  enable_seq: maybe(Int),
+  bypass_depth: maybe(Int),
+  aborting: maybe(Schema.Boolean),
   watchdogCheckedMillis: Schema.NullOr(Schema.Number),
   schedulers: Schema.Array(Scheduler),
-  lastExit: Schema.optional(ExitInfo),
+  lastExit: maybe(ExitInfo),
   problems: Schema.Array(Reason)
 }).annotations({ identifier: "ScxState" })
 
@@ -152,10 +158,10 @@ const DispatchQueue = Schema.Struct({
   kind: Schema.Literal("local", "global", "bypass", "reject", "rescue", "user"),
   address: Address,
   id: Int,
-  name: Schema.optional(Schema.String),
-  cpu: Schema.optional(Schema.Int),
-  node: Schema.optional(Schema.Int),
-  sched: Schema.optional(Address),
+  name: maybe(Schema.String),
+  cpu: maybe(Schema.Int),
+  node: maybe(Schema.Int),
+  sched: maybe(Address),
   nr: Int,
   seq: Int,
   locked: Schema.Boolean,
@@ -181,8 +187,10 @@ const Domain = Schema.Struct({
   name: Schema.String,
   flags: Names,
   span: Schema.String,
-  balance: Schema.optional(Schema.Record({ key: Schema.String, value: Counters })),
-  stats: Schema.optional(Schema.Struct(fieldsOf(DOMAIN_STATS)))
+  balance: maybe(
+    Schema.Record({ key: Schema.String, value: Numbers })
+  ),
+  stats: maybe(Schema.Struct(fieldsOf(DOMAIN_STATS)))
 }).annotations({ identifier: "SchedDomain" })
 
 const Finding = Schema.Struct({
@@ -196,25 +204,18 @@ const Finding = Schema.Struct({
     "scheduler-exits"
   ),
   text: Schema.String,
-  cpu: Schema.optional(Schema.Int),
-  pid: Schema.optional(Schema.Int),
-  comm: Schema.optional(Schema.String),
-  address: Schema.optional(Address),
-  measured: Schema.optional(Schema.Number),
-  threshold: Schema.optional(Schema.Number),
-  unit: Schema.optional(Schema.Literal("ms"))
+  cpu: maybe(Schema.Int),
+  pid: maybe(Schema.Int),
+  comm: maybe(Schema.String),
+  address: maybe(Address),
+  measured: maybe(Schema.Number),
+  threshold: maybe(Schema.Number),
+  unit: maybe(Schema.Literal("ms"))
 }).annotations({ identifier: "Finding" })
 
 const Stall = Schema.Struct({ avg10: Schema.Number, avg60: Schema.Number, avg300: Schema.Number, total: Int })
 
-/**
- * A kernel's scheduler at an instant, as JSON. A part that cannot be had is a reason; a field that this kernel's structs
- * do not have is left out and named in `absent`.
- *
- * @since 0.1.0
- * @category schemas
- */
-export const SchedDocument = Schema.Struct({
+const document = Schema.Struct({
   time: Schema.Struct({ jiffies: Int, hz: Schema.NullOr(Schema.Int) }),
   runQueues: Schema.Union(Schema.Array(RunQueue), Reason),
   scx: Schema.Union(ScxState, Reason),
@@ -223,20 +224,38 @@ export const SchedDocument = Schema.Struct({
   domains: Schema.Array(Schema.Struct({
     cpu: Schema.Int,
     domains: Schema.Array(Domain),
-    problem: Schema.optional(Reason)
+    problem: maybe(Reason)
   })),
-  numa: Schema.Union(Schema.Array(Schema.Struct({ node: Schema.Int, counters: Counters })), Reason),
+  numa: Schema.Union(Schema.Array(Schema.Struct({ node: Schema.Int, counters: Numbers })), Reason),
   pressure: Schema.Union(Schema.Record({ key: Schema.String, value: Stall }), Reason),
   findings: Schema.Array(Finding),
   absent: Schema.Record({ key: Schema.String, value: Names }),
   problems: Schema.Array(Reason)
 }).annotations({ identifier: "SchedDocument" })
 
+/** With no field optional: assignability overlooks optional fields that only one of two types has. */
+type Whole<T> = T extends ReadonlyArray<infer Element> ? ReadonlyArray<Whole<Element>>
+  : T extends object ? { readonly [K in keyof T]-?: Whole<T[K]> }
+  : T
+type Same<A, B> = [A, B] extends [B, A] ? true : false
+
+/**
+ * A kernel's scheduler at an instant, as JSON. A part that cannot be had is a reason; a field that this kernel's structs
+ * do not have is left out and named in `absent`.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const SchedDocument: Same<Whole<typeof document.Type>, Whole<SchedSnapshot>> extends true
+  ? Schema.Schema<SchedSnapshot>
+  : never = document
+
 /**
  * A document that was read, as what wrote it.
- *
+ * @throws ParseError where it is not one
  * @since 0.1.0
  * @category parsing
  */
-export const decodeSched = (json: unknown): SchedSnapshot =>
-  Schema.decodeUnknownSync(SchedDocument, { onExcessProperty: "error" })(json) as unknown as SchedSnapshot
+export const decodeSched: (json: unknown) => SchedSnapshot = Schema.decodeUnknownSync(SchedDocument, {
+  onExcessProperty: "error"
+})
