@@ -77,6 +77,7 @@ export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
   "sched tasks": ["ktstr sched tasks --image guest.mem --sort wait --class ext"],
   "sched dsqs": ["ktstr sched dsqs global --image guest.mem"],
   "sched domains": ["ktstr sched domains --image guest.mem"],
+  "sched diff": ["ktstr sched diff before.json after.json"],
   "sched watch": ["ktstr sched watch --kernel debian:7.3-cloud --every 500ms"],
   "doctor": ["ktstr doctor --json"],
   "run": ["ktstr run --scheduler ./scx_simple --kernel debian:7.3-cloud --seeds 20"],

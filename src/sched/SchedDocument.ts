@@ -17,7 +17,7 @@ import {
 import type { SchedSnapshot } from "./SchedState.ts"
 import type { FieldSpecs } from "./StructFields.ts"
 
-const Int = Schema.Union(Schema.Int, Schema.String.pipe(Schema.pattern(/^-?\d+$/))).annotations({
+const Int = Schema.Union(Schema.Int, Schema.String.pipe(Schema.pattern(/^-?\d{1,20}$/))).annotations({
   identifier: "Int",
   description: "a number where that is exact, else decimal digits"
 })

@@ -5,6 +5,8 @@ export { defaultThresholds, type Finding, findings, type Seen, type Thresholds }
 export { type NumaCounters, readNumaCounters } from "./NumaCounters.ts"
 export { type Pressure, readPressure, type Stall } from "./Pressure.ts"
 export { readRunQueues, type RunQueue } from "./RunQueues.ts"
+export { SchedChange, SchedFieldChange } from "./SchedChange.ts"
+export { diffSched, guestSeconds } from "./SchedDiff.ts"
 export { decodeSched, SchedDocument } from "./SchedDocument.ts"
 export { readSched, type SchedSnapshot, SchedState, type SchedStateService } from "./SchedState.ts"
 export { readTime, type SchedTime } from "./SchedTime.ts"

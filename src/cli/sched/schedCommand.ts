@@ -3,7 +3,7 @@ import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
 import { every } from "../source/every.ts"
-import { count, loss, output, schema, target, text } from "../source/options.ts"
+import { count, loss, output, schema, target, text, timeLimit } from "../source/options.ts"
 
 const handlers = () => import("./sched.ts")
 
@@ -63,8 +63,25 @@ const watch = Command.make(
   )
 )
 
+const side = (name: string, which: string) =>
+  Args.text({ name }).pipe(
+    Args.withDescription(`${which}: a file written by sched show --json, or an image of a guest's memory`)
+  )
+
+const diff = Command.make("diff", {
+  ...output,
+  ...loss,
+  ...timeLimit,
+  from: side("first", "the earlier one"),
+  to: side("second", "the later one")
+}, handler(() => import("./schedDiff.ts"), (module) => module.diff)).pipe(
+  Command.withDescription(
+    "Compare two readings: what ran, moved between queues, came or ended; counters with rates"
+  )
+)
+
 /** `ktstr sched …` */
 export const sched = Command.make("sched").pipe(
   Command.withDescription("Show run queues, tasks, dispatch queues, sched_ext state"),
-  Command.withSubcommands([show, tasks, dsqs, domains, watch])
+  Command.withSubcommands([show, tasks, dsqs, domains, diff, watch])
 )

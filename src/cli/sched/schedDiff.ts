@@ -1,0 +1,184 @@
+import type { PlatformError } from "@effect/platform/Error"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as ParseResult from "effect/ParseResult"
+import * as Schema from "effect/Schema"
+import { DUMP_VERSION, Header } from "../../bpf/Report.ts"
+import { type Reason, unsupported } from "../../core/Reason.ts"
+import { openImage } from "../../Ktstr.ts"
+import {
+  diffSched,
+  guestSeconds,
+  readSched,
+  type SchedChange,
+  SchedDocument,
+  type SchedFieldChange,
+  type SchedSnapshot
+} from "../../sched/index.ts"
+import { problemLines, writeAnswer } from "../source/answer.ts"
+import type { Loss, Output } from "../source/options.ts"
+import { format, Live } from "../source/snapshot.ts"
+import { bold, dim, green, red } from "../terminal/Color.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
+import { FileUnreadable } from "../terminal/exit.ts"
+import { duration } from "../terminal/Stages.ts"
+import * as Stages from "../terminal/Stages.ts"
+import { table } from "../terminal/Table.ts"
+import { whyOf } from "../terminal/whyOf.ts"
+
+/** The file is neither a memory image nor what `sched show --json` wrote. */
+class NotASched extends Schema.TaggedError<NotASched>("ktstr/NotASched")("NotASched", {
+  subject: Schema.String,
+  why: Schema.String
+}) {
+  override get message() {
+    return `${this.subject} is not a scheduler's state: ${this.why}; make one with ktstr sched show --json`
+  }
+}
+
+interface Side {
+  readonly header: Header
+  readonly sched: SchedSnapshot
+}
+
+/** The document of `sched show --json`; fields that only a newer one has are passed over. */
+const decodeSide = Schema.decodeUnknown(
+  Schema.parseJson(Schema.Struct({ ...Header.fields, sched: SchedDocument })),
+  { onExcessProperty: "ignore" }
+)
+
+export const diff = (config: Output & Loss & { readonly from: string; readonly to: string }) =>
+  Effect.gen(function*() {
+    const as = yield* format(config)
+    const from = yield* openSide(config.from)
+    const to = yield* openSide(config.to)
+    const sameBoot = isSameBoot(from, to)
+    const seconds = sameBoot ? guestSeconds(from.sched.time, to.sched.time) : null
+    const changes = sameBoot ? [...diffSched(from.sched, to.sched)] : [otherBoot(from, to)]
+    const head = { from: identity(from), to: identity(to), seconds }
+    yield* writeAnswer(as, config, {
+      document: () => ({ schema: "sched-diff", version: DUMP_VERSION, ...head, changes }),
+      records: () => [{ record: "diff", ...head }, ...changes.map((change) => ({ record: "change", ...change }))],
+      text: () => textOf(changes, seconds)
+    })
+  }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
+
+/** A document if the file starts as JSON does, else an image of memory. */
+const openSide = (path: string) =>
+  Effect.gen(function*() {
+    const files = yield* FileSystem.FileSystem
+    const unreadable = (error: PlatformError) =>
+      new FileUnreadable({ what: path, why: whyOf(error), hint: "give a file of sched show --json or a memory image" })
+    const start = yield* Effect.mapError(
+      Effect.scoped(Effect.flatMap(files.open(path), (file) => file.readAlloc(64))),
+      unreadable
+    )
+    if (Option.isSome(start) && /^\s*\{/.test(Buffer.from(start.value).toString("latin1"))) {
+      const text = yield* Effect.mapError(files.readFileString(path), unreadable)
+      const { sched, ...header } = yield* decodeSide(text).pipe(
+        Effect.mapError((error) => {
+          const [{ message, path: at }] = ParseResult.ArrayFormatter.formatErrorSync(error)
+          return new NotASched({ subject: path, why: [...at, message].join(": ").split("\n", 1)[0].slice(0, 200) })
+        })
+      )
+      return { header, sched }
+    }
+    const { header, kernel } = yield* openImage(path)
+    return { header, sched: readSched(kernel) }
+  })
+
+const identity = ({ header: { freeze, kernel, source } }: Side) => ({ source, kernel, freeze })
+
+const isSameBoot = ({ header: { kernel: a } }: Side, { header: { kernel: b } }: Side): boolean =>
+  a.release === b.release && a.kaslrOffset === b.kaslrOffset && (a.boot ?? b.boot) === (b.boot ?? a.boot)
+
+const otherBoot = (from: Side, to: Side): SchedChange => ({
+  change: "problem",
+  problem: unsupported(
+    `the two come from different boots (${from.header.kernel.release}, ${to.header.kernel.release}): nothing in them is the same`
+  )
+})
+
+const textOf = (changes: ReadonlyArray<SchedChange>, seconds: number | null): string => {
+  const of = <K extends SchedChange["change"]>(...kinds: ReadonlyArray<K>) =>
+    changes.filter((each): each is Extract<SchedChange, { readonly change: K }> =>
+      kinds.some((kind) => kind === each.change)
+    )
+  const parts = [
+    ...of("scxChanged").map(({ fields }) => `sched_ext\n${fieldLines(fields)}`),
+    ...of("schedulerLoaded").map(({ name }) => green(`+ scheduler ${escapeLine(name)}\n`)),
+    ...of("schedulerGone").map(({ name }) => red(`- scheduler ${escapeLine(name)}\n`)),
+    ...of("schedulerChanged").map(({ fields, name }) => `scheduler ${escapeLine(name)}\n${fieldLines(fields)}`),
+    ...of("cpuChanged").map(({ cpu, fields }) => `CPU ${cpu}\n${fieldLines(fields)}`),
+    ...of("queueAdded").map(({ queue, tasks }) => green(`+ ${queue} (${tasks})\n`)),
+    ...of("queueRemoved").map(({ queue, tasks }) => red(`- ${queue} (${tasks})\n`)),
+    section(
+      "queues",
+      ["QUEUE", "TASKS", "ENTERED", "LEFT"],
+      of("queueChanged").map(({ after, before, entered, left, queue }) => [
+        queue.replace(/^the /, ""),
+        `${before} → ${after}`,
+        names(entered),
+        names(left)
+      ]),
+      []
+    ),
+    ...of("taskAdded").map((task) => green(`+ ${named(task)}\n`)),
+    ...of("taskEnded").map((task) => red(`- ${named(task)}\n`)),
+    section("tasks", ["TASK", "RAN", "SHARE", "SWITCHES", "WAITED", "CHANGED"], of("taskChanged").map(taskRow), [
+      1,
+      2,
+      3,
+      4
+    ]),
+    ...of("findingAppeared").map(({ name, text }) => `${red(`+ ${name}`)}  ${escapeLine(text)}\n`),
+    ...of("findingGone").map(({ name, text }) => `${green(`- ${name}`)}  ${escapeLine(text)}\n`),
+    problemLines(of("problem").map(({ problem }): Reason => problem))
+  ]
+  const head = seconds === null ? "" : dim(`${seconds} s of the guest's time from the first to the second\n`)
+  return head + (changes.length === 0 ? "no difference\n" : parts.join(""))
+}
+
+const section = (
+  title: string,
+  head: ReadonlyArray<string>,
+  rows: ReadonlyArray<ReadonlyArray<string>>,
+  right: ReadonlyArray<number>
+): string => rows.length === 0 ? "" : `\n${bold(title)}\n${table(head, rows, right)}`
+
+const named = ({ comm, pid }: { readonly comm: string; readonly pid: number }): string => `${escapeLine(comm)}[${pid}]`
+
+/** Tasks of one queue that are named. */
+const NAMED = 8
+
+const names = (tasks: ReadonlyArray<{ readonly comm: string; readonly pid: number }>): string =>
+  [...tasks.slice(0, NAMED).map(named), ...(tasks.length > NAMED ? [`${tasks.length - NAMED} more`] : [])].join(" ")
+
+const taskRow = (task: Extract<SchedChange, { readonly change: "taskChanged" }>): ReadonlyArray<string> => {
+  const field = (name: string) => task.fields.find((each) => each.field === name)
+  const ran = field("sum_exec_runtime")
+  const switches = (field("nvcsw")?.delta ?? 0) + (field("nivcsw")?.delta ?? 0)
+  const waited = field("run_delay")?.delta ?? 0
+  const states = task.fields.filter(({ delta }) => delta === null).map(changeText)
+  return [
+    named(task),
+    ran?.delta === undefined || ran.delta === null ? "" : duration(ran.delta / 1e6),
+    ran?.rate === undefined || ran.rate === null ? "" : `${(ran.rate / 1e7).toFixed(1)} %`,
+    switches === 0 ? "" : String(switches),
+    waited === 0 ? "" : duration(waited / 1e6),
+    states.join(", ")
+  ]
+}
+
+const changeText = ({ after, before, field }: SchedFieldChange): string =>
+  `${field} ${escapeLine(String(before ?? "none"))} → ${escapeLine(String(after ?? "none"))}`
+
+const fieldLines = (fields: ReadonlyArray<SchedFieldChange>): string =>
+  fields.map((each) => {
+    const { delta, rate } = each
+    const by = delta === null ? "" : ` (${delta < 0 ? "" : "+"}${delta}${rate === null ? "" : `, ${rateText(rate)}/s`})`
+    return `  ${changeText(each)}${by}\n`
+  }).join("")
+
+const rateText = (rate: number): string => Math.abs(rate) >= 100 ? rate.toFixed(0) : rate.toPrecision(3)
