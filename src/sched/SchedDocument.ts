@@ -246,9 +246,11 @@ type Same<A, B> = [A, B] extends [B, A] ? true : false
  * @since 0.1.0
  * @category schemas
  */
-export const SchedDocument: Same<Whole<typeof document.Type>, Whole<SchedSnapshot>> extends true
-  ? Schema.Schema<SchedSnapshot>
-  : never = document
+export const SchedDocument: Schema.Schema<SchedSnapshot> = document satisfies Same<
+  Whole<typeof document.Type>,
+  Whole<SchedSnapshot>
+> extends true ? Schema.Schema<SchedSnapshot>
+  : never
 
 /**
  * A document that was read, as what wrote it.

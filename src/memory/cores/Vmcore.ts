@@ -5,27 +5,6 @@ import { isLocated, type KernelLocation, locateByVmcoreinfo } from "../LocateKer
 import { findDirectMap } from "../PageTable.ts"
 import { type SparsePiece, sparsePieces } from "../SparsePieces.ts"
 
-/** Names of the general registers that a core has. */
-type General =
-  | "rax"
-  | "rbx"
-  | "rcx"
-  | "rdx"
-  | "rsi"
-  | "rdi"
-  | "rsp"
-  | "rbp"
-  | "r8"
-  | "r9"
-  | "r10"
-  | "r11"
-  | "r12"
-  | "r13"
-  | "r14"
-  | "r15"
-  | "rip"
-  | "rflags"
-
 /**
  * The registers of a stopped CPU that a core has; `VcpuRegisters` is one.
  *
@@ -33,7 +12,29 @@ type General =
  * @category models
  */
 export interface VmcoreCpu {
-  readonly general: Readonly<Record<General, bigint>>
+  readonly general: Readonly<
+    Record<
+      | "rax"
+      | "rbx"
+      | "rcx"
+      | "rdx"
+      | "rsi"
+      | "rdi"
+      | "rsp"
+      | "rbp"
+      | "r8"
+      | "r9"
+      | "r10"
+      | "r11"
+      | "r12"
+      | "r13"
+      | "r14"
+      | "r15"
+      | "rip"
+      | "rflags",
+      bigint
+    >
+  >
   readonly segments: Readonly<
     Record<"cs" | "ds" | "es" | "fs" | "gs" | "ss", { readonly selector: number; readonly base: bigint }>
   >
