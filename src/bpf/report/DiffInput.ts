@@ -5,9 +5,10 @@ import type { Reason } from "../../core/Reason.ts"
 import { DUMP_VERSION, DumpDocument, DumpRecord } from "../Report.ts"
 import { NotADump } from "./SnapshotDiff.ts"
 
-// What newer dumps say more, such as counters of programs, is compared too.
-const decodeDocument = Schema.decodeUnknownEither(DumpDocument, { onExcessProperty: "preserve" })
-const decodeRecord = Schema.decodeUnknownEither(DumpRecord, { onExcessProperty: "preserve" })
+// What newer dumps say more, such as counters of programs, is compared too; a key or value may be any JSON, but is there.
+const HOW = { onExcessProperty: "preserve", exact: true } as const
+const decodeDocument = Schema.decodeUnknownEither(DumpDocument, HOW)
+const decodeRecord = Schema.decodeUnknownEither(DumpRecord, HOW)
 
 /**
  * The dump in a file's text: the document of `dump --json`, or the lines of `dump --ndjson`.
