@@ -115,7 +115,7 @@ layer(Image.layer, { excludeTestServices: true, timeout: "3 minutes" })("ktstr o
       assert.deepStrictEqual([noType.code, noType.stdout], [2, ""])
     }), 60_000)
 
-  it.effect("says of what is no image what is wrong and what to do", () =>
+  it.effect("says of what is not an image what is wrong and what to do", () =>
     Effect.gen(function*() {
       const { directory, image } = yield* Image
       const at = (name: string) => join(directory, name)
@@ -204,6 +204,38 @@ layer(Image.layer, { excludeTestServices: true, timeout: "3 minutes" })("ktstr o
         assert.notMatch(stdout + stderr, /[\0-\t\v-\x1f\x7f-\x9f]/)
       }
     }), 60_000)
+
+  it.effect("compares two readings of its scheduler, of one boot only", () =>
+    Effect.gen(function*() {
+      const { directory, image } = yield* Image
+      const [same, other] = ["same.json", "other.json"].map((name) => join(directory, name))
+      const shown = yield* ktstr(["sched", "show", "--image", image, "--json"])
+      const document = JSON.parse(shown.stdout)
+      assert.isString(document.kernel.boot)
+      const [task] = document.sched.tasks
+      writeFileSync(same, JSON.stringify({ ...document, sched: { ...document.sched, tasks: [{ ...task, nvcsw: 1 }] } }))
+      writeFileSync(other, JSON.stringify({ ...document, kernel: { ...document.kernel, boot: "another" } }))
+
+      const none = yield* ktstr(["sched", "diff", image, image, "--json"])
+      assert.deepStrictEqual([none.code, JSON.parse(none.stdout).changes], [0, []], none.stderr)
+      const changed = yield* ktstr(["sched", "diff", same, image, "--json"])
+      const { changes } = JSON.parse(changed.stdout)
+      assert.strictEqual(changed.code, 0, changed.stderr)
+      const added = changes.filter(({ change }: { readonly change: string }) => change === "taskAdded")
+      assert.lengthOf(added, document.sched.tasks.length - 1)
+      const ran = changes.find(({ change }: { readonly change: string }) => change === "taskChanged")
+      assert.deepInclude(ran, { pid: task.pid, comm: task.comm })
+      assert.deepInclude(ran.fields, {
+        field: "nvcsw",
+        before: 1,
+        after: task.nvcsw,
+        delta: task.nvcsw - 1,
+        rate: null
+      })
+      const boots = yield* ktstr(["sched", "diff", image, other])
+      assert.deepStrictEqual([boots.code, boots.stdout], [1, ""])
+      assert.include(boots.stderr, "come from different boots")
+    }))
 
   it.effect("ends well when its reader goes away, and says when the disk is full", () =>
     Effect.gen(function*() {

@@ -123,8 +123,10 @@ export const sideOfReaders = (
   programs
 })
 
-/** Do both come from the same boot, as far as they say? */
-const isSameBoot = ({ header: { kernel: a } }: DiffSide, { header: { kernel: b } }: DiffSide): boolean =>
+type HasHeader = Pick<DiffSide, "header">
+
+/** Do both come from the same boot, as far as their headers say? */
+export const isSameBoot = ({ header: { kernel: a } }: HasHeader, { header: { kernel: b } }: HasHeader): boolean =>
   a.release === b.release && a.kaslrOffset === b.kaslrOffset && (a.boot ?? b.boot) === (b.boot ?? a.boot)
 
 /**

@@ -5,7 +5,8 @@ import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import { DUMP_VERSION, Header } from "../../bpf/Report.ts"
-import { type Reason, unsupported } from "../../core/Reason.ts"
+import { isSameBoot } from "../../bpf/report/SnapshotDiff.ts"
+import type { Reason } from "../../core/Reason.ts"
 import { openImage } from "../../Ktstr.ts"
 import {
   diffSched,
@@ -37,6 +38,17 @@ class NotASched extends Schema.TaggedError<NotASched>("ktstr/NotASched")("NotASc
   }
 }
 
+/** The two sides have nothing in common. */
+class OtherBoot extends Schema.TaggedError<OtherBoot>("ktstr/OtherBoot")("OtherBoot", {
+  first: Schema.String,
+  second: Schema.String
+}) {
+  override get message() {
+    return `${this.first} and ${this.second} come from different boots, whose tasks and counters have nothing in common; `
+      + "give two readings of one boot"
+  }
+}
+
 interface Side {
   readonly header: Header
   readonly sched: SchedSnapshot
@@ -53,9 +65,9 @@ export const diff = (config: Output & Loss & { readonly from: string; readonly t
     const as = yield* format(config)
     const from = yield* openSide(config.from)
     const to = yield* openSide(config.to)
-    const sameBoot = isSameBoot(from, to)
-    const seconds = sameBoot ? guestSeconds(from.sched.time, to.sched.time) : null
-    const changes = sameBoot ? [...diffSched(from.sched, to.sched)] : [otherBoot(from, to)]
+    if (!isSameBoot(from, to)) return yield* new OtherBoot({ first: config.from, second: config.to })
+    const seconds = guestSeconds(from.sched.time, to.sched.time)
+    const changes = [...diffSched(from.sched, to.sched)]
     const head = { from: identity(from), to: identity(to), seconds }
     yield* writeAnswer(as, config, {
       document: () => ({ schema: "sched-diff", version: DUMP_VERSION, ...head, changes }),
@@ -89,16 +101,6 @@ const openSide = (path: string) =>
   })
 
 const identity = ({ header: { freeze, kernel, source } }: Side) => ({ source, kernel, freeze })
-
-const isSameBoot = ({ header: { kernel: a } }: Side, { header: { kernel: b } }: Side): boolean =>
-  a.release === b.release && a.kaslrOffset === b.kaslrOffset && (a.boot ?? b.boot) === (b.boot ?? a.boot)
-
-const otherBoot = (from: Side, to: Side): SchedChange => ({
-  change: "problem",
-  problem: unsupported(
-    `the two come from different boots (${from.header.kernel.release}, ${to.header.kernel.release}): nothing in them is the same`
-  )
-})
 
 const textOf = (changes: ReadonlyArray<SchedChange>, seconds: number | null): string => {
   const of = <K extends SchedChange["change"]>(...kinds: ReadonlyArray<K>) =>
