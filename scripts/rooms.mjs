@@ -66,7 +66,7 @@ export const ROOMS = {
   },
   "memory/cores": {
     holds: "kernel cores: ELF ones written",
-    imports: ["core", "memory"]
+    imports: ["core", "core/image", "memory"]
   },
   "memory/kallsyms": {
     holds: "the kernel's symbol table, found and decoded in memory",

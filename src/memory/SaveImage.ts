@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { type FileHandle, open, rename, rm } from "node:fs/promises"
+import { type FileHandle, open, rename, rm, stat } from "node:fs/promises"
 import { makeVmcore, type VmcoreCpu } from "./cores/Vmcore.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
 import { type SparsePiece, sparsePieces } from "./SparsePieces.ts"
@@ -57,6 +57,8 @@ function* rawPieces(memory: GuestMemory): Generator<SparsePiece> {
 const save = (path: string, pieces: Iterable<SparsePiece>): Effect.Effect<void, SaveError> =>
   Effect.tryPromise({
     try: async (signal) => {
+      const there = await stat(path).catch(() => undefined)
+      if (there !== undefined && !there.isFile()) throw new Error("not a regular file")
       const part = `${path}.${process.pid}.part`
       try {
         const file = await open(part, "w")

@@ -1,7 +1,8 @@
 const HEADER = 12
 
 /**
- * The description of the first note of a name and a type among the bytes of a note segment, borrowed; undefined if there is none.
+ * The description of the first note of a name and a type among the bytes of a note segment, borrowed; undefined if there
+ * is none.
  * @param name without its NUL
  * @see include/uapi/linux/elf.h `struct elf64_note`, v6.12: sizes of name and description, type, then both padded to 4 bytes
  * @since 0.1.0
@@ -19,6 +20,23 @@ export const elfNote = (notes: Uint8Array, name: string, type: number): Uint8Arr
     at = description + padded(size)
   }
   return undefined
+}
+
+/**
+ * A note as it stands in a segment.
+ * @param name without its NUL
+ * @since 0.1.0
+ * @category writing
+ */
+export const makeElfNote = (name: string, type: number, description: Uint8Array): Buffer => {
+  const at = HEADER + padded(name.length + 1)
+  const note = Buffer.alloc(at + padded(description.length))
+  note.writeUInt32LE(name.length + 1, 0)
+  note.writeUInt32LE(description.length, 4)
+  note.writeUInt32LE(type, 8)
+  note.write(name, HEADER, "latin1")
+  note.set(description, at)
+  return note
 }
 
 const padded = (size: number): number => Math.ceil(size / 4) * 4

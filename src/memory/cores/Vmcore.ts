@@ -1,5 +1,7 @@
 import { Buffer } from "node:buffer"
 import { kvaFrom, kvaPage } from "../../core/Address.ts"
+import { SegmentType } from "../../core/image/Elf.ts"
+import { makeElfNote } from "../../core/image/ElfNote.ts"
 import type { GuestMemory, MemoryRegion } from "../GuestMemory.ts"
 import { isLocated, type KernelLocation, locateByVmcoreinfo } from "../LocateKernel.ts"
 import { findDirectMap } from "../PageTable.ts"
@@ -60,8 +62,6 @@ const SECTION = 64
 const PAGE = 4096
 const ET_CORE = 4
 const EM_X86_64 = 62
-const PT_LOAD = 1
-const PT_NOTE = 4
 /** `KERNEL_IMAGE_SIZE` in pages, arch/x86/include/asm/page_64_types.h, v6.12: modules are mapped behind it. */
 const MOST_IMAGE = 2 ** 18
 /** More segments than `e_phnum` can say: section header 0 says how many. */
@@ -81,8 +81,9 @@ interface Range {
 
 /**
  * Make an ELF core of a stopped guest's memory, as kdump's `/proc/vmcore` is one: a `PT_LOAD` for each stretch of physical
- * memory, at its address in the kernel's direct map where that is found, and one for the kernel's image; a note `VMCOREINFO` with the text that the kernel
- * keeps about itself, found in the memory; and a note `NT_PRSTATUS` for each CPU, in order, with its registers.
+ * memory, at its address in the kernel's direct map where that is found, and one for the kernel's image; a note
+ * `VMCOREINFO` with the text that the kernel keeps about itself, found in the memory; and a note `NT_PRSTATUS` for each
+ * CPU, in order, with its registers.
  * @see include/uapi/linux/elf.h, include/linux/elfcore.h `struct elf_prstatus`, arch/x86/include/asm/user_64.h
  * `struct user_regs_struct`, kernel/crash_core.c `crash_prepare_elf64_headers`, v6.12
  * @since 0.1.0
@@ -97,8 +98,8 @@ export const makeVmcore = (memory: GuestMemory, cpus: ReadonlyArray<VmcoreCpu> =
   const holder = image &&
     ranges.find(({ length, start }) => start <= image.physical && image.physical + image.length <= start + length)
   const notes = Buffer.concat([
-    ...cpus.map((cpu, index) => note("CORE", NT_PRSTATUS, prstatus(cpu, index + 1))),
-    ...(known?.info === undefined ? [] : [note("VMCOREINFO", 0, Buffer.from(known.info.text, "latin1"))])
+    ...cpus.map((cpu, index) => makeElfNote("CORE", NT_PRSTATUS, prstatus(cpu, index + 1))),
+    ...(known?.info === undefined ? [] : [makeElfNote("VMCOREINFO", 0, Buffer.from(known.info.text, "latin1"))])
   ])
   const count = (notes.length === 0 ? 0 : 1) + (holder === undefined ? 0 : 1) + ranges.length
   const tables = tablesLength(count)
@@ -109,13 +110,15 @@ export const makeVmcore = (memory: GuestMemory, cpus: ReadonlyArray<VmcoreCpu> =
     return { at, range }
   })
   const loads = placed.map(({ at, range: { length, start } }) =>
-    segment(PT_LOAD, at, direct === undefined ? 0n : kvaFrom(direct, start), start, length)
+    segment(SegmentType.Load, at, direct === undefined ? 0n : kvaFrom(direct, start), start, length)
   )
   if (image !== undefined && holder !== undefined) {
     const { at } = placed[ranges.indexOf(holder)]
-    loads.unshift(segment(PT_LOAD, at + image.physical - holder.start, image.virtual, image.physical, image.length))
+    loads.unshift(
+      segment(SegmentType.Load, at + image.physical - holder.start, image.virtual, image.physical, image.length)
+    )
   }
-  if (notes.length > 0) loads.unshift(segment(PT_NOTE, tables, 0n, 0, notes.length))
+  if (notes.length > 0) loads.unshift(segment(SegmentType.Note, tables, 0n, 0, notes.length))
   const head = Buffer.concat([elfHeader(count), ...loads])
   const pieces = function*(): Generator<SparsePiece> {
     const start = Buffer.alloc(tables + notes.length)
@@ -188,26 +191,13 @@ const segment = (
 ): Buffer => {
   const header = Buffer.alloc(SEGMENT)
   header.writeUInt32LE(type, 0)
-  header.writeUInt32LE(type === PT_LOAD ? READ_WRITE_EXECUTE : 0, 4)
+  header.writeUInt32LE(type === SegmentType.Load ? READ_WRITE_EXECUTE : 0, 4)
   header.writeBigUInt64LE(BigInt(offset), 8)
   header.writeBigUInt64LE(virtual, 16)
   header.writeBigUInt64LE(BigInt(physical), 24)
   header.writeBigUInt64LE(BigInt(size), 32)
   header.writeBigUInt64LE(BigInt(size), 40)
   return header
-}
-
-const padded = (size: number): number => Math.ceil(size / 4) * 4
-
-const note = (name: string, type: number, description: Uint8Array): Buffer => {
-  const at = 12 + padded(name.length + 1)
-  const out = Buffer.alloc(at + padded(description.length))
-  out.writeUInt32LE(name.length + 1, 0)
-  out.writeUInt32LE(description.length, 4)
-  out.writeUInt32LE(type, 8)
-  out.write(name, 12, "latin1")
-  out.set(description, at)
-  return out
 }
 
 /** @param id QEMU's number of a CPU in its cores, which begins with 1 */
