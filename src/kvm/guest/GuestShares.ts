@@ -5,7 +5,7 @@ import { type Share, shareName, shareTag } from "../spec/Share.ts"
 export const shareFunction = `share() {
   mkdir -p "/share/$2"
   mount -t virtiofs -o "$3" "$1" "/share/$2" && return
-  echo "ktstr: the kernel did not mount its share $2; has it virtiofs (CONFIG_VIRTIO_FS)?"
+  echo "ktstr: the kernel did not mount its share $2; is virtiofs missing (CONFIG_VIRTIO_FS)?"
   return 1
 }
 `

@@ -35,6 +35,8 @@ const SERVE = `cd "$1" && mount --no-canonicalize --bind "$0" ${ROOT} &&
   ulimit -n "$(ulimit -H -n)" &&
   exec "$3" --socket-path=${SOCKET} -o source=/run/share -o sandbox=chroot --rlimit-nofile=0 -f ${FOLDER}<&-`
 
+/** Longest wait for that line; it takes 20 ms. */
+const LISTEN_SECONDS = 60
 /** The line on stderr by which both servers say that QEMU may connect. */
 const LISTENS = /Waiting for vhost-user socket connection/
 
@@ -104,7 +106,11 @@ const listening = (spec: VmSpec, share: OpenShare, server: ChildProcess): Effect
     Effect.flatMap(Option.match({
       onSome: () => Effect.void,
       onNone: () => notServed(spec, share, complaintOf(said))
-    }))
+    })),
+    Effect.timeoutFail({
+      duration: `${LISTEN_SECONDS} seconds`,
+      onTimeout: () => notServed(spec, share, `virtiofsd did not start within ${LISTEN_SECONDS} s`)
+    })
   )
 }
 
