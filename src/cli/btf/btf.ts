@@ -63,11 +63,11 @@ const readSource = (source: BtfSource) =>
     })
   })
 
-/** The vmlinux, which need not be decompressed, or the image. */
+/** The kernel as an ELF, which need not be decompressed, or its image. */
 const kernelFile = (id: string) =>
   Effect.map(
     Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(id)),
-    ({ image, vmlinux }) => vmlinux ?? image
+    ({ image, unpacked, vmlinux }) => vmlinux ?? unpacked ?? image
   )
 
 /** `struct rq` may come as one word or as two. */

@@ -25,7 +25,7 @@ export interface KernelFacts {
 }
 
 /**
- * Look into a kernel: its vmlinux where there is one, else what its image decompresses to.
+ * The facts of a kernel, from its vmlinux, or the unpacked copy of the cache, or else from what its image decompresses to.
  *
  * @since 0.1.0
  * @category reading
@@ -35,7 +35,7 @@ export const inspectKernel = Effect.fn("KernelFacts.inspectKernel")(
     artifacts: KernelArtifacts
   ): Effect.fn.Return<KernelFacts, KernelNotFound | FormatError, FileSystem.FileSystem> {
     const fs = yield* FileSystem.FileSystem
-    const path = artifacts.vmlinux ?? artifacts.image
+    const path = artifacts.vmlinux ?? artifacts.unpacked ?? artifacts.image
     const unreadable = (error: Error) => KernelNotFound.atPath(path, error.message)
     const vmlinux = yield* vmlinuxOf(yield* Effect.mapError(fs.readFile(path), unreadable), path)
     const config = artifacts.config === undefined
