@@ -73,7 +73,10 @@ export class ScriptFailed extends Schema.TaggedError<ScriptFailed>("ktstr/Script
 export interface BootOptions extends Omit<VmSpec, "initramfs" | "unpacked">, InitramfsSpec {
   /** A kernel id, such as `debian:6.12-cloud`, `6.14` or a path: see `KernelId`. */
   readonly kernel: string
-  /** Whether the kernel must place itself at random if it can; false: where emulated it does not, which boots faster. */
+  /**
+   * Boot with KASLR, if the kernel has it; false. Without it an emulated guest starts from the unpacked kernel of the cache, which
+   * takes less time, and has 4-level page tables.
+   */
   readonly kaslr?: boolean | undefined
   /** Kernel modules to load before the script, with their dependencies; a built-in one needs no loading. */
   readonly modules?: ReadonlyArray<string> | undefined

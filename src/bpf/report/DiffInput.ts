@@ -6,9 +6,9 @@ import { DUMP_VERSION, DumpDocument, DumpRecord } from "../Report.ts"
 import { NotADump } from "./SnapshotDiff.ts"
 
 // What newer dumps say more, such as counters of programs, is compared too; a key or value may be any JSON, but is there.
-const HOW = { onExcessProperty: "preserve", exact: true } as const
-const decodeDocument = Schema.decodeUnknownEither(DumpDocument, HOW)
-const decodeRecord = Schema.decodeUnknownEither(DumpRecord, HOW)
+const LENIENT = { onExcessProperty: "preserve", exact: true } as const
+const decodeDocument = Schema.decodeUnknownEither(DumpDocument, LENIENT)
+const decodeRecord = Schema.decodeUnknownEither(DumpRecord, LENIENT)
 
 /**
  * The dump in a file's text: the document of `dump --json`, or the lines of `dump --ndjson`.

@@ -89,7 +89,8 @@ export type Json = null | boolean | number | string | ReadonlyArray<Json> | { re
  * decimal strings; enums are their name, or the number; pointers `"0x…"`; floats that JSON lacks are `"NaN"`,
  * `"Infinity"`, `"-Infinity"`; structs are objects, arrays arrays. What could not be rendered is an object with one
  * key that no C member has: `{"$truncated":{"needed":8,"had":4}}`, `{"$unsupported":"reason"}`, what is missing under its
- * reason's kind, `{"$unreadable":"0xffff… is not mapped"}`, and as the last element of an array `{"$omitted":12}`. GNU C allows members that begin with `$`: they are given another one.
+ * reason's kind, `{"$unreadable":"0xffff… is not mapped"}`, and as the last element of an array `{"$omitted":12}`. GNU C
+ * allows members that begin with `$`: they are given another one.
  *
  * @since 0.1.0
  * @category rendering
@@ -126,7 +127,7 @@ export const toJson = (value: RenderedValue): Json => {
   }
 }
 
-/** Why parts of a value are missing that should be there: only losses (`isLoss`), each said of the entry. */
+/** The reasons of the parts of a value that should be there and are not; only losses (`isLoss`). */
 export const lossesInside = (value: RenderedValue): ReadonlyArray<Reason> => {
   const losses: Array<Reason> = []
   const visit = (part: RenderedValue): void => {

@@ -16,5 +16,5 @@ export const replay = Command.make("replay", {
   json: output.json,
   ...timeLimit
 }, handler(() => import("./run.ts"), (module) => module.replay)).pipe(
-  Command.withDescription("Rerun a recorded run; exact ones must match exactly")
+  Command.withDescription("Rerun a recorded run and compare the two records")
 )

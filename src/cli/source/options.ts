@@ -86,7 +86,7 @@ const hardware = {
   ),
   kaslr: flag(
     "kaslr",
-    "let the kernel place itself at random, which an emulated one does not do by default: it boots faster"
+    "boot with KASLR; without it an emulated guest starts from the unpacked kernel, which takes less time"
   ),
   cmdline: text("cmdline", "WORDS", "extra arguments for the guest kernel's command line"),
   console: text("console", "FILE", "keep the guest's console in this file"),

@@ -29,7 +29,7 @@ class QueueWalk implements EntryWalk {
     private readonly page: number,
     private readonly offset: number,
     readonly valueLength: number,
-    /** Places in the ring; the first to be popped; +1 for a queue, -1 for a stack; elements. */
+    /** Slots of the ring; the first to be popped; +1 for a queue, -1 for a stack; elements. */
     private readonly slots: number,
     private readonly first: number,
     private readonly step: 1 | -1,
@@ -40,8 +40,8 @@ class QueueWalk implements EntryWalk {
 
   next(): boolean {
     while (++this.done < this.count) {
-      const place = (this.first + this.step * this.done + this.slots) % this.slots
-      if (this.space.window(this.page, this.offset + place * this.valueLength, this.valueLength)) {
+      const slot = (this.first + this.step * this.done + this.slots) % this.slots
+      if (this.space.window(this.page, this.offset + slot * this.valueLength, this.valueLength)) {
         this.valueView = this.space.view
         this.valueAt = this.space.at
         this.keyView.setUint32(0, this.done, true)
