@@ -20,8 +20,8 @@ import type { Native } from "./core/Native.ts"
 import { stage } from "./core/Progress.ts"
 import * as Engine from "./kvm/Engine.ts"
 import type { IncludeError } from "./kvm/guest/HostFiles.ts"
-import { scriptEnded } from "./kvm/guest/Init.ts"
 import { type InitramfsSpec, makeInitramfs } from "./kvm/guest/Initramfs.ts"
+import { scriptLines } from "./kvm/guest/ScriptLines.ts"
 import {
   type FreezeFailed,
   type InitramfsIncomplete,
@@ -280,10 +280,6 @@ export const bootAndFreeze = Effect.fn("Ktstr.bootAndFreeze")(function*(
 ): Effect.fn.Return<Snapshot, BootError | FreezeError, BootServices | Scope.Scope> {
   return yield* freezeAndAttach(yield* boot(options), options.kernel)
 })
-
-/** Lines of the console that neither the kernel nor our init printed. */
-const scriptLines = (lines: ReadonlyArray<string>): ReadonlyArray<string> =>
-  lines.filter((line) => line.trim() !== "" && !/^\[ *\d+\.\d+\]/.test(line) && !scriptEnded.test(line))
 
 const snapshot = (
   kernel: GuestKernelService,

@@ -25,6 +25,8 @@ export interface NativeService {
    * another process that has it cannot cut it off under our mapping, which would be SIGBUS.
    */
   readonly memfd: (subject: string, bytes: number) => Effect.Effect<number, SyscallError, Scope.Scope>
+  /** pipe2(2): 64 KiB between two descriptors, each its receiver's to close, with `close` or otherwise. */
+  readonly pipe: () => Effect.Effect<{ readonly read: number; readonly write: number }, SyscallError>
   /** Open a path (`flags` as in fcntl.h) and close it with the scope. `mode`, of a file that is made, is 0600. */
   readonly open: (path: string, flags: number, mode?: number) => Effect.Effect<number, SyscallError, Scope.Scope>
   /**
@@ -56,7 +58,7 @@ export interface NativeService {
   readonly addressOf: (buffer: ArrayBuffer) => bigint
   /** pidfd_open(2): a file descriptor of a process or thread, or minus the errno. */
   readonly pidfd: (pid: number, flags: number) => number
-  /** Close what `bpf` and `pidfd` opened. */
+  /** Close what `bpf`, `pidfd` and `pipe` opened. */
   readonly close: (fd: number) => void
 }
 

@@ -62,6 +62,7 @@ const loadLibc = () => {
   return {
     open: libc.func("int open(const char *path, int flags, int mode)"),
     close: libc.func("int close(int fd)"),
+    pipe2: libc.func("int pipe2(_Out_ int *ends, int flags)"),
     memfdCreate: libc.func("int memfd_create(const char *name, unsigned int flags)"),
     ftruncate: libc.func("int ftruncate(int fd, int64_t length)"),
     fcntl: libc.func("int fcntl(int fd, int command, ...)"),
@@ -86,6 +87,14 @@ const nextDataOf =
     const to = Number(libc.lseek(fd, from, SEEK_HOLE))
     return [from, to < 0 ? Infinity : to]
   }
+
+const pipeOf = (libc: ReturnType<typeof loadLibc>) => () =>
+  Effect.suspend(() => {
+    const ends = new Int32Array(2)
+    if (libc.pipe2(ends, O_CLOEXEC) !== 0) return SyscallError.of("pipe2", "two descriptors", koffi.errno())
+    const [read = -1, write = -1] = ends
+    return Effect.succeed({ read, write })
+  })
 
 /**
  * `Native` over libc through koffi. Nothing else in `core` loads koffi.
@@ -179,6 +188,7 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
 
   return {
     open,
+    pipe: pipeOf(libc),
     memfd,
     mmap,
     nextData: nextDataOf(libc),

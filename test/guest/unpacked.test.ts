@@ -37,6 +37,7 @@ const look = (kernel: KernelArtifacts, kaslr: boolean) =>
       kernel: KERNEL,
       kaslr,
       memoryMib: 256,
+      cmdline: "loglevel=1", // else the kernel speaks into the lines below
       includes: ["/usr/sbin/bpftool"],
       script: SCRIPT,
       consoleFile

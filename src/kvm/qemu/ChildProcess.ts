@@ -8,10 +8,16 @@ import { type HostLacks, SyscallError } from "../../core/Errors.ts"
 import { requireProgram } from "../../core/process/Programs.ts"
 import type { VmExit } from "../spec/VmEngine.ts"
 
+/** A pipe that a child writes: its end is a descriptor of ours to inherit, and we read the other. */
+export interface OutputPipe {
+  readonly write: number
+  readonly read: Socket
+}
+
 /** A child process that cannot outlive us. */
 export interface ChildProcess {
   readonly pid: number
-  /** Our ends of the descriptors asked for as `"socket"`, by descriptor number in the child. */
+  /** Our ends of the descriptors asked for as `"socket"` or as a pipe, by descriptor number in the child. */
   readonly socket: (fd: number) => Socket
   /** How it ended, known when all it wrote has been read too, as far as that comes soon. */
   readonly exit: Effect.Effect<VmExit>
@@ -29,7 +35,7 @@ export interface ChildProcess {
 export const runChild = (
   program: string,
   parameters: ReadonlyArray<string>,
-  descriptors: ReadonlyArray<"null" | "socket" | number | Socket>
+  descriptors: ReadonlyArray<"null" | "socket" | number | Socket | OutputPipe>
 ): Effect.Effect<ChildProcess, HostLacks | SyscallError, Scope.Scope> =>
   Effect.gen(function*() {
     const setpriv = yield* requireProgram("setpriv", "it ties the VM's life to ours", "util-linux")
@@ -38,39 +44,44 @@ export const runChild = (
       const child = spawn(setpriv, [...leash, program, ...parameters], {
         detached: true,
         env: {},
-        stdio: descriptors.map((fd) => fd === "null" ? "ignore" : fd === "socket" ? "pipe" : fd)
+        stdio: descriptors.map((fd) => fd === "null" ? "ignore" : fd === "socket" ? "pipe" : isPipe(fd) ? fd.write : fd)
       })
-      const exit = exitOf(child)
+      const streams = descriptors.map((fd, index) => isPipe(fd) ? fd.read : child.stdio[index])
+      const sockets = streams.map((stream) => stream instanceof Socket ? stream : undefined)
+      const exit = exitOf(child, sockets)
       if (child.pid === undefined) return cannotSpawn(child, program)
       // a reset connection says no more than the process's end does
-      for (const socket of child.stdio) socket?.on("error", () => undefined)
-      return Effect.succeed({ child, exit })
+      for (const socket of sockets) socket?.on("error", () => undefined)
+      return Effect.succeed({ child, sockets, exit })
     })
-    const { child, exit } = yield* Effect.acquireRelease(
+    const { child, exit, sockets } = yield* Effect.acquireRelease(
       start,
       ({ child, exit }) => Effect.zipRight(Effect.sync(() => child.kill("SIGKILL")), Deferred.await(exit))
     )
     return {
       pid: child.pid ?? 0,
       socket: (fd) => {
-        const socket = child.stdio[fd]
-        if (socket instanceof Socket) return socket
+        const socket = sockets[fd]
+        if (socket !== undefined) return socket
         throw new TypeError(`descriptor ${fd} is not a socket`)
       },
       exit: Deferred.await(exit)
     }
   })
 
+const isPipe = (fd: "null" | "socket" | number | Socket | OutputPipe): fd is OutputPipe =>
+  typeof fd === "object" && "write" in fd && typeof fd.write === "number"
+
 /** Of a process that has ended, a socket that we read and that says nothing for this long has nothing more to say. */
 const DRAIN_MILLIS = 1000
 
-const exitOf = (child: NodeProcess): Deferred.Deferred<VmExit> => {
+const exitOf = (child: NodeProcess, sockets: ReadonlyArray<Socket | undefined>): Deferred.Deferred<VmExit> => {
   const exit = Deferred.unsafeMake<VmExit>(FiberId.none)
   const done = (status: number | null, signal: string | null) =>
     Deferred.unsafeDone(exit, Effect.succeed({ status: status ?? undefined, signal: signal ?? undefined }))
   child.on("exit", () => {
     killGroup(child)
-    const draining = setInterval(hangUp(child), DRAIN_MILLIS)
+    const draining = setInterval(hangUp(sockets), DRAIN_MILLIS)
     child.on("close", () => clearInterval(draining))
   })
   child.on("close", done)
@@ -80,11 +91,11 @@ const exitOf = (child: NodeProcess): Deferred.Deferred<VmExit> => {
 }
 
 /** Closes, of the sockets that we read, those that have said nothing since the last time: another process has the other end. */
-const hangUp = ({ stdio }: NodeProcess): () => void => {
+const hangUp = (sockets: ReadonlyArray<Socket | undefined>): () => void => {
   const seen = new Map<Socket, number>()
   return () => {
-    for (const socket of stdio) {
-      if (!(socket instanceof Socket) || socket.isPaused()) continue
+    for (const socket of sockets) {
+      if (socket === undefined || socket.isPaused()) continue
       if (seen.get(socket) === socket.bytesRead) socket.destroy()
       seen.set(socket, socket.bytesRead)
     }

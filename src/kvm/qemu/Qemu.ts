@@ -143,7 +143,7 @@ export const bootQemu = (
       pid: child.pid,
       console,
       report,
-      send: (port, bytes) => send(child.socket(port === 0 ? fd.console : fd.report), bytes),
+      send: (port, bytes) => send(child.socket(port === 0 ? fd.input : fd.report), bytes),
       end,
       exit: child.exit,
       memory: makeMemory(layOut, ended, freezeTimeout),

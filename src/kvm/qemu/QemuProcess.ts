@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import { existsSync, writeFileSync } from "node:fs"
+import { Socket } from "node:net"
 import { resolve } from "node:path"
 import { HostLacks, type SyscallError } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
@@ -25,8 +26,11 @@ const SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecont
 /**
  * QEMU's descriptors. Everything that we and QEMU share is one: no path, no port, nothing left behind. `ram` is that of
  * node 0; the other nodes' follow, then the disks, then the connections to the servers of shares.
+ *
+ * The console's output is a pipe, which holds 64 KiB: a UNIX socket holds 278 writes, and QEMU writes each byte by itself.
+ * The kernel waits 10 ms for room (`wait_for_lsr`, drivers/tty/serial/8250/8250_port.c), then overwrites what QEMU still has.
  */
-export const fd = { stderr: 2, monitor: 3, console: 4, report: 5, initramfs: 6, ram: 7 } as const
+export const fd = { input: 0, console: 1, stderr: 2, monitor: 3, report: 4, initramfs: 5, ram: 6 } as const
 
 /** Where a process has its descriptors as files. */
 const OUR_FILES = "/proc/self/fd"
@@ -70,7 +74,8 @@ export const startQemu = (
       const disks = yield* openDisks(spec)
       const shares = yield* Effect.forEach(yield* openShares(spec), (share) => serveShare(spec, share, vmScope))
       const files = [initramfs, ...shared.map(({ file }) => file), ...disks.map((disk) => disk.fd), ...shares]
-      const descriptors = ["null", "null", "socket", "socket", "socket", "socket", ...files] as const
+      const output = yield* outputPipe(vmScope)
+      const descriptors = ["socket", output, "socket", "socket", "socket", ...files] as const
       const accelerator = acceleration.by === "kvm"
         ? ["-accel", "kvm"]
         : emulationParameters(options.emulation ?? "turns")
@@ -112,6 +117,17 @@ const shareRam = (node: number, size: number, vmScope: Scope.Scope) =>
     return { file, ram }
   })
 
+/** A pipe for QEMU to write: its end closes with the scope, ours with the VM. */
+const outputPipe = (vmScope: Scope.Scope) =>
+  Effect.flatMap(Native, (native) => {
+    const made = Effect.map(
+      native.pipe(),
+      ({ read, write }) => ({ read: new Socket({ fd: read, writable: false }), write })
+    )
+    const pipe = Effect.acquireRelease(made, ({ write }) => Effect.sync(() => native.close(write)))
+    return Effect.tap(pipe, ({ read }) => Scope.addFinalizer(vmScope, Effect.sync(() => read.destroy())))
+  })
+
 const parametersOf = (
   spec: VmSpec,
   topology: Topology,
@@ -125,7 +141,7 @@ const parametersOf = (
     qemuTopology(topology, spec.cpuModel ?? "max", acceleration.by, fd.ram),
     ["-kernel", resolve(spec.kernel), "-initrd", `${OUR_FILES}/${fd.initramfs}`, "-append", cmdline],
     ["-chardev", `socket,id=monitor,fd=${fd.monitor}`, "-mon", "chardev=monitor,mode=control"],
-    ["-chardev", `socket,id=console,fd=${fd.console}`, "-serial", "chardev:console"],
+    ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"],
     ["-chardev", `socket,id=report,fd=${fd.report}`, "-serial", "chardev:report"],
     ...disks.map(({ readOnly }, index) => [
       "-drive",

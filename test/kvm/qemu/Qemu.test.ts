@@ -202,6 +202,21 @@ layer(engine, { excludeTestServices: true })("Qemu", (it) => {
     60_000
   )
 
+  it.scoped("loses nothing of the kernel's log while we are busy with something else", () =>
+    Effect.gen(function*() {
+      const consoleFile = join(yield* temporary, "console.log")
+      const vm = yield* boot("true", { consoleFile, cmdline: "loglevel=8" })
+      const written = () => Number(/^wchar: (\d+)/m.exec(readFileSync(`/proc/${vm.pid}/io`, "latin1"))?.[1])
+      const before = written()
+      const turn = new Int32Array(new SharedArrayBuffer(4))
+      for (let turns = 0; turns < 2400 && written() < before + 20_000; turns++) Atomics.wait(turn, 0, 0, 50)
+      assert.strictEqual(yield* vm.awaitReady, 0)
+      const lines = readFileSync(consoleFile, "latin1").split(/\r?\n/)
+      const init = lines.findIndex((line) => line.endsWith("Run /init as init process"))
+      const broken = lines.slice(0, init).filter((line) => !/^\[ *\d+\.\d{6}\] /.test(line))
+      assert.deepStrictEqual([init > 100, broken], [true, []])
+    }))
+
   it.scoped("keeps the console in a file, tells a panic from other ends, and refuses to freeze what has ended", () =>
     Effect.gen(function*() {
       const consoleFile = join(yield* temporary, "console.log")
