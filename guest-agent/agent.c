@@ -20,13 +20,17 @@
 
 /* How often output, sched_ext and dead processes are looked at. */
 #define BEAT_NS 5000000u
+/* A system call of the agent's that takes longer is taken for one that never returns. */
+#define STUCK_NS 20000000000ull
 /* include/uapi/linux/sched.h: children are of the ordinary class again. */
 #define RESET_ON_FORK 0x40000000
 
-/* A reset ends the VM too, and needs no ACPI; printk would write "Restarting system" on a slow console. */
+/* A reset ends the VM too, and needs no ACPI; printk would write "Restarting system" on a slow console. An orderly reboot
+ * waits for tasks that a scheduler may starve: sysrq's does not. */
 static void power_off(void)
 {
 	write_file("/proc/sys/kernel/printk", "0");
+	write_file("/proc/sysrq-trigger", "b");
 	reboot(RB_AUTOBOOT);
 	for (;;)
 		pause();
@@ -45,6 +49,25 @@ void die(const char *why)
 	close(fd); /* waits until it is sent: a reset would lose it */
 	power_off();
 	_exit(1);
+}
+
+/* A process that ends the guest when the agent does not come back from a system call: under a scheduler that starves the
+ * kernel's own tasks a write to a control group may never return. */
+static void watch_over(void)
+{
+	if (fork() != 0)
+		return;
+	struct sched_param highest = { .sched_priority = 99 };
+	struct timespec often = { .tv_nsec = 250000000 };
+	mlockall(MCL_CURRENT | MCL_FUTURE);
+	syscall(SYS_sched_setscheduler, 0, SCHED_FIFO, &highest);
+	for (;;) {
+		nanosleep(&often, NULL);
+		if (mailbox->state == STATE_READY && now_ns() - __atomic_load_n(&mailbox->heartbeat, __ATOMIC_RELAXED) > STUCK_NS) {
+			mailbox->state = STATE_STUCK;
+			power_off();
+		}
+	}
 }
 
 static void reap(void)
@@ -96,6 +119,7 @@ static int perform(const struct plan_op *op, u32 *subject)
 	case OP_MOVE:
 	case OP_AFFINITY:
 	case OP_NICE:
+	case OP_POLICY:
 		return worker_op(op, subject);
 	case OP_HOLD:
 		attend_until(now_ns() + op->ns, NULL, NULL);
@@ -115,6 +139,7 @@ static void run_plan(void)
 		const struct plan_op *op = op_at(i);
 		struct op_done done = { .op = i, .code = op->code, .subject = NOTHING };
 		mailbox->op = i;
+		__atomic_store_n(&mailbox->heartbeat, now_ns(), __ATOMIC_RELAXED);
 		done.error = perform(op, &done.subject);
 		put_record(RECORD_OP, &done, sizeof(done), NULL, 0);
 		if (op->code == OP_ATTACH && done.error != 0)
@@ -157,6 +182,8 @@ int main(void)
 	if (read_file("/libraries", directories, sizeof(directories)) > 0)
 		setenv("LD_LIBRARY_PATH", directories, 1);
 	say_hello(has);
+	mailbox->heartbeat = now_ns();
+	watch_over();
 	mailbox->state = STATE_READY;
 	commands_look();
 	run_plan();

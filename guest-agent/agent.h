@@ -34,6 +34,8 @@ int worker_op(const struct plan_op *op, u32 *subject);
 int worker_reaped(s32 pid, s32 status); /* 1 when it was one */
 void workers_report(u32 step, u32 end);
 int set_affinity(s32 pid, const char *list);
+int cpu_time(s32 pid, u64 *ns);
+u32 cpus_online(void);
 
 /* groups.c */
 u32 groups_mount(void);

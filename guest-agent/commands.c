@@ -28,7 +28,12 @@ static void tell(u32 command, u32 what)
 {
 	struct scheduler_state state = { .command = command, .what = what, .status = command < MOST_COMMANDS ? running[command].status : 0 };
 	char text[64];
-	state.enabled = read_file(SCX "/state", text, sizeof(text)) > 0 && strncmp(text, "enabled", 7) == 0;
+	if (read_file(SCX "/state", text, sizeof(text)) > 0 && strncmp(text, "enabled", 7) == 0)
+		state.flags |= SCX_ENABLED;
+	if (read_file(SCX "/switch_all", text, sizeof(text)) > 0 && text[0] == '1')
+		state.flags |= SCX_SWITCH_ALL;
+	if (command < MOST_COMMANDS && running[command].pid != 0)
+		state.cpu_known = (u32)cpu_time(running[command].pid, &state.cpu_ns);
 	if (read_file(SCX "/root/ops", state.ops, sizeof(state.ops)) > 0)
 		state.ops[strcspn(state.ops, "\n")] = 0;
 	put_record(RECORD_SCHEDULER, &state, sizeof(state), NULL, 0);
@@ -113,7 +118,7 @@ static int attach(const struct plan_op *op)
 		return 0;
 	}
 	if (running[command].pid == 0) {
-		tell(command, SCHEDULER_DIED);
+		tell(command, is_ours(command) ? SCHEDULER_LEFT : SCHEDULER_DIED);
 		return ECHILD;
 	}
 	int other = read_file(SCX "/state", state, sizeof(state)) > 0 && strncmp(state, "enabled", 7) == 0;

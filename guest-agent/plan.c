@@ -66,6 +66,7 @@ static const char *check_op(const struct plan_op *op)
 	case OP_SPAWN:
 	case OP_STOP:
 	case OP_NICE:
+	case OP_POLICY:
 		return range ? "an operation on no worker" : NULL;
 	case OP_MOVE:
 		return range || op->c >= head->groups ? "a move of no worker" : NULL;

@@ -66,6 +66,7 @@ enum {
 	OP_RUN = 14, /* a: command */
 	OP_WAIT = 15, /* a: command; ns: limit */
 	OP_KILL = 16, /* a: command */
+	OP_POLICY = 17, /* a: first worker, b: count, c: policy, and from bit 8 on the priority */
 	OP_CODES
 };
 
@@ -82,7 +83,7 @@ struct plan_op {
 #define MOST_WORKERS 512u
 #define PAGE_HEAD 8u /* each page begins with PAGE_MAGIC and its index */
 
-enum { STATE_STARTING, STATE_READY, STATE_DONE };
+enum { STATE_STARTING, STATE_READY, STATE_DONE, STATE_STUCK };
 
 struct mailbox_head {
 	u32 page_magic, page_index;
@@ -167,7 +168,7 @@ struct worker_counters {
 	u64 units, cpu_ns, gap_max, gap_at;
 	u32 gap_cpu, migrations;
 	u64 cpus_used, events, event_max, run_delay;
-	u32 phase_seen, pad;
+	u32 phase_seen, runs; /* how often it was given a CPU */
 };
 
 struct worker_ended {
@@ -186,15 +187,19 @@ enum {
 	SCHEDULER_OTHER, /* another one is attached */
 	SCHEDULER_DETACHED, /* asked to */
 	SCHEDULER_GONE, /* the kernel no longer schedules by it, unasked */
-	SCHEDULER_AT_END /* how it stands when the plan is done */
+	SCHEDULER_AT_END, /* how it stands when the plan is done */
+	SCHEDULER_LEFT /* its process ended before, or as, it attached, and it is attached */
 };
 
 struct scheduler_state {
 	u32 command, what;
 	s32 status;
-	u32 enabled;
+	u32 flags;
 	char ops[128];
+	u64 cpu_ns; /* of its process */
+	u32 cpu_known, pad;
 };
+enum { SCX_ENABLED = 1, SCX_SWITCH_ALL = 2 }; /* sched_ext is enabled; it has the tasks of the ordinary classes too */
 
 enum { LINE_KERNEL = 1, LINE_COMMAND = 2 };
 

@@ -17,11 +17,16 @@
 /* Longest time that workers are given to start in: a scheduler may starve them. */
 #define START_NS 5000000000ull
 
+/* Of the agent: musl counts the CPUs that the caller may use. */
+static u32 cpus;
+u32 cpus_online(void) { return cpus; }
+
 static s32 *pids; /* by worker; 0: none */
 static struct pair *pairs; /* by worker that leads two */
 
 void workers_make(void)
 {
+	cpus = (u32)sysconf(_SC_NPROCESSORS_ONLN);
 	pids = calloc(head->workers + 1, sizeof(*pids));
 	pairs = calloc(head->workers + 1, sizeof(*pairs));
 	if (pids == NULL || pairs == NULL)
@@ -47,10 +52,10 @@ int set_affinity(s32 pid, const char *list)
 }
 
 /* musl's sched_setscheduler is a stub. The classes are those of include/uapi/linux/sched.h; 7 is SCHED_EXT, v6.12. */
-static int set_policy(u32 policy, u32 priority)
+static int set_policy(s32 pid, u32 policy, u32 priority)
 {
 	struct sched_param param = { .sched_priority = (int)priority };
-	return syscall(SYS_sched_setscheduler, 0, policy, &param) == 0 ? 0 : errno;
+	return syscall(SYS_sched_setscheduler, pid, policy, &param) == 0 ? 0 : errno;
 }
 
 enum { SETUP_CGROUP = 1, SETUP_AFFINITY, SETUP_NICE, SETUP_POLICY };
@@ -69,7 +74,7 @@ static int set_up(u32 *step, const struct plan_worker *spec)
 	if (spec->nice != 0 && setpriority(PRIO_PROCESS, 0, spec->nice) != 0)
 		return errno;
 	*step = SETUP_POLICY;
-	if (spec->policy != 0 && (error = set_policy(spec->policy, spec->priority)) != 0)
+	if (spec->policy != 0 && (error = set_policy(0, spec->policy, spec->priority)) != 0)
 		return error;
 	return 0;
 }
@@ -148,6 +153,8 @@ static int each(const struct plan_op *op, u32 worker)
 		return group_join(op->c, pids[worker]);
 	case OP_AFFINITY:
 		return set_affinity(pids[worker], text_at(op->c));
+	case OP_POLICY:
+		return set_policy(pids[worker], op->c & 255, op->c >> 8);
 	default:
 		return setpriority(PRIO_PROCESS, (id_t)pids[worker], (s32)op->c) == 0 ? 0 : errno;
 	}
@@ -184,7 +191,7 @@ int worker_reaped(s32 pid, s32 status)
 }
 
 /* include/linux/posix-timers.h: a process's CPU clock is the inverted pid, and 2 is CPUCLOCK_SCHED. */
-static int cpu_time(s32 pid, u64 *ns)
+int cpu_time(s32 pid, u64 *ns)
 {
 	struct timespec at;
 	if (clock_gettime((clockid_t)((~(u32)pid << 3) | 2), &at) != 0)
@@ -193,15 +200,16 @@ static int cpu_time(s32 pid, u64 *ns)
 	return 1;
 }
 
-/* The second number of /proc/PID/schedstat: ns that it waited for a CPU. */
-static u64 run_delay(s32 pid)
+/* The second and third number of /proc/PID/schedstat: ns that it waited for a CPU, and how often it was given one. */
+static void read_schedstat(s32 pid, struct worker_counters *counters)
 {
 	char path[64], text[128];
-	unsigned long long on, waited;
+	unsigned long long on, waited, runs;
 	snprintf(path, sizeof(path), "/proc/%d/schedstat", pid);
-	if (read_file(path, text, sizeof(text)) <= 0 || sscanf(text, "%llu %llu", &on, &waited) != 2)
-		return 0;
-	return waited;
+	if (read_file(path, text, sizeof(text)) <= 0 || sscanf(text, "%llu %llu %llu", &on, &waited, &runs) != 3)
+		return;
+	counters->run_delay = waited;
+	counters->runs = (u32)runs;
 }
 
 void workers_report(u32 step, u32 end)
@@ -224,7 +232,7 @@ void workers_report(u32 step, u32 end)
 			counters.gap_cpu = page->cpu;
 		}
 		counters.cpu_known = (u32)cpu_time(pids[i], &counters.cpu_ns);
-		counters.run_delay = run_delay(pids[i]);
+		read_schedstat(pids[i], &counters);
 		put_record(RECORD_WORKER, &counters, sizeof(counters), NULL, 0);
 	}
 }

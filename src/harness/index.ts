@@ -23,9 +23,10 @@ export { findExactQemu, findQemus, type QemuFound } from "./engine/FindQemu.ts"
 export type { GivenScheduler } from "./run/AssembleRun.ts"
 export { executeRun } from "./run/ExecuteRun.ts"
 export { type PreparedRun, prepareRun, type PrepareRunError, type RunRequest } from "./run/PrepareRun.ts"
+export { ProgramInvalid } from "./run/ProgramOfHost.ts"
 export { keepRun, readRun, RunFolderError } from "./run/RunFolder.ts"
 export { runReport } from "./run/RunReport.ts"
-export { type Scheduler, SchedulerInvalid } from "./run/SchedulerProgram.ts"
+export type { Scheduler } from "./run/SchedulerProgram.ts"
 export { GuestTime } from "./scenario/GuestTime.ts"
 export type { PlannedScenario } from "./scenario/PlanScenario.ts"
 export {
@@ -35,6 +36,7 @@ export {
   CpuSpec,
   Op,
   op,
+  Payload,
   Scenario,
   scenario,
   smoke,

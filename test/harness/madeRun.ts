@@ -4,6 +4,7 @@ const work = (units: number, cpu: number | null, gap: number) => ({
   units,
   cpu,
   wait: 0,
+  runs: 1,
   gap: { max: gap, at: 0, cpu: 0 },
   migrations: 0,
   cpus: "0"
@@ -45,12 +46,17 @@ export const made: RunRecord = {
     arguments: [],
     ops: "s",
     attach: 4e8,
+    attachLimit: 1e10,
+    switchAll: true,
+    cpu: 1e6,
+    gone: null,
     attached: "yes",
     atEnd: true,
     status: null,
     exits: [],
     log: []
   },
+  payloads: {},
   phases: [
     phase("x", group(10, 2e8, 5e6), group(5, 1e8, 9e6)),
     phase("y", group(20, 2e8, 7e6), group(5, 1e8, 1e6))

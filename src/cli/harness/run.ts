@@ -125,7 +125,13 @@ export const replay = (config: {
       kernel: before.kernel.id,
       scheduler: scheduler === null
         ? undefined
-        : { name: scheduler.name, binary: scheduler.path, args: scheduler.arguments, ops: scheduler.ops },
+        : {
+          name: scheduler.name,
+          binary: scheduler.path,
+          args: scheduler.arguments,
+          ops: scheduler.ops,
+          attachWithin: `${scheduler.attachLimit} nanos`
+        },
       scenario: before.scenario as Scenario,
       claims: before.claims,
       topology: { nodes: machine.nodes, llcs: machine.llcs, cores: machine.cores, threads: machine.threads },

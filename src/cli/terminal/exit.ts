@@ -53,7 +53,7 @@ const WRONG_USAGE = [
   "UsageError",
   "KernelIdInvalid",
   "ScenarioInvalid",
-  "SchedulerInvalid",
+  "ProgramInvalid",
   "TopologyError"
 ]
 

@@ -34,7 +34,7 @@ export const LAST_WORD = /^ktstr died (.{1,200})$/
 
 /** How far the agent has come. */
 export interface AgentState {
-  readonly state: "starting" | "ready" | "done"
+  readonly state: "starting" | "ready" | "done" | "stuck"
   /** The guest's monotonic clock when the agent was last awake. */
   readonly heartbeatNs: number
   /** Number of the operation that it is at. */
@@ -55,7 +55,7 @@ export interface LiveCounters {
 /** Bytes of a bucket's counts, and where in a worker's page things are. */
 const BUCKETS = 960
 const WORKER_AT = { pid: 8, units: 16, events: 80, buckets: 128 } as const
-const STATES = ["starting", "ready", "done"] as const
+const STATES = ["starting", "ready", "done", "stuck"] as const
 
 /** The least value, in nanoseconds, that falls into a histogram's bucket: 32 buckets an octave, the first from 64 on. */
 export const bucketFloor = (bucket: number): number => 2 ** (Math.floor(bucket / 32) + 6) * (1 + (bucket % 32) / 32)

@@ -31,7 +31,8 @@ export const OP_CODES = {
   phaseEnd: 13,
   run: 14,
   wait: 15,
-  kill: 16
+  kill: 16,
+  policy: 17
 } as const
 export type OpCode = keyof typeof OP_CODES
 
@@ -66,7 +67,7 @@ export const RECORD_BYTES = {
   phase: 8,
   worker: 96,
   workerEnded: 16,
-  scheduler: 144,
+  scheduler: 160,
   line: 8,
   commandEnded: 8,
   group: 24,
@@ -85,7 +86,8 @@ export const SCHEDULER_EVENTS = [
   "other",
   "detached",
   "gone",
-  "atEnd"
+  "atEnd",
+  "left"
 ] as const
 
 /** Steps of a worker's set-up, by number. */

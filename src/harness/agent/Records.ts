@@ -18,6 +18,8 @@ export interface WorkerCounters {
   readonly events: number
   readonly eventMaxNs: number
   readonly runDelayNs: number
+  /** How often it was given a CPU. */
+  readonly runs: number
 }
 
 /** A record of the agent's log, by kind; `atNs` is the guest's monotonic clock. */
@@ -48,7 +50,11 @@ export type AgentRecord =
       readonly what: typeof SCHEDULER_EVENTS[number]
       readonly status: number
       readonly enabled: boolean
+      /** It has the tasks of the ordinary classes too, not only those of SCHED_EXT. */
+      readonly switchAll: boolean
       readonly ops: string
+      /** CPU time of its process; undefined: it had ended, or the kernel did not tell. */
+      readonly cpuNs: number | undefined
     }
     | { readonly kind: "line"; readonly source: "kernel" | "command"; readonly command: number; readonly text: string }
     | { readonly kind: "commandEnded"; readonly command: number; readonly status: number }
@@ -93,7 +99,8 @@ const countersOf = (body: DataView): WorkerCounters => {
     cpusUsed: body.getBigUint64(56, true),
     events: countAt(body, 64),
     eventMaxNs: countAt(body, 72),
-    runDelayNs: countAt(body, 80)
+    runDelayNs: countAt(body, 80),
+    runs: u32(92)
   }
 }
 
@@ -134,8 +141,10 @@ const recordOf = (kind: keyof typeof RECORD_KINDS, body: DataView, atNs: number)
         command: u32(0),
         what: SCHEDULER_EVENTS[u32(4)] ?? "unknown",
         status: s32(8),
-        enabled: u32(12) !== 0,
-        ops: cString(body, 16, 128)
+        enabled: (u32(12) & 1) !== 0,
+        switchAll: (u32(12) & 2) !== 0,
+        ops: cString(body, 16, 128),
+        cpuNs: u32(152) === 0 ? undefined : countAt(body, 144)
       }
     case "line":
       return { kind, atNs, source: u32(0) === 1 ? "kernel" : "command", command: u32(4), text: rest() }

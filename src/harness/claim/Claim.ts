@@ -82,6 +82,7 @@ export interface GroupSubjects {
   readonly cpuStat: Picked<"nanos">
   readonly wait: Picked<"nanos">
   readonly migrations: Picked<"count">
+  readonly runs: Picked<"count">
   readonly gap: { readonly max: Picked<"nanos"> }
 }
 

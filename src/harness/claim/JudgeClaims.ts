@@ -31,7 +31,7 @@ const show = (value: number, time: boolean): string =>
 const ofWork = (work: Work & { readonly cpuStat: number | null }, path: ReadonlyArray<string>): Reading => {
   const [name, part] = path
   if (name === "gap" && part === "max") return { value: work.gap.max }
-  if (name === "units" || name === "migrations" || name === "wait") return { value: work[name] }
+  if (name === "units" || name === "migrations" || name === "runs" || name === "wait") return { value: work[name] }
   if (name === "cpu" || name === "cpuStat") {
     return work[name] === null ? absent("the kernel did not tell") : { value: work[name] }
   }

@@ -21,6 +21,7 @@ export const Work = Schema.Struct({
   units: Count,
   cpu: Schema.NullOr(Nanos).annotations({ description: "CPU time; null: the kernel did not tell" }),
   wait: Nanos.annotations({ description: "time that it was runnable and did not run" }),
+  runs: Count.annotations({ description: "times that it was given a CPU" }),
   gap: Schema.Struct({ max: Nanos, at: Nanos, cpu: Count }).annotations({
     description: "the longest time between two units, when it ended and on which CPU"
   }),
@@ -57,7 +58,21 @@ export const SchedulerRun = Schema.Struct({
   arguments: Schema.Array(Schema.String),
   ops: Schema.String,
   attach: Schema.NullOr(Nanos).annotations({ description: "from its start until the kernel scheduled by it" }),
-  attached: Schema.Literal("yes", "died", "late", "noSchedExt", "other", "never"),
+  attached: Schema.Literal("yes", "died", "left", "late", "noSchedExt", "other", "never").annotations({
+    description:
+      "yes; died: its process ended before; left: it is, and its process has ended; late: not in time; other: another one "
+      + "is; never: it was not started"
+  }),
+  switchAll: Schema.NullOr(Schema.Boolean).annotations({
+    description: "it had the ordinary classes' tasks too, not only those of SCHED_EXT; null: it did not attach"
+  }),
+  cpu: Schema.NullOr(Nanos).annotations({
+    description: "CPU time of its process while it was attached; null: it ended before the test did"
+  }),
+  attachLimit: Nanos.annotations({ description: "longest time that it may take to attach" }),
+  gone: Schema.NullOr(Nanos).annotations({
+    description: "how long after it attached the kernel no longer scheduled by it, unasked; null: it never happened"
+  }),
   atEnd: Schema.NullOr(Schema.Boolean).annotations({ description: "the kernel scheduled by it at the end" }),
   status: Schema.NullOr(Schema.Int).annotations({
     description: "wait(2)'s status of its process; null: it ran at the end"
@@ -100,6 +115,14 @@ export const RunRecord = Schema.Struct({
   scenario: Scenario,
   claims: Schema.Array(Claim),
   scheduler: Schema.NullOr(SchedulerRun),
+  payloads: Schema.Record({
+    key: Schema.String,
+    value: Schema.Struct({
+      status: Schema.NullOr(Schema.Int).annotations({ description: "wait(2)'s status; null: it did not end" }),
+      killed: Schema.Boolean.annotations({ description: "the scenario ended it" }),
+      log: Schema.Array(Schema.String).annotations({ description: "the last lines that it printed" })
+    })
+  }),
   phases: Schema.Array(Phase),
   latencies: Schema.Record({ key: Schema.String, value: Latencies }).annotations({
     description: "by group, over the whole run"

@@ -28,6 +28,7 @@ export const Detail = Schema.Struct({
     "records",
     "kernel",
     "operation",
+    "payload",
     "scheduler refused",
     "scheduler died",
     "scheduler late",
@@ -35,6 +36,9 @@ export const Detail = Schema.Struct({
     "scheduler stalled",
     "scheduler error",
     "scheduler other",
+    "scheduler partial",
+    "scheduler busy",
+    "idle CPU",
     "guest panicked",
     "guest ended",
     "time limit"
@@ -68,6 +72,15 @@ export const Verdict = Schema.Struct({ outcome: Outcome, details: Schema.Array(D
  * @category models
  */
 export type Verdict = typeof Verdict.Type
+
+/** A detail; not given, nothing was seen or wanted. */
+export const detail = (
+  kind: Detail["kind"],
+  outcome: Detail["outcome"],
+  label: string,
+  observed: string | null = null,
+  wanted: string | null = null
+): Detail => ({ kind, outcome, label, observed, wanted })
 
 /** From worst to best. */
 const ORDER: ReadonlyArray<Outcome> = ["fail", "inconclusive", "pass", "skip"]

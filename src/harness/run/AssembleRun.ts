@@ -20,6 +20,7 @@ const workOf = (before: WorkerCounters | undefined, after: WorkerCounters): Work
   units: after.units - (before?.units ?? 0),
   cpu: after.cpuNs === undefined ? null : after.cpuNs - (before?.cpuNs ?? 0),
   wait: after.runDelayNs - (before?.runDelayNs ?? 0),
+  runs: after.runs - (before?.runs ?? 0),
   gap: { max: after.gapMaxNs, at: after.gapAtNs, cpu: after.gapCpu },
   migrations: after.migrations - (before?.migrations ?? 0),
   cpus: cpusOf(after.cpusUsed)
@@ -31,6 +32,7 @@ const NO_WORK: Work = {
   units: 0,
   cpu: 0,
   wait: 0,
+  runs: 0,
   migrations: 0,
   cpus: "",
   gap: { max: 0, at: 0, cpu: 0 }
@@ -41,6 +43,7 @@ const together = (works: ReadonlyArray<Work & { readonly worker: number }>, mask
   units: sum(works.map(({ units }) => units)),
   cpu: works.some(({ cpu }) => cpu === null) ? null : sum(works.map(({ cpu }) => cpu ?? 0)),
   wait: sum(works.map(({ wait }) => wait)),
+  runs: sum(works.map(({ runs }) => runs)),
   gap: works.reduce((longest, { gap }) => gap.max > longest.max ? gap : longest, NO_WORK.gap),
   migrations: sum(works.map(({ migrations }) => migrations)),
   cpus: cpusOf(masks)
@@ -127,6 +130,10 @@ const kernelLines = (records: ReadonlyArray<AgentRecord>): ReadonlyArray<KernelL
   })
 
 const MOST_LINES = 200
+/** include/uapi/asm-generic/errno-base.h: no such process; it has ended before. */
+const ESRCH = 3
+/** Room for what the verifier says of a program that it refuses. */
+const MOST_SCHEDULER_LINES = 5000
 
 /**
  * A scheduler as it was given, before it ran.
@@ -134,42 +141,81 @@ const MOST_LINES = 200
  * @since 0.1.0
  * @category models
  */
-export type GivenScheduler = Pick<SchedulerRun, "name" | "path" | "sha256" | "arguments" | "ops">
+export type GivenScheduler = Pick<SchedulerRun, "name" | "path" | "sha256" | "arguments" | "ops" | "attachLimit">
+
+const FAILURES = ["died", "left", "late", "noSchedExt", "other"] as const
+const isFailure = (what: string): what is typeof FAILURES[number] => FAILURES.some((failure) => failure === what)
 
 const schedulerRun = (given: GivenScheduler, records: ReadonlyArray<AgentRecord>): SchedulerRun => {
   const states = ofKind(records, "scheduler")
   const started = states.find(({ what }) => what === "started")
   const attached = states.find(({ what }) => what === "attached")
-  const failed = states.find(({ what }) => ["died", "late", "noSchedExt", "other"].includes(what))?.what
+  const failed = states.map(({ what }) => what).find(isFailure)
   const atEnd = states.findLast(({ what }) => what === "atEnd")
   const ended = ofKind(records, "commandEnded").findLast(({ command }) => command === 0)
+  const again = states.findLast(({ what }) => what === "started")?.atNs ?? 0
+  const gone = states.find(({ what }) => what === "gone")
+  const last = states.findLast(({ what }) => what === "attached")
   return {
     ...given,
     attach: started === undefined || attached === undefined ? null : attached.atNs - started.atNs,
-    attached: attached !== undefined
-      ? "yes"
-      : failed === "died" || failed === "late" || failed === "noSchedExt" || failed === "other"
-      ? failed
-      : "never",
+    attached: failed ?? (attached === undefined ? "never" : "yes"),
+    switchAll: attached?.switchAll ?? null,
+    cpu: last?.cpuNs === undefined || atEnd?.cpuNs === undefined ? null : atEnd.cpuNs - last.cpuNs,
+    gone: gone === undefined || attached === undefined ? null : gone.atNs - attached.atNs,
     atEnd: atEnd === undefined ? null : atEnd.enabled && atEnd.ops.startsWith(given.ops),
-    status: ended?.status ?? null,
+    status: ended !== undefined && ended.atNs >= again ? ended.status : null,
     exits: parseScxExits(kernelLines(records)),
-    log: ofKind(records, "line").filter(({ source }) => source === "command").map(({ text }) => text).slice(-MOST_LINES)
+    log: ofKind(records, "line").filter(({ command, source }) => source === "command" && command === 0).map((
+      { text }
+    ) => text).slice(
+      -MOST_SCHEDULER_LINES
+    )
   }
 }
+
+const payloadsOf = (
+  records: ReadonlyArray<AgentRecord>,
+  { payloads, plan: { ops } }: PlannedScenario
+): RunRecord["payloads"] =>
+  Object.fromEntries(payloads.map(({ command, name }) => [name, {
+    status: ofKind(records, "commandEnded").findLast((one) => one.command === command)?.status ?? null,
+    killed: ofKind(records, "op").some(({ error, op }) =>
+      ops[op]?.code === "kill" && ops[op].a === command && error !== ESRCH
+    ),
+    log: ofKind(records, "line").filter((one) => one.source === "command" && one.command === command)
+      .map(({ text }) => text).slice(-MOST_SCHEDULER_LINES)
+  }]))
 
 /** The part of a run's record that the agent tells. */
 export type ToldByAgent = Pick<
   RunRecord,
-  "scheduler" | "phases" | "latencies" | "operations" | "kernelLog"
+  "scheduler" | "payloads" | "phases" | "latencies" | "operations" | "kernelLog"
 >
 
+/** Operations that work on workers: their subject is one of them. */
+const ON_WORKERS: ReadonlyArray<string> = ["spawn", "stop", "move", "affinity", "nice", "policy"]
+
 /** Operations that failed, in words. */
-const failures = (records: ReadonlyArray<AgentRecord>, ops: ReadonlyArray<PlanOp>): RunRecord["operations"] =>
-  ofKind(records, "op").filter(({ error }) => error !== 0).map(({ error, op }) => {
-    const { b, c, code, step } = ops[op] ?? { code: "unknown", step: 0 }
-    const words = [code, ...[b, c].filter((word) => typeof word === "string")].join(" ").replaceAll("\n", "")
-    return { op, what: step === 0 ? words : `${words} of step ${step}`, error: errnoName(error) }
+const failures = (
+  records: ReadonlyArray<AgentRecord>,
+  { groups, plan: { ops }, steps }: PlannedScenario
+): RunRecord["operations"] =>
+  ofKind(records, "op").filter(({ error }) => error !== 0).map(({ error, op, subject }) => {
+    const { a, b, c, code, step }: PlanOp = ops[op] ?? { code: "hold", step: 0 }
+    const group = ON_WORKERS.includes(code)
+      ? groups.find(({ count, first }) => subject >= first && subject < first + count)?.name
+      : code.startsWith("cgroup")
+      ? groups.at(a ?? 0)?.name
+      : undefined
+    const texts = [b, c].filter((word) => typeof word === "string" && word.trim() !== "")
+    const of = group === undefined
+      ? ""
+      : ON_WORKERS.includes(code)
+      ? ` of worker ${subject} of ${group}`
+      : ` of ${group}`
+    const where = step === 0 ? "" : ` in ${steps[step - 1]}`
+    return { op, what: `${[code, ...texts].join(" ")}${of}${where}`, error: errnoName(error) }
   })
 
 /** A run's numbers from what the agent wrote and what stands in its pages. */
@@ -182,9 +228,10 @@ export const assembleRun = (
   const maxima = new Map(ofKind(records, "worker").map(({ counters }) => [counters.worker, counters.eventMaxNs]))
   return {
     scheduler: scheduler === undefined ? null : schedulerRun(scheduler, records),
+    payloads: payloadsOf(records, planned),
     phases: phasesOf(records, planned),
     latencies: latenciesOf(planned, live, maxima),
-    operations: failures(records, planned.plan.ops),
+    operations: failures(records, planned),
     kernelLog: kernelLines(records)
       .filter(({ level, text }) => level <= WARNING || text.startsWith("sched_ext:"))
       .map(({ text }) => text).slice(0, MOST_LINES)

@@ -1,6 +1,7 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import { randomUUID } from "node:crypto"
 import type { HostLacks } from "../../core/Errors.ts"
@@ -52,6 +53,8 @@ const endOf = (records: ReadonlyArray<AgentRecord>, otherwise: RunRecord["end"])
 /** Watch a guest to its end. Its memory stays ours after that, so what a dead one left is read like any other's. */
 const observe = (run: PreparedRun, vm: Vm): Effect.Effect<Observed> =>
   Effect.gen(function*() {
+    // asked for at once: a busy host's QEMU may answer so late that a short guest has ended
+    const early = yield* Effect.fork(Effect.either(vm.memory))
     const late = Effect.as(Effect.sleep(run.limitMillis), undefined)
     const said = Effect.either(vm.awaitReport(new RegExp(`${ANNOUNCEMENT.source}|${LAST_WORD.source}`)))
     const first = yield* Effect.raceFirst(said, late)
@@ -69,7 +72,7 @@ const observe = (run: PreparedRun, vm: Vm): Effect.Effect<Observed> =>
     }
     const [, frame, crc] = ANNOUNCEMENT.exec(first.right) ?? []
     if (frame === undefined) return nothing(run, "ended", `the agent: ${LAST_WORD.exec(first.right)?.[1]}`)
-    const memory = yield* Effect.either(vm.memory)
+    const memory = yield* Fiber.join(early)
     if (Either.isLeft(memory)) return nothing(run, "ended", memory.left.message)
     const opened = Mailbox.open(memory.right, Number.parseInt(frame, 16), Number.parseInt(crc, 16))
     if (Either.isLeft(opened)) return nothing(run, "ended", opened.left.message)
@@ -85,7 +88,9 @@ const observe = (run: PreparedRun, vm: Vm): Effect.Effect<Observed> =>
       run.scheduler
     )
     const at = `${run.planned.plan.ops[op]?.code ?? "its"} operation (${op + 1} of ${run.planned.plan.ops.length})`
-    const otherwise: RunRecord["end"] = over === undefined
+    const otherwise: RunRecord["end"] = state === "stuck"
+      ? { how: "ended", at: heartbeatNs, why: `the agent's system call did not return, at the ${at}` }
+      : over === undefined
       ? { how: "time limit", at: heartbeatNs, why: `after ${run.limitMillis / 1000} s at the ${at}` }
       : {
         how: over._tag === "GuestPanicked" ? "panicked" : "ended",

@@ -16,11 +16,12 @@ import { agentProgram } from "../agent/AgentProgram.ts"
 import { encodePlan } from "../agent/Plan.ts"
 import type { Claim } from "../claim/Claim.ts"
 import { chooseMode, type ChosenMode, type EngineMode } from "../engine/EngineMode.ts"
-import { ATTACH_NS, type PlannedScenario, planScenario } from "../scenario/PlanScenario.ts"
+import { payloadProgram, type PlannedScenario, planScenario } from "../scenario/PlanScenario.ts"
 import type { Scenario } from "../scenario/Scenario.ts"
 import { type ScenarioInvalid, validateScenario } from "../scenario/ValidateScenario.ts"
 import type { GivenScheduler } from "./AssembleRun.ts"
-import { readScheduler, type Scheduler, type SchedulerInvalid } from "./SchedulerProgram.ts"
+import { type ProgramInvalid, readProgram } from "./ProgramOfHost.ts"
+import { readScheduler, type Scheduler } from "./SchedulerProgram.ts"
 
 /**
  * A request for a run: a scenario on a kernel, under a scheduler or the kernel's own, and what must hold.
@@ -82,7 +83,7 @@ export type PrepareRunError =
   | HostLacks
   | IncludeError
   | ScenarioInvalid
-  | SchedulerInvalid
+  | ProgramInvalid
   | TopologyError
 
 type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | KernelResolver
@@ -101,6 +102,9 @@ const PATIENCE: Readonly<Record<EngineMode, { readonly boot: number; readonly fa
   "exact-coarse": { boot: 240_000, factor: 20 },
   "emulated": { boot: 240_000, factor: 50 }
 }
+
+/** That many times longer a scheduler is waited for where the host's load shows. */
+const EMULATED_PATIENCE = 6
 
 /** Words of the command line that make a run the same each time, and its console quiet. */
 const cmdlineOf = (mode: EngineMode): string =>
@@ -139,22 +143,35 @@ export const prepareRun = Effect.fn("PrepareRun.prepare")(
       Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(request.kernel))
     )
     const seed = request.seed ?? 1
+    // in an emulated guest a second is as long as the host's load makes it
+    const attachNs = (scheduler?.attachLimit ?? 0) * (mode.mode === "emulated" ? EMULATED_PATIENCE : 1)
     const inGuest = scheduler === undefined ? undefined : basename(scheduler.path)
     const planned = planScenario(
       scenario,
       topology,
       scheduler === undefined
         ? undefined
-        : { words: [`/bin/${inGuest}`, ...scheduler.arguments], ops: scheduler.ops },
+        : { words: [`/bin/${inGuest}`, ...scheduler.arguments], ops: scheduler.ops, attachNs },
       seed
     )
-    const programs = scheduler === undefined ? [] : [{ name: basename(scheduler.path), path: scheduler.path }]
+    const payloads = yield* Effect.forEach(
+      Object.entries(scenario.payloads ?? {}),
+      ([name, { program }]) =>
+        Effect.map(readProgram("payload", program), ({ path }) => ({ name: payloadProgram(name), path }))
+    )
+    const programs = [
+      ...(scheduler === undefined ? [] : [{ name: basename(scheduler.path), path: scheduler.path }]),
+      ...payloads
+    ]
     const initramfs = yield* agentInitramfs(yield* agentProgram, encodePlan(planned.plan), programs)
     const memoryMib = Math.max(
       topology.memoryMib,
       request.memoryMib === undefined ? minimumMemoryMib(initramfs.length) : 0
     )
-    const holds = planned.plan.ops.reduce((sum, { code, ns }) => sum + (code === "hold" ? ns ?? 0 : 0), 0)
+    const holds = planned.plan.ops.reduce(
+      (sum, { code, ns }) => sum + (code === "hold" || code === "wait" ? ns ?? 0 : 0),
+      0
+    )
     const { boot, factor } = PATIENCE[mode.mode]
     const kernelHash = sha256(yield* readBytes(kernel.image))
     const cmdline = cmdlineOf(mode.mode)
@@ -177,7 +194,7 @@ export const prepareRun = Effect.fn("PrepareRun.prepare")(
         seed,
         cmdline
       }),
-      limitMillis: boot + ((holds + ATTACH_NS) / 1e6 + 10_000) * factor
+      limitMillis: boot + ((holds + attachNs) / 1e6 + 30_000) * factor
     }
   }
 )

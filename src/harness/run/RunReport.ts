@@ -21,7 +21,9 @@ const share = (cpu: number | null, from: number, to: number): string =>
 /** Groups by phase: units, CPU, the longest gap. */
 const groupLines = (run: RunRecord): ReadonlyArray<string> =>
   run.phases.flatMap((phase) =>
-    Object.entries(phase.groups).map(([group, { cpu, gap, migrations, units, workers }]) =>
+    Object.entries(phase.groups).filter(([, { workers }]) => workers.length > 0).map((
+      [group, { cpu, gap, migrations, units, workers }]
+    ) =>
       `  ${phase.name}: ${group} (${workers.length} workers) ${units} units, CPU ${
         share(cpu, phase.from, phase.to)
       }, longest gap ${(gap.max / 1e6).toFixed(2)} ms, ${migrations} migrations`

@@ -19,6 +19,8 @@ export interface PlannedScheduler {
   readonly words: ReadonlyArray<string>
   /** The beginning of its name in sysfs. */
   readonly ops: string
+  /** How long it is waited for, in nanoseconds of the guest. */
+  readonly attachNs: number
 }
 
 /**
@@ -30,11 +32,14 @@ export interface PlannedScheduler {
 export interface PlannedScenario {
   readonly plan: Plan
   readonly groups: ReadonlyArray<{ readonly name: string; readonly first: number; readonly count: number }>
+  readonly payloads: ReadonlyArray<{ readonly name: string; readonly command: number }>
   readonly steps: ReadonlyArray<string>
 }
 
-/** Longest time that a scheduler may take to attach, and to end when it is asked to, in nanoseconds of the guest. */
-export const ATTACH_NS = 30e9
+/** The name of a payload's program in the guest's /bin; a scheduler's cannot be the same. */
+export const payloadProgram = (payload: string): string => `payload/${payload}`
+
+/** Longest time that a scheduler may take to end when it is asked to, in nanoseconds of the guest. */
 const DETACH_NS = 10e9
 
 /** include/uapi/linux/sched.h, v6.12 */
@@ -48,6 +53,12 @@ const policyOf = (policy: CgroupDef["policy"]): readonly [policy: number, priori
     : "fifo" in policy
     ? [POLICIES.fifo, policy.fifo]
     : [POLICIES.rr, policy.rr]
+
+/** A policy as its operation has it: the class, and from bit 8 on the priority. */
+const policyWord = (given: CgroupDef["policy"]): number => {
+  const [policy, priority] = policyOf(given)
+  return policy | (priority << 8)
+}
 
 /** Of a validated scenario, whose CPUs are there. */
 const cpusOf = (spec: CpuSpec, topology: Topology): string => cpuList(Either.getOrThrow(resolveCpus(spec, topology)))
@@ -77,7 +88,29 @@ const workersIn = (
     priority,
     leader: first + Math.floor(index / together) * together,
     size: together,
-    params: workParameters(work, nanosOf)
+    params: workParameters(work)
+  }))
+}
+
+/** The scenario's groups, with the numbers of their workers, and all workers. */
+const groupsOf = (scenario: Scenario, topology: Topology) => {
+  const workers: Array<PlanWorker> = []
+  const groups = Object.entries(scenario.groups).map(([name, def], index) => {
+    const first = workers.length
+    workers.push(...workersIn(name, def, index, first, topology))
+    return { name, def, index, first, count: workers.length - first }
+  })
+  return { groups, workers }
+}
+
+/** The scenario's payloads, with the numbers of their commands from `first` on. */
+const payloadsOf = (scenario: Scenario, first: number) => {
+  const groups = Object.keys(scenario.groups)
+  return Object.entries(scenario.payloads ?? {}).map(([name, { args = [], group }], index) => ({
+    name,
+    group: group === undefined ? undefined : groups.indexOf(group),
+    words: [`/bin/${payloadProgram(name)}`, ...args],
+    command: first + index
   }))
 }
 
@@ -88,15 +121,12 @@ export const planScenario = (
   scheduler: PlannedScheduler | undefined,
   seed: number
 ): PlannedScenario => {
-  const workers: Array<PlanWorker> = []
-  const groups = Object.entries(scenario.groups).map(([name, def], index) => {
-    const first = workers.length
-    workers.push(...workersIn(name, def, index, first, topology))
-    return { name, def, index, first, count: workers.length - first }
-  })
+  const { groups, workers } = groupsOf(scenario, topology)
   const byName = new Map(groups.map((group) => [group.name, group]))
   const ops: Array<PlanOp> = []
   const groupOf = (name: string) => byName.get(name)!
+  const payloads = payloadsOf(scenario, scheduler === undefined ? 0 : 1)
+  const commandOf = (name: string) => payloads.find((one) => one.name === name)!.command
 
   const inStep = (step: number) => {
     const put = (code: OpCode, rest: Omit<PlanOp, "code" | "step">) => ops.push({ code, step, ...rest })
@@ -113,7 +143,7 @@ export const planScenario = (
       if (def.weight !== undefined) write(name, "cpu.weight", String(def.weight))
       if (def.quota !== undefined) write(name, "cpu.max", quotaOf(def.quota.time, def.quota.period))
     }
-    const attach = () => put("attach", { a: 0, ns: ATTACH_NS })
+    const attach = () => put("attach", { a: 0, ns: scheduler?.attachNs ?? 0 })
     const detach = () => put("detach", { a: 0, ns: DETACH_NS })
     return { put, write, onWorkers, create, attach, detach }
   }
@@ -143,6 +173,13 @@ export const planScenario = (
         return void write(op.group, "cpu.max", quotaOf(op.time, op.period))
       case "setNice":
         return onWorkers("nice", op.group, { c: op.nice })
+      case "setPolicy":
+        return onWorkers("policy", op.group, { c: policyWord(op.policy) })
+      case "run":
+      case "kill":
+        return void put(op.op, { a: commandOf(op.payload) })
+      case "wait":
+        return void put("wait", { a: commandOf(op.payload), ns: nanosOf(op.within) })
       case "move":
         return onWorkers("move", op.group, { c: groupOf(op.to).index })
       case "attach":
@@ -167,10 +204,14 @@ export const planScenario = (
     writer.put("hold", { ns: nanosOf(step.hold) })
     writer.put("phaseEnd", { a: index })
   })
-  const commands = scheduler === undefined ? [] : [{ ...scheduler, group: undefined }]
+  const commands = [
+    ...(scheduler === undefined ? [] : [{ words: scheduler.words, ops: scheduler.ops, group: undefined }]),
+    ...payloads.map(({ group, words }) => ({ words, ops: undefined, group }))
+  ]
   return {
     plan: { seed, groups: groups.map(({ name }) => name), workers, commands, ops },
     groups: groups.map(({ count, first: at, name }) => ({ name, first: at, count })),
+    payloads: payloads.map(({ command, name }) => ({ name, command })),
     steps: scenario.steps.map(({ name }) => name)
   }
 }

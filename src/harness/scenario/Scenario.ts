@@ -46,6 +46,32 @@ export const CpuSpec = Schema.Union(
  */
 export type CpuSpec = typeof CpuSpec.Type
 
+/** A scheduling class of workers, with the priority of a real-time one. */
+const Policy = Schema.Union(
+  Schema.Literal("other", "batch", "idle", "ext"),
+  Schema.Struct({ fifo: Schema.Int.pipe(Schema.between(1, 90)) }),
+  Schema.Struct({ rr: Schema.Int.pipe(Schema.between(1, 90)) })
+)
+
+/**
+ * A program of the host that a step runs in the guest, with the libraries that it needs; in a group, or outside of all.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const Payload = Schema.Struct({
+  program: Schema.NonEmptyString.annotations({ description: "its path on the host" }),
+  args: optional(Schema.Array(Schema.String).pipe(Schema.maxItems(255))),
+  group: optional(GroupName)
+}).annotations({ identifier: "Payload" })
+/**
+ * The type that the Schema `Payload` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Payload = typeof Payload.Type
+
 /**
  * A control group and the workers in it. `starts: "later"` waits for an operation that adds it.
  *
@@ -65,13 +91,7 @@ export const CgroupDef = Schema.Struct({
   quota: optional(Schema.Struct({ time: GuestTime, period: optional(GuestTime) })),
   affinity: optional(CpuSpec),
   nice: optional(Schema.Int.pipe(Schema.between(-20, 19))),
-  policy: optional(
-    Schema.Union(
-      Schema.Literal("other", "batch", "idle", "ext"),
-      Schema.Struct({ fifo: Schema.Int.pipe(Schema.between(1, 90)) }),
-      Schema.Struct({ rr: Schema.Int.pipe(Schema.between(1, 90)) })
-    )
-  ),
+  policy: optional(Policy),
   starts: optional(Schema.Literal("scenario", "later"))
 }).annotations({ identifier: "CgroupDef" })
 /**
@@ -98,7 +118,10 @@ export const Op = Schema.Union(
   }),
   Schema.Struct({ op: Schema.Literal("setQuota"), group: GroupName, time: GuestTime, period: optional(GuestTime) }),
   Schema.Struct({ op: Schema.Literal("setNice"), group: GroupName, nice: Schema.Int.pipe(Schema.between(-20, 19)) }),
+  Schema.Struct({ op: Schema.Literal("setPolicy"), group: GroupName, policy: Policy }),
   Schema.Struct({ op: Schema.Literal("move"), group: GroupName, to: GroupName }),
+  Schema.Struct({ op: Schema.Literal("run", "kill"), payload: GroupName }),
+  Schema.Struct({ op: Schema.Literal("wait"), payload: GroupName, within: GuestTime }),
   Schema.Struct({ op: Schema.Literal("attach", "detach", "restart") })
 ).annotations({ identifier: "Op" })
 /**
@@ -131,6 +154,7 @@ export const Scenario = Schema.Struct({
   version: Schema.Literal(1),
   name: Name,
   groups: Schema.Record({ key: GroupName, value: CgroupDef }),
+  payloads: optional(Schema.Record({ key: GroupName, value: Payload })),
   steps: Schema.NonEmptyArray(Step).pipe(Schema.maxItems(256))
 }).annotations({ identifier: "Scenario" })
 
@@ -156,6 +180,7 @@ export interface Scenario<G extends string = string, S extends string = string> 
   readonly version: 1
   readonly name: string
   readonly groups: { readonly [Group in G]: CgroupDef }
+  readonly payloads?: { readonly [name: string]: Payload }
   readonly steps: readonly [Step<S>, ...ReadonlyArray<Step<S>>]
 }
 
@@ -176,6 +201,7 @@ export const scenario = <const G extends Readonly<Record<string, CgroupDef>>, co
   name: string,
   of: {
     readonly groups: G
+    readonly payloads?: Readonly<Record<string, Payload>>
     readonly steps: (groups: { readonly [Name in keyof G & string]: Name }) => readonly [Step<S>, ...Array<Step<S>>]
   }
 ): Scenario<keyof G & string, S> => {
@@ -184,6 +210,7 @@ export const scenario = <const G extends Readonly<Record<string, CgroupDef>>, co
     version: 1,
     name,
     groups: of.groups,
+    ...(of.payloads === undefined ? {} : { payloads: of.payloads }),
     steps: of.steps(handles as { readonly [Name in keyof G & string]: Name })
   }
 }
@@ -263,6 +290,10 @@ export const op = {
     ...(period === undefined ? {} : { period })
   }),
   setNice: (group: string, nice: number): Op => ({ op: "setNice", group, nice }),
+  setPolicy: (group: string, policy: NonNullable<CgroupDef["policy"]>): Op => ({ op: "setPolicy", group, policy }),
+  run: (payload: string): Op => ({ op: "run", payload }),
+  wait: (payload: string, within: string): Op => ({ op: "wait", payload, within }),
+  kill: (payload: string): Op => ({ op: "kill", payload }),
   move: (group: string, to: string): Op => ({ op: "move", group, to }),
   attach: (): Op => ({ op: "attach" }),
   detach: (): Op => ({ op: "detach" }),
@@ -284,17 +315,22 @@ export const cpus = {
 }
 
 /**
- * The scenario of a test that has none: a computing worker a CPU, and a pair that sends messages, for 2 seconds.
+ * The scenario of a test that has none: a computing worker a CPU, a pair that sends messages and eight that sleep most of
+ * the time, for 2 seconds; then 2 seconds of rest, through which a scheduler stays as well.
  *
  * @since 0.1.0
  * @category constructors
  */
-export const smoke: Scenario<"spin" | "pipe", "run"> = scenario("smoke", {
+export const smoke: Scenario<"spin" | "pipe" | "timer", "run" | "rest"> = scenario("smoke", {
   groups: {
     spin: cgroup({ workers: { perCpu: 1 }, work: work.spin() }),
     // A kind of work, not Effect's pipe of functions.
     // @effect-diagnostics-next-line unnecessaryPipe:off
-    pipe: cgroup({ workers: 2, work: work.pipe() })
+    pipe: cgroup({ workers: 2, work: work.pipe() }),
+    timer: cgroup({ workers: 8, work: work.timer({ interval: "10 millis" }) })
   },
-  steps: () => [step("run", { hold: "2 seconds" })]
+  steps: ({ pipe, spin, timer }) => [
+    step("run", { hold: "2 seconds" }),
+    step("rest", { do: [op.stop(spin), op.stop(pipe), op.stop(timer)], hold: "2 seconds" })
+  ]
 })

@@ -60,12 +60,16 @@ const nearest = (wrong: string, names: ReadonlyArray<string>): string | undefine
   return names.map((name) => ({ name, far: distance(wrong, name) })).sort((a, b) => a.far - b.far).at(0)?.name
 }
 
+/** The agent knows 64 programs, a scheduler among them. */
+const MOST_PAYLOADS = 63
+
 /** How a group stands at a point of the scenario. */
 type Standing = "absent" | "running" | "frozen" | "stopped"
 
 class Checker {
   readonly problems: Array<Problem> = []
   readonly #standing = new Map<string, Standing>()
+  readonly #run = new Set<string>()
   #attached: boolean
 
   constructor(readonly scenario: Scenario, readonly topology: Topology, hasScheduler: boolean) {
@@ -79,6 +83,12 @@ class Checker {
       this.add("groups", `they have ${workers} workers`, `give at most ${MOST_WORKERS} in all`)
     }
     const names = new Set<string>()
+    for (const [name, { group }] of Object.entries(scenario.payloads ?? {})) {
+      if (group !== undefined) this.exists(`payloads.${name}.group`, group)
+    }
+    if (Object.keys(scenario.payloads ?? {}).length > MOST_PAYLOADS) {
+      this.add("payloads", "too many", `give at most ${MOST_PAYLOADS}`)
+    }
     scenario.steps.forEach((step, index) => {
       const path = `steps[${index}]`
       if (names.has(step.name)) this.add(`${path}.name`, `another step is called ${step.name}`, "rename one of them")
@@ -129,7 +139,25 @@ class Checker {
     }
   }
 
+  payload(path: string, op: Extract<Op, { readonly payload: string }>): void {
+    const names = Object.keys(this.scenario.payloads ?? {})
+    if (!names.includes(op.payload)) {
+      const like = nearest(op.payload, names)
+      const fix = like === undefined ? "declare it in payloads" : `did you mean ${like}?`
+      return this.add(`${path}.payload`, `no such payload: ${op.payload}`, fix)
+    }
+    const group = this.scenario.payloads?.[op.payload].group
+    if (op.op === "run" && group !== undefined && this.#standing.has(group)) {
+      this.needs(`${path}.payload`, group, ["running", "stopped"])
+    }
+    if (op.op === "run") this.#run.add(op.payload)
+    else if (!this.#run.has(op.payload)) {
+      this.add(`${path}.payload`, `${op.payload} does not run at this step`, "run it in a step before")
+    }
+  }
+
   op(path: string, op: Op, hasScheduler: boolean): void {
+    if ("payload" in op) return this.payload(path, op)
     if (!("group" in op)) {
       if (!hasScheduler) {
         return this.add(path, `${op.op} needs a scheduler, and the test has none`, "give the test a scheduler")

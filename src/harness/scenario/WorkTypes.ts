@@ -1,5 +1,5 @@
 import * as Schema from "effect/Schema"
-import { GuestTime } from "./GuestTime.ts"
+import { GuestTime, nanosOf } from "./GuestTime.ts"
 
 /** A count that a worker's loop takes. */
 const Count = Schema.Int.pipe(Schema.between(0, 2 ** 32))
@@ -139,6 +139,15 @@ export const workTypeEntry = (work: WorkType): { readonly entry: WorkTypeEntry; 
 
 const given = (work: WorkType, name: string): unknown => new Map<string, unknown>(Object.entries(work)).get(name)
 
+/** The time that a unit of this work sleeps, in nanoseconds. */
+export const sleepOf = (work: WorkType): number =>
+  Math.max(
+    0,
+    ...workTypeEntry(work).entry.params.filter(({ name }) => name === "off" || name === "interval").map(
+      ({ byDefault, name }) => nanosOf(String(given(work, name) ?? byDefault))
+    )
+  )
+
 /** How many workers of this type work together. */
 export const togetherOf = (work: WorkType): number => {
   const { together } = workTypeEntry(work).entry
@@ -148,7 +157,7 @@ export const togetherOf = (work: WorkType): number => {
 }
 
 /** The parameters as the agent takes them: counts, and times in nanoseconds. */
-export const workParameters = (work: WorkType, nanosOf: (time: string) => number): ReadonlyArray<number> =>
+export const workParameters = (work: WorkType): ReadonlyArray<number> =>
   workTypeEntry(work).entry.params.map(({ byDefault, name }) => {
     const value = given(work, name) ?? byDefault
     return typeof value === "string" ? nanosOf(value) : Number(value)

@@ -121,7 +121,7 @@ const settle = (
  * @since 0.1.0
  * @category models
  */
-export type DeclareRun = <const G extends string = "spin" | "pipe", const S extends string = "run">(
+export type DeclareRun = <const G extends string = "spin" | "pipe" | "timer", const S extends string = "run" | "rest">(
   name: string,
   test: KtstrTest<G, S>
 ) => void

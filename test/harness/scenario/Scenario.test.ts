@@ -36,7 +36,7 @@ describe("a scenario", () => {
   })
 
   it("becomes numbers: workers of a pair are together, CPUs are a list, times are nanoseconds", () => {
-    const { groups, plan, steps } = planScenario(tenants, machine, { words: ["/bin/s"], ops: "s" }, 1)
+    const { groups, plan, steps } = planScenario(tenants, machine, { words: ["/bin/s"], ops: "s", attachNs: 3e10 }, 1)
     assert.deepStrictEqual(steps, ["settle", "squeeze", "release"])
     assert.deepStrictEqual(groups, [{ name: "a", first: 0, count: 4 }, { name: "b", first: 4, count: 4 }])
     assert.deepStrictEqual(plan.workers.slice(4).map(({ leader, size }) => [leader, size]), [[4, 2], [4, 2], [6, 2], [
