@@ -46,6 +46,7 @@ export const made: RunRecord = {
     arguments: [],
     ops: "s",
     attach: 4e8,
+    expected: null,
     attachLimit: 1e10,
     switchAll: true,
     cpu: 1e6,

@@ -43,8 +43,9 @@ const requestOf = (config: Config) =>
     }
     const binary = Option.getOrUndefined(config.scheduler)
     const ops = Option.getOrUndefined(config.ops)
-    if (binary === undefined && (ops !== undefined || config.schedulerArg.length > 0)) {
-      return yield* new UsageError({ problem: "--ops and --scheduler-arg go with --scheduler" })
+    const expected = Option.getOrUndefined(config.expect)
+    if (binary === undefined && (ops !== undefined || expected !== undefined || config.schedulerArg.length > 0)) {
+      return yield* new UsageError({ problem: "--ops, --expect and --scheduler-arg go with --scheduler" })
     }
     const scenario: Scenario = Option.isSome(config.scenario) ? yield* scenarioOf(config.scenario.value) : smoke
     return (seed: number): RunRequest => ({
@@ -52,7 +53,13 @@ const requestOf = (config: Config) =>
       kernel: kernel.value,
       scheduler: binary === undefined
         ? undefined
-        : { name: basename(binary), binary, args: config.schedulerArg, ...(ops === undefined ? {} : { ops }) },
+        : {
+          name: basename(binary),
+          binary,
+          args: config.schedulerArg,
+          ...(ops === undefined ? {} : { ops }),
+          ...(expected === undefined ? {} : { expected })
+        },
       scenario,
       topology: Option.getOrUndefined(config.topology),
       memoryMib: Option.getOrUndefined(config.memoryMib),
@@ -130,6 +137,7 @@ export const replay = (config: {
           binary: scheduler.path,
           args: scheduler.arguments,
           ops: scheduler.ops,
+          ...(scheduler.expected === null ? {} : { expected: scheduler.expected }),
           attachWithin: `${scheduler.attachLimit} nanos`
         },
       scenario: before.scenario as Scenario,

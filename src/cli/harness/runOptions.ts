@@ -1,4 +1,5 @@
 import * as Options from "@effect/cli/Options"
+import { ExpectedEnd } from "../../harness/claim/RunRecord.ts"
 import { count, flag, machine, output, schema, text, timeLimit, words } from "../source/options.ts"
 
 const mode = Options.choice("mode", ["auto", "kvm", "exact", "exact-coarse", "emulated"]).pipe(
@@ -6,6 +7,10 @@ const mode = Options.choice("mode", ["auto", "kvm", "exact", "exact-coarse", "em
     "how the guest is executed: exact is the same in each run of a seed (default auto: the best that works here, see "
       + "`ktstr doctor`)"
   ),
+  Options.optional
+)
+const expect = Options.choice("expect", ExpectedEnd.literals).pipe(
+  Options.withDescription("pass when the scheduler ends like this, in place of staying (default: it must stay)"),
   Options.optional
 )
 /** `--runs-dir` */
@@ -19,7 +24,8 @@ export const runOptions = {
   scheduler: text("scheduler", "PROGRAM", "the scheduler to test (default: the kernel's own)"),
   schedulerArg: words("scheduler-arg", "WORD", "an argument of the scheduler").pipe(Options.repeated),
   ops: text("ops", "NAME", "the beginning of its name in sysfs (default: the program's name without scx_)"),
-  scenario: text("scenario", "FILE", "the workload, as JSON (default: a smoke test of 2 guest seconds)"),
+  expect,
+  scenario: text("scenario", "FILE", "the workload, as JSON (default: a smoke test of 4 guest seconds)"),
   mode,
   seed: count("seed", 0, "the first seed (default 1); in the exact modes each seed gives another schedule"),
   seeds: count("seeds", 1, "run this many seeds, one after another (default 1)"),

@@ -45,7 +45,7 @@ export const judgeRun = (run: RunRecord): Verdict => {
   const ofScheduler = run.scheduler === null ? [] : judgeScheduler(run, run.scheduler)
   if (ofScheduler.some(({ outcome }) => outcome === "skip")) return { outcome: "skip", details: ofScheduler }
   details.push(...ofScheduler)
-  const started = run.scheduler === null || run.scheduler.attached === "yes"
+  const started = run.scheduler === null || (run.scheduler.attached === "yes" && run.scheduler.expected === null)
   if (started) details.push(...judgeWork(run))
   const alarm = run.kernelLog.find((line) => ALARMING.test(line))
   details.push(

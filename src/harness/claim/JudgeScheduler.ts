@@ -1,4 +1,4 @@
-import type { RunRecord, SchedulerRun } from "./RunRecord.ts"
+import type { ExpectedEnd, RunRecord, SchedulerRun } from "./RunRecord.ts"
 import { type Detail, detail } from "./Verdict.ts"
 
 /** Words of the verifier, or of libbpf, about a program that is refused. */
@@ -165,10 +165,27 @@ const thrownOut = (scheduler: SchedulerRun): ReadonlyArray<Detail> =>
   )
 
 /** The claims of every scheduler: it attaches in time, with a process that stays, and is not thrown out. */
-export const judgeScheduler = (run: RunRecord, scheduler: SchedulerRun): ReadonlyArray<Detail> => {
+const conductOf = (run: RunRecord, scheduler: SchedulerRun): ReadonlyArray<Detail> => {
   const missing = notAttached(scheduler)
   const bad = thrownOut(scheduler)
   if (missing !== undefined) return missing.kind === "scheduler late" ? [...bad, missing] : [missing]
   const others = conduct(run, scheduler)
   return bad.length === 0 ? [atEnd(run, scheduler), ...others] : [...bad, ...others]
+}
+
+/** A scheduler that must end: it did so, or it did something else. */
+const endsAs = (expected: ExpectedEnd, { name }: SchedulerRun, told: ReadonlyArray<Detail>): ReadonlyArray<Detail> => {
+  const kind = `scheduler ${expected}` as const
+  const found = told.find((one) => one.kind === kind && one.outcome === "fail")
+  if (found !== undefined) return [{ ...found, outcome: "pass", wanted: "this end" }]
+  const instead = told.filter(({ outcome }) => outcome !== "pass").map(({ kind, label }) => `${kind}: ${label}`)
+  const observed = instead.length === 0 ? "it stayed" : instead.join("; ")
+  return [detail(kind, "fail", `${name} ends as the test says`, observed, kind)]
+}
+
+/** The claims of a scheduler: those of every one, or the end that the test expects of it. */
+export const judgeScheduler = (run: RunRecord, scheduler: SchedulerRun): ReadonlyArray<Detail> => {
+  const told = conductOf(run, scheduler)
+  const { expected } = scheduler
+  return expected === null || told.some(({ outcome }) => outcome === "skip") ? told : endsAs(expected, scheduler, told)
 }

@@ -46,6 +46,24 @@ const Phase = Schema.Struct({
 export type Phase = typeof Phase.Type
 
 /**
+ * An end of a scheduler that a test may ask for: the kernel's watchdog throws it out, it throws itself out with an error, it
+ * leaves by itself, the verifier refuses it, or its process dies before it attaches.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const ExpectedEnd = Schema.Literal("stalled", "error", "exited", "refused", "died").annotations({
+  identifier: "ExpectedEnd"
+})
+/**
+ * The type that the Schema `ExpectedEnd` decodes to.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type ExpectedEnd = typeof ExpectedEnd.Type
+
+/**
  * How a scheduler did.
  *
  * @since 0.1.0
@@ -69,6 +87,7 @@ export const SchedulerRun = Schema.Struct({
   cpu: Schema.NullOr(Nanos).annotations({
     description: "CPU time of its process while it was attached; null: it ended before the test did"
   }),
+  expected: Schema.NullOr(ExpectedEnd).annotations({ description: "how it must end; null: it must stay" }),
   attachLimit: Nanos.annotations({ description: "longest time that it may take to attach" }),
   gone: Schema.NullOr(Nanos).annotations({
     description: "how long after it attached the kernel no longer scheduled by it, unasked; null: it never happened"

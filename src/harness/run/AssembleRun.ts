@@ -141,7 +141,10 @@ const MOST_SCHEDULER_LINES = 5000
  * @since 0.1.0
  * @category models
  */
-export type GivenScheduler = Pick<SchedulerRun, "name" | "path" | "sha256" | "arguments" | "ops" | "attachLimit">
+export type GivenScheduler = Pick<
+  SchedulerRun,
+  "name" | "path" | "sha256" | "arguments" | "ops" | "expected" | "attachLimit"
+>
 
 const FAILURES = ["died", "left", "late", "noSchedExt", "other"] as const
 const isFailure = (what: string): what is typeof FAILURES[number] => FAILURES.some((failure) => failure === what)

@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { basename } from "node:path"
+import type { ExpectedEnd } from "../claim/RunRecord.ts"
 import { GuestTime, nanosOf } from "../scenario/GuestTime.ts"
 import type { GivenScheduler } from "./AssembleRun.ts"
 import { ProgramInvalid, readProgram } from "./ProgramOfHost.ts"
@@ -21,6 +22,8 @@ export interface Scheduler {
   readonly ops?: string
   /** Longest time by the guest's clock that it may take to attach; "10 seconds". */
   readonly attachWithin?: string
+  /** How it must end, where the test is that it does: then its stay and the work are not judged, and this is. */
+  readonly expected?: ExpectedEnd
 }
 
 /** Who attaches later than that does not pass: schedulers take 0.1 to 1.3 s in exact guests. */
@@ -45,6 +48,7 @@ export const readScheduler = (scheduler: Scheduler): Effect.Effect<GivenSchedule
       arguments: scheduler.args ?? [],
       sha256,
       ops: scheduler.ops ?? basename(path).replace(/^scx_/, ""),
+      expected: scheduler.expected ?? null,
       attachLimit: nanosOf(within)
     }
   })

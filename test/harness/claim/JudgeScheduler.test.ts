@@ -105,6 +105,24 @@ describe("a scheduler's conduct", () => {
     assert.deepStrictEqual(judged({ atEnd: true }, run), ["fail", "scheduler exited: s was detached at the end"])
   })
 
+  it("that must end so passes, with any other end and without one fails; the work is not judged", () => {
+    const idle = { phases: [] }
+    const stalled = { atEnd: false, gone: 3e9, exits: [STALL] }
+    assert.deepStrictEqual(judged({ ...stalled, expected: "stalled" }, idle), ["pass"])
+    assert.deepStrictEqual(judged({ ...stalled, expected: "error" }, idle), [
+      "fail",
+      "scheduler error: s ends as the test says: scheduler stalled: s did not run spin[77] for 3.1 s"
+    ])
+    assert.deepStrictEqual(judged({ expected: "stalled" }, idle), [
+      "fail",
+      "scheduler stalled: s ends as the test says: it stayed"
+    ])
+    assert.deepStrictEqual(judged({ ...DIED, status: WITH_STATUS_1, expected: "died" }, idle), ["pass"])
+    assert.deepStrictEqual(judged({ gone: 1e9, atEnd: false, status: 0, expected: "exited" }, idle), ["pass"])
+    const oops = { ...idle, kernelLog: ["BUG: unable to handle page fault"] }
+    assert.strictEqual(judged({ ...stalled, expected: "stalled" }, oops)[0], "fail")
+  })
+
   it("that took too long in an emulated guest is inconclusive", () => {
     const [outcome, ...told] = judged({ attach: 2e10 }, { mode: { ...made.mode, mode: "emulated" } })
     assert.strictEqual(outcome, "inconclusive")
