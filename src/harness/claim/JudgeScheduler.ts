@@ -22,6 +22,10 @@ const reasonOf = (lines: ReadonlyArray<string>): string | undefined => {
   return end > 0 ? lines[end - 1] : undefined
 }
 
+/** How a scheduler's process ended, or that it did not. */
+const processOf = (status: number | null): string =>
+  status === null ? "its process runs" : `its process ended with ${statusText(status)}`
+
 const died = ({ log, name, status }: SchedulerRun): Detail => {
   const how = status === null ? "ended" : `ended with ${statusText(status)}`
   if (!log.some((line) => REFUSED.test(line))) {
@@ -54,7 +58,7 @@ const notAttached = (scheduler: SchedulerRun): Detail | undefined => {
         "scheduler exited",
         "fail",
         `${name} left its scheduler behind`,
-        `its process ended with ${statusText(status ?? 0)} while ${ops} is attached`,
+        `${processOf(status)} while ${ops} is attached`,
         "a process that stays as long as its scheduler"
       )
     case "noSchedExt":
@@ -81,7 +85,7 @@ const detachesAtEnd = ({ scenario }: RunRecord): boolean =>
 
 /** A scheduler that attached, at the end. */
 const atEnd = (run: RunRecord, { atEnd: stands, gone, name, status }: SchedulerRun): Detail => {
-  const process = status === null ? "its process runs" : `its process ended with ${statusText(status)}`
+  const process = processOf(status)
   if (gone !== null) {
     return detail(
       "scheduler exited",
@@ -109,10 +113,10 @@ const atEnd = (run: RunRecord, { atEnd: stands, gone, name, status }: SchedulerR
 const asksForExt = ({ scenario }: RunRecord): boolean =>
   Object.values(scenario.groups).some(({ policy }) => policy === "ext")
 
-/** Share of one CPU that a scheduler's own process may use. */
+/** The share of one CPU that a scheduler's own process may use. */
 const MOST_OWN_CPU = 0.5
 
-/** How a scheduler did that attached, besides staying. */
+/** The rest of the conduct of a scheduler that attached: whether it came late, took the workers, and left them the CPUs. */
 const conduct = (run: RunRecord, scheduler: SchedulerRun): ReadonlyArray<Detail> => {
   const { attach, attachLimit, cpu, name, switchAll } = scheduler
   const details: Array<Detail> = []
