@@ -71,8 +71,7 @@ describe("the work of a run", () => {
   it("may be late in a group that the scenario puts behind others, from that step on", () => {
     const phases = [phase("x", group(1, 1, 1), group(1, 1, 1)), phase("y", group(1, 1, 9e9), group(1, 1, 1))]
     const groups: RunRecord["scenario"]["groups"] = { a: { work: { type: "spin" } }, b: { work: { type: "spin" } } }
-    const said = (...ops: NonNullable<Step["do"]>) =>
-      judged({ phases, scenario: { ...withSteps([], ops), groups } })[1]
+    const said = (...ops: NonNullable<Step["do"]>) => judged({ phases, scenario: { ...withSteps([], ops), groups } })[1]
     const stood = "fail progress: no worker stood still: worker 0 of a in y, for 9.000 s"
     assert.strictEqual(said(), stood)
     assert.strictEqual(said({ op: "setWeight", group: "b", weight: 1 }), stood)
