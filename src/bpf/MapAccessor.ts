@@ -60,7 +60,7 @@ export class MapNotFound extends Schema.TaggedError<MapNotFound>("ktstr/MapNotFo
 }
 
 /**
- * Entries of a map are missing: `problem` says which and why. Raised after every entry that could be read.
+ * Entries of a map, or parts of them, are missing: `problem` says which and why. Raised after every entry that could be read.
  *
  * @since 0.1.0
  * @category errors
@@ -118,7 +118,7 @@ export interface MapAccessorService {
   readonly find: (idOrName: string) => Effect.Effect<ReadonlyArray<MapInfo>, MapNotFound | BpfUnreadable>
   /** Compile the map's types and get ready to walk it. The reader's `problem` says what cannot be read. */
   readonly reader: (map: MapInfo) => Effect.Effect<MapReader, BpfUnreadable>
-  /** The map's entries, decoded. Entries that could not be read make it end with `MapProblem`, after all the others. */
+  /** The map's entries, decoded. What could not be read of them makes it end with `MapProblem`, after all the others. */
   readonly entries: (map: MapInfo) => Stream.Stream<MapEntry, MapProblem | BpfUnreadable>
   /** As `entries`, decoded by Schemas. One that does not fit ends it with `EntryMismatch`. */
   readonly entriesAs: <K, KI, V, VI>(

@@ -1,5 +1,5 @@
 import type { Codec } from "../btf/render/Codec.ts"
-import type { RenderedValue } from "../btf/render/RenderedValue.ts"
+import { lossesInside, type RenderedValue } from "../btf/render/RenderedValue.ts"
 import { combine, type Reason } from "../core/Reason.ts"
 import type { EntryWalk } from "./EntryWalk.ts"
 import type { MapInfo } from "./MapInfo.ts"
@@ -63,8 +63,22 @@ export interface PerCpuEntry {
   readonly cpuBytes: ReadonlyArray<Uint8Array | undefined>
 }
 
+/** A key or value as a tree; what is missing in it is counted among the walk's problems. */
+export const countedTree = (
+  codec: Codec,
+  walk: EntryWalk,
+  view: DataView,
+  at: number,
+  length: number
+): RenderedValue => {
+  const value = codec.tree(view, at, { length })
+  for (const loss of lossesInside(value)) walk.problems.add(loss)
+  return value
+}
+
 /**
- * Decode the entry that `walk` stands at; copies its bytes, so it stays valid.
+ * Decode the entry that `walk` stands at; copies its bytes, so it stays valid. What is missing inside its key or value is
+ * counted among the walk's problems.
  *
  * @since 0.1.0
  * @category parsing
@@ -74,9 +88,9 @@ export const decodeEntry = (reader: MapReader, walk: EntryWalk): MapEntry => {
     new Uint8Array(view.buffer, view.byteOffset + at, length).slice()
   // A codec that follows pointers moves the window under the bytes: they are copied first.
   const keyBytes = copy(walk.keyView, walk.keyAt, walk.keyLength)
-  const key = reader.key.tree(walk.keyView, walk.keyAt, { length: walk.keyLength })
+  const key = countedTree(reader.key, walk, walk.keyView, walk.keyAt, walk.keyLength)
   const valueBytes = () => copy(walk.valueView, walk.valueAt, walk.valueLength)
-  const value = () => reader.value.tree(walk.valueView, walk.valueAt, { length: walk.valueLength })
+  const value = () => countedTree(reader.value, walk, walk.valueView, walk.valueAt, walk.valueLength)
   if (reader.cpus === null) {
     walk.value(0)
     const bytes = valueBytes()

@@ -1,11 +1,10 @@
 import type { EntryWalk } from "../../bpf/EntryWalk.ts"
 import { holdsMaps, innerMapAt, type InnerMaps } from "../../bpf/InnerMaps.ts"
 import type { MapInfo } from "../../bpf/MapInfo.ts"
-import { type MapReader, problemOf } from "../../bpf/MapReader.ts"
+import { countedTree, type MapReader, problemOf } from "../../bpf/MapReader.ts"
 import type { Header } from "../../bpf/Report.ts"
 import type { Dump } from "../../bpf/report/DumpWriter.ts"
 import type { Codec } from "../../btf/render/Codec.ts"
-import { lossesInside, type RenderedValue } from "../../btf/render/RenderedValue.ts"
 import { valueText } from "../../btf/render/ValueText.ts"
 import { Losses } from "../../core/Losses.ts"
 import { plural } from "../../core/Plural.ts"
@@ -88,13 +87,6 @@ function* mapText(reader: MapReader, { inner, limit, losses }: Shown): Generator
   }
   yield* entriesText(reader, 2, { limit, losses, inner: holdsMaps(info) ? inner : undefined })
   yield "\n"
-}
-
-/** A key or value as a tree; what is missing in it is counted among the walk's problems. */
-const countedTree = (codec: Codec, walk: EntryWalk, view: DataView, at: number, length: number): RenderedValue => {
-  const value = codec.tree(view, at, { length })
-  for (const loss of lossesInside(value)) walk.problems.add(loss)
-  return value
 }
 
 /** A map's entries, `indent` columns in, and what is wrong with them. */

@@ -3,6 +3,7 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import type { EntryWalk } from "../../../src/bpf/EntryWalk.ts"
+import { MapAccessor } from "../../../src/bpf/MapAccessor.ts"
 import { MapInfo } from "../../../src/bpf/MapInfo.ts"
 import type { MapReader } from "../../../src/bpf/MapReader.ts"
 import { DUMP_VERSION, type Header } from "../../../src/bpf/Report.ts"
@@ -143,6 +144,24 @@ for (const [name, codec] of Object.entries(codecs)) {
       assert.include(text, "2 parts could not be read whole")
       assert.strictEqual(dump.losses.count, 2)
     })
+
+    it.effect("makes the library's entries end with MapProblem, after all of them", () =>
+      Effect.gen(function*() {
+        for (const [words, cpus] of [[[0, 5, 1, 0], null], [[5, 0, 0, 5], 2]] as const) {
+          const reader = readerOf(codec, words, cpus)
+          const maps = MapAccessor.make({
+            maps: { items: [reader.info], problems: [] },
+            programs: { items: [], problems: [] },
+            reader: () => Effect.succeed(reader)
+          })
+          let seen = 0
+          const error = yield* Effect.flip(
+            Stream.runForEach(maps.entries(reader.info), () => Effect.sync(() => void seen++))
+          )
+          assert(error._tag === "MapProblem")
+          assert.deepStrictEqual([seen, error.problem], [words.length / (cpus ?? 1), twice])
+        }
+      }))
 
     it("is a problem of a comparison", () => {
       const side = (word: number) => sideOfReaders(header, [readerOf(codec, [word])], [])
