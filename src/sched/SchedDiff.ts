@@ -25,7 +25,7 @@ interface Compared {
  */
 export const guestSeconds = (from: SchedTime, to: SchedTime): number | null => {
   const ticks = Number(BigInt(to.jiffies) - BigInt(from.jiffies))
-  return from.hz === null || from.hz !== to.hz || ticks < 0 ? null : ticks / from.hz
+  return from.hz === null || from.hz <= 0 || from.hz !== to.hz || ticks < 0 ? null : ticks / from.hz
 }
 
 /**
@@ -110,7 +110,9 @@ const changedFields = (from: Compared, to: Compared, seconds: number | null): Re
     if (before !== after) changes.push({ field, before, after, delta: null, rate: null })
   }
   for (const field of new Set([...Object.keys(from.counters), ...Object.keys(to.counters)])) {
-    const [before = null, after = null] = [from.counters[field], to.counters[field]]
+    const [before, after] = [from, to].map(({ counters }) =>
+      Object.hasOwn(counters, field) ? counters[field] ?? null : null
+    )
     if (before === after) continue
     const delta = before === null || after === null ? null : Number(BigInt(after) - BigInt(before))
     const rate = delta === null || seconds === null || seconds === 0 ? null : delta / seconds

@@ -87,6 +87,55 @@ export const mutate = (golden: Uint8Array, words: ReadonlyArray<Word>, pick: Dic
   return bytes.subarray(0, end)
 }
 
+/** JSON, or not, to stand for a value or a key. */
+const OTHERS = [
+  "1e999",
+  "-0",
+  "9007199254740993",
+  "1.5",
+  "-1",
+  "null",
+  "true",
+  "[]",
+  "{}",
+  "\"\\u001b[2J\\u202e\"",
+  "\"\\ud800\"",
+  "\"__proto__\"",
+  "\"constructor\"",
+  "\"toString\"",
+  "{\"__proto__\":{\"polluted\":1},\"constructor\":{\"prototype\":{\"polluted\":1}}}",
+  `${"[".repeat(300)}${"]".repeat(300)}`,
+  `${"{\"a\":".repeat(600)}1${"}".repeat(600)}`,
+  "\x1b]0;title\x07",
+  "\"\"",
+  `"${"x".repeat(20_000)}"`
+]
+
+/** One to three changes of JSON, or of lines of it: a value, a key or a line is another one, gone, twice there, or the rest is. */
+export const mutateJson = (text: string, pick: Dice): string => {
+  for (let times = 1 + pick(3); times > 0; times--) {
+    const tokens = [...text.matchAll(/"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?|true|false|null|[^\n]*\n/g)]
+    if (tokens.length === 0) return text
+    const { 0: token, index } = tokens[pick(tokens.length)]
+    const other = pick(3) === 0 ? tokens[pick(tokens.length)][0] : OTHERS[pick(OTHERS.length)]
+    const [before, after] = [text.slice(0, index), text.slice(index + token.length)]
+    switch (pick(6)) {
+      case 0:
+        text = before + after
+        break
+      case 1:
+        text = before + token + token + after
+        break
+      case 2:
+        text = pick(4) === 0 ? before : before + token + after
+        break
+      default:
+        text = before + other + after
+    }
+  }
+  return text
+}
+
 /** Do `one` with each seed's dice; gives how often it said true. A failure names its seed. */
 export const tryAll = async (
   one: (pick: Dice, seed: number) => boolean | Promise<boolean>,

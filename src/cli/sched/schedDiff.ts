@@ -1,6 +1,7 @@
 import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
@@ -29,7 +30,7 @@ import { table } from "../terminal/Table.ts"
 import { whyOf } from "../terminal/whyOf.ts"
 
 /** The file is neither a memory image nor what `sched show --json` wrote. */
-class NotASched extends Schema.TaggedError<NotASched>("ktstr/NotASched")("NotASched", {
+export class NotASched extends Schema.TaggedError<NotASched>("ktstr/NotASched")("NotASched", {
   subject: Schema.String,
   why: Schema.String
 }) {
@@ -54,11 +55,20 @@ interface Side {
   readonly sched: SchedSnapshot
 }
 
-/** The document of `sched show --json`; fields that only a newer one has are passed over. */
-const decodeSide = Schema.decodeUnknown(
+const decodeSide = Schema.decodeUnknownEither(
   Schema.parseJson(Schema.Struct({ ...Header.fields, sched: SchedDocument })),
   { onExcessProperty: "ignore" }
 )
+
+/** The document of `sched show --json` in a file's text; fields that only a newer one has are passed over. */
+export const parseSide = (text: string, subject: string): Either.Either<Side, NotASched> =>
+  Either.mapBoth(decodeSide(text), {
+    onLeft: (error) => {
+      const [{ message, path }] = ParseResult.ArrayFormatter.formatErrorSync(error)
+      return new NotASched({ subject, why: [...path, message].join(": ").split("\n", 1)[0].slice(0, 200) })
+    },
+    onRight: ({ sched, ...header }) => ({ header, sched })
+  })
 
 export const diff = (config: Output & Loss & { readonly from: string; readonly to: string }) =>
   Effect.gen(function*() {
@@ -72,7 +82,7 @@ export const diff = (config: Output & Loss & { readonly from: string; readonly t
     yield* writeAnswer(as, config, {
       document: () => ({ schema: "sched-diff", version: DUMP_VERSION, ...head, changes }),
       records: () => [{ record: "diff", ...head }, ...changes.map((change) => ({ record: "change", ...change }))],
-      text: () => textOf(changes, seconds)
+      text: () => diffText(changes, seconds)
     })
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
@@ -88,13 +98,7 @@ const openSide = (path: string) =>
     )
     if (Option.isSome(start) && /^\s*\{/.test(Buffer.from(start.value).toString("latin1"))) {
       const text = yield* Effect.mapError(files.readFileString(path), unreadable)
-      const { sched, ...header } = yield* decodeSide(text).pipe(
-        Effect.mapError((error) => {
-          const [{ message, path: at }] = ParseResult.ArrayFormatter.formatErrorSync(error)
-          return new NotASched({ subject: path, why: [...at, message].join(": ").split("\n", 1)[0].slice(0, 200) })
-        })
-      )
-      return { header, sched }
+      return yield* parseSide(text, path)
     }
     const { header, kernel } = yield* openImage(path)
     return { header, sched: readSched(kernel) }
@@ -102,7 +106,8 @@ const openSide = (path: string) =>
 
 const identity = ({ header: { freeze, kernel, source } }: Side) => ({ source, kernel, freeze })
 
-const textOf = (changes: ReadonlyArray<SchedChange>, seconds: number | null): string => {
+/** The changes for people. */
+export const diffText = (changes: ReadonlyArray<SchedChange>, seconds: number | null): string => {
   const of = <K extends SchedChange["change"]>(...kinds: ReadonlyArray<K>) =>
     changes.filter((each): each is Extract<SchedChange, { readonly change: K }> =>
       kinds.some((kind) => kind === each.change)
@@ -113,13 +118,13 @@ const textOf = (changes: ReadonlyArray<SchedChange>, seconds: number | null): st
     ...of("schedulerGone").map(({ name }) => red(`- scheduler ${escapeLine(name)}\n`)),
     ...of("schedulerChanged").map(({ fields, name }) => `scheduler ${escapeLine(name)}\n${fieldLines(fields)}`),
     ...of("cpuChanged").map(({ cpu, fields }) => `CPU ${cpu}\n${fieldLines(fields)}`),
-    ...of("queueAdded").map(({ queue, tasks }) => green(`+ ${queue} (${tasks})\n`)),
-    ...of("queueRemoved").map(({ queue, tasks }) => red(`- ${queue} (${tasks})\n`)),
+    ...of("queueAdded").map(({ queue, tasks }) => green(`+ ${escapeLine(queue)} (${tasks})\n`)),
+    ...of("queueRemoved").map(({ queue, tasks }) => red(`- ${escapeLine(queue)} (${tasks})\n`)),
     section(
       "queues",
       ["QUEUE", "TASKS", "ENTERED", "LEFT"],
       of("queueChanged").map(({ after, before, entered, left, queue }) => [
-        queue.replace(/^the /, ""),
+        escapeLine(queue.replace(/^the /, "")),
         `${before} → ${after}`,
         names(entered),
         names(left)
@@ -134,8 +139,8 @@ const textOf = (changes: ReadonlyArray<SchedChange>, seconds: number | null): st
       3,
       4
     ]),
-    ...of("findingAppeared").map(({ name, text }) => `${red(`+ ${name}`)}  ${escapeLine(text)}\n`),
-    ...of("findingGone").map(({ name, text }) => `${green(`- ${name}`)}  ${escapeLine(text)}\n`),
+    ...of("findingAppeared").map(({ name, text }) => `${red(`+ ${escapeLine(name)}`)}  ${escapeLine(text)}\n`),
+    ...of("findingGone").map(({ name, text }) => `${green(`- ${escapeLine(name)}`)}  ${escapeLine(text)}\n`),
     problemLines(of("problem").map(({ problem }): Reason => problem))
   ]
   const head = seconds === null ? "" : dim(`${seconds} s of the guest's time from the first to the second\n`)
@@ -174,7 +179,7 @@ const taskRow = (task: Extract<SchedChange, { readonly change: "taskChanged" }>)
 }
 
 const changeText = ({ after, before, field }: SchedFieldChange): string =>
-  `${field} ${escapeLine(String(before ?? "none"))} → ${escapeLine(String(after ?? "none"))}`
+  `${escapeLine(field)} ${escapeLine(String(before ?? "none"))} → ${escapeLine(String(after ?? "none"))}`
 
 const fieldLines = (fields: ReadonlyArray<SchedFieldChange>): string =>
   fields.map((each) => {

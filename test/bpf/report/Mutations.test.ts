@@ -4,8 +4,7 @@ import { DUMP_VERSION, DumpDocument } from "../../../src/bpf/Report.ts"
 import { parseDump } from "../../../src/bpf/report/DiffInput.ts"
 import { changes, NotADump, sideOfDocument } from "../../../src/bpf/report/SnapshotDiff.ts"
 import { escapeLine } from "../../../src/cli/terminal/escapeControls.ts"
-import type { Dice } from "../../support/damage.ts"
-import { MUTATIONS, MUTATIONS_TIMEOUT, peakMib, tryAll } from "../../support/mutations.ts"
+import { mutateJson, MUTATIONS, MUTATIONS_TIMEOUT, peakMib, tryAll } from "../../support/mutations.ts"
 
 /** More than the peak before, in MiB: what files of a few KiB may make this process use. */
 const MOST_GROWTH = 512
@@ -67,52 +66,6 @@ const goldenLines = [
   { record: "end", losses: 2 }
 ].map((record) => `${JSON.stringify(record)}\n`).join("")
 
-const OTHERS = [
-  "1e999",
-  "-0",
-  "9007199254740993",
-  "1.5",
-  "-1",
-  "null",
-  "true",
-  "[]",
-  "{}",
-  "\"\\u001b[2J\\u202e\"",
-  "\"\\ud800\"",
-  "\"__proto__\"",
-  "{\"__proto__\":{\"polluted\":1},\"constructor\":{\"prototype\":{\"polluted\":1}}}",
-  `${"[".repeat(300)}${"]".repeat(300)}`,
-  `${"{\"a\":".repeat(600)}1${"}".repeat(600)}`,
-  "\x1b]0;title\x07",
-  "\"\"",
-  `"${"x".repeat(20_000)}"`
-]
-
-/** One to three changes: a value, a key or a line is another one, gone, twice there, or the rest is. */
-const mutateText = (text: string, pick: Dice): string => {
-  for (let times = 1 + pick(3); times > 0; times--) {
-    const tokens = [...text.matchAll(/"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?|true|false|null|[^\n]*\n/g)]
-    if (tokens.length === 0) return text
-    const { 0: token, index } = tokens[pick(tokens.length)]
-    const other = pick(3) === 0 ? tokens[pick(tokens.length)][0] : OTHERS[pick(OTHERS.length)]
-    const [before, after] = [text.slice(0, index), text.slice(index + token.length)]
-    switch (pick(6)) {
-      case 0:
-        text = before + after
-        break
-      case 1:
-        text = before + token + token + after
-        break
-      case 2:
-        text = pick(4) === 0 ? before : before + token + after
-        break
-      default:
-        text = before + other + after
-    }
-  }
-  return text
-}
-
 const whole = (text: string): DumpDocument => Either.getOrThrow(parseDump(text, "whole"))
 
 /** Compare with the whole one both ways, as far as it is a dump; whether it is. */
@@ -156,7 +109,7 @@ describe(`${MUTATIONS} mutations are refused or compared, whatever they say:`, (
       const before = peakMib()
       const document = whole(text)
       assert.lengthOf(document.maps, 2)
-      const read = await tryAll((pick) => compared(mutateText(text, pick), document))
+      const read = await tryAll((pick) => compared(mutateJson(text, pick), document))
       assert.isAbove(read, MUTATIONS / 10, "enough of them are dumps")
       assert.isBelow(peakMib() - before, MOST_GROWTH, "MiB more than before")
     }, MUTATIONS_TIMEOUT)
