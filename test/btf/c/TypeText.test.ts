@@ -230,6 +230,23 @@ describe("the C text of other types", () => {
   })
 })
 
+it("a type tag with kind_flag is the attribute itself, without it an argument of btf_type_tag", () => {
+  const writer = new BlobWriter()
+  const int = writer.int("int", 4)
+  const arena = writer.ref(Kind.PTR, writer.ref(Kind.TYPE_TAG, int, "address_space(1)", true))
+  const user = writer.ref(Kind.PTR, writer.ref(Kind.TYPE_TAG, int, "user"))
+  const id = writer.struct("s", 16, [{ name: "arena", type: arena, bits: 0 }, { name: "user", type: user, bits: 64 }])
+  const btf = Either.getOrThrow(Btf.parse(writer.bytes(), { subject: "tags" }))
+  const lines = typeText(btf, id).split("\n").map(squeezed)
+  assert.includeMembers(
+    lines,
+    [
+      "int __attribute__((address_space(1)))*arena; /* 0 8 */",
+      "int __attribute__((btf_type_tag(\"user\")))*user; /* 8 8 */"
+    ].map(squeezed)
+  )
+})
+
 describe("hostile BTF", () => {
   const print = (writer: BlobWriter) => {
     const btf = Either.getOrThrow(Btf.parse(writer.bytes(), { subject: "hostile" }))
