@@ -72,7 +72,7 @@ export const countedTree = (
   length: number
 ): RenderedValue => {
   const value = codec.tree(view, at, { length })
-  for (const loss of lossesInside(value)) walk.problems.add(loss)
+  if (codec.refers) { for (const loss of lossesInside(value)) walk.problems.add(loss) }
   return value
 }
 

@@ -11,6 +11,7 @@ import type { Reason } from "../../core/Reason.ts"
 export const derivedCodec = (render: (view: DataView, at: number, length: number) => RenderedValue): Codec => ({
   size: 0,
   hides: null,
+  refers: true,
   json: (view, at, out, length = 0) => out.tree(render(view, at, length)),
   tree: (view, at, { length = 0 } = {}) => render(view, at, length)
 })

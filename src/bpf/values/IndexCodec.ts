@@ -4,6 +4,7 @@ import type { Codec } from "../../btf/render/Codec.ts"
 export const indexCodec: Codec = {
   size: 4,
   hides: null,
+  refers: false,
   json: (view, at, out) => out.text(String(view.getUint32(at, true))),
   tree: (view, at) => ({ _tag: "int", value: view.getUint32(at, true) })
 }

@@ -41,6 +41,8 @@ export interface Codec {
   readonly tree: (view: DataView, at: number, options?: TreeOptions) => RenderedValue
   /** Whether other bytes would give the same form of the whole value at `at`. Null: never for this type. */
   readonly hides: HiddenBytes | null
+  /** Whether a value shows what it refers to, of which parts can be missing (`lossesInside`). */
+  readonly refers: boolean
 }
 
 const codecs = new WeakMap<Btf, Map<number, Codec>>()
@@ -71,7 +73,7 @@ export const compilerWith = (btf: Btf, special: Special): (typeId: number) => Co
   const known = new Map<number, Codec>()
   return (typeId) => {
     const id = btf.peel(typeId)
-    const codec = known.get(id) ?? codecOf(plans(id), btf.sizeOf(id) ?? 0)
+    const codec = known.get(id) ?? codecOf(plans(id), btf.sizeOf(id) ?? 0, true)
     known.set(id, codec)
     return codec
   }
@@ -85,7 +87,7 @@ export const compilerWith = (btf: Btf, special: Special): (typeId: number) => Co
  */
 export const bytesCodec = (size: number): Codec => codecOf(bytesPlan(size), size)
 
-const codecOf = (plan: RenderPlan, size: number): Codec => {
+const codecOf = (plan: RenderPlan, size: number, refers = false): Codec => {
   const tree: Codec["tree"] = (view, at, { elements = Infinity, length = size } = {}) =>
     treeOf(plan, view, at, Math.min(at + length, view.byteLength), elements)
   const { extent } = plan
@@ -94,6 +96,7 @@ const codecOf = (plan: RenderPlan, size: number): Codec => {
   return {
     size,
     tree,
+    refers,
     get hides() {
       return hides()
     },
