@@ -99,7 +99,7 @@ const Task = Schema.Struct({
   )
 }).annotations({ identifier: "Task" })
 
-const ExitInfo = Schema.Struct({
+const exitInfo = {
   kind: Schema.String,
   exit_code: maybe(Int),
   exit_cpu: maybe(Int),
@@ -107,7 +107,8 @@ const ExitInfo = Schema.Struct({
   message: maybe(Schema.String),
   backtrace: Names,
   dump: maybe(Schema.String)
-}).annotations({ identifier: "ExitInfo" })
+}
+const ExitInfo = Schema.Struct(exitInfo).annotations({ identifier: "ExitInfo" })
 
 const Scheduler = Schema.Struct({
   address: Address,
@@ -119,6 +120,8 @@ const Scheduler = Schema.Struct({
   name: Schema.String,
   flags: Names,
   callbacks: Names,
+  programs: Schema.Record({ key: Schema.String, value: Schema.Struct({ id: Schema.Int, name: Schema.String }) })
+    .annotations({ description: "by callback the BPF program that implements it" }),
   timeout_ms: maybe(Int),
   dispatch_max_batch: maybe(Int),
   exit_dump_len: maybe(Int),
@@ -150,7 +153,7 @@ const ScxState = Schema.Struct({
   aborting: maybe(Schema.Boolean),
   watchdogCheckedMillis: Schema.NullOr(Schema.Number),
   schedulers: Schema.Array(Scheduler),
-  lastExit: maybe(ExitInfo),
+  lastExit: maybe(Schema.Struct({ scheduler: maybe(Schema.String), ...exitInfo })),
   problems: Schema.Array(Reason)
 }).annotations({ identifier: "ScxState" })
 

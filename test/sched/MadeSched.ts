@@ -20,7 +20,10 @@ struct kernfs_node { u64 pad; struct kernfs_node *__parent; const char *name; u6
 struct cgroup { u64 pad; struct kernfs_node *kn; };
 struct css_set { u64 pad; struct cgroup *dfl_cgrp; };
 struct upid { s32 nr; void *ns; };
-struct pid { u32 level; struct upid numbers[1]; };
+struct hlist_head { struct hlist_node *first; };
+struct hlist_node { struct hlist_node *next, **pprev; };
+struct pid { u32 level; struct hlist_head tasks[4]; struct upid numbers[1]; };
+struct pid_namespace { u64 pad; struct idr idr; };
 struct signal_struct { s32 nr_threads; struct list_head thread_head; struct pid *pids[4]; };
 struct load_weight { u64 weight; };
 struct sched_entity { struct load_weight load; u8 on_rq; u64 exec_start, sum_exec_runtime, vruntime, deadline; s64 vlag; u64 slice, nr_migrations; };
@@ -35,7 +38,7 @@ struct thread_struct { u64 sp; };
 struct task_struct { struct thread_info thread_info; u32 __state, flags; u8 on_cpu, on_rq; s32 prio, static_prio, normal_prio; u32 rt_priority;
   struct sched_entity se; const void *sched_class; u32 policy; s32 nr_cpus_allowed; struct cpumask *cpus_ptr; struct cpumask cpus_mask;
   unsigned short migration_disabled; struct sched_info sched_info; struct list_head tasks; s32 exit_state, pid, tgid;
-  struct task_struct *real_parent, *group_leader; struct list_head thread_node; u64 utime, stime, nvcsw, nivcsw, start_time;
+  struct task_struct *real_parent, *group_leader; struct list_head thread_node; struct hlist_node pid_links[4]; struct pid *thread_pid; u64 utime, stime, nvcsw, nivcsw, start_time;
   char comm[16]; struct signal_struct *signal; struct css_set *cgroups; struct thread_struct thread; struct sched_ext_entity scx; };
 struct cfs_rq { u32 nr_queued, h_nr_queued; u64 zero_vruntime; };
 struct rt_rq { u32 rt_nr_running; };
@@ -44,7 +47,14 @@ struct scx_rq { struct scx_dispatch_q local_dsq; struct list_head runnable_list;
 struct rq { u32 nr_running; struct task_struct *curr, *idle, *stop; u64 nr_switches; u32 __lock; struct cfs_rq cfs; struct rt_rq rt;
   struct dl_rq dl; struct scx_rq scx; u64 clock, clock_task; s32 cpu, online; void *sd; };
 struct sched_ext_ops { s32 (*select_cpu)(struct task_struct *, s32, u64); void (*enqueue)(struct task_struct *, u64); void (*dispatch)(s32);
-  u64 flags; u32 timeout_ms; char name[128]; };
+  u64 flags; u32 timeout_ms; char name[128]; void *priv; };
+struct bpf_map { u32 map_type, btf_vmlinux_value_type_id; };
+struct bpf_struct_ops_value { u64 state; char data[1]; };
+struct bpf_struct_ops_sched_ext_ops { u64 common[2]; struct sched_ext_ops data; };
+struct bpf_struct_ops_map { struct bpf_map map; void *uvalue; struct bpf_struct_ops_value kvalue; };
+struct bpf_ksym { u64 start; char name[512]; };
+struct bpf_prog_aux { u32 id; char name[16]; struct bpf_ksym ksym; };
+struct bpf_prog { u64 pad; struct bpf_prog_aux *aux; };
 enum scx_enable_state { SCX_ENABLING, SCX_ENABLED, SCX_DISABLING, SCX_DISABLED };
 enum scx_exit_kind { SCX_EXIT_NONE, SCX_EXIT_DONE, SCX_EXIT_UNREG = 64, SCX_EXIT_ERROR = 1024, SCX_EXIT_ERROR_BPF, SCX_EXIT_ERROR_STALL };
 enum scx_ops_flags { SCX_OPS_KEEP_BUILTIN_IDLE = 1, SCX_OPS_ENQ_LAST = 2 };
@@ -57,6 +67,7 @@ struct scx_sched { struct sched_ext_ops ops; struct rhashtable dsq_hash; struct 
 struct clocksource { u32 pad, mult, shift; };
 struct all { struct task_struct task; struct rq rq; struct scx_sched sched; struct clocksource clock; struct idr idr; struct xa_node node;
   struct bucket_table buckets; struct signal_struct signal; struct pid pid; struct css_set css; struct cgroup cgroup; struct kernfs_node kn; struct scx_exit_info info; struct scx_sched_pcpu pcpu;
+  struct pid_namespace pid_ns; struct bpf_struct_ops_map ops_map; struct bpf_struct_ops_sched_ext_ops ops_value; struct bpf_prog prog; struct bpf_prog_aux aux;
   enum scx_enable_state a; enum scx_ops_flags c; enum scx_dsq_id_flags d; enum scx_rq_flags e; enum scx_exit_kind f; } all;
 `
 
@@ -106,6 +117,7 @@ export class MadeSched {
     objects: {
       runqueues: sizeOf("rq"),
       init_task: sizeOf("task_struct"),
+      init_pid_ns: sizeOf("pid_namespace"),
       jiffies_64: 8,
       clocksource_jiffies: sizeOf("clocksource"),
       fair_sched_class: 8,
@@ -264,6 +276,29 @@ export class MadeSched {
     this.set("u64", this.symbol("scx_root"), address)
     this.set("u32", this.symbol("scx_enable_state_var"), 1)
     return address
+  }
+
+  /** Make an idr's only entry. */
+  idr(address: bigint, id: number, entry: bigint): void {
+    this.field("idr", address, { idr_base: id, "idr_rt.xa_head": entry })
+  }
+
+  /** The struct_ops map of a scheduler whose `enqueue` is a program of that name and id. */
+  opsMap(scheduler: bigint, program: { readonly id: number; readonly name: string }): void {
+    const map = this.allocate(sizeOf("bpf_struct_ops_map") + sizeOf("bpf_struct_ops_sched_ext_ops"))
+    const given = this.allocate(sizeOf("bpf_struct_ops_sched_ext_ops"))
+    const value = structNamed("bpf_struct_ops_sched_ext_ops").id
+    this.field("bpf_map", map, { map_type: 26, btf_vmlinux_value_type_id: value })
+    this.field("bpf_struct_ops_map", map, { uvalue: given })
+    const kernels = map + BigInt(offsetOf("bpf_struct_ops_map", "kvalue"))
+    this.field("bpf_struct_ops_sched_ext_ops", kernels, { "data.enqueue": 1n, "data.priv": scheduler })
+    this.field("bpf_struct_ops_sched_ext_ops", given, { "data.enqueue": BigInt(program.id) })
+    this.idr(this.symbol("map_idr"), 3, map)
+    const [prog, aux] = [this.allocate(sizeOf("bpf_prog")), this.allocate(sizeOf("bpf_prog_aux"))]
+    this.field("bpf_prog", prog, { aux })
+    this.field("bpf_prog_aux", aux, { id: program.id, name: program.name.slice(0, 15) })
+    this.text(aux + BigInt(offsetOf("bpf_prog_aux", "ksym.name")), `bpf_prog_0123456789abcdef_${program.name}`)
+    this.idr(this.symbol("prog_idr"), program.id, prog)
   }
 
   kernel(): typeof GuestKernel.Service {

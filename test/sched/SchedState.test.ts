@@ -139,6 +139,23 @@ describe("readSched on made memory", () => {
     ]])
   })
 
+  it("names the programs of callbacks, and why a scheduler ended that its loader still holds", () => {
+    const { scheduler, sched } = parked()
+    sched.opsMap(scheduler, { id: 77, name: "a_name_of_twenty_one" })
+    const info = sched.allocate(sizeOf("scx_exit_info"))
+    sched.field("scx_sched", scheduler, { exit_info: info })
+    const loaded = scxOf(readSched(sched.kernel()))
+    assert.deepStrictEqual(loaded.schedulers[0].programs, { enqueue: { id: 77, name: "a_name_of_twenty_one" } })
+    assert.strictEqual(loaded.lastExit, undefined)
+
+    sched.set("u64", sched.symbol("scx_root"), 0n)
+    assert.strictEqual(scxOf(readSched(sched.kernel())).lastExit, undefined) // not said why
+    sched.field("scx_exit_info", info, { kind: 64 })
+    const { lastExit, schedulers } = scxOf(readSched(sched.kernel()))
+    assert.deepStrictEqual(schedulers, [])
+    assert.deepStrictEqual(lastExit, { scheduler: "made", kind: "UNREG", exit_code: 0, backtrace: [] })
+  })
+
   it("writes what its schema says", () => {
     const { sched } = parked()
     const snapshot = readSched(sched.kernel())
@@ -232,6 +249,25 @@ describe("what looks wrong", () => {
 })
 
 describe("damaged memory", () => {
+  it("finds the tasks behind a broken list by their numbers", () => {
+    const sched = new MadeSched()
+    const [first, lost] = ["first", "lost"].map((comm, i) => sched.task({ comm, pid: 10 + i, tgid: 10 + i }))
+    for (const task of [first, lost]) sched.process(task)
+    const number = sched.allocate(sizeOf("pid"))
+    sched.field("pid", number, { tasks: lost + BigInt(offsetOf("task_struct", "pid_links")) })
+    sched.idr(sched.symbol("init_pid_ns") + BigInt(offsetOf("pid_namespace", "idr")), 11, number)
+    const pidsOf = (snapshot: SchedSnapshot) => tasksOf(snapshot).map(({ pid }) => pid)
+    assert.deepStrictEqual(pidsOf(readSched(sched.kernel())), [10, 11])
+    sched.set("u64", first + BigInt(offsetOf("task_struct", "tasks")), 0xffff_c900_dead_0000n)
+    assert.deepStrictEqual(pidsOf(readSched(sched.kernel())), [10]) // it does not say that this is its number
+    sched.field("task_struct", lost, { thread_pid: number })
+    const damaged = readSched(sched.kernel())
+    assert.deepStrictEqual(pidsOf(damaged), [10, 11])
+    assert.deepStrictEqual(damaged.problems.map(({ text }) => text), [
+      "the list of processes: 0xffffc900dead0000 is not mapped"
+    ])
+  })
+
   it("never throws or hangs, whatever bytes change", () => {
     const { sched } = parked()
     const { bytes } = sched.made

@@ -2,7 +2,7 @@ import * as Effect from "effect/Effect"
 import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import { type Header, Header as HeaderSchema } from "../../bpf/Report.ts"
+import { Header } from "../../bpf/Report.ts"
 import type { Reason } from "../../core/Reason.ts"
 import { waitingMillis } from "../../sched/Findings.ts"
 import {
@@ -21,11 +21,12 @@ import { format, Live, openTarget } from "../source/snapshot.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeText } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
+import { schedRecords } from "./schedRecords.ts"
 import { domainsText, dsqsText, showText, tasksText } from "./schedText.ts"
 
 /** The document of `ktstr sched show --json`: a dump's header, and the scheduler. */
 const ShowDocument = Schema.Struct({
-  ...HeaderSchema.fields,
+  ...Header.fields,
   sched: SchedDocument,
   losses: Schema.Int.annotations({ description: "how many parts could not be read whole (exit code 1)" })
 }).annotations({
@@ -37,7 +38,7 @@ export const show = (config: Target & Output & Loss & { readonly schema: boolean
     ? writeText(`${JSON.stringify(JSONSchema.make(ShowDocument), null, 2)}\n`)
     : run(config, ({ header, sched }) => ({
       document: () => ({ ...header, sched }),
-      records: () => records(header, sched),
+      records: () => schedRecords(header, sched),
       text: () => headerText(header) + showText(sched) + problemLines(sched.problems)
     }))
 
@@ -134,18 +135,4 @@ const matching = (
   if (wanted === undefined) return listed(queues)
   const id = /^0x[0-9a-f]{1,16}$/i.test(wanted) ? String(BigInt(wanted)) : wanted
   return listed(queues).filter(({ id: own, kind }) => kind === wanted || (kind === "user" && String(own) === id))
-}
-
-/** One record for each part that has many, and one for all else. */
-const records = (header: Header, sched: SchedSnapshot): ReadonlyArray<object> => {
-  const { dispatchQueues, domains: cpus, findings, problems, runQueues, tasks: all, ...rest } = sched
-  return [
-    { record: "sched", ...header, ...rest },
-    ...listed(runQueues).map((queue) => ({ record: "runQueue", ...queue })),
-    ...listed(dispatchQueues).map((queue) => ({ record: "dispatchQueue", ...queue })),
-    ...listed(all).map((task) => ({ record: "task", ...task })),
-    ...cpus.map((cpu) => ({ record: "domains", ...cpu })),
-    ...findings.map((finding) => ({ record: "finding", ...finding })),
-    ...problemRecords([...reasonOf(runQueues), ...reasonOf(dispatchQueues), ...reasonOf(all), ...problems])
-  ]
 }

@@ -65,13 +65,15 @@ const watch = Command.make(
 
 const side = (name: string, which: string) =>
   Args.text({ name }).pipe(
-    Args.withDescription(`${which}: a file written by sched show --json, or an image of a guest's memory`)
+    Args.withDescription(`${which}: a file written by sched show --json or --ndjson, or an image of a guest's memory`),
+    Args.optional
   )
 
 const diff = Command.make("diff", {
   ...output,
   ...loss,
   ...timeLimit,
+  schema,
   from: side("first", "the earlier one"),
   to: side("second", "the later one")
 }, handler(() => import("./schedDiff.ts"), (module) => module.diff)).pipe(

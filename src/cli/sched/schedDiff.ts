@@ -2,6 +2,7 @@ import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
@@ -13,7 +14,7 @@ import {
   diffSched,
   guestSeconds,
   readSched,
-  type SchedChange,
+  SchedChange,
   SchedDocument,
   type SchedFieldChange,
   type SchedSnapshot
@@ -23,13 +24,15 @@ import type { Loss, Output } from "../source/options.ts"
 import { format, Live } from "../source/snapshot.ts"
 import { bold, dim, green, red } from "../terminal/Color.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
-import { FileUnreadable } from "../terminal/exit.ts"
+import { FileUnreadable, UsageError } from "../terminal/exit.ts"
+import { writeText } from "../terminal/Output.ts"
 import { duration } from "../terminal/Stages.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 import { whyOf } from "../terminal/whyOf.ts"
+import { documentOfRecords } from "./schedRecords.ts"
 
-/** The file is neither a memory image nor what `sched show --json` wrote. */
+/** The file is neither a memory image nor what `sched show --json` or `--ndjson` wrote. */
 export class NotASched extends Schema.TaggedError<NotASched>("ktstr/NotASched")("NotASched", {
   subject: Schema.String,
   why: Schema.String
@@ -56,26 +59,60 @@ interface Side {
 }
 
 const decodeSide = Schema.decodeUnknownEither(
-  Schema.parseJson(Schema.Struct({ ...Header.fields, sched: SchedDocument })),
+  Schema.Struct({ ...Header.fields, sched: SchedDocument }),
   { onExcessProperty: "ignore" }
 )
 
-/** The document of `sched show --json` in a file's text; fields that only a newer one has are passed over. */
-export const parseSide = (text: string, subject: string): Either.Either<Side, NotASched> =>
-  Either.mapBoth(decodeSide(text), {
-    onLeft: (error) => {
-      const [{ message, path }] = ParseResult.ArrayFormatter.formatErrorSync(error)
-      return new NotASched({ subject, why: [...path, message].join(": ").split("\n", 1)[0].slice(0, 200) })
-    },
-    onRight: ({ sched, ...header }) => ({ header, sched })
-  })
+/**
+ * The document of `sched show --json`, or what its records of `--ndjson` were made of, in a file's text; fields that only a
+ * newer one has are passed over.
+ */
+export const parseSide = (text: string, subject: string): Either.Either<Side, NotASched> => {
+  const notASched = (why: string) => new NotASched({ subject, why: why.split("\n", 1)[0].slice(0, 200) })
+  return Either.try({
+    try: (): unknown => /^\s*\{"record"/.test(text) ? documentOfRecords(text) : JSON.parse(text),
+    catch: (error) => notASched(error instanceof Error ? error.message : String(error))
+  }).pipe(
+    Either.flatMap((document) =>
+      Either.mapLeft(decodeSide(document), (error) => {
+        const [{ message, path }] = ParseResult.ArrayFormatter.formatErrorSync(error)
+        return notASched([...path, message].join(": "))
+      })
+    ),
+    Either.map(({ sched, ...header }) => ({ header, sched }))
+  )
+}
 
-export const diff = (config: Output & Loss & { readonly from: string; readonly to: string }) =>
+const Identity = Header.pick("source", "kernel", "freeze")
+
+/** The document of `ktstr sched diff --json`. */
+const DiffDocument = Schema.Struct({
+  schema: Schema.Literal("sched-diff"),
+  version: Schema.Literal(DUMP_VERSION),
+  from: Identity,
+  to: Identity,
+  seconds: Schema.NullOr(Schema.Number).annotations({ description: "of the guest's time; null: not known" }),
+  changes: Schema.Array(SchedChange),
+  losses: Schema.Int.annotations({ description: "how many parts could not be compared (exit code 1)" })
+}).annotations({ identifier: "SchedDiff" })
+
+interface Sides {
+  readonly from: Option.Option<string>
+  readonly to: Option.Option<string>
+}
+
+export const diff = (config: Output & Loss & Sides & { readonly schema: boolean }) =>
+  config.schema ? writeText(`${JSON.stringify(JSONSchema.make(DiffDocument), null, 2)}\n`) : compare(config)
+
+const compare = (config: Output & Loss & Sides) =>
   Effect.gen(function*() {
     const as = yield* format(config)
-    const from = yield* openSide(config.from)
-    const to = yield* openSide(config.to)
-    if (!isSameBoot(from, to)) return yield* new OtherBoot({ first: config.from, second: config.to })
+    if (Option.isNone(config.from) || Option.isNone(config.to)) {
+      return yield* new UsageError({ problem: "give the two readings to compare, the earlier one first" })
+    }
+    const from = yield* openSide(config.from.value)
+    const to = yield* openSide(config.to.value)
+    if (!isSameBoot(from, to)) return yield* new OtherBoot({ first: config.from.value, second: config.to.value })
     const seconds = guestSeconds(from.sched.time, to.sched.time)
     const changes = [...diffSched(from.sched, to.sched)]
     const head = { from: identity(from), to: identity(to), seconds }

@@ -53,7 +53,10 @@ const scxText = (scx: ScxState): string => {
       ? []
       : [`watchdog looked ${duration(scx.watchdogCheckedMillis)} ago`])
   ]
-  const exit = scx.lastExit === undefined ? "" : `last exit: ${exitText(scx.lastExit)}\n`
+  const { scheduler = "" } = scx.lastExit ?? {}
+  const exit = scx.lastExit === undefined
+    ? ""
+    : `last exit: ${scheduler === "" ? "" : `${bold(escapeLine(scheduler))} · `}${red(exitText(scx.lastExit))}\n`
   return `${facts.join(" · ")}\n${exit}${scx.schedulers.map(schedulerText).join("")}`
 }
 
@@ -61,7 +64,8 @@ const exitText = ({ kind, message, reason: why }: NonNullable<Scheduler["exitInf
   escapeLine([kind, why, message].filter((part) => part !== undefined && part !== "").join(": "))
 
 const schedulerText = (scheduler: Scheduler): string => {
-  const { bypass_depth, cgroup, events, exit_kind, exitInfo, flags, name, root, watchdogMillis } = scheduler
+  const { bypass_depth, callbacks, cgroup, events, exit_kind, exitInfo, flags, name, programs, root, watchdogMillis } =
+    scheduler
   const facts = [
     `${root ? "scheduler" : "  sub-scheduler"} ${bold(escapeLine(name))}`,
     ...(root || cgroup === undefined ? [] : [escapeLine(cgroup)]),
@@ -74,7 +78,15 @@ const schedulerText = (scheduler: Scheduler): string => {
     ? [formatReason(events)]
     : Object.entries(events.total).filter(([, count]) => count !== 0)
       .map(([event, count]) => `${event.replace(/^SCX_EV_/, "")} ${count}`)
-  return `${facts.join(" · ")}\n${dim(`  ${counted.length === 0 ? "no events" : escapeLine(counted.join(" · "))}\n`)}`
+  const implemented = callbacks.map((callback) => {
+    const program = programs[callback]
+    return program === undefined ? callback : `${callback} ${program.name}[${program.id}]`
+  })
+  return [
+    `${facts.join(" · ")}\n`,
+    callbacks.length === 0 ? "" : dim(`  ${escapeLine(implemented.join(" · "))}\n`),
+    dim(`  ${counted.length === 0 ? "no events" : escapeLine(counted.join(" · "))}\n`)
+  ].join("")
 }
 
 const cpuTable = (runQueues: ReadonlyArray<RunQueue>, queues: ReadonlyArray<DispatchQueue>): string => {

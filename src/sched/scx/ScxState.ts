@@ -10,6 +10,7 @@ import { schedLayouts } from "../SchedLayouts.ts"
 import { millisSince, type SchedTime } from "../SchedTime.ts"
 import { type Int, integerAt } from "../StructFields.ts"
 import { type ExitInfo, readExitInfo } from "./ScxExitInfo.ts"
+import { callbacksAt, type OpsMaps, type OpsProgram, readOpsMaps } from "./ScxOps.ts"
 
 type Kernel = GuestKernelService
 
@@ -42,6 +43,8 @@ export interface Scheduler {
   readonly flags: ReadonlyArray<string>
   /** The callbacks that it has. */
   readonly callbacks: ReadonlyArray<string>
+  /** By callback the BPF program that implements it. */
+  readonly programs: { readonly [callback: string]: OpsProgram }
   readonly timeout_ms?: Int
   readonly dispatch_max_batch?: Int
   readonly exit_dump_len?: Int
@@ -59,6 +62,16 @@ export interface Scheduler {
   readonly exit_kind: string
   readonly exitInfo?: ExitInfo
   readonly events: ScxEvents | Reason
+}
+
+/**
+ * Why a scheduler ended that is not loaded any more. `scheduler` is its name, which is not known before v6.16.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface LastExit extends ExitInfo {
+  readonly scheduler?: string
 }
 
 /**
@@ -81,8 +94,8 @@ export interface ScxState {
   /** Milliseconds since the watchdog last looked; null where nothing tells. */
   readonly watchdogCheckedMillis: number | null
   readonly schedulers: ReadonlyArray<Scheduler>
-  /** The last exit where no scheduler is loaded any more, but its record is still there. */
-  readonly lastExit?: ExitInfo
+  /** The last exit where no scheduler is loaded any more, but its record is still there: its loader holds it. */
+  readonly lastExit?: LastExit
   readonly problems: ReadonlyArray<Reason>
 }
 
@@ -120,9 +133,10 @@ export const readScx = (
   const problems: Array<Reason> = []
   const number = word(kernel, ["scx_enable_state_var", "scx_ops_enable_state_var"], 4)
   const timestamp = word(kernel, ["scx_watchdog_timestamp"], 8)
+  const maps = readOpsMaps(kernel)
   const { lastExit, schedulers } = schedLayouts(btf).sched === undefined
-    ? schedulerOfVariables(kernel, time)
-    : { schedulers: schedulersOfRoot(kernel, time, problems), lastExit: undefined }
+    ? schedulerOfVariables(kernel, time, maps)
+    : schedulersOfRoot(kernel, time, maps, problems)
   return {
     state: stateName(btf, number),
     ...present({
@@ -151,8 +165,13 @@ const stateName = (btf: Btf, number: Int | undefined): string => {
   return String(number)
 }
 
+interface Found {
+  readonly schedulers: ReadonlyArray<Scheduler>
+  readonly lastExit: LastExit | undefined
+}
+
 /** v6.12 to v6.15: one scheduler at most, in variables. */
-const schedulerOfVariables = (kernel: Kernel, time: SchedTime) => {
+const schedulerOfVariables = (kernel: Kernel, time: SchedTime, maps: OpsMaps): Found => {
   const { btf, space, symbols } = kernel
   const address = symbols.address("scx_ops")
   const { ops } = schedLayouts(btf)
@@ -171,7 +190,7 @@ const schedulerOfVariables = (kernel: Kernel, time: SchedTime) => {
     name,
     ...fields,
     flags: opsFlags(btf, fields.flags),
-    callbacks: callbacksAt(kernel, address, "sched_ext_ops"),
+    ...callbacksOf(kernel, address, "sched_ext_ops", maps),
     ...watchdogOf(kernel, time, undefined),
     exit_kind: exitKind(btf, kind),
     ...(exit === undefined ? {} : { exitInfo: exit }),
@@ -215,16 +234,46 @@ export const schedulerAddresses = (
 const schedulersOfRoot = (
   kernel: Kernel,
   time: SchedTime,
+  maps: OpsMaps,
   problems: Array<Reason>
-): ReadonlyArray<Scheduler> =>
-  schedulerAddresses(kernel, problems).flatMap((address, index) => {
-    const found = readScheduler(kernel, time, address, index === 0)
+): Found => {
+  const loaded = schedulerAddresses(kernel, problems)
+  const schedulers = loaded.flatMap((address, index) => {
+    const found = readScheduler(kernel, time, address, index === 0, maps)
     if (!("kind" in found)) return [found]
     problems.push(found)
     return []
   })
+  const gone = maps.schedulers.filter((address) => !loaded.includes(address)).map((address) =>
+    readScheduler(kernel, time, address, false, maps)
+  )
+  const last = gone.findLast((each) => !("kind" in each) && each.exitInfo !== undefined)
+  return {
+    schedulers,
+    lastExit: last === undefined || "kind" in last || last.exitInfo === undefined
+      ? undefined
+      : { scheduler: last.name, ...last.exitInfo }
+  }
+}
 
-const readScheduler = (kernel: Kernel, time: SchedTime, address: bigint, root: boolean): Scheduler | Reason => {
+const callbacksOf = (kernel: Kernel, address: bigint, struct: "sched_ext_ops" | "sched_ext_ops_cid", maps: OpsMaps) => {
+  const found = callbacksAt(kernel, address, struct)
+  return {
+    callbacks: found.map(({ name }) => name),
+    programs: Object.fromEntries(found.flatMap(({ code, name }) => {
+      const program = maps.programs.get(code)
+      return program === undefined ? [] : [[name, program]]
+    }))
+  }
+}
+
+const readScheduler = (
+  kernel: Kernel,
+  time: SchedTime,
+  address: bigint,
+  root: boolean,
+  maps: OpsMaps
+): Scheduler | Reason => {
   const { btf, space } = kernel
   const { sched } = schedLayouts(btf)
   if (sched === undefined || !space.window(kvaPage(address), kvaOffset(address), sched.size)) {
@@ -253,29 +302,17 @@ const readScheduler = (kernel: Kernel, time: SchedTime, address: bigint, root: b
     name: name ?? "",
     ...fields,
     flags: opsFlags(btf, flags),
-    callbacks: callbacksAt(
+    ...callbacksOf(
       kernel,
       address + BigInt(sched.at("ops") ?? 0),
-      fields.is_cid_type === true ? "sched_ext_ops_cid" : "sched_ext_ops"
+      fields.is_cid_type === true ? "sched_ext_ops_cid" : "sched_ext_ops",
+      maps
     ),
     ...watchdogOf(kernel, time, watchdog_timeout),
     exit_kind: exitKind(btf, exit_kind),
     ...(exitInfo === undefined || exitInfo.kind === "NONE" ? {} : { exitInfo }),
     events: readEvents(kernel, address)
   }
-}
-
-/** The names of the function pointers in an ops struct that are set. */
-const callbacksAt = ({ btf, space }: Kernel, address: bigint, struct: string): ReadonlyArray<string> => {
-  const type = btf.idsByName(struct).map((id) => btf.type(id)).find((type) => type?.kind === "STRUCT")
-  if (type?.kind !== "STRUCT") return []
-  return type.members.flatMap(({ bitOffset, name, type: member }) => {
-    const pointer = btf.type(btf.peel(member))
-    const target = pointer?.kind === "PTR" ? btf.type(btf.peel(pointer.type)) : undefined
-    if (target?.kind !== "FUNC_PROTO") return []
-    const value = space.u64(address + BigInt(bitOffset / 8))
-    return value === undefined || value === 0n ? [] : [name]
-  })
 }
 
 /**

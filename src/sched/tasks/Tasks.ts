@@ -1,7 +1,9 @@
-import { hex, kvaOffset, kvaPage } from "../../core/Address.ts"
+import * as Either from "effect/Either"
+import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { type Reason, unreadable, within } from "../../core/Reason.ts"
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
-import { listNodes } from "../../memory/structs/ListHead.ts"
+import { listNodes, NODE_LIMIT } from "../../memory/structs/ListHead.ts"
+import { idrLayout, walkIdr } from "../../memory/structs/Xarray.ts"
 import { type ENTITY, type SCHED_INFO, schedLayouts, type SE, type TASK } from "../SchedLayouts.ts"
 import type { Values } from "../StructFields.ts"
 import { CgroupPaths } from "./CgroupPaths.ts"
@@ -266,7 +268,10 @@ export class TaskReader {
   }
 }
 
-/** All threads but the idle tasks, by the thread groups' lists, and what of these could not be followed. */
+/**
+ * All threads but the idle tasks, by the thread groups' lists, and what of these could not be followed: then those that
+ * only the numbers of tasks lead to are among them.
+ */
 const taskAddresses = (
   kernel: GuestKernelService
 ): { readonly addresses: ReadonlyArray<bigint>; readonly problems: ReadonlyArray<Reason> } => {
@@ -294,7 +299,39 @@ const taskAddresses = (
     found.add(leader)
     for (const thread of threads.nodes) found.add(thread - offsets.threadNode)
   }
+  if (problems.length > 0) { for (const task of numberedTasks(kernel)) found.add(task) }
   return { addresses: [...found], problems }
+}
+
+/**
+ * The tasks that have a number in the first namespace of numbers. A task that does not point back at its number is left out.
+ * @see include/linux/pid_namespace.h `struct pid_namespace`, include/linux/pid.h `struct pid`, kernel/pid.c; v6.1 to v7.3
+ */
+const numberedTasks = (kernel: GuestKernelService): ReadonlyArray<bigint> => {
+  const { btf, space, symbols } = kernel
+  const { pid, pidNamespace, task } = schedLayouts(btf)
+  const namespace = symbols.address("init_pid_ns")
+  const shape = idrLayout(btf)
+  const [idrAt, tasksAt, linksAt, numberAt] = [
+    pidNamespace?.at("idr"),
+    pid?.at("tasks"),
+    task?.at("pid_links"),
+    task?.at("thread_pid")
+  ]
+  if (
+    namespace === undefined || Either.isLeft(shape) || idrAt === undefined || tasksAt === undefined
+    || linksAt === undefined || numberAt === undefined
+  ) return []
+  const found: Array<bigint> = []
+  walkIdr(space, shape.right, namespace + BigInt(idrAt), (_, page, offset) => {
+    const number = kvaFrom(page, offset)
+    // PIDTYPE_PID is 0: the first list, and the first link of a task
+    const node = space.u64(number + BigInt(tasksAt))
+    if (node === undefined || node === 0n) return // the number of a group or session whose leader has ended
+    const address = node - BigInt(linksAt)
+    if (space.u64(address + BigInt(numberAt)) === number && found.length < NODE_LIMIT) found.push(address)
+  })
+  return found
 }
 
 const offsetsOf = (
