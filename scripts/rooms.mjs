@@ -200,7 +200,7 @@ export const ROOMS = {
   },
   "monitor": {
     holds: "samples over time, thresholds, timeline, snapshots, the failure dump",
-    imports: ["core", "btf/**", "memory/**", "host", "sched/**", "bpf/**", "kvm/spec"]
+    imports: ["core", "btf/**", "memory/**", "host", "sched/**", "bpf/**", "kvm/spec", "kvm/guest/Init.ts"]
   },
   "": {
     holds: "`Ktstr.ts`: whole pipelines",

@@ -18,10 +18,12 @@ import { KernelResolver, type ResolveError } from "./core/kernels/KernelResolver
 import { kernelModules, type ModuleMissing } from "./core/kernels/Modules.ts"
 import type { Native } from "./core/Native.ts"
 import { stage } from "./core/Progress.ts"
+import { unreadable } from "./core/Reason.ts"
 import * as Engine from "./kvm/Engine.ts"
 import type { IncludeError } from "./kvm/guest/HostFiles.ts"
 import { type InitramfsSpec, makeInitramfs } from "./kvm/guest/Initramfs.ts"
 import { scriptLines } from "./kvm/guest/ScriptLines.ts"
+import { inRealTime } from "./kvm/spec/RealTime.ts"
 import {
   type FreezeFailed,
   type InitramfsIncomplete,
@@ -35,6 +37,8 @@ import {
 import { bootIdentity } from "./memory/BootIdentity.ts"
 import type { NoBtf, NotAKernel, WrongKernel } from "./memory/Errors.ts"
 import { GuestKernel, type GuestKernelService } from "./memory/GuestKernel.ts"
+import type { Failure } from "./monitor/Failure.ts"
+import { type CapturedFailure, captureFailure, degradedFailure, readFailureLog } from "./monitor/FailureDump.ts"
 
 /**
  * A frozen kernel, ready to be read: the header of its dump, the kernel, and its maps.
@@ -262,7 +266,7 @@ export const freezeAndAttach = Effect.fn("Ktstr.freezeAndAttach")(
       GuestKernel.fromMemory(memory, `memory of ${name}`)
     )
     return yield* snapshot(kernel, {
-      source: { kind: "vm", engine: vm.engine === "kvm" ? "kvm" : `qemu (${vm.acceleration.by})`, kernel: name },
+      source: sourceOf(vm, name),
       freeze: { at: new Date(frozen.takenAt).toISOString(), millis, cpus: vm.topology.cpus }
     })
   }
@@ -279,6 +283,64 @@ export const bootAndFreeze = Effect.fn("Ktstr.bootAndFreeze")(function*(
   options: BootOptions
 ): Effect.fn.Return<Snapshot, BootError | FreezeError, BootServices | Scope.Scope> {
   return yield* freezeAndAttach(yield* boot(options), options.kernel)
+})
+
+/** Longest wait for the kernel's words about a scheduler that it has ended. */
+const WORDS_WAIT = "10 seconds"
+const WORDS_LOOK = "20 millis"
+
+/**
+ * Stop a guest that failed, and read all of it: `awaitFailure` of `ktstr/monitor` gives the failure. The guest moves on
+ * once it is read; of a failed scheduler the kernel's words are waited for. `sealFailure` makes the document.
+ * @param name of the kernel, for the header
+ *
+ * @since 0.1.0
+ * @category reading
+ */
+export const recordFailure = Effect.fn("Ktstr.recordFailure")(
+  function*(vm: Vm, name: string, failure: Failure): Effect.fn.Return<CapturedFailure> {
+    const captured = yield* Effect.scoped(Effect.gen(function*() {
+      const snapshot = yield* freezeAndAttach(vm, name)
+      const registers = yield* Effect.flatMap(vm.freeze, (frozen) => frozen.registers).pipe(
+        Effect.catchAll((error) => Effect.succeed(unreadable(error.message)))
+      )
+      return yield* captureFailure(failure, { ...snapshot, registers, console: yield* vm.consoleTail })
+    })).pipe(
+      Effect.catchAll((error) =>
+        Effect.map(
+          vm.consoleTail,
+          (console) => degradedFailure(failure, sourceOf(vm, name), unreadable(error.message), console)
+        )
+      )
+    )
+    if (failure.kind !== "scheduler") return captured
+    const words = Effect.gen(function*() {
+      const kernel = yield* GuestKernel.fromMemory(yield* vm.memory, `memory of ${name}`)
+      for (;;) {
+        kernel.space.flush()
+        const log = readFailureLog(kernel)
+        if (log.exits.some(({ kind }) => kind !== "normal")) return log
+        yield* Effect.sleep(WORDS_LOOK)
+      }
+    })
+    return yield* words.pipe(
+      Effect.timeoutFail({
+        duration: WORDS_WAIT,
+        onTimeout: () => ({ message: `the kernel did not say within ${WORDS_WAIT} that it ended the scheduler` })
+      }),
+      Effect.match({
+        onSuccess: (log) => ({ ...captured, log }),
+        onFailure: ({ message }) => ({ ...captured, log: { ...captured.log, problem: unreadable(message) } })
+      }),
+      inRealTime
+    )
+  }
+)
+
+const sourceOf = (vm: Vm, kernel: string): Header["source"] => ({
+  kind: "vm",
+  engine: vm.engine === "kvm" ? "kvm" : `qemu (${vm.acceleration.by})`,
+  kernel
 })
 
 const snapshot = (

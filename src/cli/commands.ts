@@ -9,6 +9,7 @@ import { diff } from "./maps/diffCommand.ts"
 import { dump } from "./maps/dumpCommand.ts"
 import { maps } from "./maps/mapsCommand.ts"
 import { watch } from "./maps/watchCommand.ts"
+import { show } from "./monitor/showCommand.ts"
 import { links } from "./programs/linksCommand.ts"
 import { progs } from "./programs/progsCommand.ts"
 import { sched } from "./sched/schedCommand.ts"
@@ -19,12 +20,28 @@ export const ktstr = Command.make("ktstr").pipe(
   Command.withDescription(
     "Boot a Linux kernel in a throw-away VM, freeze it, read its state from memory"
   ),
-  Command.withSubcommands([dump, maps, progs, links, sched, diff, watch, vm, run, replay, kernel, btf, qemu, doctor])
+  Command.withSubcommands([
+    dump,
+    maps,
+    progs,
+    links,
+    sched,
+    show,
+    diff,
+    watch,
+    vm,
+    run,
+    replay,
+    kernel,
+    btf,
+    qemu,
+    doctor
+  ])
 )
 
 /** The headings of commands in `ktstr --help`. */
 export const commandGroups: ReadonlyArray<Group> = [
-  { title: "Look", names: ["dump", "maps", "progs", "links", "sched"] },
+  { title: "Look", names: ["dump", "maps", "progs", "links", "sched", "show"] },
   { title: "Compare", names: ["diff", "watch"] },
   { title: "Run", names: ["vm", "run", "replay"] },
   { title: "Kernels", names: ["kernel", "btf"] },
@@ -38,7 +55,6 @@ export const footer = "Also: --version, --completions bash|zsh|fish, COMMAND --h
 export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
   "": [
     "ktstr vm shell --kernel debian:6.12-cloud",
-    "ktstr dump --kernel debian:6.12-cloud --exec-file load.sh",
     "ktstr run --scheduler ./scx_simple --kernel debian:7.3-cloud"
   ],
   "dump": ["ktstr dump --image guest.mem --map counters --json"],
@@ -53,7 +69,10 @@ export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
   "diff": ["ktstr diff before.json after.json"],
   "watch": ["ktstr watch --live --map counters --every 250ms"],
   "vm": ["ktstr vm run --kernel debian:6.12-cloud --exec 'uname -r'"],
-  "vm run": ["ktstr vm run --kernel debian:6.12-cloud --cpus 2 --exec 'uname -r; nproc'"],
+  "vm run": [
+    "ktstr vm run --kernel debian:6.12-cloud --cpus 2 --exec 'uname -r; nproc'",
+    "ktstr vm run --kernel debian:7.3-cloud --exec-file test.sh --on-failure dump.json"
+  ],
   "vm core": [
     "ktstr vm core --kernel debian:6.12-cloud --exec true --out vmcore",
     "ktstr vm core --image guest.mem --out vmcore"
@@ -79,6 +98,7 @@ export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
   "sched domains": ["ktstr sched domains --image guest.mem"],
   "sched diff": ["ktstr sched diff before.json after.json"],
   "sched watch": ["ktstr sched watch --kernel debian:7.3-cloud --every 500ms"],
+  "show": ["ktstr show dump.json", "ktstr show dump.json --html report.html"],
   "doctor": ["ktstr doctor --json"],
   "run": ["ktstr run --scheduler ./scx_simple --kernel debian:7.3-cloud --seeds 20"],
   "replay": ["ktstr replay .ktstr/runs/20261128T210000-1a2b3c4d"],

@@ -143,6 +143,19 @@ export const filter = {
 
 export const out = text("out", "FILE", "write the --json document, or the --ndjson records, to this file")
 
+export const html = text(
+  "html",
+  "FILE",
+  "write a page to this file: it needs no network, and shows its text without JavaScript"
+)
+
+export const onFailure = text(
+  "on-failure",
+  "FILE",
+  "when a scheduler, the kernel or the script fails, or time is up: stop the guest at that moment and write its state to "
+    + "this file, for `ktstr show`"
+)
+
 export const schema = flag("schema", "print the JSON Schema of the --json document, and nothing else")
 
 export const dmesg = flag("dmesg", "print the kernel's messages on the console too")
@@ -156,7 +169,7 @@ export const optionGroups: ReadonlyArray<Group> = [
   { title: "Machine", names: optionNames(hardware) },
   { title: "What runs in it", names: optionNames({ ...includes, ...script, dmesg }) },
   { title: "Which maps", names: optionNames(filter) },
-  { title: "Output", names: optionNames({ ...output, ...loss, out, schema }) }
+  { title: "Output", names: optionNames({ ...output, ...loss, out, schema, onFailure, html }) }
 ]
 
 /** The parsed options, as handlers take them. */

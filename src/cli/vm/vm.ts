@@ -17,6 +17,7 @@ import { holdSignals } from "../terminal/signals.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 import { liftTimeLimit, restartTimeLimit } from "../terminal/timeLimit.ts"
+import { ON_FAILURE_WORDS, withDump } from "./onFailure.ts"
 import { rawTerminal, terminalSize } from "./vmTerminal.ts"
 
 /** A guest that has nothing more to say for this long, after it has reported its end, does not end by itself. */
@@ -26,13 +27,22 @@ interface Config extends Machine {
   readonly dmesg: boolean
 }
 
+interface RunConfig extends Config {
+  /** Where to write a dump of the guest's first failure. */
+  readonly onFailure: Option.Option<string>
+}
+
 interface Kernels {
   readonly kernel: ReadonlyArray<string>
 }
 
 /** Boot, run the commands with the console on stdout, and end as they did; several kernels one after the other. */
-export const run = ({ kernel: kernels, ...config }: Omit<Config, "kernel"> & Kernels & Script) => {
-  const optionsFor = (kernel: Option.Option<string>) => optionsOf({ ...config, kernel }, config)
+export const run = ({ kernel: kernels, ...config }: Omit<RunConfig, "kernel"> & Kernels & Script) => {
+  const optionsFor = (kernel: Option.Option<string>) =>
+    Effect.map(optionsOf({ ...config, kernel }, config), (options): BootOptions =>
+      Option.isNone(config.onFailure)
+        ? { ...options, powerOff: true }
+        : { ...options, powerOff: "onSuccess", cmdline: `${ON_FAILURE_WORDS} ${options.cmdline ?? ""}` })
   return Effect.gen(function*() {
     if (kernels.length < 2) {
       yield* Effect.scoped(runToEnd(yield* optionsFor(Option.fromIterable(kernels)), config))
@@ -40,6 +50,9 @@ export const run = ({ kernel: kernels, ...config }: Omit<Config, "kernel"> & Ker
     }
     if (Option.isSome(config.console)) {
       return yield* new UsageError({ problem: "--console keeps one guest's console: give one --kernel with it" })
+    }
+    if (Option.isSome(config.onFailure)) {
+      return yield* new UsageError({ problem: "--on-failure writes one guest's dump: give one --kernel with it" })
     }
     for (const kernel of kernels) yield* parseKernelId(kernel)
     const all = yield* Effect.forEach(kernels, (kernel) => optionsFor(Option.some(kernel)))
@@ -61,7 +74,10 @@ export const run = ({ kernel: kernels, ...config }: Omit<Config, "kernel"> & Ker
 export const shell = (config: Config) =>
   Effect.gen(function*() {
     const options = yield* optionsOf(config, { exec: Option.none(), execFile: Option.none() })
-    yield* process.stdin.isTTY ? interact(options, config) : runToEnd({ ...options, script: yield* commands }, config)
+    yield* process.stdin.isTTY ? interact(options, config) : runToEnd(
+      { ...options, script: yield* commands, powerOff: true },
+      { ...config, onFailure: Option.none() }
+    )
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
 /** kernel/printk, v6.12: 7 is all but debugging messages. 1 is what comes with a panic, which tells it from other ends. */
@@ -82,14 +98,15 @@ const commands = Effect.tryPromise({
 })
 
 /** Boot, and run the commands to their end: true, or false when nobody reads stdout any more. */
-const runToEnd = (options: BootOptions, { engine }: Pick<Config, "engine">) =>
+const runToEnd = (options: BootOptions, { engine, onFailure }: Pick<RunConfig, "engine" | "onFailure">) =>
   Effect.gen(function*() {
     yield* holdSignals
     yield* restartTimeLimit(PREPARE_MILLIS)
-    const { spec } = yield* prepare({ ...options, powerOff: true })
+    const { spec } = yield* prepare(options)
     const vm = yield* Effect.flatMap(VmEngine, (engine) => engine.boot(spec))
     const { rest, unread } = yield* consoleToStdout(vm)
-    const status = yield* Effect.raceFirst(readyOrOver(vm, rest), Effect.as(unread, undefined))
+    const ready = withDump(readyOrOver(vm, rest), vm, options.kernel, onFailure)
+    const status = yield* Effect.raceFirst(ready, Effect.as(unread, undefined))
     yield* rest
     if (status !== undefined && status !== 0) return yield* new GuestStatus({ status })
     return status !== undefined

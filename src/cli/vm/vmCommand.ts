@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
-import { dmesg, machine, script, target, words } from "../source/options.ts"
+import { dmesg, machine, onFailure, script, target, words } from "../source/options.ts"
 
 const handlers = () => import("./vm.ts")
 
@@ -14,7 +14,11 @@ const kernels = {
   ).pipe(Options.repeated)
 }
 
-const run = Command.make("run", { ...machine, ...kernels, ...script, dmesg }, handler(handlers, (module) => module.run))
+const run = Command.make(
+  "run",
+  { ...machine, ...kernels, ...script, dmesg, onFailure },
+  handler(handlers, (module) => module.run)
+)
   .pipe(
     Command.withDescription(
       "Boot a kernel, run commands in it, print their output, and exit with their status; the VM ends with them. Of several "

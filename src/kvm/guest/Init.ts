@@ -45,8 +45,11 @@ export interface InitSpec {
   readonly guestModules?: ReadonlyArray<GuestModule> | undefined
   /** Folders of the host to mount in /share; the VM is to have the same. Where one fails, the script is not run. */
   readonly shares?: ReadonlyArray<Share> | undefined
-  /** Once the script has ended, end the VM too; if not given it stays. What the script says is then not changed on its way. */
-  readonly powerOff?: boolean | undefined
+  /**
+   * Once the script has ended, end the VM too, or only if its status is 0; if not given it stays. What the script says is
+   * then not changed on its way.
+   */
+  readonly powerOff?: boolean | "onSuccess" | undefined
   /** A root shell on the console, for a terminal, after the script; the VM ends with it. */
   readonly shell?: ShellTerminal | undefined
 }
@@ -138,13 +141,15 @@ ${
     contents.libraryDirectories.length === 0
       ? ""
       : `export LD_LIBRARY_PATH=${shellQuote(contents.libraryDirectories.join(":"))}\n`
-  }${commandLines}${spec.powerOff === true ? "stty -F /dev/ttyS0 -opost\n" : ""}${
+  }${commandLines}${endsVm(spec) ? "stty -F /dev/ttyS0 -opost\n" : ""}${
     spec.guestModules === undefined || spec.guestModules.length === 0 ? "" : loadFunction
   }${spec.shares === undefined || spec.shares.length === 0 ? "" : shareFunction}${
     loadingModules(spec.guestModules ?? [])
   }${mountingShares(spec.shares ?? [])}${runLine(spec.script)}
 status=$?
-${spec.shell !== undefined ? shellLines(spec.shell) : spec.powerOff === true ? powerOffLines : stayLines}`
+${spec.shell !== undefined ? shellLines(spec.shell) : endsVm(spec) ? powerOffLines(spec) : stayLines}`
+
+const endsVm = ({ powerOff }: InitSpec): boolean => powerOff === true || powerOff === "onSuccess"
 
 const linkLine = (path: string): string =>
   `mkdir -p ${shellQuote(posix.dirname(path))}; ln -s ${shellQuote(`/${UNDER}${path}`)} ${shellQuote(path)}\n`
@@ -177,9 +182,10 @@ while :; do sleep 3600; done
 `
 
 /** `stty` waits until the console has sent all; printk is silenced: "reboot: Power down" is logged at KERN_EMERG. */
-const powerOffLines = `stty -F /dev/ttyS0 opost
+const powerOffLines = ({ powerOff }: InitSpec): string =>
+  `stty -F /dev/ttyS0 opost
 echo "ktstr exit $status" >&3
-echo 0 > /proc/sys/kernel/printk
+${powerOff === "onSuccess" ? "[ $status = 0 ] || while :; do sleep 3600; done\n" : ""}echo 0 > /proc/sys/kernel/printk
 reboot -f
 `
 

@@ -1,0 +1,113 @@
+import { formatReason } from "../../core/Reason.ts"
+import type { LogLine } from "../../host/KernelLog.ts"
+import { stuckTask } from "../../monitor/Explain.ts"
+import type { FailureDocument } from "../../monitor/Failure.ts"
+import { headerText } from "../maps/present.ts"
+import { dsqsText, showText, tasksText } from "../sched/schedText.ts"
+import { bold, dim, red, yellow } from "../terminal/Color.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
+import { duration } from "../terminal/Stages.ts"
+import { table } from "../terminal/Table.ts"
+
+/** Lines of the log on the first screen. */
+const FIRST_LINES = 4
+
+const heading = (text: string): string => `\n${bold(text)}\n`
+
+/** A failure for people: one screen that says what failed and why, the details behind it. */
+export const failureText = (document: FailureDocument): string => {
+  const { degraded, sched } = document
+  return [
+    headText(document),
+    degraded === null ? "" : `${yellow(`not read: ${escapeLine(formatReason(degraded))}`)}\n`,
+    stuckText(document),
+    wordsText(document),
+    vcpuText(document),
+    "kind" in sched ? "" : `\n${showText(sched)}`,
+    ...details(document)
+  ].join("")
+}
+
+const headText = ({ failure, freeze, kernel, source }: FailureDocument): string => {
+  const title = `${red(bold(failure.kind))}  ${escapeLine(failure.text)}\n`
+  const noticed = {
+    memory: "in the running guest's memory",
+    console: "on its console",
+    report: "by its init",
+    host: ""
+  }
+  const when = dim(`${escapeLine(failure.at)} · noticed ${noticed[failure.seenIn] || "by the host"}\n`)
+  return title + when
+    + (kernel === null ? "" : headerText({ schema: "single", version: 2, source, kernel, freeze }).replace(/\n$/, ""))
+}
+
+const stuckText = (document: FailureDocument): string => {
+  const stuck = stuckTask(document)
+  if (stuck === undefined) return ""
+  const { comm, millis, pid, place, task } = stuck
+  const allowed = task?.cpus_ptr === undefined ? "" : `; it may run on CPUs ${task.cpus_ptr}`
+  return `${bold(`stuck: ${escapeLine(comm)}[${pid}]`)} has been runnable for ${duration(millis)}: it is ${
+    place === undefined ? "not there any more" : escapeLine(place)
+  }${escapeLine(allowed)}\n`
+}
+
+const lineText = ({ atMicros, text }: LogLine): string =>
+  `${atMicros === null ? "" : dim(`[${(atMicros / 1e6).toFixed(6).padStart(12)}] `)}${escapeLine(text)}\n`
+
+/** The kernel's words about a scheduler's end; of another failure its last words. */
+const wordsText = ({ failure, log }: FailureDocument): string => {
+  const why = log.problem === null ? "" : `${yellow(escapeLine(formatReason(log.problem)))}\n`
+  const ends = log.exits.filter(({ kind }) => kind !== "normal").map(({ message, reason, scheduler, stack }) =>
+    `the kernel: ${escapeLine(`${scheduler} disabled (${reason})${message === null ? "" : `: ${message}`}`)}${
+      stack.length === 0 ? "" : dim(` from ${escapeLine(stack.slice(0, 3).map(({ name }) => name).join(" < "))}`)
+    }\n`
+  )
+  if (failure.kind === "scheduler") return ends.join("") + why
+  return ends.join("") + why + log.lines.slice(-FIRST_LINES).map(lineText).join("")
+}
+
+const vcpuText = ({ vcpus }: FailureDocument): string =>
+  "kind" in vcpus
+    ? `registers: ${dim(escapeLine(formatReason(vcpus)))}\n`
+    : heading("CPUs stood at") + table(
+      ["CPU", "MODE", "RIP", "FUNCTION"],
+      vcpus.map(({ cpu, mode, place, registers }) => [
+        String(cpu),
+        mode,
+        escapeLine(registers["rip"] ?? ""),
+        escapeLine(place ?? (mode === "user" ? "user space" : "a module or a BPF program"))
+      ]),
+      [0]
+    )
+
+const details = ({ console, links, log, losses, maps, problems, programs, sched }: FailureDocument) => [
+  ...("kind" in sched ? [] : [
+    ...("kind" in sched.tasks
+      ? []
+      : [heading("tasks"), tasksText(sched.tasks, { ...sched.time, ticks: BigInt(sched.time.jiffies) }, sched)]),
+    ...("kind" in sched.dispatchQueues
+      ? []
+      : [heading("dispatch queues with tasks"), dsqsText(sched.dispatchQueues.filter(({ tasks }) => tasks.length > 0))])
+  ]),
+  heading("BPF maps"),
+  maps.length === 0 ? "none\n" : table(
+    ["ID", "NAME", "TYPE", "ENTRIES", ""],
+    maps.map(({ entries, id, name, problem, truncated, type }) => [
+      String(id),
+      escapeLine(name),
+      escapeLine(type),
+      `${entries.length}${truncated ? "+" : ""}`,
+      problem === null ? "" : escapeLine(formatReason(problem))
+    ]),
+    [0, 3]
+  ),
+  dim(
+    `${programs.length} programs, ${"kind" in links ? "no" : links.length} links; the file has them, and all entries\n`
+  ),
+  heading("kernel log"),
+  ...log.lines.map(lineText),
+  heading("console"),
+  ...console.map((line) => `${escapeLine(line)}\n`),
+  ...problems.map((problem) => yellow(`problem: ${escapeLine(formatReason(problem))}\n`)),
+  losses === 0 ? "" : yellow(`incomplete: ${losses} parts could not be read whole\n`)
+]

@@ -1,0 +1,59 @@
+import type { PlatformError } from "@effect/platform/Error"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import * as JSONSchema from "effect/JSONSchema"
+import * as Option from "effect/Option"
+import * as ParseResult from "effect/ParseResult"
+import * as Schema from "effect/Schema"
+import * as NativeKoffi from "../../core/NativeKoffi.ts"
+import { FailureDocument } from "../../monitor/Failure.ts"
+import { failurePage } from "../../monitor/FailurePage.ts"
+import { writeFile } from "../source/writeFile.ts"
+import { FileUnreadable, UsageError } from "../terminal/exit.ts"
+import { writeMessage, writeText } from "../terminal/Output.ts"
+import { printable } from "../terminal/Printable.ts"
+import { whyOf } from "../terminal/whyOf.ts"
+import { failureText } from "./failureText.ts"
+
+/** The file is not a dump of a failure. */
+class NotAFailure extends Schema.TaggedError<NotAFailure>("ktstr/NotAFailure")("NotAFailure", {
+  path: Schema.String,
+  why: Schema.String
+}) {
+  override get message() {
+    return `${this.path} is not a dump of a failure: ${this.why}; make one with ktstr vm run --on-failure`
+  }
+}
+
+/** Fields that only a newer ktstr writes are passed over. */
+const decode = Schema.decodeUnknown(Schema.parseJson(FailureDocument), { onExcessProperty: "ignore" })
+
+interface Config {
+  readonly html: Option.Option<string>
+  readonly file: Option.Option<string>
+  readonly schema: boolean
+}
+
+export const show = (config: Config) =>
+  config.schema
+    ? writeText(`${JSON.stringify(JSONSchema.make(FailureDocument), null, 2)}\n`)
+    : Effect.gen(function*() {
+      if (Option.isNone(config.file)) {
+        return yield* new UsageError({ problem: "say which file to show: one that vm run --on-failure wrote" })
+      }
+      const document = yield* open(config.file.value)
+      if (Option.isNone(config.html)) return yield* writeText(failureText(document))
+      yield* writeFile(config.html.value, [printable(failurePage(document))])
+      writeMessage(`  ${config.html.value}: written\n`)
+    }).pipe(Effect.provide(NativeKoffi.layer))
+
+const open = (path: string) =>
+  Effect.gen(function*() {
+    const files = yield* FileSystem.FileSystem
+    const text = yield* Effect.mapError(files.readFileString(path), (error: PlatformError) =>
+      new FileUnreadable({ what: path, why: whyOf(error), hint: "give a file that vm run --on-failure wrote" }))
+    return yield* Effect.mapError(decode(text), (error) => {
+      const [{ message, path: at }] = ParseResult.ArrayFormatter.formatErrorSync(error)
+      return new NotAFailure({ path, why: [...at, message].join(": ").split("\n", 1)[0].slice(0, 200) })
+    })
+  })

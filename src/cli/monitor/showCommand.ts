@@ -1,0 +1,17 @@
+import * as Args from "@effect/cli/Args"
+import * as Command from "@effect/cli/Command"
+import { handler } from "../handler.ts"
+import { html, schema, timeLimit } from "../source/options.ts"
+
+/** `ktstr show FILE` */
+export const show = Command.make("show", {
+  ...timeLimit,
+  html,
+  schema,
+  file: Args.text({ name: "file" }).pipe(
+    Args.withDescription("a file that vm run --on-failure wrote"),
+    Args.optional
+  )
+}, handler(() => import("./show.ts"), (module) => module.show)).pipe(
+  Command.withDescription("Print a dump that vm run --on-failure wrote")
+)

@@ -1,0 +1,53 @@
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import { recordFailure } from "../../Ktstr.ts"
+import { exitReport } from "../../kvm/guest/Init.ts"
+import type { Vm } from "../../kvm/spec/VmEngine.ts"
+import { sealFailure } from "../../monitor/FailureDump.ts"
+import { awaitFailure } from "../../monitor/FailureWatch.ts"
+import { writeFile } from "../source/writeFile.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
+import { writeMessage } from "../terminal/Output.ts"
+import { dumpPieces } from "../terminal/Printable.ts"
+import { restartTimeLimit } from "../terminal/timeLimit.ts"
+
+/** Words for the kernel's command line: a guest that panicked stays as long, to be stopped and read. */
+export const ON_FAILURE_WORDS = "panic=30"
+
+/** Once a command has failed the guest stays, to be read; this ends it, and with it its console. */
+const POWER_OFF = "echo 0 > /proc/sys/kernel/printk; reboot -f"
+
+/** Write a dump of a guest's first failure, if it has one. Ends when it is written, or the guest's script ended with 0. */
+export const dumpOnFailure = (vm: Vm, kernel: string, path: string) =>
+  Effect.gen(function*() {
+    const failure = yield* awaitFailure(vm)
+    if (failure !== undefined) {
+      yield* restartTimeLimit()
+      writeMessage(`  failure: ${escapeLine(failure.text)}\n`)
+      const captured = yield* recordFailure(vm, kernel, failure)
+      yield* writeFile(path, dumpPieces(sealFailure(captured)))
+      writeMessage(`  ${path}: written; ktstr show reads it\n`)
+    }
+    yield* Effect.forkScoped(endOnceOver(vm))
+  })
+
+const endOnceOver = (vm: Vm) => vm.awaitReport(exitReport).pipe(Effect.zipRight(vm.exec(POWER_OFF)), Effect.ignore)
+
+/** `run`, and beside it the dump of the guest's first failure, where one is wanted; it is whole when this ends. */
+export const withDump = <A, E, R>(
+  run: Effect.Effect<A, E, R>,
+  vm: Vm,
+  kernel: string,
+  path: Option.Option<string>
+) =>
+  Option.isNone(path) ? run : Effect.gen(function*() {
+    const [ran, dumped] = yield* Effect.all(
+      [Effect.either(run), Effect.either(dumpOnFailure(vm, kernel, path.value))],
+      {
+        concurrency: 2
+      }
+    )
+    if (Either.isLeft(dumped)) return yield* Effect.fail(dumped.left)
+    return yield* ran
+  })

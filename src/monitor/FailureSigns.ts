@@ -1,0 +1,100 @@
+import { kvaOffset, kvaPage } from "../core/Address.ts"
+import type { LogLine } from "../host/KernelLog.ts"
+import { parseScxExits } from "../host/ScxExit.ts"
+import type { GuestKernelService } from "../memory/GuestKernel.ts"
+import { schedLayouts } from "../sched/SchedLayouts.ts"
+import { readTime } from "../sched/SchedTime.ts"
+import { readScx, type Scheduler, schedulerAddresses } from "../sched/scx/ScxState.ts"
+import type { Failure } from "./Failure.ts"
+import { readKernelRing } from "./KernelRing.ts"
+
+/** A failure without the time and the place where it was noticed. */
+export type Sign = Pick<Failure, "kind" | "text">
+
+/**
+ * The kernel's words for what no kernel should come to.
+ * @see kernel/panic.c, lib/bug.c, arch/x86/kernel/dumpstack.c, arch/x86/mm/fault.c, kernel/watchdog.c; v6.1 to v7.3
+ */
+const WORDS: ReadonlyArray<readonly [Failure["kind"], RegExp]> = [
+  ["panic", /Kernel panic - not syncing/],
+  ["soft-lockup", /watchdog: BUG: soft lockup/],
+  ["oops", /BUG: |Oops: |kernel BUG at |general protection fault|invalid opcode: |divide error: /]
+]
+
+/** The sign of a failure that a line of the kernel's is, without its time. */
+const signOfText = (text: string): Sign | undefined => {
+  const kind = WORDS.find(([, words]) => text.search(words) === 0)?.[0]
+  return kind === undefined ? undefined : { kind, text }
+}
+
+const STAMP = "^\\[ *\\d+\\.\\d{6}\\](?:\\[ *[TC]\\d+\\])? "
+
+/** A console's line that is a sign of failure: its time tells a kernel's line from a script's. */
+export const CONSOLE_SIGN = new RegExp(`${STAMP}(?:${WORDS.map(([, words]) => words.source).join("|")})`)
+
+/** The sign that a line of `CONSOLE_SIGN` is. */
+export const signOfConsole = (line: string): Sign =>
+  signOfText(line.replace(new RegExp(STAMP), "")) ?? { kind: "oops", text: line }
+
+/** The first sign among lines of a log: a scheduler that was ended for an error is one, too. */
+const signOfLog = (lines: ReadonlyArray<LogLine>): Sign | undefined => {
+  for (const { text } of lines) {
+    const sign = signOfText(text)
+    if (sign !== undefined) return sign
+  }
+  const exit = parseScxExits(lines).find(({ kind }) => kind !== "normal")
+  return exit === undefined ? undefined : {
+    kind: "scheduler",
+    text: `${exit.scheduler}: ${exit.reason}${exit.message === null ? "" : `: ${exit.message}`}`
+  }
+}
+
+/** A scheduler's kind of exit if it is an error: `SCX_EXIT_ERROR` and those behind it. Once it is handled it is in `exitInfo`. */
+const errorOf = ({ exit_kind, exitInfo }: Scheduler): string | undefined =>
+  [exit_kind, exitInfo?.kind].find((kind) => kind?.startsWith("ERROR") === true)
+
+/** `SCX_EXIT_UNREG`, the first kind that ends a scheduler. Before v6.16 the variable is `SCX_EXIT_DONE` where none is loaded. */
+const SCX_EXIT_UNREG = 64
+
+/** Does any scheduler end? A look at one number each: `readScx` finds all of them, and their programs. */
+const isEnding = (kernel: GuestKernelService): boolean => {
+  const { btf, space, symbols } = kernel
+  const variable = symbols.address("scx_exit_kind")
+  if (variable !== undefined) return space.u32(variable) >= SCX_EXIT_UNREG
+  const { sched } = schedLayouts(btf)
+  return sched !== undefined &&
+    schedulerAddresses(kernel, []).some((address) =>
+      space.window(kvaPage(address), kvaOffset(address), sched.size)
+      && Number(sched.read(space.view, space.at).exit_kind ?? 0) !== 0
+    )
+}
+
+/**
+ * Looks for signs of failure in the memory of a kernel that runs, again and again: a scheduler's kind of exit, and what
+ * came to the kernel's log since the last look.
+ */
+export class FailureSigns {
+  readonly #kernel: GuestKernelService
+  #log: bigint | undefined
+
+  constructor(kernel: GuestKernelService) {
+    this.#kernel = kernel
+  }
+
+  /** The gravest sign that is there now. */
+  look(): Sign | undefined {
+    const kernel = this.#kernel
+    kernel.space.flush()
+    const scx = isEnding(kernel) ? readScx(kernel, readTime(kernel)) : undefined
+    const ended = scx === undefined || "kind" in scx
+      ? undefined
+      : scx.schedulers.find((scheduler) => errorOf(scheduler) !== undefined)
+    const { lines, next } = readKernelRing(kernel, this.#log)
+    this.#log = next
+    return ended === undefined ? signOfLog(lines) : {
+      kind: "scheduler",
+      text: [ended.name, errorOf(ended), ended.exitInfo?.message].filter((part) => part !== undefined && part !== "")
+        .join(": ")
+    }
+  }
+}

@@ -1,0 +1,78 @@
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { exitReport, upReport } from "../kvm/guest/Init.ts"
+import { inRealTime } from "../kvm/spec/RealTime.ts"
+import type { Vm } from "../kvm/spec/VmEngine.ts"
+import { GuestKernel } from "../memory/GuestKernel.ts"
+import type { Failure } from "./Failure.ts"
+import { CONSOLE_SIGN, FailureSigns, type Sign, signOfConsole } from "./FailureSigns.ts"
+
+/** Time between two looks at a running guest's memory, each of which takes well below a millisecond. */
+const LOOK = Duration.millis(10)
+
+const noticed = (sign: Sign, seenIn: Failure["seenIn"]): Failure => ({
+  ...sign,
+  seenIn,
+  at: new Date().toISOString()
+})
+
+/**
+ * Waits for a guest's first failure, while it runs, or for its script to end with 0, which gives undefined. It looks at
+ * the guest's memory without stopping it, at its console, and at how its script ends. For a guest whose initramfs
+ * `makeInitramfs` made.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const awaitFailure = (vm: Vm): Effect.Effect<Failure | undefined> =>
+  Effect.raceFirst(
+    Effect.raceFirst(inMemory(vm), onConsole(vm)),
+    Effect.raceFirst(ofScript(vm), ofGuest(vm))
+  ).pipe(inRealTime, Effect.withSpan("Monitor.awaitFailure"))
+
+/** Once the init is up. What cannot be read, as of a kernel without BTF, is said when the guest is stopped. */
+const inMemory = (vm: Vm): Effect.Effect<Failure> =>
+  Effect.gen(function*() {
+    yield* vm.awaitReport(upReport)
+    const kernel = yield* GuestKernel.fromMemory(yield* vm.memory, "memory of the running guest")
+    const signs = new FailureSigns(kernel)
+    for (;;) {
+      const sign = signs.look()
+      if (sign !== undefined) return noticed(sign, "memory")
+      yield* Effect.sleep(LOOK)
+    }
+  }).pipe(
+    Effect.tapError((error) => Effect.logDebug(`the running guest's memory is not watched: ${error.message}`)),
+    Effect.orElse(() => Effect.never)
+  )
+
+const onConsole = (vm: Vm): Effect.Effect<Failure> =>
+  Effect.map(vm.awaitLine(CONSOLE_SIGN), (line) => noticed(signOfConsole(line), "console")).pipe(
+    Effect.orElse(() => Effect.never) // `ofGuest` says how the VM ended
+  )
+
+/** `exit` is reported by an init that ends the VM itself some time before `awaitReady` knows. */
+const ofScript = (vm: Vm): Effect.Effect<Failure | undefined> =>
+  Effect.map(vm.awaitReport(exitReport), (line) => statusSign(Number(exitReport.exec(line)?.[2]))).pipe(
+    Effect.orElse(() => Effect.never)
+  )
+
+const statusSign = (status: number): Failure | undefined =>
+  status === 0
+    ? undefined
+    : { ...noticed({ kind: "script", text: `the script ended with exit status ${status}` }, "report"), status }
+
+const ofGuest = (vm: Vm): Effect.Effect<Failure | undefined> =>
+  Effect.match(vm.awaitReady, {
+    onSuccess: statusSign,
+    onFailure: (error) => {
+      const kind = error._tag === "NotReady"
+        ? "time-limit"
+        : error._tag === "GuestPanicked"
+        ? "panic"
+        : error._tag === "InitramfsIncomplete"
+        ? "script"
+        : "vm-ended"
+      return noticed({ kind, text: error._tag === "GuestPanicked" ? error.line : error.message }, "host")
+    }
+  })
