@@ -286,6 +286,26 @@ describe("kinds that clang 14 does not write", () => {
   })
 })
 
+it("a bit-field of char is a number where it is not a whole byte, and a character where it is", () => {
+  const writer = new BlobWriter()
+  const char = writer.int("char", 1)
+  const id = writer.struct("bits", 16, [
+    { name: "wide", type: char, bits: 0, width: 64 },
+    { name: "byte", type: char, bits: 64, width: 8 },
+    { name: "narrow", type: char, bits: 72, width: 3 }
+  ])
+  const bytes = [...Array.from({ length: 8 }, () => 255), 65, 0xfd, 0, 0, 0, 0, 0, 0]
+  const { tree } = compile(parse(writer.bytes()), id)
+  const members = tree(viewOf(bytes), 0)
+  assert(members._tag === "struct")
+  assert.deepStrictEqual(members.members.map(({ value }) => value._tag), ["int", "char", "int"])
+  assert.deepStrictEqual(jsonOf(compile(parse(writer.bytes()), id), bytes), {
+    wide: "18446744073709551615",
+    byte: 65,
+    narrow: 5
+  })
+})
+
 describe("limits", () => {
   it("shows the first elements of an array to people, and how many are left", () => {
     const writer = new BlobWriter()

@@ -46,6 +46,17 @@ describe("sharedLibraries", () => {
       assert.deepStrictEqual(yield* closureOf("/bin/busybox"), [])
     }))
 
+  it.scoped("gives the guest no file that a program names as its interpreter and that is none", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      const [secret, program] = [join(root, "secret"), join(root, "program")]
+      writeFileSync(secret, "root:secret\n")
+      writeFileSync(join(root, "main.c"), "int main(void) { return 0; }\n")
+      execFileSync("clang", ["-o", program, "main.c", `-Wl,--dynamic-linker=${secret}`], { cwd: root })
+      const { message } = yield* Effect.flip(closureOf(program))
+      assert.include(message, `its interpreter ${secret} is not a 64-bit x86 ELF file`)
+    }))
+
   it.scoped("follows $ORIGIN in RUNPATH and in an inherited RPATH, through links, and names who needs what is missing", () =>
     Effect.gen(function*() {
       const root = yield* temporary
