@@ -7,7 +7,7 @@ const NOTE_TEXT = 24
 const DATA_BYTES = 4096
 const OSRE = 0x4552_534f
 const NAME_LENGTH = 11
-/** So much of each region is looked at first, in bytes. */
+/** So much of each region's start, and then of its end, is looked at first, in bytes. */
 const EARLY = 2 ** 26
 
 /**
@@ -76,12 +76,13 @@ export const findVmcoreinfo = (
   accept: (info: Vmcoreinfo) => boolean,
   early = false
 ): Vmcoreinfo | undefined => {
-  // Made early, it lies near the start of its zone, for GFP_KERNEL the one above 4 GiB where there is one.
+  // Made early, it lies near the start or the end of its zone, for GFP_KERNEL the one above 4 GiB where there is one.
   const above = memory.regions.filter(({ start }) => start >= 2 ** 32)
   const below = memory.regions.filter(({ start }) => start < 2 ** 32)
-  for (const [from, to] of early ? [[0, EARLY]] : [[0, EARLY], [EARLY, Infinity]]) {
+  for (const part of early ? [partsOf.first] : [partsOf.first, partsOf.last, partsOf.rest]) {
     for (const region of [...above, ...below]) {
       const { bytes, start } = region
+      const [from, to] = part(bytes.length)
       const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
       for (const [first, end] of writtenParts(region, from, to)) {
         for (
@@ -98,6 +99,13 @@ export const findVmcoreinfo = (
     }
   }
   return undefined
+}
+
+/** The parts of a region of that length, none of which overlap. */
+const partsOf = {
+  first: (length: number) => [0, Math.min(length, EARLY)],
+  last: (length: number) => [Math.max(EARLY, length - EARLY), length],
+  rest: (length: number) => [EARLY, length - EARLY]
 }
 
 const noteAt = (memory: GuestMemory, page: number, word: number): Vmcoreinfo | undefined => {

@@ -98,7 +98,7 @@ describe("findVmcoreinfo", () => {
     )
   })
 
-  it("looks at each page once, at the first 64 MiB of each region before the rest", () => {
+  it("looks at each page once, at the first 64 MiB of each region, then at the last, before the rest", () => {
     const early = 2 ** 26
     const bytes = new Uint8Array(early + 3 * 4096)
     for (const at of [0, early - 4096, early, early + 8192]) bytes.set(Buffer.from(text), at)
@@ -109,6 +109,17 @@ describe("findVmcoreinfo", () => {
     )
     const shifted = new GuestMemory([{ start: 1000, bytes: bytes.subarray(1000) }])
     assert.deepStrictEqual(releases(shifted), [early - 4096, early, early + 8192].map((at) => `6.1@${at}`))
+    // only the pages around the places are there
+    const [start, end] = [4096 + 1000, 2 ** 28]
+    const large = new Uint8Array(end - start)
+    const places = [2 * 4096, end - early, end - 4096, start + early + 2 ** 20 - 1000, end - early - 4096]
+    for (const at of places) large.set(Buffer.from(text), at - start)
+    const parts = places.map((at) => [at - start - 2000, at - start + 5000] as const).toSorted(([a], [b]) => a - b)
+    const nextWritten = (at: number) => parts.find(([, to]) => to > at)
+    assert.deepStrictEqual(
+      releases(new GuestMemory([{ start, bytes: large, nextWritten }])),
+      places.map((at) => `6.1@${at}`)
+    )
   })
 
   it("reads a page that two mappings share, and one that the image cuts", () => {
