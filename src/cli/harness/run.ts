@@ -8,9 +8,9 @@ import * as Schema from "effect/Schema"
 import { basename } from "node:path"
 import { kernelVariable } from "../../core/kernels/FindKernel.ts"
 import { RunRecord } from "../../harness/claim/RunRecord.ts"
-import { executeRun } from "../../harness/run/ExecuteRun.ts"
+import { executeAndKeep } from "../../harness/run/ExecuteRun.ts"
 import { type PreparedRun, prepareRun, type RunRequest } from "../../harness/run/PrepareRun.ts"
-import { differences, keepRun, readRun, RUNS_DIRECTORY } from "../../harness/run/RunFolder.ts"
+import { differences, readRun, RUNS_DIRECTORY } from "../../harness/run/RunFolder.ts"
 import { runReport } from "../../harness/run/RunReport.ts"
 import { type Scenario, smoke } from "../../harness/scenario/Scenario.ts"
 import { decodeScenario } from "../../harness/scenario/ValidateScenario.ts"
@@ -108,8 +108,7 @@ export const run = (config: Config) =>
     const directory = Option.getOrElse(config.runsDir, () => RUNS_DIRECTORY)
     const records: Array<RunRecord> = []
     for (let n = 0; n < Option.getOrElse(config.seeds, () => 1); n++) {
-      const executed = yield* executeRun(yield* prepareRun(request(first + n)))
-      const record = yield* keepRun(executed, directory)
+      const record = yield* executeAndKeep(yield* prepareRun(request(first + n)), directory)
       yield* print(record, config.json)
       records.push(record)
     }
@@ -147,7 +146,7 @@ export const replay = (config: {
       mode: before.mode.mode,
       seed: before.seed
     })
-    const after = yield* keepRun(yield* executeRun(prepared), directory)
+    const after = yield* executeAndKeep(prepared, directory)
     yield* print(after, config.json)
     const parts = differences(before, after)
     const same = before.determinismKey === after.determinismKey

@@ -1,9 +1,10 @@
+import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
-import { randomUUID } from "node:crypto"
+import { join } from "node:path"
 import type { HostLacks } from "../../core/Errors.ts"
 import type { Native } from "../../core/Native.ts"
 import { stage } from "../../core/Progress.ts"
@@ -16,6 +17,7 @@ import { judgeRun } from "../claim/JudgeRun.ts"
 import type { RunRecord } from "../claim/RunRecord.ts"
 import { assembleRun, type ToldByAgent } from "./AssembleRun.ts"
 import type { PreparedRun } from "./PrepareRun.ts"
+import { keepRun, makeRunFolder, newRunId, type RunFolderError } from "./RunFolder.ts"
 
 /** The version of ktstr that a record is of. */
 const VERSION = "0.1.0"
@@ -154,9 +156,34 @@ export const executeRun = Effect.fn("ExecuteRun.execute")(
       Effect.scoped(Effect.flatMap(boot(run), (vm) => observe(run, vm)))
     )
     const wallMillis = (yield* Clock.currentTimeMillis) - startedAt
-    const started = new Date(startedAt).toISOString()
-    const id = `${started.replaceAll(/[-:]/g, "").slice(0, 15)}-${randomUUID().slice(0, 8)}`
-    const record = recordOf(run, observed, { id, startedAt: started, wallMillis, ktstr: VERSION, directory: null })
+    const record = recordOf(run, observed, {
+      id: newRunId(startedAt),
+      startedAt: new Date(startedAt).toISOString(),
+      wallMillis,
+      ktstr: VERSION,
+      directory: null
+    })
     return { ...record, verdict: judgeRun(record) }
+  }
+)
+
+/** The file of a run's folder that gets the guest's console as it comes. */
+const CONSOLE = "console.log"
+
+/**
+ * Execute a run in a folder of its own below `directory`: the guest's console is there as `console.log`, also of a run that
+ * is cut off, and the record as `run.json`.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const executeAndKeep = Effect.fn("ExecuteRun.executeAndKeep")(
+  function*(
+    run: PreparedRun,
+    directory: string
+  ): Effect.fn.Return<RunRecord, VmBootError | HostLacks | RunFolderError, Native | FileSystem.FileSystem> {
+    const folder = yield* makeRunFolder(directory)
+    const spec = { ...run.spec, consoleFile: join(folder.path, CONSOLE) }
+    return yield* keepRun(yield* executeRun({ ...run, spec }), folder)
   }
 )

@@ -46,8 +46,6 @@ export interface RunRequest {
   readonly mode?: EngineMode | "auto" | undefined
   /** A whole number from 0 on; 1. */
   readonly seed?: number | undefined
-  /** Where the run's folder is made; not given, none is. */
-  readonly runsDirectory?: string | undefined
 }
 
 /**

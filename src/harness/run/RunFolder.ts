@@ -1,7 +1,9 @@
 import * as FileSystem from "@effect/platform/FileSystem"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
+import { randomUUID } from "node:crypto"
 import { join, resolve } from "node:path"
 import { makeDirectories } from "../../core/CacheDir.ts"
 import { platformText } from "../../core/Errors.ts"
@@ -28,8 +30,48 @@ export const RUNS_DIRECTORY = ".ktstr/runs"
 const RECORD = "run.json"
 
 /**
- * Keep a record in a folder of its own, `DIRECTORY/ID/run.json`; gives the record with its folder. Nothing is ever deleted
- * or overwritten: an id is used once.
+ * The folder of one run: its id is used once, and nothing in it is ever deleted or overwritten.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface RunFolder {
+  readonly id: string
+  readonly path: string
+}
+
+/** A new run's id: when it started, and what sets it apart from others of that second. */
+export const newRunId = (startedAt: number): string =>
+  `${new Date(startedAt).toISOString().replaceAll(/[-:]/g, "").slice(0, 15)}-${randomUUID().slice(0, 8)}`
+
+const unwritable = (path: string) => (error: Parameters<typeof platformText>[0]): RunFolderError =>
+  new RunFolderError({
+    path,
+    why: platformText(error),
+    hint: "name a directory that you can write, with free space"
+  })
+
+/**
+ * Make the folder of a run that is to come, `DIRECTORY/ID`.
+ *
+ * @since 0.1.0
+ * @category writing
+ */
+export const makeRunFolder = Effect.fn("RunFolder.make")(
+  function*(directory: string): Effect.fn.Return<RunFolder, RunFolderError, FileSystem.FileSystem> {
+    const fs = yield* FileSystem.FileSystem
+    const id = newRunId(yield* Clock.currentTimeMillis)
+    const path = join(resolve(directory), id)
+    yield* Effect.mapError(
+      Effect.andThen(makeDirectories(resolve(directory)), fs.makeDirectory(path)),
+      unwritable(path)
+    )
+    return { id, path }
+  }
+)
+
+/**
+ * Keep a record as `run.json` of a run's folder; gives the record, which has the folder in it.
  *
  * @since 0.1.0
  * @category writing
@@ -37,25 +79,20 @@ const RECORD = "run.json"
 export const keepRun = Effect.fn("RunFolder.keep")(
   function*(
     record: RunRecord,
-    directory: string
+    { id, path }: RunFolder
   ): Effect.fn.Return<RunRecord, RunFolderError, FileSystem.FileSystem> {
     const fs = yield* FileSystem.FileSystem
-    const folder = join(resolve(directory), record.host.id)
-    const kept: RunRecord = { ...record, host: { ...record.host, directory: folder } }
+    const kept: RunRecord = { ...record, host: { ...record.host, id, directory: path } }
     const text = `${JSON.stringify(yield* Effect.orDie(Schema.encode(RunRecord)(kept)), undefined, 2)}\n`
-    yield* Effect.gen(function*() {
-      yield* makeDirectories(resolve(directory))
-      yield* fs.makeDirectory(folder)
-      const part = join(folder, `${RECORD}.part`)
-      yield* fs.writeFileString(part, text)
-      yield* fs.rename(part, join(folder, RECORD))
-    }).pipe(Effect.mapError((error) =>
-      new RunFolderError({
-        path: folder,
-        why: platformText(error),
-        hint: "give runsDirectory a directory that you can write, with free space"
-      })
-    ))
+    const file = join(path, RECORD)
+    if (yield* Effect.mapError(fs.exists(file), unwritable(path))) {
+      return yield* new RunFolderError({ path, why: "it has a run in it", hint: "make a folder for each run" })
+    }
+    const part = `${file}.part`
+    yield* Effect.mapError(
+      Effect.andThen(fs.writeFileString(part, text), fs.rename(part, file)),
+      unwritable(path)
+    )
     return kept
   }
 )

@@ -13,9 +13,9 @@ import * as NativeKoffi from "../../core/NativeKoffi.ts"
 import { type Claim, recordClaims, type RunSubjects } from "../claim/Claim.ts"
 import type { RunRecord } from "../claim/RunRecord.ts"
 import type { EngineMode } from "../engine/EngineMode.ts"
-import { executeRun } from "../run/ExecuteRun.ts"
+import { executeAndKeep } from "../run/ExecuteRun.ts"
 import { prepareRun, type RunRequest } from "../run/PrepareRun.ts"
-import { keepRun, RUNS_DIRECTORY } from "../run/RunFolder.ts"
+import { RUNS_DIRECTORY } from "../run/RunFolder.ts"
 import { runReport } from "../run/RunReport.ts"
 import type { Scheduler } from "../run/SchedulerProgram.ts"
 import { type Scenario, smoke } from "../scenario/Scenario.ts"
@@ -84,7 +84,7 @@ const runOnce = <G extends string, S extends string>(
       mode: test.mode,
       seed
     }
-    return yield* keepRun(yield* executeRun(yield* prepareRun(request)), RUNS_DIRECTORY)
+    return yield* executeAndKeep(yield* prepareRun(request), RUNS_DIRECTORY)
   })
 
 /** An error whose place is that of the test, not ours. */

@@ -3,11 +3,9 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { join } from "node:path"
-import { differences, keepRun, readRun } from "../../../src/harness/run/RunFolder.ts"
+import { differences, keepRun, makeRunFolder, readRun } from "../../../src/harness/run/RunFolder.ts"
 import { runReport } from "../../../src/harness/run/RunReport.ts"
 import { made } from "../madeRun.ts"
-
-const run = { ...made, host: { ...made.host, id: "20261128T210000-0123abcd" } }
 
 const inDirectory = <A, E>(use: (directory: string) => Effect.Effect<A, E, FileSystem.FileSystem>) =>
   Effect.flatMap(FileSystem.FileSystem, (fs) => fs.makeTempDirectoryScoped()).pipe(
@@ -20,17 +18,20 @@ describe("a run's folder", () => {
   it.effect("holds the record, which is read by id, folder or file, and is the same", () =>
     inDirectory((directory) =>
       Effect.gen(function*() {
-        const kept = yield* keepRun(run, join(directory, "new", "runs"))
-        const folder = kept.host.directory!
-        for (const name of [run.host.id, folder, join(folder, "run.json")]) {
-          const read = yield* readRun(name, join(directory, "new", "runs"))
+        const runs = join(directory, "new", "runs")
+        const { id, path } = yield* makeRunFolder(runs)
+        const kept = yield* keepRun(made, { id, path })
+        assert.strictEqual(path, join(runs, id))
+        assert.deepStrictEqual(kept, { ...made, host: { ...made.host, id, directory: path } })
+        for (const name of [id, path, join(path, "run.json")]) {
+          const read = yield* readRun(name, runs)
           assert.deepStrictEqual(read, kept)
           assert.deepStrictEqual(differences(read, kept), [])
         }
         assert.deepStrictEqual(differences(kept, { ...kept, seed: 2, mode: { ...kept.mode, why: "another" } }), [
           "seed"
         ])
-        assert.include(runReport(kept), `again: ktstr replay ${folder}`)
+        assert.include(runReport(kept), `again: ktstr replay ${path}`)
       })
     ))
 
@@ -38,10 +39,12 @@ describe("a run's folder", () => {
     inDirectory((directory) =>
       Effect.gen(function*() {
         const fs = yield* FileSystem.FileSystem
-        yield* keepRun(run, directory)
-        const again = yield* Effect.flip(keepRun({ ...run, seed: 9 }, directory))
+        const folder = yield* makeRunFolder(directory)
+        assert.notStrictEqual((yield* makeRunFolder(directory)).id, folder.id)
+        yield* keepRun(made, folder)
+        const again = yield* Effect.flip(keepRun({ ...made, seed: 9 }, folder))
         assert.strictEqual(again._tag, "RunFolderError")
-        assert.strictEqual((yield* readRun(run.host.id, directory)).seed, run.seed)
+        assert.strictEqual((yield* readRun(folder.id, directory)).seed, made.seed)
         const why = (text: string) =>
           Effect.gen(function*() {
             yield* fs.writeFileString(join(directory, "x.json"), text)
