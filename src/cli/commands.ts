@@ -2,7 +2,7 @@ import * as Command from "@effect/cli/Command"
 import { btf } from "./btf/btfCommand.ts"
 import { doctor } from "./doctorCommand.ts"
 import { qemu } from "./harness/qemuCommand.ts"
-import { replay, run } from "./harness/runCommand.ts"
+import { list, replay, run } from "./harness/runCommand.ts"
 import type { Group } from "./help/Help.ts"
 import { kernel } from "./kernel/kernelCommand.ts"
 import { diff } from "./maps/diffCommand.ts"
@@ -31,6 +31,7 @@ export const ktstr = Command.make("ktstr").pipe(
     watch,
     vm,
     run,
+    list,
     replay,
     kernel,
     btf,
@@ -43,7 +44,7 @@ export const ktstr = Command.make("ktstr").pipe(
 export const commandGroups: ReadonlyArray<Group> = [
   { title: "Look", names: ["dump", "maps", "progs", "links", "sched", "show"] },
   { title: "Compare", names: ["diff", "watch"] },
-  { title: "Run", names: ["vm", "run", "replay"] },
+  { title: "Run", names: ["vm", "run", "list", "replay"] },
   { title: "Kernels", names: ["kernel", "btf"] },
   { title: "Host", names: ["doctor", "qemu"] }
 ]
@@ -53,10 +54,7 @@ export const footer = "Also: --version, --completions bash|zsh|fish, COMMAND --h
 
 /** The examples of each command's help, by its path. */
 export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
-  "": [
-    "ktstr vm shell --kernel debian:6.12-cloud",
-    "ktstr run --scheduler ./scx_simple --kernel debian:7.3-cloud"
-  ],
+  "": ["ktstr vm shell --kernel debian:6.12-cloud"],
   "dump": ["ktstr dump --image guest.mem --map counters --json"],
   "maps": ["ktstr maps show counters --live"],
   "maps list": ["ktstr maps list --image guest.mem --type hash"],
@@ -100,7 +98,14 @@ export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
   "sched watch": ["ktstr sched watch --kernel debian:7.3-cloud --every 500ms"],
   "show": ["ktstr show dump.json", "ktstr show dump.json --html report.html"],
   "doctor": ["ktstr doctor --json"],
-  "run": ["ktstr run --scheduler ./scx_simple --kernel debian:7.3-cloud --seeds 20"],
+  "run": [
+    "ktstr run --scheduler ./scx_simple --kernel debian:7.3-cloud --seeds 20",
+    "ktstr run --kernel debian:6.18-cloud --kernel debian:7.3-cloud --topology tiny-2llc --topology smt-2llc"
+  ],
+  "list": [
+    "ktstr list --kernel 6.18 --kernel 7.3 --topology tiny-2llc --seeds 20",
+    "ktstr list test/scheduler.test.ts"
+  ],
   "replay": ["ktstr replay .ktstr/runs/20261128T210000-1a2b3c4d"],
   "qemu": ["ktstr qemu fetch"],
   "qemu fetch": ["ktstr qemu fetch"]

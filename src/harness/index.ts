@@ -45,5 +45,6 @@ export {
   work,
   type WorkOf
 } from "./scenario/Scenario.ts"
+export { TOPOLOGY_PRESETS, topologyOf } from "./scenario/TopologyPresets.ts"
 export { decodeScenario, Problem, ScenarioInvalid, validateScenario } from "./scenario/ValidateScenario.ts"
 export { WorkType } from "./scenario/WorkTypes.ts"

@@ -1,56 +1,40 @@
 import type * as Command from "@effect/cli/Command"
-import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { basename } from "node:path"
-import { kernelVariable } from "../../core/kernels/FindKernel.ts"
 import { RunRecord } from "../../harness/claim/RunRecord.ts"
 import { executeAndKeep } from "../../harness/run/ExecuteRun.ts"
 import { type PreparedRun, prepareRun, type RunRequest } from "../../harness/run/PrepareRun.ts"
 import { differences, readRun, RUNS_DIRECTORY } from "../../harness/run/RunFolder.ts"
 import { runReport } from "../../harness/run/RunReport.ts"
-import { type Scenario, smoke } from "../../harness/scenario/Scenario.ts"
-import { decodeScenario } from "../../harness/scenario/ValidateScenario.ts"
+import type { Scenario } from "../../harness/scenario/Scenario.ts"
 import { Live } from "../source/snapshot.ts"
-import { escapeControls } from "../terminal/escapeControls.ts"
-import { FileUnreadable, NotPassed, UsageError } from "../terminal/exit.ts"
+import { escapeControls, escapeLine } from "../terminal/escapeControls.ts"
+import { NotPassed, UsageError } from "../terminal/exit.ts"
 import { writeText } from "../terminal/Output.ts"
 import { holdSignals } from "../terminal/signals.ts"
 import * as Stages from "../terminal/Stages.ts"
-import { whyOf } from "../terminal/whyOf.ts"
+import { table } from "../terminal/Table.ts"
+import { type Cell, cellsOf, scenarioOf } from "./cells.ts"
 import type { runOptions } from "./runOptions.ts"
 
 type Config = Command.Command.ParseConfig<typeof runOptions>
 
-const scenarioOf = (path: string) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const unreadable = (why: string) =>
-      new FileUnreadable({ what: `the scenario ${path}`, why, hint: "give --scenario a JSON file that you can read" })
-    const text = yield* Effect.mapError(fs.readFileString(path), (error) => unreadable(whyOf(error)))
-    const json = yield* Either.try({ try: (): unknown => JSON.parse(text), catch: () => unreadable("not JSON") })
-    return yield* decodeScenario(json)
-  })
-
+/** The request for the run of each cell. */
 const requestOf = (config: Config) =>
   Effect.gen(function*() {
-    const kernel = Option.isSome(config.kernel) ? config.kernel : yield* kernelVariable
-    if (Option.isNone(kernel)) {
-      return yield* new UsageError({ problem: "say which kernel to run: --kernel ID, or KTSTR_KERNEL" })
-    }
     const binary = Option.getOrUndefined(config.scheduler)
     const ops = Option.getOrUndefined(config.ops)
     const expected = Option.getOrUndefined(config.expect)
     if (binary === undefined && (ops !== undefined || expected !== undefined || config.schedulerArg.length > 0)) {
       return yield* new UsageError({ problem: "--ops, --expect and --scheduler-arg go with --scheduler" })
     }
-    const scenario: Scenario = Option.isSome(config.scenario) ? yield* scenarioOf(config.scenario.value) : smoke
-    return (seed: number): RunRequest => ({
+    const scenario = yield* scenarioOf(config)
+    return ({ kernel, seed, topology }: Cell): RunRequest => ({
       test: scenario.name,
-      kernel: kernel.value,
+      kernel,
       scheduler: binary === undefined
         ? undefined
         : {
@@ -61,7 +45,7 @@ const requestOf = (config: Config) =>
           ...(expected === undefined ? {} : { expected })
         },
       scenario,
-      topology: Option.getOrUndefined(config.topology),
+      topology: topology.spec,
       memoryMib: Option.getOrUndefined(config.memoryMib),
       mode: Option.getOrUndefined(config.mode),
       seed
@@ -97,22 +81,39 @@ const endWith = (records: ReadonlyArray<RunRecord>) =>
     return worst === "fail" || worst === "inconclusive" ? new NotPassed({ outcome: worst }) : Effect.void
   })
 
-/** Run a scenario for each seed; a record each, in the order of the seeds. */
+/** The runs of several cells, a line each, and how many of them passed. */
+const tableOf = (runs: ReadonlyArray<readonly [Cell, RunRecord]>): string => {
+  const rows = runs.map(([{ kernel, seed, topology }, { host, verdict: { details, outcome } }]) => {
+    const worst = details.find((one) => one.outcome !== "pass")
+    return [outcome, kernel, topology.name, String(seed), host.id, escapeLine(worst?.label ?? "")]
+  })
+  const passed = runs.filter(([, { verdict }]) => verdict.outcome === "pass").length
+  const head = ["OUTCOME", "KERNEL", "TOPOLOGY", "SEED", "RUN", "WHY"]
+  return `${table(head, rows, [3])}${passed} of ${runs.length} runs passed\n`
+}
+
+/** Run a scenario in each cell; a record each, in their order. Nothing boots before all kernels and machines are found. */
 export const run = (config: Config) =>
   Effect.gen(function*() {
     if (config.schema) return yield* writeText(`${JSON.stringify(JSONSchema.make(RunRecord))}\n`)
     yield* holdSignals
     const request = yield* requestOf(config)
-    const first = Option.getOrElse(config.seed, () => 1)
-    if (config.plan) return yield* writeText(`${escapeControls(planText(yield* prepareRun(request(first))))}\n`)
-    const directory = Option.getOrElse(config.runsDir, () => RUNS_DIRECTORY)
-    const records: Array<RunRecord> = []
-    for (let n = 0; n < Option.getOrElse(config.seeds, () => 1); n++) {
-      const record = yield* executeAndKeep(yield* prepareRun(request(first + n)), directory)
-      yield* print(record, config.json)
-      records.push(record)
+    const cells = yield* cellsOf(config)
+    const machines = cells.filter(({ seed }) => seed === cells[0].seed)
+    for (const cell of machines) {
+      const prepared = yield* prepareRun(request(cell))
+      if (config.plan) yield* writeText(`${escapeControls(planText(prepared))}\n`)
     }
-    yield* endWith(records)
+    if (config.plan) return
+    const directory = Option.getOrElse(config.runsDir, () => RUNS_DIRECTORY)
+    const runs: Array<readonly [Cell, RunRecord]> = []
+    for (const cell of cells) {
+      const record = yield* executeAndKeep(yield* prepareRun(request(cell)), directory)
+      runs.push([cell, record])
+      if (config.json || cells.length === 1 || record.verdict.outcome !== "pass") yield* print(record, config.json)
+    }
+    if (cells.length > 1 && !config.json) yield* writeText(tableOf(runs))
+    yield* endWith(runs.map(([, record]) => record))
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
 /** Run a kept run again; its record is kept too. */

@@ -1,5 +1,10 @@
+import * as Args from "@effect/cli/Args"
+import * as HelpDoc from "@effect/cli/HelpDoc"
 import * as Options from "@effect/cli/Options"
+import * as ValidationError from "@effect/cli/ValidationError"
+import * as Effect from "effect/Effect"
 import { ExpectedEnd } from "../../harness/claim/RunRecord.ts"
+import { topologyOf } from "../../harness/scenario/TopologyPresets.ts"
 import { count, flag, machine, output, schema, text, timeLimit, words } from "../source/options.ts"
 
 const mode = Options.choice("mode", ["auto", "kvm", "exact", "exact-coarse", "emulated"]).pipe(
@@ -16,22 +21,53 @@ const expect = Options.choice("expect", ExpectedEnd.literals).pipe(
 /** `--runs-dir` */
 export const runsDir = text("runs-dir", "DIR", "where runs are kept (default: .ktstr/runs)")
 
+/** The options whose every combination is a run. */
+export const axes = {
+  kernel: words("kernel", "ID", "test on this kernel; several: on each (default: $KTSTR_KERNEL)").pipe(
+    Options.repeated
+  ),
+  topology: words(
+    "topology",
+    "NAME|N,L,C,T",
+    "on this machine; several: on each. tiny-2llc, smt-2llc, numa2-4llc …, or NUMA nodes, last-level caches in total, cores "
+      + "per cache, threads per core (default: 1,1,2,1)"
+  ).pipe(
+    Options.repeated,
+    Options.mapEffect(Effect.forEach((name) =>
+      Effect.mapBoth(topologyOf(name), {
+        onFailure: ({ message }) => ValidationError.invalidValue(HelpDoc.p(`--topology: ${message}`)),
+        onSuccess: (spec) => ({ name, spec })
+      })
+    ))
+  ),
+  scenario: text("scenario", "FILE", "the workload, as JSON (default: a smoke test of 4 guest seconds)"),
+  seed: count("seed", 0, "the first seed (default 1); in the exact modes each seed gives another schedule"),
+  seeds: count("seeds", 1, "this many seeds, one after another (default 1)")
+}
+
 /** Options of `ktstr run`. */
 export const runOptions = {
-  kernel: machine.kernel,
-  topology: machine.topology,
+  ...axes,
   memoryMib: machine.memoryMib,
   scheduler: text("scheduler", "PROGRAM", "the scheduler to test (default: the kernel's own)"),
   schedulerArg: words("scheduler-arg", "WORD", "an argument of the scheduler").pipe(Options.repeated),
   ops: text("ops", "NAME", "the beginning of its name in sysfs (default: the program's name without scx_)"),
   expect,
-  scenario: text("scenario", "FILE", "the workload, as JSON (default: a smoke test of 4 guest seconds)"),
   mode,
-  seed: count("seed", 0, "the first seed (default 1); in the exact modes each seed gives another schedule"),
-  seeds: count("seeds", 1, "run this many seeds, one after another (default 1)"),
   plan: flag("plan", "print what would be done in the guest, and boot nothing"),
   runsDir,
   json: output.json,
   schema,
+  ...timeLimit
+}
+
+/** Options of `ktstr list`. */
+export const listOptions = {
+  files: Args.text({ name: "test-file" }).pipe(
+    Args.withDescription("list this file's tests, which the project's vitest collects"),
+    Args.repeated
+  ),
+  ...axes,
+  json: output.json,
   ...timeLimit
 }

@@ -6,7 +6,7 @@ import { judgeClaim, labelOf } from "../../../src/harness/claim/JudgeClaims.ts"
 import { judgeRun } from "../../../src/harness/claim/JudgeRun.ts"
 import type { RunRecord } from "../../../src/harness/claim/RunRecord.ts"
 import { verdictOf } from "../../../src/harness/claim/Verdict.ts"
-import { topologyOf } from "../../../src/harness/scenario/TopologyPresets.ts"
+import { TOPOLOGY_PRESETS, topologyOf } from "../../../src/harness/scenario/TopologyPresets.ts"
 import { group, made, phase } from "../madeRun.ts"
 
 const one = (make: Parameters<typeof recordClaims<"a" | "b", "x" | "y">>[0]) => {
@@ -163,6 +163,12 @@ describe("topologies", () => {
   it("have names, or are numbers", () => {
     assert.deepStrictEqual(Either.getOrThrow(topologyOf("smt-2llc")), { nodes: 1, llcs: 2, cores: 2, threads: 2 })
     assert.deepStrictEqual(Either.getOrThrow(topologyOf("1,2,2,1")), { nodes: 1, llcs: 2, cores: 2, threads: 1 })
+    assert.strictEqual(Object.keys(TOPOLOGY_PRESETS).length, 24)
+    assert.deepStrictEqual(
+      Object.keys(TOPOLOGY_PRESETS).filter((name) => Either.isLeft(topologyOf(name))),
+      ["max-cpu", "max-cpu-nosmt"],
+      "these have more CPUs than APIC ids of 8 bits"
+    )
     const wrong = topologyOf("tiny")
     assert.match(Either.isLeft(wrong) ? wrong.left.message : "", /not a topology: "tiny"; .*one of tiny-1llc/)
   })

@@ -1,0 +1,54 @@
+import type * as Command from "@effect/cli/Command"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import { kernelVariable } from "../../core/kernels/FindKernel.ts"
+import { type Scenario, smoke } from "../../harness/scenario/Scenario.ts"
+import { decodeScenario } from "../../harness/scenario/ValidateScenario.ts"
+import type { TopologySpec } from "../../kvm/spec/Topology.ts"
+import { FileUnreadable, UsageError } from "../terminal/exit.ts"
+import { whyOf } from "../terminal/whyOf.ts"
+import type { axes } from "./runOptions.ts"
+
+type Axes = Command.Command.ParseConfig<typeof axes>
+
+/** One of the runs that a command line asks for: a kernel, a machine and a seed. */
+export interface Cell {
+  readonly kernel: string
+  readonly topology: { readonly name: string; readonly spec: TopologySpec }
+  readonly seed: number
+}
+
+/** Two CPUs that share a cache. */
+const SMALL: Cell["topology"] = { name: "1,1,2,1", spec: { nodes: 1, llcs: 1, cores: 2, threads: 1 } }
+
+/** Every kernel with every topology with every seed: the seeds of a machine one after another. */
+export const cellsOf = (config: Axes) =>
+  Effect.gen(function*() {
+    const variable = config.kernel.length > 0 ? Option.none() : yield* kernelVariable
+    const kernels = Option.isSome(variable) ? [variable.value] : config.kernel
+    if (kernels.length === 0) {
+      return yield* new UsageError({ problem: "say which kernel to run: --kernel ID, or KTSTR_KERNEL" })
+    }
+    const topologies = config.topology.length === 0 ? [SMALL] : config.topology
+    const first = Option.getOrElse(config.seed, () => 1)
+    const seeds = Array.from({ length: Option.getOrElse(config.seeds, () => 1) }, (_, n) => first + n)
+    return kernels.flatMap((kernel) =>
+      topologies.flatMap((topology) => seeds.map((seed): Cell => ({ kernel, topology, seed })))
+    )
+  })
+
+/** The scenario of `--scenario`, or the smoke test. */
+export const scenarioOf = (config: Pick<Axes, "scenario">) =>
+  Option.match(config.scenario, { onNone: () => Effect.succeed<Scenario>(smoke), onSome: readScenario })
+
+const readScenario = (path: string) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const unreadable = (why: string) =>
+      new FileUnreadable({ what: `the scenario ${path}`, why, hint: "give --scenario a JSON file that you can read" })
+    const text = yield* Effect.mapError(fs.readFileString(path), (error) => unreadable(whyOf(error)))
+    const json = yield* Either.try({ try: (): unknown => JSON.parse(text), catch: () => unreadable("not JSON") })
+    return yield* decodeScenario(json)
+  })
