@@ -44,7 +44,7 @@ export { GroupMissing, type GroupParts, type OffsetGroup } from "./OffsetGroup.t
 export { offsetGroups } from "./offsets/offsetGroups.ts"
 export { ByteSink, type Literal } from "./render/ByteSink.ts"
 export { bytesCodec, type Codec, compile, type TreeOptions } from "./render/Codec.ts"
-export type { HiddenBytes } from "./render/HiddenBytes.ts"
+export type { HiddenBytes } from "./render/HiddenCheck.ts"
 export {
   type ArrayValue,
   type EnumValue,

@@ -141,9 +141,10 @@ function* writeEntries(
     if (keyBytes !== null) out.text(`,"keyBytes":${keyBytes}`)
     if (direct) {
       walk.value(0)
-      const valueBytes = json.hiddenValue(walk)
+      const first = json.asksFirst ? json.hiddenValue(walk) : null
       out.literal(VALUE)
       value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
+      const valueBytes = json.asksFirst ? first : json.hiddenValue(walk)
       if (valueBytes !== null) out.text(`,"valueBytes":${valueBytes}`)
     } else if (held === undefined) {
       out.literal(CPUS)

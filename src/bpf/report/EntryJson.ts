@@ -1,6 +1,6 @@
 import { ByteSink, literal } from "../../btf/render/ByteSink.ts"
 import type { Codec } from "../../btf/render/Codec.ts"
-import type { HiddenBytes } from "../../btf/render/HiddenBytes.ts"
+import type { HiddenBytes } from "../../btf/render/HiddenCheck.ts"
 import type { WalkProblems } from "../../core/WalkProblems.ts"
 import type { EntryWalk } from "../EntryWalk.ts"
 import type { MapReader } from "../MapReader.ts"
@@ -20,6 +20,11 @@ export class EntryJson {
   private readonly cpus: number | null
   private readonly keyHides: HiddenBytes | null
   private readonly valueHides: HiddenBytes | null
+  /**
+   * Is `hiddenValue` asked before the value is written? Only where its codec moves the window under the bytes: after the
+   * writing they are in the CPU's cache.
+   */
+  readonly asksFirst: boolean
 
   constructor({ cpus, key, value }: MapReader) {
     this.key = key
@@ -27,6 +32,7 @@ export class EntryJson {
     this.cpus = cpus
     this.keyHides = key.hides
     this.valueHides = value.hides
+    this.asksFirst = value.hides !== null && value.refers
   }
 
   /**
@@ -60,13 +66,13 @@ export class EntryJson {
   writeValue(walk: EntryWalk, out: ByteSink): string | null {
     if (this.cpus !== null) return this.writeCopies(walk, out, this.cpus)
     walk.value(0)
-    const hidden = this.hiddenValue(walk)
+    const first = this.asksFirst ? this.hiddenValue(walk) : null
     this.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
-    return hidden
+    return this.asksFirst ? first : this.hiddenValue(walk)
   }
 
   private writeCopies(walk: EntryWalk, out: ByteSink, cpus: number): string | null {
-    const { value, valueHides } = this
+    const { asksFirst, value, valueHides } = this
     let hidden: Array<string | null> | undefined
     out.byte(OPEN)
     for (let cpu = 0; cpu < cpus; cpu++) {
@@ -76,11 +82,13 @@ export class EntryJson {
         continue
       }
       const { valueAt, valueLength, valueView } = walk
-      if (valueHides !== null && valueHides(valueView, valueAt)) {
+      const first = asksFirst ? this.hiddenValue(walk) : null
+      value.json(valueView, valueAt, out, valueLength)
+      if (first !== null) (hidden ??= Array.from({ length: cpus }, () => null))[cpu] = first
+      if (!asksFirst && valueHides !== null && valueHides(valueView, valueAt)) {
         hidden ??= Array.from({ length: cpus }, () => null)
         hidden[cpu] = hexOf(valueView, valueAt, valueLength)
       }
-      value.json(valueView, valueAt, out, valueLength)
     }
     out.byte(CLOSE)
     return hidden === undefined ? null : `[${hidden.map((bytes) => bytes ?? "null").join(",")}]`

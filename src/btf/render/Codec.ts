@@ -1,7 +1,8 @@
 import { lazily } from "../../core/Lazily.ts"
 import type { Btf } from "../Btf.ts"
 import type { ByteSink } from "./ByteSink.ts"
-import { type HiddenBytes, hiddenBytes } from "./HiddenBytes.ts"
+import { hiddenBytes } from "./HiddenBytes.ts"
+import type { HiddenBytes } from "./HiddenCheck.ts"
 import { run } from "./JsonCodec.ts"
 import { type JsonPlan, jsonPlan } from "./JsonPlan.ts"
 import type { RenderedValue } from "./RenderedValue.ts"
@@ -41,7 +42,10 @@ export interface Codec {
   readonly tree: (view: DataView, at: number, options?: TreeOptions) => RenderedValue
   /** Whether other bytes would give the same form of the whole value at `at`. Null: never for this type. */
   readonly hides: HiddenBytes | null
-  /** Whether a value shows what it refers to, of which parts can be missing (`lossesInside`). */
+  /**
+   * Whether a value shows what it refers to: parts of that can be missing (`lossesInside`), and where a walk reads through
+   * one window, `json` moves it.
+   */
   readonly refers: boolean
 }
 

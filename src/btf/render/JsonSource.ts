@@ -1,6 +1,7 @@
 import type { ByteSink } from "./ByteSink.ts"
 import { type JsonOp, JsonOpCode, type JsonPlan, type JsonWriter } from "./JsonPlan.ts"
 import { writers } from "./JsonWriters.ts"
+import { makeFunction } from "./MakeFunction.ts"
 
 /** Longer plans stay interpreted: V8 would not optimize their functions well. */
 const MOST_OPS = 256
@@ -40,21 +41,8 @@ export const compileSource = (
   lines.push("sink.at = pos")
   const called = { ...writers, repeat }
   const names = Object.keys(called).join(", ")
-  try {
-    const make = new Function(
-      "ops",
-      "literals",
-      "writers",
-      [
-        `const { ${names} } = writers`,
-        `return (view, base, sink) => { ${lines.join("\n")} }`
-      ].join("\n")
-    )
-    return make(ops, literals, called)
-  } catch (error) {
-    if (error instanceof EvalError) return null
-    throw error
-  }
+  const body = `const { ${names} } = writers\nreturn (view, base, sink) => { ${lines.join("\n")} }`
+  return makeFunction(["ops", "writers"], body)?.(ops, called) ?? null
 }
 
 /** The number whose eight bytes are these words: text is none but itself, but for NaN, whose bytes nobody keeps. */
