@@ -13,3 +13,8 @@ export {
 export { failurePage } from "./FailurePage.ts"
 export { awaitFailure } from "./FailureWatch.ts"
 export { type LogPart, readKernelRing } from "./KernelRing.ts"
+export * as Monitor from "./Monitor.ts"
+export type { MonitorError, MonitorOptions, RuleBroken } from "./Monitor.ts"
+export { oldestRunnable, readFrozen, readRunning } from "./ReadSampled.ts"
+export { defaultRules, type Rule, RuleJudge, type RuleVerdict } from "./Rules.ts"
+export { type OldestTask, type Sample, type Sampled, sampleOf } from "./Sample.ts"

@@ -19,7 +19,10 @@ const BY_PLACE: ReadonlyArray<readonly [Tier, RegExp]> = [
   ["files", /^test\/harness\/agent\/Protocol\./],
   ["kvm", /^test\/kvm\/native\/(?!abi\/)/],
   ["live", /^test\/(live|bpf\/live)\//],
-  ["guest", /^test\/(guest\/|library\/(programs|vm)\.|cli\/(boot|vm\/vm)\.|kvm\/(qemu\/Qemu|spec\/Topology)\.)/]
+  [
+    "guest",
+    /^test\/(guest\/|library\/(programs|vm)\.|cli\/(boot|vm\/(vm|onFailure))\.|kvm\/(qemu\/Qemu|spec\/Topology)\.)/
+  ]
 ]
 
 /** What a file imports of the test's own helpers says what it needs; the unit tier needs nothing but Node. */

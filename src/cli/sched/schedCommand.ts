@@ -3,7 +3,7 @@ import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
 import { every } from "../source/every.ts"
-import { count, loss, output, schema, target, text, timeLimit } from "../source/options.ts"
+import { count, flag, loss, output, schema, target, text, timeLimit } from "../source/options.ts"
 
 const handlers = () => import("./sched.ts")
 
@@ -55,11 +55,17 @@ const domains = Command.make(
 
 const watch = Command.make(
   "watch",
-  { ...target, every, ndjson: output.ndjson },
+  {
+    ...target,
+    every,
+    ndjson: output.ndjson,
+    running: flag("running", "do not stop the VM for a reading: values of one reading may be of different instants"),
+    count: count("count", 1, "end after N readings")
+  },
   handler(() => import("./schedWatch.ts"), (module) => module.watch)
 ).pipe(
   Command.withDescription(
-    "Read a VM repeatedly: counter rates and queue lengths, until Ctrl-C"
+    "Read a VM repeatedly: rates, queue lengths, rules that are broken, until Ctrl-C"
   )
 )
 

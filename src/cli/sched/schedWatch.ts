@@ -4,116 +4,82 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { freezeAndAttach } from "../../Ktstr.ts"
-import { queueName } from "../../sched/Findings.ts"
-import { readSched, type SchedSnapshot } from "../../sched/index.ts"
+import type { Vm } from "../../kvm/spec/VmEngine.ts"
+import { samples } from "../../monitor/Monitor.ts"
+import { readFrozen } from "../../monitor/ReadSampled.ts"
+import { RuleJudge, type RuleVerdict } from "../../monitor/Rules.ts"
+import { type Sample, type Sampled, sampleOf } from "../../monitor/Sample.ts"
 import type { Target } from "../source/options.ts"
 import { bootTarget, Live } from "../source/snapshot.ts"
 import { bold, dim, red } from "../terminal/Color.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeLive, writeScreen } from "../terminal/Output.ts"
+import { duration } from "../terminal/Stages.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 import { restartTimeLimit } from "../terminal/timeLimit.ts"
 
-/** One reading, against the one before: `…PerSecond` is null in the first, and where a new scheduler began to count. */
-interface Sample {
-  readonly at: string
-  /** Guest time since the reading before, by jiffies. */
-  readonly seconds: number | null
-  readonly scheduler: string | null
-  readonly cpus: ReadonlyArray<{
-    readonly cpu: number
-    readonly nr_running: number
-    readonly runs: string
-    readonly switchesPerSecond: number | null
-  }>
-  readonly queues: ReadonlyArray<{ readonly name: string; readonly nr: number; readonly change: number | null }>
-  readonly eventsPerSecond: { readonly [event: string]: number } | null
-  readonly findings: SchedSnapshot["findings"]
+interface Config extends Target {
+  readonly every: Duration.Duration
+  readonly ndjson: boolean
+  readonly running: boolean
+  readonly count: Option.Option<number>
 }
 
-/** Boot a VM and read it again and again, frozen for each reading, until Ctrl-C. */
-export const watch = (config: Target & { readonly every: Duration.Duration; readonly ndjson: boolean }) =>
+/** Boot a VM and read it again and again, frozen for each reading unless it is to run on, until Ctrl-C or `--count`. */
+export const watch = (config: Config) =>
   Effect.gen(function*() {
     if (Option.isNone(config.kernel) || config.live) {
       return yield* new UsageError({ problem: "say what to watch: --kernel ID boots a VM" })
     }
     const { name, vm } = yield* Effect.provide(bootTarget(config), Stages.layer)
-    const reading = Effect.scoped(Effect.map(freezeAndAttach(vm, name), ({ kernel }) => readSched(kernel)))
-    let before: SchedSnapshot | undefined
-    const samples = Stream.map(Stream.repeatEffectWithSchedule(reading, Schedule.fixed(config.every)), (sched) => {
-      const sample = sampleOf(sched, before)
-      before = sched
-      return sample
-    })
+    const judge = new RuleJudge()
+    const all = config.running ? samples(vm, { every: config.every }) : frozenSamples(vm, name, config.every)
+    const wanted = Option.match(config.count, { onNone: () => all, onSome: (count) => Stream.take(all, count) })
     yield* Stream.runForEachWhile( // until nobody reads
-      Stream.tap(samples, () => restartTimeLimit(Duration.toMillis(config.every))),
-      (sample) =>
-        config.ndjson
-          ? writeLive(`${JSON.stringify({ record: "sample", ...sample })}\n`)
-          : writeScreen(textOf(sample))
+      Stream.tap(wanted, () => restartTimeLimit(Duration.toMillis(config.every))),
+      (sample) => {
+        judge.take(sample)
+        const { verdicts } = judge
+        return config.ndjson
+          ? writeLive(`${JSON.stringify({ record: "sample", ...sample, verdicts })}\n`)
+          : writeScreen(textOf(sample) + verdictsText(verdicts))
+      }
     )
   }).pipe(Effect.scoped, Effect.provide(Live))
 
-const listed = <A>(part: ReadonlyArray<A> | object): ReadonlyArray<A> => Array.isArray(part) ? part : []
-
-const rootOf = ({ scx }: SchedSnapshot) => "kind" in scx ? undefined : scx.schedulers.find(({ root }) => root)
-
-const sampleOf = (sched: SchedSnapshot, before: SchedSnapshot | undefined): Sample => {
-  const { hz, jiffies } = sched.time
-  const ticks = before === undefined || hz === null ? 0 : Number(BigInt(jiffies) - BigInt(before.time.jiffies))
-  const seconds = hz !== null && ticks > 0 ? ticks / hz : null
-  const rate = (now: number, then: number | undefined): number | null =>
-    seconds === null || then === undefined ? null : Math.round((now - then) / seconds)
-  const root = rootOf(sched)
-  const rootBefore = before === undefined ? undefined : rootOf(before)
-  const events = root === undefined || "kind" in root.events ? undefined : root.events.total
-  const eventsBefore = rootBefore === undefined || rootBefore.address !== root?.address || "kind" in rootBefore.events
-    ? undefined
-    : rootBefore.events.total
-  const queuesBefore = new Map(
-    before === undefined ? [] : listed<QueueOf>(before.dispatchQueues).map((queue) => [queue.address, Number(queue.nr)])
-  )
-  return {
-    at: new Date().toISOString(),
-    seconds,
-    scheduler: root?.name ?? null,
-    cpus: listed<CpuOf>(sched.runQueues).map(({ cpu, curr, nr_running, nr_switches }) => {
-      const then = before === undefined
-        ? undefined
-        : listed<CpuOf>(before.runQueues).find((other) => other.cpu === cpu)?.nr_switches
-      return {
-        cpu,
-        nr_running: Number(nr_running ?? 0),
-        runs: curr === undefined || curr.class === "idle" ? "idle" : `${curr.comm}[${curr.pid}]`,
-        switchesPerSecond: rate(Number(nr_switches ?? 0), then === undefined ? undefined : Number(then))
-      }
-    }),
-    queues: listed<QueueOf>(sched.dispatchQueues).filter(({ kind, nr }) => kind === "user" || nr !== 0).map((queue) => {
-      const then = queuesBefore.get(queue.address)
-      return {
-        name: queueName(queue).replace(/^the /, ""),
-        nr: Number(queue.nr),
-        change: then === undefined ? null : Number(queue.nr) - then
-      }
-    }),
-    eventsPerSecond: events === undefined || eventsBefore === undefined || seconds === null
-      ? null
-      : Object.fromEntries(
-        Object.entries(events).flatMap(([event, count]) => {
-          const by = rate(Number(count), Number(eventsBefore[event] ?? 0))
-          return by === null || by === 0 ? [] : [[event, by]]
-        })
-      ),
-    findings: sched.findings
-  }
+const frozenSamples = (vm: Vm, name: string, every: Duration.Duration) => {
+  let before: Sampled | undefined
+  const reading = Effect.scoped(Effect.map(freezeAndAttach(vm, name), ({ kernel }) => readFrozen(kernel)))
+  return Stream.map(Stream.repeatEffectWithSchedule(reading, Schedule.fixed(every)), (sampled) => {
+    const sample = sampleOf(sampled, before)
+    before = sampled
+    return sample
+  })
 }
 
-type CpuOf = Extract<SchedSnapshot["runQueues"], ReadonlyArray<unknown>>[number]
-type QueueOf = Extract<SchedSnapshot["dispatchQueues"], ReadonlyArray<unknown>>[number]
+/** Rules that were broken, then those that have not been judged. */
+const verdictsText = (verdicts: ReadonlyArray<RuleVerdict>): string => {
+  const failed = verdicts.filter(({ outcome }) => outcome === "fail")
+  const open = verdicts.filter(({ outcome }) => outcome === "inconclusive").map(({ rule }) => rule)
+  return [
+    ...failed.map(({ at, rule, threshold, unit, worst }) =>
+      `${red(`rule ${rule} broken`)} at ${at?.slice(11, 19)}: at worst ${
+        short(worst ?? 0)
+      } ${unit}, allowed ${threshold}\n`
+    ),
+    dim(
+      `${verdicts.length - failed.length - open.length} rules hold${
+        open.length === 0 ? "" : `; not judged: ${open.join(", ")}`
+      }\n`
+    )
+  ].join("")
+}
 
-const textOf = ({ at, cpus, eventsPerSecond, findings, queues, scheduler }: Sample): string => {
+const short = (value: number): string => value.toLocaleString("en", { maximumFractionDigits: 1, useGrouping: false })
+
+const textOf = ({ at, cpus, eventsPerSecond, findings, oldest, queues, scheduler }: Sample): string => {
   const events = Object.entries(eventsPerSecond ?? {}).map(([event, by]) => `${event.replace(/^SCX_EV_/, "")} ${by}/s`)
   const head = `${bold(at.slice(11, 19))} ${scheduler === null ? "no sched_ext scheduler" : escapeLine(scheduler)}`
   return [
@@ -135,6 +101,9 @@ const textOf = ({ at, cpus, eventsPerSecond, findings, queues, scheduler }: Samp
       ) => [name, String(nr), change === null || change === 0 ? "" : `${change > 0 ? "+" : ""}${change}`]),
       [1, 2]
     ),
+    oldest === null
+      ? ""
+      : `waits longest: ${escapeLine(oldest.comm)}[${oldest.pid}] of CPU ${oldest.cpu}, ${duration(oldest.millis)}\n`,
     ...findings.map(({ name, text }) => `${red(name)}  ${escapeLine(text)}\n`)
   ].join("")
 }

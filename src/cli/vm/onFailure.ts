@@ -19,7 +19,7 @@ export const ON_FAILURE_WORDS = "panic=30"
 const POWER_OFF = "echo 0 > /proc/sys/kernel/printk; reboot -f"
 
 /** Write a dump of a guest's first failure, if it has one. Ends when it is written, or the guest's script ended with 0. */
-export const dumpOnFailure = (vm: Vm, kernel: string, path: string) =>
+const dumpOnFailure = (vm: Vm, kernel: string, path: string) =>
   Effect.gen(function*() {
     const failure = yield* awaitFailure(vm)
     if (failure !== undefined) {

@@ -1,0 +1,103 @@
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import type { FormatError } from "../core/Errors.ts"
+import { inRealTime } from "../kvm/spec/RealTime.ts"
+import type { Vm, VmEnded } from "../kvm/spec/VmEngine.ts"
+import type { NoBtf, NotAKernel } from "../memory/Errors.ts"
+import { GuestKernel } from "../memory/GuestKernel.ts"
+import { readRunning } from "./ReadSampled.ts"
+import { defaultRules, type Rule, RuleJudge, type RuleVerdict } from "./Rules.ts"
+import { type Sample, type Sampled, sampleOf } from "./Sample.ts"
+
+/**
+ * Options of `samples` and `watch`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface MonitorOptions {
+  /** Time between two samples; 100 milliseconds. */
+  readonly every?: Duration.DurationInput | undefined
+}
+
+/**
+ * Failures of sampling: the VM has ended, or its memory cannot be read as a kernel's.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type MonitorError = VmEnded | NotAKernel | NoBtf | FormatError
+
+/**
+ * A rule was broken: `verdict` says by how much and when.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class RuleBroken extends Schema.TaggedError<RuleBroken>("ktstr/RuleBroken")("RuleBroken", {
+  rule: Schema.String,
+  worst: Schema.Number,
+  threshold: Schema.Number,
+  unit: Schema.String,
+  at: Schema.String
+}) {
+  /** The error of a verdict that failed. */
+  static readonly of = ({ at, rule, threshold, unit, worst }: RuleVerdict): RuleBroken =>
+    new RuleBroken({ rule, worst: worst ?? 0, threshold, unit, at: at ?? "" })
+  override get message() {
+    const { at, rule, threshold, unit, worst } = this
+    return `rule ${rule} was broken at ${at}: ${worst} ${unit}, more than ${threshold}; raise its threshold if that is wanted`
+  }
+}
+
+/**
+ * Samples of a running guest's scheduler, from its memory, without stopping it. A reading that was torn is passed over. To be
+ * run once the guest's init is up, as it is after `Ktstr.boot`.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
+export const samples = (vm: Vm, options: MonitorOptions = {}): Stream.Stream<Sample, MonitorError> =>
+  Stream.unwrap(Effect.gen(function*() {
+    const memory = yield* vm.memory
+    const kernel = yield* GuestKernel.fromMemory(memory, "memory of the running guest")
+    let before: Sampled | undefined
+    const next = Effect.sync(() => {
+      const sampled = readRunning(kernel)
+      if (sampled === undefined) return Option.none()
+      const sample = sampleOf(sampled, before, "racing")
+      before = sampled
+      return Option.some(sample)
+    })
+    const ticks = Stream.repeatEffectWithSchedule(
+      Effect.zipRight(stillThere(vm), next),
+      Schedule.spaced(options.every ?? Duration.millis(100))
+    )
+    return Stream.filterMap(ticks, (sample) => sample)
+  })).pipe(Stream.withSpan("Monitor.samples"))
+
+/** A VM that has ended fails; one that runs has memory. */
+const stillThere = (vm: Vm): Effect.Effect<void, FormatError | VmEnded> => Effect.asVoid(vm.memory)
+
+/**
+ * Judge samples by rules: fails with `RuleBroken` as soon as one is, and does not end otherwise.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
+export const watch = (
+  vm: Vm,
+  rules: ReadonlyArray<Rule> = defaultRules,
+  options: MonitorOptions = {}
+): Effect.Effect<never, RuleBroken | MonitorError> =>
+  Effect.suspend(() => {
+    const judge = new RuleJudge(rules)
+    return Stream.runForEach(samples(vm, options), (sample) => {
+      const [broken] = judge.take(sample)
+      return broken === undefined ? Effect.void : RuleBroken.of(broken)
+    })
+  }).pipe(Effect.zipRight(Effect.never), inRealTime)

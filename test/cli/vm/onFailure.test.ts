@@ -1,0 +1,60 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { readFileSync, rmSync } from "node:fs"
+import { join } from "node:path"
+import { complaints, ktstr, place, until } from "../../support/cli.ts"
+import { kernelImage } from "../../support/kernels.ts"
+
+const SECONDS = 150
+
+/** `ktstr vm run --on-failure` in a place that must be as it was when the command has ended; its dump, if there is one. */
+const run = (...args: ReadonlyArray<string>) =>
+  Effect.gen(function*() {
+    const kernel = yield* kernelImage("6.12")
+    const { cwd, env, leftovers, mark } = yield* place
+    const file = join(cwd, "dump.json")
+    const guest = ["--kernel", kernel, "--memory-mib", "192", "--cmdline", mark, "--on-failure", file]
+    const ran = yield* ktstr(["vm", "run", ...guest, ...args], { cwd, env })
+    const written = leftovers().includes("dump.json")
+    const shown = written ? yield* ktstr(["show", file], { cwd, env }) : undefined
+    const dump = written ? JSON.parse(readFileSync(file, "utf8")) : undefined
+    rmSync(file, { force: true })
+    yield* Effect.promise(() => until("everything is gone", () => leftovers().length === 0, 5))
+    return { ran, dump, shown }
+  }).pipe(Effect.scoped)
+
+/** The complaints but what is said of the dump. */
+const others = (ran: Parameters<typeof complaints>[0]) =>
+  complaints(ran).filter((line) => !/^ {2}(failure: |.*dump\.json: written)/.test(line))
+
+describe("ktstr vm run --on-failure", () => {
+  it.live(
+    "writes what a guest was like whose script failed, and ends with its status; of one that did not, nothing",
+    () =>
+      Effect.gen(function*() {
+        const failed = yield* run("--exec", "echo first; printf 'last'; exit 7")
+        assert.deepStrictEqual([failed.ran.stdout, failed.ran.code, others(failed.ran)], ["first\nlast", 7, []])
+        const { console, failure, schema, sched, vcpus } = failed.dump
+        assert.deepInclude(failure, { kind: "script", seenIn: "report", status: 7 })
+        assert.deepStrictEqual([schema, console.slice(-2), vcpus.length], ["single", ["first", "last"], 1])
+        // the init waits behind its script
+        assert.deepInclude(sched.tasks.find(({ pid }: { pid: number }) => pid === 1), { comm: "init", kthread: false })
+        assert.match(failed.shown?.stdout ?? "", /^script {2}the script ended with exit status 7\n/)
+
+        const done = yield* run("--exec", "echo fine")
+        assert.deepStrictEqual([done.ran.stdout, done.ran.code, done.dump], ["fine\n", 0, undefined])
+      }),
+    SECONDS * 1000
+  )
+
+  it.live("writes what a guest was like that panicked, with the kernel's own words", () =>
+    Effect.gen(function*() {
+      const { dump, ran, shown } = yield* run("--exec", "echo c > /proc/sysrq-trigger; sleep 60")
+      assert.strictEqual(ran.code, 1)
+      assert.strictEqual(dump.schema, "single")
+      assert.strictEqual(dump.failure.kind, "panic")
+      assert.match(dump.failure.text, /Kernel panic - not syncing: sysrq triggered crash/)
+      assert.isTrue(dump.log.lines.some(({ text }: { text: string }) => text.startsWith("sysrq: Trigger a crash")))
+      assert.match(shown?.stdout ?? "", /^panic {2}.*sysrq triggered crash\n/)
+    }), SECONDS * 1000)
+})
