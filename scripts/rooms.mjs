@@ -65,7 +65,7 @@ export const ROOMS = {
     imports: ["core", "core/image", "btf", "memory/kallsyms", "memory/cores"]
   },
   "memory/cores": {
-    holds: "kernel cores: ELF ones written",
+    holds: "kernel cores: ELF ones written, kdump-compressed and flattened ones read",
     imports: ["core", "core/image", "memory"]
   },
   "memory/kallsyms": {

@@ -52,6 +52,8 @@ export class FormatError extends Schema.TaggedError<FormatError>("ktstr/FormatEr
     "compressed data",
     "kallsyms",
     "LiME",
+    "kdump",
+    "flattened core",
     "VMCOREINFO",
     "cpio",
     "memory layout",

@@ -1,4 +1,5 @@
 import type * as Either from "effect/Either"
+import { Buffer } from "node:buffer"
 import { hex } from "../core/Address.ts"
 import { FormatError, parsing } from "../core/Errors.ts"
 
@@ -49,8 +50,30 @@ export function* writtenParts(
   }
 }
 
+/**
+ * Memory whose pages of 4096 bytes are each made when they are first read, in place of regions.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PagedSource {
+  /** Number of pages that there are. */
+  readonly present: number
+  /** One past the highest page's number. */
+  readonly pages: number
+  /** The bytes of a page, which stay as they are from then on; undefined where there is none, or it is damaged. */
+  readonly page: (number: number) => DataView | undefined
+  /** The first page from `number` on that is there, or -1. */
+  readonly next: (number: number) => number
+  /** Why a page cannot be read, as the end of a sentence: "lies in …". */
+  readonly absence: (number: number) => string
+  /** The text of the VMCOREINFO note, where the source says it beside the pages. */
+  readonly vmcoreinfo?: string | undefined
+}
+
 const MAX_REGION = 2 ** 30
 const MAX_PHYSICAL = 2 ** 52
+const PAGE = 4096
 const NOTHING = new DataView(new ArrayBuffer(0))
 
 /**
@@ -74,8 +97,10 @@ export class GuestMemory {
   #current = 0
   #views: ReadonlyArray<DataView>
   #regions: ReadonlyArray<MemoryRegion>
+  /** In place of regions. */
+  #paged: PagedSource | undefined
   readonly writable: boolean
-  /** Bytes in all regions. */
+  /** Bytes in all regions, or pages. */
   readonly size: number
   /** One past the highest byte's address. */
   readonly end: number
@@ -86,12 +111,15 @@ export class GuestMemory {
    */
   constructor(
     regions: ReadonlyArray<MemoryRegion>,
-    options: { readonly subject?: string; readonly writable?: boolean } = {}
+    options: { readonly subject?: string; readonly writable?: boolean; readonly paged?: PagedSource | undefined } = {}
   ) {
     const broken = (offset: number, expected: string) =>
       new FormatError({ format: "memory layout", subject: options.subject ?? "guest memory", offset, expected })
     const sorted = regions.filter((region) => region.bytes.length > 0).sort((a, b) => a.start - b.start)
-    if (sorted.length === 0) throw broken(0, "at least one byte of memory")
+    const { paged } = options
+    if (sorted.length === 0 && !(paged !== undefined && paged.present > 0)) {
+      throw broken(0, "at least one byte of memory")
+    }
     let end = 0
     let size = 0
     for (const { bytes, start } of sorted) {
@@ -105,12 +133,19 @@ export class GuestMemory {
     }
     this.#regions = sorted
     this.#views = sorted.map(({ bytes }) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength))
-    this.view = this.#views[0]
-    this.#base = sorted[0].start
+    this.#paged = paged
+    this.view = this.#views[0] ?? NOTHING
+    this.#base = sorted[0]?.start ?? 0
     this.writable = options.writable ?? false
-    this.size = size
-    this.end = end
+    this.size = size + (paged?.present ?? 0) * PAGE
+    this.end = Math.max(end, (paged?.pages ?? 0) * PAGE)
   }
+
+  /** Memory whose pages are made when they are read; a `FormatError` where there is none. */
+  static readonly paged = (
+    paged: PagedSource,
+    options: { readonly subject?: string } = {}
+  ): Either.Either<GuestMemory, FormatError> => parsing(() => new GuestMemory([], { ...options, paged }))
 
   /** As the constructor, with its `FormatError` as a value. */
   static readonly make = (
@@ -118,19 +153,49 @@ export class GuestMemory {
     options: { readonly subject?: string; readonly writable?: boolean } = {}
   ): Either.Either<GuestMemory, FormatError> => parsing(() => new GuestMemory(regions, options))
 
-  /** Sorted; none once it was released. */
+  /** Why an address cannot be read, as the end of a sentence. */
+  absence(pa: number): string {
+    return this.#paged?.absence(Math.floor(pa / PAGE)) ?? "lies in memory that is not there"
+  }
+
+  /** The text of the VMCOREINFO note where this memory came with it; it may lie. */
+  get vmcoreinfo(): string | undefined {
+    return this.#paged?.vmcoreinfo
+  }
+
+  /** Sorted; none once it was released, nor where pages are made when they are read: `stretches` has those too. */
   get regions(): ReadonlyArray<MemoryRegion> {
     return this.#regions
   }
 
+  /** All that can be read between two addresses that cut no region, in order: regions, or pages that are made for it. */
+  *stretches(from = 0, to = Infinity): Generator<MemoryRegion> {
+    for (let index = this.#before(from); index < this.#regions.length && this.#regions[index].start < to; index++) {
+      if (this.#regions[index].start >= from) yield this.#regions[index]
+    }
+    const paged = this.#paged
+    if (paged === undefined) return
+    for (
+      let page = paged.next(Math.ceil(from / PAGE));
+      page >= 0 && page * PAGE < to;
+      page = paged.next(page + 1)
+    ) {
+      const made = paged.page(page)
+      if (made !== undefined) {
+        yield { start: page * PAGE, bytes: new Uint8Array(made.buffer, made.byteOffset, made.byteLength) }
+      }
+    }
+  }
+
   /** Was it emptied, because its scope closed? */
   get released(): boolean {
-    return this.#regions.length === 0
+    return this.#regions.length === 0 && this.#paged === undefined
   }
 
   /** Empty it for ever: its mapping, or the freeze that it belongs to, is about to end. */
   release(): void {
     this.#regions = this.#views = []
+    this.#paged = undefined
     this.view = NOTHING
     this.#base = 0
     this.at = 0
@@ -138,7 +203,7 @@ export class GuestMemory {
 
   /** The same memory with an end of its own. */
   borrow(): GuestMemory {
-    return new GuestMemory(this.#regions, { writable: this.writable })
+    return new GuestMemory(this.#regions, { writable: this.writable, paged: this.#paged })
   }
 
   /**
@@ -159,9 +224,8 @@ export class GuestMemory {
     return this.at + len <= this.view.byteLength
   }
 
-  /** Make the region that holds `pa` the current one. */
-  #locate(pa: number): boolean {
-    if (this.#regions.length === 0) return false
+  /** The last region that starts at or before an address; the first where none does. */
+  #before(pa: number): number {
     let low = 0
     let high = this.#regions.length - 1
     while (low < high) {
@@ -169,11 +233,27 @@ export class GuestMemory {
       if (this.#regions[middle].start <= pa) low = middle
       else high = middle - 1
     }
+    return low
+  }
+
+  /** Make the region, or the page, that holds `pa` the current one. */
+  #locate(pa: number): boolean {
+    if (this.#regions.length === 0) return this.#makePage(pa)
+    const low = this.#before(pa)
     const { bytes, start } = this.#regions[low]
     if (!(pa >= start && pa < start + bytes.length)) return false
     this.#current = low
     this.#base = start
     this.view = this.#views[low]
+    return true
+  }
+
+  #makePage(pa: number): boolean {
+    const page = Math.floor(pa / PAGE)
+    const made = this.#paged?.page(page)
+    if (made === undefined) return false
+    this.#base = page * PAGE
+    this.view = made
     return true
   }
 
@@ -207,7 +287,7 @@ export class GuestMemory {
 
   /** Borrowed when they lie within one region, else a copy; `undefined` where any of them is missing. */
   bytes(pa: number, len: number): Uint8Array | undefined {
-    if (this.seek(pa, len)) return this.#regions[this.#current].bytes.subarray(this.at, this.at + len)
+    if (this.seek(pa, len)) return new Uint8Array(this.view.buffer, this.view.byteOffset + this.at, len)
     if (!this.has(pa, len)) return undefined
     const out = new Uint8Array(len)
     this.copy(pa, out)
@@ -217,13 +297,25 @@ export class GuestMemory {
   /** Whether all `len` bytes at `pa` are there. */
   has(pa: number, len: number): boolean {
     if (this.seek(pa, len)) return true
-    if (!this.#locate(pa)) return false
-    let end = this.#base + this.view.byteLength
-    for (let next = this.#current + 1; end < pa + len; next++) {
-      if (next >= this.#regions.length || this.#regions[next].start !== end) return false
-      end += this.#regions[next].bytes.length
-    }
+    let at = pa
+    do {
+      if (!this.#locate(at)) return false
+      at = this.#base + this.view.byteLength
+    } while (at < pa + len)
     return true
+  }
+
+  /** The bytes from `pa` on as far as they go without a gap, `most` at most; borrowed where they lie in one region. */
+  run(pa: number, most: number): Uint8Array {
+    const pieces: Array<Uint8Array> = []
+    let length = 0
+    while (length < most && this.#locate(pa + length)) {
+      const at = pa + length - this.#base
+      const part = Math.min(most - length, this.view.byteLength - at)
+      pieces.push(new Uint8Array(this.view.buffer, this.view.byteOffset + at, part))
+      length += part
+    }
+    return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces, length)
   }
 
   /** Fill `out` from `pa` on; `false` leaves it partly filled. */
@@ -232,7 +324,7 @@ export class GuestMemory {
       if (!this.#locate(pa + done)) return false
       const at = pa + done - this.#base
       const part = Math.min(out.length - done, this.view.byteLength - at)
-      out.set(this.#regions[this.#current].bytes.subarray(at, at + part), done)
+      out.set(new Uint8Array(this.view.buffer, this.view.byteOffset + at, part), done)
       done += part
     }
     return true

@@ -202,12 +202,18 @@ export class KernelSpace {
     const { address, reason } = this.fault
     const why = {
       NotPresent: "is not mapped",
-      OutOfMemory: "lies in memory that is not there",
+      OutOfMemory: this.#absence,
       TooLong: "is asked for too many bytes"
     }
     return this.memory.released
       ? `${hex(address)} lies in memory that was released: its scope has closed, or the freeze it belongs to has ended`
       : `${hex(address)} ${why[reason]}`
+  }
+
+  get #absence(): string {
+    const page = this.#faultPage
+    const pa = this.isDirect(page) ? (page - this.#directBase) * 4096 : this.table.walk(page)
+    return pa < 0 ? "lies in memory that is not there" : this.memory.absence(pa)
   }
 
   /** The physical address of a byte, or negative. */

@@ -6,17 +6,20 @@ import { fstatSync } from "node:fs"
 import { FormatError, parsing, type SyscallError } from "../core/Errors.ts"
 import { parseElf, SegmentType } from "../core/image/Elf.ts"
 import { Native } from "../core/Native.ts"
+import { FLATTENED_SIGNATURE, unflatten } from "./cores/Flattened.ts"
+import { type ImageFile, mappedFile, viewOf, WINDOW } from "./cores/ImageFile.ts"
+import { KDUMP_SIGNATURE, kdumpMemory } from "./cores/Kdump.ts"
 import { NotAKernel } from "./Errors.ts"
-import { GuestMemory, type MemoryRegion, type NextWritten, nextWrittenIn } from "./GuestMemory.ts"
+import { GuestMemory, type MemoryRegion } from "./GuestMemory.ts"
 import { isLocated, type KernelLocation, type KernelNotLocated, locateByVmcoreinfo } from "./LocateKernel.ts"
 import { findDirectMap } from "./PageTable.ts"
 
 /** fcntl.h; without O_NONBLOCK opening a FIFO waits for its writer. */
 const O_NONBLOCK = 0o4000
-/** A file is mapped in pieces of this many bytes: each costs the host 10 ms. */
-const WINDOW = 2 ** 32
-/** The longest region of a `GuestMemory`, which divides a window. */
+/** The longest region of a `GuestMemory`. */
 const REGION = 2 ** 30
+/** Of an ELF file. */
+const HEADER = 64
 const MAX_HEADERS = 2 ** 26
 /** `MAX_PHYSMEM_BITS`, arch/x86/include/asm/sparsemem.h with 4-level paging, v6.12. */
 const MAX_MEMORY = 2 ** 46
@@ -41,8 +44,9 @@ export type LocateKernel = (memory: GuestMemory, early: boolean) => KernelLocati
 
 /**
  * A file that holds a guest's physical memory, mapped read-only until the scope closes: a raw image (QEMU's
- * `memory-backend-file`, `pmemsave`), an ELF core (`dump-guest-memory`, kdump's `/proc/vmcore`) or a LiME dump. A file cut
- * short is read as far as it goes. It must not shrink while it is mapped: that is SIGBUS.
+ * `memory-backend-file`, `pmemsave`), an ELF core (`dump-guest-memory`, kdump's `/proc/vmcore`), a kdump-compressed core
+ * (makedumpfile, `dump-guest-memory -z`), these two flattened (`makedumpfile -F`), or a LiME dump. A file cut short is read as
+ * far as it goes. It must not shrink while it is mapped: that is SIGBUS.
  *
  * @since 0.1.0
  * @category constructors
@@ -61,14 +65,22 @@ export const openMemoryImage = (
     for (let at = 0; at < stat.size; at += WINDOW) {
       windows.push(new Uint8Array(yield* native.mmap(fd, at, Math.min(WINDOW, stat.size - at), "read")))
     }
-    const file: MappedFile = { subject: path, windows, size: stat.size, nextWritten: (at) => native.nextData(fd, at) }
-    const magic = Buffer.from(windows[0].subarray(0, 12)).toString("latin1")
+    const mapped = mappedFile(path, stat.size, windows, (at) => native.nextData(fd, at))
+    const flattened = magicOf(mapped) === FLATTENED_SIGNATURE
+    const file = flattened ? yield* unflatten(mapped) : mapped
+    const magic = magicOf(file)
     const foreign = FOREIGN.find(([start]) => magic.startsWith(start))
     if (foreign !== undefined) {
       return yield* notAnImage(path, `a ${foreign[1]}`, "looked at its first bytes", foreign[2])
     }
     if (magic.startsWith("\x7fELF")) return yield* coreMemory(file)
-    if (magic.startsWith(LIME)) return yield* limeMemory(file)
+    if (magic.startsWith(KDUMP_SIGNATURE)) return yield* kdumpMemory(file)
+    if (flattened) {
+      return yield* notAnImage(path, "a flattened core without a core in it", "looked for an ELF or a kdump header")
+    }
+    if (magic.startsWith(LIME)) {
+      return yield* limeMemory(file)
+    }
     return yield* rawMemory(file, options.locate ?? locateByVmcoreinfo)
   }).pipe(
     // After the mappings were made, so before they end.
@@ -76,11 +88,10 @@ export const openMemoryImage = (
     Effect.withSpan("MemoryImage.openMemoryImage", { attributes: { path } })
   )
 
-const HINT = "give a raw memory file, an ELF core or a LiME dump (QEMU: memory-backend-file, dump-guest-memory)"
+const HINT =
+  "give a raw memory file, an ELF or kdump core, or a LiME dump (QEMU: memory-backend-file, dump-guest-memory)"
 
 const FOREIGN: ReadonlyArray<readonly [start: string, what: string, hint: string]> = [
-  ["KDUMP   ", "compressed kdump", "convert it to ELF: makedumpfile -E, or dump-guest-memory without -z"],
-  ["makedumpfile", "flattened makedumpfile stream", "make it whole with makedumpfile -R"],
   ["QFI\xfb", "QEMU disk image or VM snapshot", HINT],
   ["QEVM", "QEMU migration stream", HINT],
   ["\x1f\x8b", "gzip file", "decompress it first"],
@@ -91,35 +102,7 @@ const FOREIGN: ReadonlyArray<readonly [start: string, what: string, hint: string
 const notAnImage = (subject: string, why: string, looked: string, hint = HINT): NotAKernel =>
   new NotAKernel({ subject, why, looked, hint })
 
-/** An image that is mapped in pieces. */
-interface MappedFile {
-  readonly subject: string
-  readonly windows: ReadonlyArray<Uint8Array>
-  /** In bytes. */
-  readonly size: number
-  readonly nextWritten: NextWritten
-}
-
-/** The file's bytes `from` up to `to` as regions from physical address `start` on, cut at each GiB of the file. */
-const regionsOf = (
-  { nextWritten, windows }: MappedFile,
-  start: number,
-  from: number,
-  to: number
-): Array<MemoryRegion> => {
-  const regions: Array<MemoryRegion> = []
-  for (let at = from; at < to;) {
-    const index = Math.floor(at / WINDOW)
-    const end = Math.min(to, (Math.floor(at / REGION) + 1) * REGION)
-    regions.push({
-      start: start + at - from,
-      bytes: windows[index].subarray(at - index * WINDOW, end - index * WINDOW),
-      nextWritten: nextWrittenIn(nextWritten, at, end - at)
-    })
-    at = end
-  }
-  return regions
-}
+const magicOf = (file: ImageFile): string => Buffer.from(file.bytes(0, 16) ?? []).toString("latin1")
 
 /** Physical addresses `start` up to `end`; their bytes lie in the file from `offset` on. */
 interface FileSegment {
@@ -133,10 +116,10 @@ interface FileSegment {
  * each address the first segment's bytes are taken. What a segment has beyond its bytes in the file (`p_memsz` above
  * `p_filesz`) is zeros, unless another segment has it: makedumpfile leaves out pages that way.
  */
-const coreMemory = (file: MappedFile): Either.Either<GuestMemory, NotAKernel | FormatError> =>
+const coreMemory = (file: ImageFile): Either.Either<GuestMemory, NotAKernel | FormatError> =>
   Either.gen(function*() {
-    const { size, subject, windows } = file
-    const elf = yield* parsing(() => parseElf(headersOf(windows[0]), subject))
+    const { subject } = file
+    const elf = yield* parsing(() => parseElf(headersOf(file), subject))
     if (elf.type !== ET_CORE) {
       return yield* Either.left(
         notAnImage(
@@ -160,10 +143,7 @@ const coreMemory = (file: MappedFile): Either.Either<GuestMemory, NotAKernel | F
       return { start: start + filesz, end: start + memsz, offset: 0 }
     }))
     const regions = [
-      // The file may be cut short.
-      ...stored.flatMap(({ end, offset, start }) =>
-        regionsOf(file, start, offset, Math.min(offset + end - start, size))
-      ),
+      ...stored.flatMap(({ end, offset, start }) => file.regions(start, offset, offset + end - start)), // or cut short
       ...yield* zeros(subject, outside(rest, stored))
     ]
     if (regions.length === 0) {
@@ -227,14 +207,18 @@ const zeros = (
   )
 }
 
-/** The part of a core that is headers, without its sections: those lie behind the memory, perhaps beyond the window. */
-const headersOf = (file: Uint8Array): Uint8Array => {
-  const view = new DataView(file.buffer, file.byteOffset, file.byteLength)
+/** The part of a core that is headers, without its sections: those lie behind the memory, perhaps far away. */
+const headersOf = (file: ImageFile): Uint8Array => {
+  const start = (bytes: number) => file.bytes(0, Math.min(file.size, bytes)) ?? new Uint8Array(0)
+  const view = viewOf(start(HEADER))
+  if (view.byteLength < HEADER) return start(HEADER)
   const count = view.getUint16(56, true)
-  if (count === 0xffff) return file // PN_XNUM: the count is in section header 0, which follows the headers
-  const end = Math.max(64, Number(view.getBigUint64(32, true)) + count * view.getUint16(54, true))
-  if (end > file.length || end > MAX_HEADERS) return file // and let the parser say what is wrong
-  const headers = file.slice(0, end)
+  if (count === 0xffff) { // PN_XNUM: the count is in section header 0, which follows the headers
+    return start(Math.min(WINDOW, Math.max(MAX_HEADERS, Number(view.getBigUint64(40, true)) + HEADER)))
+  }
+  const end = Math.max(HEADER, Number(view.getBigUint64(32, true)) + count * view.getUint16(54, true))
+  if (end > file.size || end > MAX_HEADERS) return start(MAX_HEADERS) // and let the parser say what is wrong
+  const headers = start(end).slice()
   headers.fill(0, 40, 48) // e_shoff
   return headers
 }
@@ -243,14 +227,14 @@ const headersOf = (file: Uint8Array): Uint8Array => {
  * A LiME dump: ranges of RAM one behind the other, each with a header before it. The last may be cut short.
  * @see github.com/504ensicsLabs/LiME doc/README.md, "LiME Memory Range Header Version 1 Specification"
  */
-const limeMemory = (file: MappedFile): Either.Either<GuestMemory, FormatError> =>
+const limeMemory = (file: ImageFile): Either.Either<GuestMemory, FormatError> =>
   Either.flatMap(
     parsing(() => {
       const regions: Array<MemoryRegion> = []
       const broken = (offset: number, expected: string) =>
         new FormatError({ format: "LiME", subject: file.subject, offset, expected })
       for (let at = 0, ranges = 0; at + LIME_HEADER <= file.size; ranges++) {
-        const header = bytesAt(file, at, LIME_HEADER)
+        const header = viewOf(file.bytes(at, LIME_HEADER)!)
         if (header.getUint32(0, false) !== Buffer.from(LIME).readUInt32BE() || header.getUint32(4, true) !== 1) {
           throw broken(at, "a range's header of version 1")
         }
@@ -260,19 +244,12 @@ const limeMemory = (file: MappedFile): Either.Either<GuestMemory, FormatError> =
         if (ranges === MAX_RANGES) throw broken(at, `no more than ${MAX_RANGES} ranges`)
         const from = at + LIME_HEADER
         at = from + length
-        regions.push(...regionsOf(file, start, from, Math.min(at, file.size)))
+        regions.push(...file.regions(start, from, Math.min(at, file.size)))
       }
       return regions
     }),
     (regions) => GuestMemory.make(regions, { subject: file.subject })
   )
-
-/** A copy of a few of the file's bytes, wherever its windows meet. */
-const bytesAt = (file: MappedFile, at: number, length: number): DataView => {
-  const out = new Uint8Array(length)
-  for (const { bytes, start } of regionsOf(file, 0, at, at + length)) out.set(bytes, start)
-  return new DataView(out.buffer)
-}
 
 /**
  * A raw file has no gap where physical memory has one: what does not fit below the gap for devices under 4 GiB goes on at
@@ -280,15 +257,15 @@ const bytesAt = (file: MappedFile, at: number, length: number): DataView => {
  * kernel is asked: its direct map covers all of the memory it was given and nothing else.
  */
 const rawMemory = (
-  file: MappedFile,
+  file: ImageFile,
   locate: LocateKernel
 ): Either.Either<GuestMemory, NotAKernel | FormatError> =>
   Either.gen(function*() {
     const { size, subject } = file
     const split = (at: number) =>
       at >= size
-        ? GuestMemory.make(regionsOf(file, 0, 0, size), { subject })
-        : GuestMemory.make([...regionsOf(file, 0, 0, at), ...regionsOf(file, GIB4, at, size)], { subject })
+        ? GuestMemory.make(file.regions(0, 0, size), { subject })
+        : GuestMemory.make([...file.regions(0, 0, at), ...file.regions(GIB4, at, size)], { subject })
     if (size <= SMALLEST_SPLIT) return yield* split(size)
     let candidates = 0
     let why = "there is none"

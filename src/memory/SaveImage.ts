@@ -46,7 +46,7 @@ export const saveVmcore = (
 
 function* rawPieces(memory: GuestMemory): Generator<SparsePiece> {
   let end = 0
-  for (const region of memory.regions) {
+  for (const region of memory.stretches()) {
     if (region.start > end) yield { zeros: region.start - end }
     yield* sparsePieces(region)
     end = region.start + region.bytes.length

@@ -1,6 +1,6 @@
 import { Buffer } from "node:buffer"
 import { cString } from "../core/CString.ts"
-import { type GuestMemory, writtenParts } from "./GuestMemory.ts"
+import { type GuestMemory, type MemoryRegion, writtenParts } from "./GuestMemory.ts"
 
 /** `struct elf_note` (12 bytes) and the name `VMCOREINFO` with its NUL, rounded up to 4. */
 const NOTE_TEXT = 24
@@ -9,6 +9,7 @@ const OSRE = 0x4552_534f
 const NAME_LENGTH = 11
 /** So much of each region's start, and then of its end, is looked at first, in bytes. */
 const EARLY = 2 ** 26
+const GIB4 = 2 ** 32
 
 /**
  * The note that the kernel keeps about itself for crash dumps: lines `KEY=value`. Since v6.0 it has the addresses of
@@ -21,7 +22,7 @@ export class Vmcoreinfo {
   /** The kernel's release, `6.12.117+deb12-cloud-amd64`. */
   readonly release: string
 
-  /** `at` is the text's physical address. */
+  /** `at` is the text's physical address; -1 where it was not found in memory. */
   constructor(readonly at: number, readonly text: string) {
     this.release = this.#line("OSRELEASE") ?? ""
   }
@@ -62,7 +63,8 @@ const parseHex = (text: string | undefined): bigint | undefined =>
   text !== undefined && /^[0-9a-f]{1,16}$/.test(text) ? BigInt(`0x${text}`) : undefined
 
 /**
- * Call `accept` with every text in memory that could be a VMCOREINFO until it says yes; the first that it accepts.
+ * Call `accept` with every text that could be a VMCOREINFO until it says yes; the first that it accepts: that which the
+ * memory came with, then those in it.
  *
  * Both copies that a kernel keeps start at the start of a page: `vmcoreinfo_data` (`get_zeroed_page`) with the text, and
  * `vmcoreinfo_note` (`alloc_pages_exact`) with a note header before it. So one word a page is looked at, not all bytes.
@@ -76,26 +78,48 @@ export const findVmcoreinfo = (
   accept: (info: Vmcoreinfo) => boolean,
   early = false
 ): Vmcoreinfo | undefined => {
+  const said = memory.vmcoreinfo === undefined ? undefined : new Vmcoreinfo(-1, memory.vmcoreinfo)
+  if (said !== undefined && accept(said)) return said
   // Made early, it lies near the start or the end of its zone, for GFP_KERNEL the one above 4 GiB where there is one.
-  const above = memory.regions.filter(({ start }) => start >= 2 ** 32)
-  const below = memory.regions.filter(({ start }) => start < 2 ** 32)
+  const above = memory.regions.filter(({ start }) => start >= GIB4)
+  const below = memory.regions.filter(({ start }) => start < GIB4)
   for (const part of early ? [partsOf.first] : [partsOf.first, partsOf.last, partsOf.rest]) {
     for (const region of [...above, ...below]) {
-      const { bytes, start } = region
-      const [from, to] = part(bytes.length)
-      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-      for (const [first, end] of writtenParts(region, from, to)) {
-        for (
-          let at = first + (4096 - (start + first) % 4096) % 4096;
-          at < Math.min(end, bytes.length - 3);
-          at += 4096
-        ) {
-          const word = view.getUint32(at, true)
-          if (word !== OSRE && word !== NAME_LENGTH) continue
-          const info = noteAt(memory, start + at, word)
-          if (info !== undefined && accept(info)) return info
-        }
+      const [from, to] = part(region.bytes.length)
+      const found = findIn(memory, region, accept, from, to)
+      if (found !== undefined) return found
+    }
+    if (memory.regions.length > 0) continue
+    for (const [start, end] of [[GIB4, memory.end], [0, Math.min(GIB4, memory.end)]]) { // pages that are made one by one
+      const [from, to] = part(Math.max(end - start, 0))
+      for (const page of memory.stretches(start + from, start + to)) {
+        const found = findIn(memory, page, accept, 0, Infinity)
+        if (found !== undefined) return found
       }
+    }
+  }
+  return undefined
+}
+
+const findIn = (
+  memory: GuestMemory,
+  region: MemoryRegion,
+  accept: (info: Vmcoreinfo) => boolean,
+  from: number,
+  to: number
+): Vmcoreinfo | undefined => {
+  const { bytes, start } = region
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  for (const [first, end] of writtenParts(region, from, to)) {
+    for (
+      let at = first + (4096 - (start + first) % 4096) % 4096;
+      at < Math.min(end, bytes.length - 3);
+      at += 4096
+    ) {
+      const word = view.getUint32(at, true)
+      if (word !== OSRE && word !== NAME_LENGTH) continue
+      const info = noteAt(memory, start + at, word)
+      if (info !== undefined && accept(info)) return info
     }
   }
   return undefined

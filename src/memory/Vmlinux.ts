@@ -113,30 +113,35 @@ export const locateByVmlinux = (memory: GuestMemory, vmlinux: Vmlinux): KernelLo
   const rootFromBanner = Number(root - banner.address)
   const shifts = IMAGE_SIZE / ALIGN
   let candidates = 0
-  for (const region of memory.regions) {
-    const { bytes, start } = region
-    for (const [from, to] of writtenParts(region)) {
-      const first = from + (((linkedAt - start - from) % ALIGN) + ALIGN) % ALIGN
-      for (let at = first; at < to; at += ALIGN) {
-        if (bytes[at] !== banner.bytes[0]) continue
-        const found = memory.bytes(start + at, banner.bytes.length)
-        if (found === undefined || Buffer.compare(banner.bytes, found) !== 0) continue
-        candidates++
-        for (const levels of [4, 5] as const) {
-          const table = new PageTable(memory, start + at + rootFromBanner, levels)
-          for (let i = 0; i < shifts; i++) {
-            const shift = BigInt(i * ALIGN)
-            const maps = (address: bigint, pa: number) =>
-              table.walk(kvaPage(address + shift)) === pa - kvaOffset(address)
-            if (maps(banner.address, start + at) && maps(root, table.root)) {
-              return { table, release, shift, info: undefined }
-            }
-          }
-        }
+  for (const at of placesOf(memory, linkedAt)) {
+    if (memory.u8(at) !== banner.bytes[0]) continue
+    const found = memory.bytes(at, banner.bytes.length)
+    if (found === undefined || Buffer.compare(banner.bytes, found) !== 0) continue
+    candidates++
+    for (const levels of [4, 5] as const) {
+      const table = new PageTable(memory, at + rootFromBanner, levels)
+      for (let i = 0; i < shifts; i++) {
+        const shift = BigInt(i * ALIGN)
+        const maps = (address: bigint, pa: number) => table.walk(kvaPage(address + shift)) === pa - kvaOffset(address)
+        if (maps(banner.address, at) && maps(root, table.root)) return { table, release, shift, info: undefined }
       }
     }
   }
   return { candidates, why: "no page tables there map it" }
+}
+
+/** The physical addresses, `linkedAt` and each 2 MiB before and behind it, where memory was written or can be made. */
+function* placesOf(memory: GuestMemory, linkedAt: number): Generator<number> {
+  const { regions } = memory
+  for (const region of regions) {
+    for (const [from, to] of writtenParts(region)) {
+      const start = region.start + from
+      for (let at = start + (((linkedAt - start) % ALIGN) + ALIGN) % ALIGN; at < region.start + to; at += ALIGN) {
+        yield at
+      }
+    }
+  }
+  if (regions.length === 0) { for (let at = linkedAt % ALIGN; at < memory.end; at += ALIGN) yield at }
 }
 
 /**

@@ -224,7 +224,7 @@ layer(NativeKoffi.layer)("openMemoryImage", (it) => {
       assert.include(yield* messages("hello"), "only 5 bytes")
       assert.include(
         yield* messages(padded("KDUMP   ")),
-        "compressed kdump; looked at its first bytes; convert it to ELF"
+        "kdump at byte 272: expected the machine x86_64"
       )
       assert.include(yield* messages(padded("\x1f\x8b")), "a gzip file; looked at its first bytes; decompress it first")
       const vmlinux = madeElf([{ paddr: 0, bytes: new Uint8Array(5000) }], { type: 2 })

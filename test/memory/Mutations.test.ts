@@ -4,6 +4,7 @@ import * as Either from "effect/Either"
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { deflateSync } from "node:zlib"
 import { afterAll } from "vitest"
 import { kvaPage } from "../../src/core/Address.ts"
 import { FormatError } from "../../src/core/Errors.ts"
@@ -13,6 +14,7 @@ import { GuestKernel } from "../../src/memory/GuestKernel.ts"
 import { writtenParts } from "../../src/memory/GuestMemory.ts"
 import { openMemoryImage } from "../../src/memory/MemoryImage.ts"
 import { mutate, MUTATIONS, MUTATIONS_TIMEOUT, peakMib, tryAll, type Word, wordsFrom } from "../support/mutations.ts"
+import { BITMAPS, DESCRIPTORS, madeFlattened, madeKdump } from "./cores/MadeKdump.ts"
 import { madeElf } from "./MadeElf.ts"
 import { LOADED, MadeKernel } from "./MadeKernel.ts"
 
@@ -52,6 +54,30 @@ const lime = Buffer.concat([
 ])
 const limeWords = [0, 0x1020, 0x1040 + half].flatMap((at) => wordsFrom(at, 4, 4, 8, 8, 8))
 
+const kdump = madeKdump(
+  made.bytes,
+  LOADED / 4096,
+  (page, at) => at % 4 === 0 ? [0, page] : at === 120 ? undefined : [1, deflateSync(page)],
+  made.noteText()
+)
+const kdumpWords = [
+  ...wordsFrom(8, 4),
+  ...wordsFrom(424, 4, 4, 4, 4, 4),
+  ...wordsFrom(4096, 8, 4, 4, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8),
+  ...wordsFrom(BITMAPS, 8, 8),
+  ...Array.from({ length: 32 }, (_, index) => wordsFrom(DESCRIPTORS + 72 * index, 8, 4, 4, 8)).flat()
+]
+
+const pieces = [[0, 4096], [4096, 12_288], [8192, 20_480], [20_480, kdump.length], [0, 4096]]
+  .map(([from, to]) => ({ at: from, bytes: kdump.subarray(from, to) }))
+const flattened = madeFlattened(pieces)
+const flattenedWords = [
+  ...wordsFrom(16, 8, 8),
+  ...pieces.flatMap((_, index) =>
+    wordsFrom(4096 + pieces.slice(0, index).reduce((sum, { bytes }) => sum + 16 + bytes.length, 0), 8, 8)
+  )
+]
+
 /** The image as it is in memory from 0 on: page tables, notes and tables of symbols are what is changed. */
 const raw = Buffer.concat([Buffer.alloc(LOADED), made.bytes])
 const rawWords = [made.root, ...made.notePages, made.physical("page_offset_base"), made.physical("kallsyms_num_syms")]
@@ -63,7 +89,7 @@ const rawWords = [made.root, ...made.notePages, made.physical("page_offset_base"
 const lookAt = (path: string) =>
   Effect.gen(function*() {
     const memory = yield* openMemoryImage(path)
-    for (const region of memory.regions) {
+    for (const region of memory.stretches()) {
       let parts = 0
       for (const [from, to] of writtenParts(region)) {
         assert.isTrue(from < to && to <= region.bytes.length)
@@ -109,6 +135,14 @@ describe(`${MUTATIONS} mutations are refused or read, whatever they say:`, () =>
 
   it("a LiME dump", async () => {
     assert.isAbove(await tried(lime, limeWords), MUTATIONS / 10, "enough of them still have a kernel")
+  }, MUTATIONS_TIMEOUT)
+
+  it("a kdump-compressed core", async () => {
+    assert.isAbove(await tried(kdump, kdumpWords), MUTATIONS / 10, "enough of them still have a kernel")
+  }, MUTATIONS_TIMEOUT)
+
+  it("a flattened core", async () => {
+    assert.isAbove(await tried(flattened, flattenedWords), MUTATIONS / 10, "enough of them still have a kernel")
   }, MUTATIONS_TIMEOUT)
 
   it("a raw image", async () => {

@@ -114,7 +114,7 @@ export const script = {
 }
 
 const source = {
-  image: text("image", "FILE", "read a guest's memory from this image (raw, ELF core or LiME)"),
+  image: text("image", "FILE", "read a guest's memory from this image (raw, ELF or kdump core, LiME)"),
   live: flag("live", "read the running kernel of this host, by bpf(2)"),
   vmlinux: text("vmlinux", "FILE", "with --image: take symbols and types from this vmlinux, not from the memory")
 }

@@ -2,7 +2,7 @@ import { Buffer } from "node:buffer"
 import { kvaFrom, kvaPage } from "../../core/Address.ts"
 import { SegmentType } from "../../core/image/Elf.ts"
 import { makeElfNote } from "../../core/image/ElfNote.ts"
-import type { GuestMemory, MemoryRegion } from "../GuestMemory.ts"
+import type { GuestMemory } from "../GuestMemory.ts"
 import { isLocated, type KernelLocation, locateByVmcoreinfo } from "../LocateKernel.ts"
 import { findDirectMap } from "../PageTable.ts"
 import { type SparsePiece, sparsePieces } from "../SparsePieces.ts"
@@ -76,7 +76,6 @@ const PRSTATUS_REGISTERS = 112
 interface Range {
   readonly start: number
   readonly length: number
-  readonly regions: ReadonlyArray<MemoryRegion>
 }
 
 /**
@@ -129,7 +128,7 @@ export const makeVmcore = (memory: GuestMemory, cpus: ReadonlyArray<VmcoreCpu> =
     let done = start.length
     for (const { at, range } of placed) {
       if (at > done) yield { zeros: at - done }
-      for (const region of range.regions) yield* sparsePieces(region)
+      for (const region of memory.stretches(range.start, range.start + range.length)) yield* sparsePieces(region)
       done = at + range.length
     }
   }
@@ -149,15 +148,13 @@ const imageOf = (
   return { virtual: kvaFrom(first, 0), physical, length: (last + 1 - first) * PAGE }
 }
 
-/** Regions that touch are one segment. */
+/** Segments: stretches that touch are one. */
 const rangesOf = (memory: GuestMemory): ReadonlyArray<Range> => {
-  const ranges: Array<{ start: number; length: number; regions: Array<MemoryRegion> }> = []
-  for (const region of memory.regions) {
+  const ranges: Array<{ start: number; length: number }> = []
+  for (const { bytes, start } of memory.stretches()) {
     const last = ranges.at(-1)
-    if (last !== undefined && last.start + last.length === region.start) {
-      last.regions.push(region)
-      last.length += region.bytes.length
-    } else ranges.push({ start: region.start, length: region.bytes.length, regions: [region] })
+    if (last !== undefined && last.start + last.length === start) last.length += bytes.length
+    else ranges.push({ start, length: bytes.length })
   }
   return ranges
 }

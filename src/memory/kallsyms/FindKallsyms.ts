@@ -48,9 +48,8 @@ export const findKallsyms = (space: KernelSpace, info: Vmcoreinfo): KallsymsTabl
 /** The image's bytes from a virtual address on. It lies in physical memory in one piece. */
 const imageFrom = (space: KernelSpace, start: bigint): Buffer | undefined => {
   const pa = space.translate(start)
-  const region = space.memory.regions.find((region) => pa >= region.start && pa < region.start + region.bytes.length)
-  if (region === undefined) return undefined
-  const bytes = region.bytes.subarray(pa - region.start, pa - region.start + MAX_IMAGE)
+  if (pa < 0) return undefined
+  const bytes = space.memory.run(pa, MAX_IMAGE)
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
