@@ -9,6 +9,7 @@ import { runToEnd } from "../core/process/Subprocess.ts"
 import { EngineMode, type ModeOfHost, modesOf } from "../harness/engine/EngineMode.ts"
 import { findQemus } from "../harness/engine/FindQemu.ts"
 import { type KvmStatus, probeKvm } from "../kvm/probe/KvmProbe.ts"
+import { findVirtiofsd, VIRTIOFSD_PACKAGE } from "../kvm/qemu/ShareServer.ts"
 import { bold, green, red, yellow } from "./terminal/Color.ts"
 import { escapeLine } from "./terminal/escapeControls.ts"
 import { writeText } from "./terminal/Output.ts"
@@ -42,17 +43,18 @@ export const DoctorReport = Schema.Struct({
 const NO_BOOT = "no guest can be booted; --image still works"
 const NO_DEBIAN = "no debian: kernel can be fetched; those in the cache, and a kernel's path, still work"
 
-/** `version` is the argument that makes the program tell its own, if it has one. */
+/** `version` is the argument that makes the program tell its own, if it has one; `find` is for one that is not on the PATH. */
 const program = (
   name: string,
   debianPackage: string,
   without: { readonly state: "limited" | "lacking"; readonly means: string },
-  version?: string
+  { find, version }: { readonly version?: string; readonly find?: () => string | undefined } = {}
 ) =>
   Effect.gen(function*() {
-    const path = findProgram(name)
+    const path = find === undefined ? findProgram(name) : find()
     if (path === undefined) {
-      return { name, ...without, found: "not on the PATH", hint: `apt-get install ${debianPackage}` }
+      const found = find === undefined ? "not on the PATH" : "not installed"
+      return { name, ...without, found, hint: `apt-get install ${debianPackage}` }
     }
     const said = version === undefined ? "" : yield* runToEnd(path, [version], "").pipe(
       Effect.timeout("5 seconds"),
@@ -138,12 +140,16 @@ const look = Effect.gen(function*() {
     ? { state: "limited", means: "guests are booted on /dev/kvm; --engine qemu does not work" } as const
     : { state: "lacking", means: NO_BOOT } as const
   const checks = yield* Effect.all([
-    program("qemu-system-x86_64", "qemu-system-x86", withoutQemu, "--version"),
+    program("qemu-system-x86_64", "qemu-system-x86", withoutQemu, { version: "--version" }),
     Effect.succeed(kvmCheck(verdict)),
-    program("busybox", "busybox-static", { state: "lacking", means: NO_BOOT }, "--help"),
-    program("setpriv", "util-linux", withoutQemu, "--version"),
-    program("apt-get", "apt", { state: "limited", means: NO_DEBIAN }, "--version"),
-    program("dpkg-deb", "dpkg", { state: "limited", means: NO_DEBIAN }, "--version"),
+    program("busybox", "busybox-static", { state: "lacking", means: NO_BOOT }, { version: "--help" }),
+    program("setpriv", "util-linux", withoutQemu, { version: "--version" }),
+    program("virtiofsd", VIRTIOFSD_PACKAGE, { state: "limited", means: "--share does not work" }, {
+      version: "--version",
+      find: findVirtiofsd
+    }),
+    program("apt-get", "apt", { state: "limited", means: NO_DEBIAN }, { version: "--version" }),
+    program("dpkg-deb", "dpkg", { state: "limited", means: NO_DEBIAN }, { version: "--version" }),
     cache,
     memory
   ])

@@ -9,6 +9,8 @@ import { HostLive, scratch } from "../support/guest.ts"
 const KERNEL = "debian:6.12-cloud"
 const NAME = "it's a,\nfolder $(reboot -f)"
 
+const commOf = (pid: number): string => readFileSync(`/proc/${pid}/comm`, "utf8")
+
 /** A directory that is also where temporary files go. */
 const scratchForAll = Effect.acquireRelease(
   Effect.map(scratch, (directory) => {
@@ -47,6 +49,14 @@ it.scopedLive("a guest reads the host's folders, and writes to those that it may
       yield* Effect.scoped(freezeAndAttach(vm, KERNEL))
       writeFileSync(join(shown, "later"), "after\n")
       assert.deepInclude(yield* vm.exec("cat /share/shown/later"), { status: 0, output: "after\n" })
+
+      const server = (yield* held).children.find((pid) => commOf(pid).startsWith("virtiofsd"))
+      process.kill(server ?? assert.fail("no server"), "SIGKILL")
+      const error = yield* Effect.flip(vm.exec("exec sleep 1000"))
+      assert.match(
+        error.message,
+        /^the guest has ended \(SIGKILL, the server of the shared folder .*(shown|folder \$\(reboot -f\)) has ended \(SIGKILL\)\); /s
+      )
     }))
     assert.deepStrictEqual((yield* held).children, [])
     assert.deepStrictEqual(readdirSync(shown), ["later", "of the host"])

@@ -21,6 +21,8 @@ export interface ChildProcess {
   readonly socket: (fd: number) => Socket
   /** How it ended, known when all it wrote has been read too, as far as that comes soon. */
   readonly exit: Effect.Effect<VmExit>
+  /** Ends it, if it still runs. */
+  readonly kill: Effect.Effect<void>
 }
 
 /**
@@ -65,7 +67,8 @@ export const runChild = (
         if (socket !== undefined) return socket
         throw new TypeError(`descriptor ${fd} is not a socket`)
       },
-      exit: Deferred.await(exit)
+      exit: Deferred.await(exit),
+      kill: Effect.sync(() => void child.kill("SIGKILL"))
     }
   })
 

@@ -40,6 +40,9 @@ export interface QemuOptions {
   readonly freezeTimeout?: Duration.DurationInput
 }
 
+/** How long a QEMU that has closed its connections may take to be seen as ended. */
+const QEMU_LEAVES = "1 second"
+
 /** Longest wait for QEMU's monitor to greet us; it takes 20 ms. */
 const GREETING_SECONDS = 30
 
@@ -119,7 +122,7 @@ export const bootQemu = (
       )
     }
     const keep = yield* keepConsole(spec)
-    const { child, ram } = yield* startQemu({ ...spec, kernel }, topology, acceleration, cmdline, options)
+    const { child, ram, shareFailed } = yield* startQemu({ ...spec, kernel }, topology, acceleration, cmdline, options)
 
     const complaints = listen(child.socket(fd.stderr))
     const report = listen(child.socket(fd.report))
@@ -134,7 +137,15 @@ export const bootQemu = (
     const qmp = connect(child.socket(fd.monitor))
     yield* greeted(spec, child, qmp, complaints)
     const layOut = yield* makeLayOut(qmp, ram)
-    const end = Effect.map(child.exit, (exit): GuestEnd => ({ ...exit, detail: complaintOf(complaints) }))
+    // without it the guest would wait for that folder without end; a server that QEMU has left alone fails too
+    let shareFault: string | undefined
+    yield* shareFailed.pipe(
+      Effect.tap(() => Effect.sleep(QEMU_LEAVES)),
+      Effect.tap((why) => Effect.sync(() => shareFault = why)),
+      Effect.zipRight(child.kill),
+      Effect.forkScoped
+    )
+    const end = Effect.map(child.exit, (exit): GuestEnd => ({ ...exit, detail: shareFault ?? complaintOf(complaints) }))
     const ended = failAtEnd(end, console)
     return yield* bootedVm({
       engine: "qemu",

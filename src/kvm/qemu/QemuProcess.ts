@@ -39,6 +39,8 @@ const OUR_FILES = "/proc/self/fd"
 export interface QemuProcess {
   readonly child: ChildProcess
   readonly ram: ReadonlyArray<SharedRam>
+  /** Waits for the server of a shared folder to fail, and says why: for ever where none does. */
+  readonly shareFailed: Effect.Effect<string>
 }
 
 /** Start QEMU until the scope closes; its CPUs run. */
@@ -73,7 +75,12 @@ export const startQemu = (
       const shared = yield* Effect.forEach(topology.nodes, ({ mib }, node) => shareRam(node, mib * MIB, vmScope))
       const disks = yield* openDisks(spec)
       const shares = yield* Effect.forEach(yield* openShares(spec), (share) => serveShare(spec, share, vmScope))
-      const files = [initramfs, ...shared.map(({ file }) => file), ...disks.map((disk) => disk.fd), ...shares]
+      const files = [
+        initramfs,
+        ...shared.map(({ file }) => file),
+        ...disks.map((disk) => disk.fd),
+        ...shares.map((share) => share.connection)
+      ]
       const output = yield* outputPipe(vmScope)
       const descriptors = ["socket", output, "socket", "socket", "socket", ...files] as const
       const accelerator = acceleration.by === "kvm"
@@ -85,7 +92,8 @@ export const startQemu = (
         ...accelerator
       ]
       const child = yield* Scope.extend(runChild(qemu.path, parameters, descriptors), vmScope)
-      return { child, ram: shared.map(({ ram }) => ram) }
+      const shareFailed = Effect.raceAll([Effect.never, ...shares.map(({ failed }) => failed)])
+      return { child, ram: shared.map(({ ram }) => ram), shareFailed }
     }))
   }).pipe(Effect.catchTag("SyscallError", (error) => cannotStart(spec, error)))
 

@@ -35,20 +35,28 @@ const SERVE = `cd "$1" && mount --no-canonicalize --bind "$0" ${ROOT} &&
   ulimit -n "$(ulimit -H -n)" &&
   exec "$3" --socket-path=${SOCKET} -o source=/run/share -o sandbox=chroot --rlimit-nofile=0 -f ${FOLDER}<&-`
 
+/** The Debian package that has it. */
+export const VIRTIOFSD_PACKAGE = "virtiofsd (on Debian 12: qemu-system-common)"
+
+/** A folder that is served. */
+export interface ServedShare {
+  /** For QEMU to inherit; it is ours until the scope closes. */
+  readonly connection: Socket
+  /** Waits for the server to fail, and says why. One whose QEMU has gone ends well. */
+  readonly failed: Effect.Effect<string>
+}
+
 /** Longest wait for that line; it takes 20 ms. */
 const LISTEN_SECONDS = 60
 /** The line on stderr by which both servers say that QEMU may connect. */
 const LISTENS = /Waiting for vhost-user socket connection/
 
-/**
- * Serve a folder to a VM by a virtiofsd of its own, which ends with `vmScope`: the connection for QEMU to inherit, which is
- * ours until the scope closes. Neither a path nor a mount of it is left behind.
- */
+/** Serve a folder to a VM by a virtiofsd of its own, which ends with `vmScope`. Neither a path nor a mount of it is left behind. */
 export const serveShare = (
   spec: VmSpec,
   share: OpenShare,
   vmScope: Scope.Scope
-): Effect.Effect<Socket, VmBootError | HostLacks | SyscallError, Scope.Scope> =>
+): Effect.Effect<ServedShare, VmBootError | HostLacks | SyscallError, Scope.Scope> =>
   Effect.gen(function*() {
     const program = yield* virtiofsd
     const unshare = yield* requireProgram("unshare", "it keeps shares apart from the host's mounts", "util-linux")
@@ -65,17 +73,26 @@ export const serveShare = (
         ),
         vmScope
       )
-      yield* listening(spec, share, server)
-      return yield* Scope.extend(connected(spec, share, join(directory, SOCKET)), ours)
+      const said = yield* listening(spec, share, server)
+      const connection = yield* Scope.extend(connected(spec, share, join(directory, SOCKET)), ours)
+      const failed = Effect.flatMap(server.exit, ({ signal, status }) => {
+        if (status === 0) return Effect.never
+        const how = signal ?? complaintOf(said) ?? `status ${status}`
+        return Effect.succeed(`the server of the shared folder ${share.path} has ended (${how})`)
+      })
+      return { connection, failed }
     }))
   })
 
+/** Where this host has virtiofsd. */
+export const findVirtiofsd = (): string | undefined => PLACES.map(findProgram).find((found) => found !== undefined)
+
 const virtiofsd: Effect.Effect<string, HostLacks> = Effect.suspend(() => {
-  const path = PLACES.map(findProgram).find((found) => found !== undefined)
+  const path = findVirtiofsd()
   return path !== undefined ? Effect.succeed(path) : new HostLacks({
     what: "virtiofsd",
     why: "not installed; it serves shared folders to the guest",
-    hint: "apt-get install virtiofsd (on Debian 12: qemu-system-common)"
+    hint: `apt-get install ${VIRTIOFSD_PACKAGE}`
   })
 })
 
@@ -98,14 +115,14 @@ const serverDirectory = (spec: VmSpec, share: OpenShare): Effect.Effect<string, 
       })
   )
 
-/** Waits until the server takes a connection; what it says later is read, so that it never waits for us, and not kept long. */
-const listening = (spec: VmSpec, share: OpenShare, server: ChildProcess): Effect.Effect<void, VmBootError> => {
+/** Waits until the server takes a connection. All that it says is read, so that it never waits for us, and not kept long. */
+const listening = (spec: VmSpec, share: OpenShare, server: ChildProcess): Effect.Effect<Console, VmBootError> => {
   const said = new Console()
   server.socket(STDERR).on("data", (bytes: Buffer) => said.push(bytes)).on("close", () => said.end())
   return Stream.runHead(Stream.filter(said.lines, (line) => LISTENS.test(line))).pipe(
     Effect.flatMap(Option.match({
-      onSome: () => Effect.void,
-      onNone: () => notServed(spec, share, complaintOf(said))
+      onSome: () => Effect.succeed(said),
+      onNone: () => notServed(spec, share, complaintOf(said) ?? "virtiofsd ended")
     })),
     Effect.timeoutFail({
       duration: `${LISTEN_SECONDS} seconds`,
@@ -114,9 +131,12 @@ const listening = (spec: VmSpec, share: OpenShare, server: ChildProcess): Effect
   )
 }
 
-/** The server's last line; mount(8) ends with one that says no more. */
-const complaintOf = ({ tail }: Console): string =>
-  tail.findLast((line) => line.trim() !== "" && !line.includes("dmesg(1)"))?.trim() ?? "virtiofsd ended"
+/** The server's last complaint; mount(8) ends with a line that says no more. */
+const complaintOf = ({ tail }: Console): string | undefined =>
+  tail.findLast((line) =>
+    line.trim() !== "" && !line.includes("dmesg(1)") && !/^\S+ (Waiting for|connection from)/.test(line)
+  )
+    ?.trim()
 
 /** A connection that is never read here: QEMU reads it. */
 const connected = (
