@@ -99,6 +99,11 @@ layer(Counting.layer, { excludeTestServices: true, timeout: "60 seconds" })("a b
     Effect.gen(function*() {
       const vm = yield* Counting
       assert.strictEqual(vm.engine, "qemu")
+      // a filter of system calls more than what started it
+      const filters = [process.pid, vm.pid].map((pid) =>
+        Number(/^Seccomp_filters:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1])
+      )
+      assert.isAbove(filters[1], filters[0])
       yield* vm.awaitLine(/^ktstr exit 99$/)
       const wanted = new TextEncoder().encode((yield* vm.consoleTail)[0])
       const [first] = Chunk.toReadonlyArray(yield* Stream.runCollect(Stream.take(vm.consoleBytes, 1)))
