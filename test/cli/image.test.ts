@@ -10,6 +10,7 @@ import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from "nod
 import { join } from "node:path"
 import { DumpDocument, DumpRecord } from "../../src/bpf/Report.ts"
 import { isLoss } from "../../src/core/Reason.ts"
+import { decodeSched } from "../../src/sched/index.ts"
 import { complaints, KTSTR, ktstr, until } from "../support/cli.ts"
 import { scratch } from "../support/guest.ts"
 import { copyStart, guestImage, IMAGE_MIB } from "../support/image.ts"
@@ -51,6 +52,8 @@ layer(Image.layer, { excludeTestServices: true, timeout: "3 minutes" })("ktstr o
       assert.isFalse(fits({ ...JSON.parse(json.stdout), kernel: { release: 6 } }))
       assert.deepStrictEqual([json.code, complaints(json), schema.stderr, schema.code], [0, [], "", 0])
       assert.isAbove(document.maps.length, 40)
+      const { tasks } = decodeSched(document.sched)
+      assert.isTrue(!("kind" in tasks) && tasks.some(({ comm, pid }) => pid === 1 && comm === "init"), "its init")
 
       const ndjson = yield* ktstr(["dump", "--image", image, "--ndjson"])
       const records = ndjson.stdout.trimEnd().split("\n").map((line) => decodeRecord(line))
@@ -216,9 +219,20 @@ layer(Image.layer, { excludeTestServices: true, timeout: "3 minutes" })("ktstr o
       writeFileSync(same, JSON.stringify({ ...document, sched: { ...document.sched, tasks: [{ ...task, nvcsw: 1 }] } }))
       writeFileSync(other, JSON.stringify({ ...document, kernel: { ...document.kernel, boot: "another" } }))
 
-      const none = yield* ktstr(["sched", "diff", image, image, "--json"])
-      assert.deepStrictEqual([none.code, JSON.parse(none.stdout).changes], [0, []], none.stderr)
+      const fits = new Ajv({ strict: false }).compile(JSON.parse((yield* ktstr(["sched", "diff", "--schema"])).stdout))
+      const [records, dumped] = ["records.ndjson", "dumped.json"].map((name) => join(directory, name))
+      writeFileSync(records, (yield* ktstr(["sched", "show", "--image", image, "--ndjson"])).stdout)
+      yield* ktstr(["dump", "--image", image, "--out", dumped])
+      for (const side of [image, records, dumped]) {
+        const none = yield* ktstr(["sched", "diff", side, image, "--json"])
+        assert.deepStrictEqual([none.code, JSON.parse(none.stdout).changes], [0, []], none.stderr)
+      }
+      writeFileSync(records, readFileSync(records, "utf8").replace(/\{"record":"end".*/, ""))
+      const cut = yield* ktstr(["sched", "diff", records, image])
+      assert.include(cut.stderr, "records.ndjson is not a scheduler's state: its last record is missing; make one with")
+      assert.deepStrictEqual([cut.code, cut.stdout], [1, ""])
       const changed = yield* ktstr(["sched", "diff", same, image, "--json"])
+      assert.isTrue(fits(JSON.parse(changed.stdout)), JSON.stringify(fits.errors))
       const { changes } = JSON.parse(changed.stdout)
       assert.strictEqual(changed.code, 0, changed.stderr)
       const added = changes.filter(({ change }: { readonly change: string }) => change === "taskAdded")

@@ -49,3 +49,6 @@ export const compileAttach = (directory: string) => compileC(directory, "attach"
 
 /** Compile test/bpf-src/special-fill.c, which fills the maps of special.bpf.c and objects.bpf.c in the guest. */
 export const compileSpecialFill = (directory: string) => compileC(directory, "special-fill")
+
+/** Compile test/bpf-src/park.c, which makes tasks for the scheduler of park.bpf.c in the guest. */
+export const compilePark = (directory: string) => compileC(directory, "park")

@@ -19,6 +19,11 @@ export interface Dump {
   readonly readers: Iterable<MapReader>
   readonly programs: ReadonlyArray<ProgramInfo>
   readonly problems: ReadonlyArray<Reason>
+  /**
+   * The scheduler's state, which only the document has: a `SchedSnapshot` of `ktstr/sched`. Its own problems are not counted as losses:
+   * a queue that was just being changed does not make a dump of maps incomplete.
+   */
+  readonly sched?: object | undefined
   readonly limit: number
   /** With the values of maps of maps go these maps' entries; not given: the ids alone. */
   readonly inner?: InnerMaps | undefined
@@ -55,6 +60,7 @@ export function* jsonDocument(dump: Dump): Generator<Uint8Array, void> {
   }
   for (const problem of dump.problems) losses.add(problem)
   out.text(`],\n"programs":${escapedJson(dump.programs)},"problems":${escapedJson(dump.problems)}`)
+  if (dump.sched !== undefined) out.text(`,\n"sched":${escapedJson(dump.sched)}`)
   out.text(`,\n"losses":${losses.count}}\n`)
   yield out.take()
 }

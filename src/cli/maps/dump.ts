@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import { openInnerMaps } from "../../bpf/InnerMaps.ts"
 import type { MapAccessorService } from "../../bpf/MapAccessor.ts"
 import type { MapInfo } from "../../bpf/MapInfo.ts"
@@ -9,6 +10,8 @@ import { DumpDocument, type Header } from "../../bpf/Report.ts"
 import { type Dump, jsonDocument, ndjsonRecords } from "../../bpf/report/DumpWriter.ts"
 import type { Btf } from "../../btf/Btf.ts"
 import { Losses } from "../../core/Losses.ts"
+import type { GuestKernelService } from "../../memory/GuestKernel.ts"
+import { readSched, SchedDocument } from "../../sched/index.ts"
 import { checkWhole } from "../source/answer.ts"
 import { type Filter, type Loss, type Output, type Target, TEXT_LIMIT } from "../source/options.ts"
 import { format, Live, openMaps } from "../source/snapshot.ts"
@@ -22,14 +25,19 @@ import { dumpText } from "./present.ts"
 /** A kernel whose maps are printed, whatever it is read from. */
 interface Snapshot {
   readonly header: Header
-  readonly kernel: { readonly release: string; readonly btf: Btf }
+  readonly kernel: { readonly release: string; readonly btf: Btf } | GuestKernelService
   readonly maps: MapAccessorService
 }
+
+/** The document with its scheduler's state described too. */
+const Document = Schema.Struct({ ...DumpDocument.fields, sched: Schema.optional(SchedDocument) }).annotations({
+  identifier: "DumpDocument"
+})
 
 export const dump = (
   config: Target & Output & Loss & Filter & { readonly out: Option.Option<string>; readonly schema: boolean }
 ) =>
-  config.schema ? writeText(`${JSON.stringify(JSONSchema.make(DumpDocument), null, 2)}\n`) : Effect.gen(function*() {
+  config.schema ? writeText(`${JSON.stringify(JSONSchema.make(Document), null, 2)}\n`) : Effect.gen(function*() {
     const asked = yield* format(config)
     // a file is for `ktstr diff` and scripts
     const as = Option.isSome(config.out) && asked === "text" ? "json" : asked
@@ -40,7 +48,7 @@ export const dump = (
 /** Print a snapshot's maps, those that the filter keeps, on stdout or into a file. */
 export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", filter: Filter & Loss, out?: string) =>
   Effect.gen(function*() {
-    const { header, maps } = snapshot
+    const { header, kernel, maps } = snapshot
     const { items, problems } = yield* maps.list
     const programs = yield* maps.programs
     const kept = yield* select(snapshot, items, filter)
@@ -53,6 +61,7 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
       // who asked for some maps does not want to read of programs; a document is always whole
       programs: as === "text" && kept.length < items.length ? [] : programs.items,
       problems: [...problems, ...programs.problems],
+      sched: as === "json" && isWhole(filter) && "space" in kernel ? readSched(kernel) : undefined,
       limit,
       inner: filter.inner ? yield* openInnerMaps(maps, readers) : undefined,
       losses
@@ -66,6 +75,8 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
     writeMessage(`  read and print: ${duration(performance.now() - start)}\n`)
     yield* checkWhole(losses, filter)
   })
+
+const isWhole = ({ map, type }: Filter): boolean => map.length === 0 && type.length === 0
 
 /** The maps that the filter keeps; a name that no map has fails, and a type that this kernel does not know. */
 export const select = (
