@@ -286,7 +286,7 @@ export const bootAndFreeze = Effect.fn("Ktstr.bootAndFreeze")(function*(
 })
 
 /** Longest wait for the kernel's words about a scheduler that it has ended. */
-const WORDS_WAIT = "10 seconds"
+const WORDS_WAIT = "30 seconds"
 const WORDS_LOOK = "20 millis"
 
 /**
