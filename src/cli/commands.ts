@@ -54,7 +54,10 @@ export const footer = "Also: --version, --completions bash|zsh|fish, COMMAND --h
 
 /** The examples of each command's help, by its path. */
 export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
-  "": ["ktstr vm shell --kernel debian:6.12-cloud"],
+  "": [
+    "ktstr vm shell --kernel debian:6.12-cloud",
+    "ktstr run --scheduler ./scx_simple --kernel debian:7.3-cloud"
+  ],
   "dump": ["ktstr dump --image guest.mem --map counters --json"],
   "maps": ["ktstr maps show counters --live"],
   "maps list": ["ktstr maps list --image guest.mem --type hash"],

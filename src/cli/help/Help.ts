@@ -113,6 +113,6 @@ export const helpText = (
     const title = examples.length === 1 ? "Example: " : "Examples: "
     lines.push("", ...examples.map((example, index) => (index === 0 ? title : "").padEnd(title.length) + example))
   }
-  if (footer !== undefined) lines.push("", ...wrap(footer, width))
+  if (footer !== undefined) lines.push(...wrap(footer, width))
   return `${lines.join("\n")}\n`
 }
