@@ -2,7 +2,7 @@ import * as Either from "effect/Either"
 import type { Btf } from "../btf/Btf.ts"
 import { layout } from "../btf/Layout.ts"
 import { memoizeByBtf } from "../btf/MemoizeByBtf.ts"
-import { absent, corrupted, type Reason, toReason } from "../core/Reason.ts"
+import { absent, corrupted, type Reason, toReason, truncated } from "../core/Reason.ts"
 import type { LogLine } from "../host/KernelLog.ts"
 import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { type Read, StructReader } from "../memory/structs/StructReader.ts"
@@ -10,6 +10,9 @@ import { type Read, StructReader } from "../memory/structs/StructReader.ts"
 /** More than CONFIG_LOG_BUF_SHIFT (at most 25) and log_buf_len= give: descriptors, and bytes of text, as powers of 2. */
 const MOST_COUNT_BITS = 24
 const MOST_SIZE_BITS = 30
+/** Records, and characters of their text, that are read of all: 16 and 32 times what CONFIG_LOG_BUF_SHIFT=17 gives. */
+const MOST_RECORDS = 65536n
+const MOST_TEXT = 2 ** 22
 /** `DESC_ID_MASK`, and the states of `enum desc_state` in the two bits above whose text is whole. */
 const ID_MASK = (1n << 62n) - 1n
 const COMMITTED = 1n
@@ -49,7 +52,7 @@ const ringLayouts = memoizeByBtf((btf: Btf) =>
 /**
  * The log of a kernel in memory: what `dmesg` prints.
  * @param from `next` of an earlier part, of a kernel that runs: what came since, up to a record that is not finished.
- *   All that the ring holds, unfinished lines too, if not given.
+ *   If not given, all that the ring holds, unfinished lines too: the newest 65,536 records, 4 MiB of text.
  * @see kernel/printk/printk_ringbuffer.h, v5.10 to v7.3
  *
  * @since 0.1.0
@@ -107,13 +110,25 @@ const read = ({ btf, space, symbols }: GuestKernelService, from: bigint | undefi
         const atMicros = Math.floor(facts.uint("ts_nsec") / 1000)
         return Buffer.from(bytes).toString().split("\n").map((text) => ({ atMicros, text }))
       })
-    const lines: Array<LogLine> = []
-    // ids count on around 2^62: they are compared by their distance from the oldest
-    let next = from !== undefined && ((from - tail) & ID_MASK) <= behind + 1n ? from : tail
-    for (; ((head - next) & ID_MASK) < count; next = (next + 1n) & ID_MASK) {
-      const record = yield* recordAt(next)
-      if (record === undefined && from !== undefined && next === head) break
-      for (const line of record ?? []) lines.push(line)
+    const oldest = behind < MOST_RECORDS ? tail : (head - MOST_RECORDS + 1n) & ID_MASK
+    // ids count on around 2^62: they are compared by their distance
+    const since = (id: bigint, other: bigint) => (id - other) & ID_MASK
+    const first = from !== undefined && since(from, oldest) <= since(head, oldest) + 1n ? from : oldest
+    const records: Array<ReadonlyArray<LogLine>> = []
+    let next = (head + 1n) & ID_MASK
+    let text = 0
+    let id = head
+    // the newest first: they are what a dump is for
+    for (; since(id, first) < count && text <= MOST_TEXT; id = (id - 1n) & ID_MASK) {
+      const record = yield* recordAt(id)
+      if (record === undefined && from !== undefined && id === head) next = head
+      for (const line of record ?? []) text += line.text.length + 1
+      records.push(record ?? [])
     }
-    return { lines, next, problem: null }
+    const left = since(id + 1n, first === from ? first : tail)
+    return {
+      lines: records.reverse().flat(),
+      next,
+      problem: left === 0n ? null : truncated(`the kernel's log: its ${left} oldest records are left out`)
+    }
   })
