@@ -48,10 +48,10 @@ export const runChild = (
         env: {},
         stdio: descriptors.map((fd) => fd === "null" ? "ignore" : fd === "socket" ? "pipe" : isPipe(fd) ? fd.write : fd)
       })
+      if (child.pid === undefined) return cannotSpawn(child, program)
       const streams = descriptors.map((fd, index) => isPipe(fd) ? fd.read : child.stdio[index])
       const sockets = streams.map((stream) => stream instanceof Socket ? stream : undefined)
       const exit = exitOf(child, sockets)
-      if (child.pid === undefined) return cannotSpawn(child, program)
       // a reset connection says no more than the process's end does
       for (const socket of sockets) socket?.on("error", () => undefined)
       return Effect.succeed({ child, sockets, exit })
@@ -88,8 +88,7 @@ const exitOf = (child: NodeProcess, sockets: ReadonlyArray<Socket | undefined>):
     child.on("close", () => clearInterval(draining))
   })
   child.on("close", done)
-  // without a pid the fork itself failed and there will be no "close"
-  child.on("error", () => child.pid === undefined && done(null, null))
+  child.on("error", () => undefined) // of a signal that could not be sent: it has ended
   return exit
 }
 
