@@ -82,12 +82,24 @@ const exitOf = (child: NodeProcess, sockets: ReadonlyArray<Socket | undefined>):
   const exit = Deferred.unsafeMake<VmExit>(FiberId.none)
   const done = (status: number | null, signal: string | null) =>
     Deferred.unsafeDone(exit, Effect.succeed({ status: status ?? undefined, signal: signal ?? undefined }))
+  let draining: NodeJS.Timeout | undefined
   child.on("exit", () => {
     killGroup(child)
-    const draining = setInterval(hangUp(sockets), DRAIN_MILLIS)
-    child.on("close", () => clearInterval(draining))
+    // Node does so for its own streams: what nobody reads would never be read to its end
+    for (const socket of sockets) if (socket?.readableFlowing === null) socket.resume()
+    draining = setInterval(hangUp(sockets), DRAIN_MILLIS)
   })
-  child.on("close", done)
+  // Node waits for its own streams, not for a pipe of ours
+  child.on("close", (status, signal) => {
+    const open = sockets.filter((socket) => socket?.closed === false)
+    const close = () => {
+      if (!sockets.every((socket) => socket?.closed !== false)) return
+      clearInterval(draining)
+      done(status, signal)
+    }
+    for (const socket of open) socket?.once("close", close)
+    close()
+  })
   child.on("error", () => undefined) // of a signal that could not be sent: it has ended
   return exit
 }
