@@ -199,7 +199,7 @@ export const ROOMS = {
     imports: ["core", "memory/GuestMemory.ts", "kvm/spec", "kvm/native/abi", "kvm/native/thread"]
   },
   "monitor": {
-    holds: "samples over time, thresholds, timeline, snapshots, the failure dump",
+    holds: "samples of a running guest, rules that they are judged by, and the failure dump",
     imports: ["core", "btf/**", "memory/**", "host", "sched/**", "bpf/**", "kvm/spec", "kvm/guest/Init.ts"]
   },
   "": {

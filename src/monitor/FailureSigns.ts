@@ -12,7 +12,7 @@ import { readKernelRing } from "./KernelRing.ts"
 export type Sign = Pick<Failure, "kind" | "text">
 
 /**
- * The kernel's words for what no kernel should come to.
+ * Words that the kernel logs when it is broken.
  * @see kernel/panic.c, lib/bug.c, arch/x86/kernel/dumpstack.c, arch/x86/mm/fault.c, kernel/watchdog.c; v6.1 to v7.3
  */
 const WORDS: ReadonlyArray<readonly [Failure["kind"], RegExp]> = [

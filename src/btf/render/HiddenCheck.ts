@@ -126,7 +126,7 @@ const loopCheck = (
 }
 
 /**
- * `loopCheck` without its loops, as a function of its own: a quarter of the time. Null where this process forbids code from
+ * `loopCheck` without its loops, as a function of its own: half of the time. Null where this process forbids code from
  * strings. Only numbers get into the source.
  */
 const compileCheck = (

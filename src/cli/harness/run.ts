@@ -100,15 +100,17 @@ export const run = (config: Config) =>
     const request = yield* requestOf(config)
     const cells = yield* cellsOf(config)
     const machines = cells.filter(({ seed }) => seed === cells[0].seed)
+    const ready = new Map<Cell, PreparedRun>()
     for (const cell of machines) {
       const prepared = yield* prepareRun(request(cell))
+      ready.set(cell, prepared)
       if (config.plan) yield* writeText(`${escapeControls(planText(prepared))}\n`)
     }
     if (config.plan) return
     const directory = Option.getOrElse(config.runsDir, () => RUNS_DIRECTORY)
     const runs: Array<readonly [Cell, RunRecord]> = []
     for (const cell of cells) {
-      const record = yield* executeAndKeep(yield* prepareRun(request(cell)), directory)
+      const record = yield* executeAndKeep(ready.get(cell) ?? (yield* prepareRun(request(cell))), directory)
       runs.push([cell, record])
       if (config.json || cells.length === 1 || record.verdict.outcome !== "pass") yield* print(record, config.json)
     }

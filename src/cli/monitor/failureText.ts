@@ -34,9 +34,9 @@ const headText = ({ failure, freeze, kernel, source }: FailureDocument): string 
     memory: "in the running guest's memory",
     console: "on its console",
     report: "by its init",
-    host: ""
+    host: "by the host"
   }
-  const when = dim(`${escapeLine(failure.at)} · noticed ${noticed[failure.seenIn] || "by the host"}\n`)
+  const when = dim(`${escapeLine(failure.at)} · noticed ${noticed[failure.seenIn]}\n`)
   return title + when
     + (kernel === null ? "" : headerText({ schema: "single", version: 2, source, kernel, freeze }).replace(/\n$/, ""))
 }

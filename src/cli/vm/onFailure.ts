@@ -12,7 +12,7 @@ import { writeMessage } from "../terminal/Output.ts"
 import { dumpPieces } from "../terminal/Printable.ts"
 import { restartTimeLimit } from "../terminal/timeLimit.ts"
 
-/** Words for the kernel's command line: a guest that panicked stays as long, to be stopped and read. */
+/** Words for the kernel's command line: a guest that panicked stays for as long, so that it can be stopped and read. */
 export const ON_FAILURE_WORDS = "panic=30"
 
 /** Once a command has failed the guest stays, to be read; this ends it, and with it its console. */

@@ -39,7 +39,7 @@ const OUR_FILES = "/proc/self/fd"
 export interface QemuProcess {
   readonly child: ChildProcess
   readonly ram: ReadonlyArray<SharedRam>
-  /** Waits for the server of a shared folder to fail, and says why: for ever where none does. */
+  /** Waits for the server of a shared folder to fail, and says why. */
   readonly shareFailed: Effect.Effect<string>
 }
 
