@@ -155,7 +155,15 @@ export const ROOMS = {
   },
   "kvm/qemu": {
     holds: "VMs by QEMU, frozen by QMP",
-    imports: ["core", "core/process", "memory/GuestMemory.ts", "kvm/spec", "kvm/guest", "kvm/probe"]
+    imports: [
+      "core",
+      "core/process",
+      "memory/GuestMemory.ts",
+      "memory/RecentPages.ts",
+      "kvm/spec",
+      "kvm/guest",
+      "kvm/probe"
+    ]
   },
   "kvm/probe": {
     holds: "whether /dev/kvm runs guests on this host, found out by running one",

@@ -23,6 +23,7 @@ import * as Engine from "./kvm/Engine.ts"
 import type { IncludeError } from "./kvm/guest/HostFiles.ts"
 import { type InitramfsSpec, makeInitramfs } from "./kvm/guest/Initramfs.ts"
 import { scriptLines } from "./kvm/guest/ScriptLines.ts"
+import { attachQemu, type QemuAttachFailed } from "./kvm/qemu/QemuAttach.ts"
 import { inRealTime } from "./kvm/spec/RealTime.ts"
 import {
   type FreezeFailed,
@@ -137,6 +138,14 @@ export type FreezeError = FreezeFailed | VmEnded | AttachError
 export type ImageError = AttachError | SyscallError | WrongKernel
 
 /**
+ * Failures of attaching to a QEMU that someone else started.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type QemuError = AttachError | QemuAttachFailed
+
+/**
  * The services that booting needs; `layer` gives the first two.
  *
  * @since 0.1.0
@@ -182,6 +191,29 @@ export const openImage = Effect.fn("Ktstr.openImage")(
   ): Effect.fn.Return<Snapshot, ImageError, Native | Scope.Scope> {
     const kernel = yield* stage("attach", "Ktstr.attach", { path })(GuestKernel.open(path, options))
     return yield* snapshot(kernel, { source: { kind: "image", path }, freeze: null })
+  }
+)
+
+/**
+ * Stop the guest of a QEMU that someone else started, and attach to its memory, until the scope closes; see `attachQemu`. What
+ * was made of it fails as unreadable after that.
+ * @param qemu path of the monitor's socket, or the number of QEMU's process
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const openQemu = Effect.fn("Ktstr.openQemu")(
+  function*(qemu: string | number): Effect.fn.Return<Snapshot, QemuError, Native | Scope.Scope> {
+    const start = performance.now()
+    const { cpus, memory, pid, takenAt } = yield* stage("freeze", "Ktstr.freeze", { qemu })(attachQemu(qemu))
+    const millis = Math.round((performance.now() - start) * 10) / 10
+    const kernel = yield* stage("attach", "Ktstr.attach", { qemu })(
+      GuestKernel.fromMemory(memory, `memory of QEMU ${qemu}`)
+    )
+    return yield* snapshot(kernel, {
+      source: { kind: "qemu", qemu: String(qemu), pid },
+      freeze: { at: new Date(takenAt).toISOString(), millis, cpus }
+    })
   }
 )
 

@@ -19,7 +19,10 @@ const wrong: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
   [["maps", "lst"], /no command "maps lst": did you mean "maps list"\?/],
   [["--image", "x"], /ktstr has no option --image/],
   [["dump", "--wizard"], /dump has no option --wizard/],
-  [["dump"], /say which kernel to read: --kernel ID \(or KTSTR_KERNEL\) boots one, --image FILE reads one/],
+  [
+    ["dump"],
+    /say which kernel to read: --kernel ID \(or KTSTR_KERNEL\) boots one, --image FILE and --qemu PID read one/
+  ],
   [["dump", "--kernal", "x"], /dump has no option --kernal: did you mean --kernel\?/],
   [["dump", "--JSON"], /dump has no option --JSON: did you mean --json\?/],
   [["dump", "--image"], /'--image'/],
@@ -35,6 +38,9 @@ const wrong: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
   [["dump", "--image", "x", "--kernel", "y"], /give --kernel, which boots one, or --image/],
   [["dump", "--image", "x", "--exec-file", "y"], /--exec-file goes with --kernel, not with --image/],
   [["dump", "--image", "x", "--cpus", "1"], /--cpus goes with --kernel/],
+  [["dump", "--qemu", "1", "--image", "x"], /--image does not go with --qemu/],
+  [["dump", "--qemu", "1", "--kernel", "x"], /--kernel does not go with --qemu/],
+  [["dump", "--qemu", "1", "--live"], /--qemu does not go with --live/],
   [["dump", "--kernel", "x", "--vmlinux", "y"], /--vmlinux goes with --image/],
   [["dump", "--kernel", "x", "--exec", "y", "--exec-file", "z"], /give --exec or --exec-file, not both/],
   [["dump", "--image", "x", "--json", "--ndjson"], /give --json or --ndjson, not both/],

@@ -26,10 +26,23 @@ export const headerText = ({ freeze, kernel, source }: Header): string => {
     plural(kernel.possibleCpus, "possible CPU"),
     ...(kernel.pageTableLevels === null ? [] : [`${kernel.pageTableLevels}-level paging`]),
     ...(kernel.kaslrOffset === null ? [] : [`KASLR ${kernel.kaslrOffset}`]),
-    source.kind === "vm" ? source.engine : source.kind === "image" ? escapeLine(source.path) : "this host, running",
+    sourceText(source),
     ...(freeze === null ? [] : [`frozen in ${duration(freeze.millis)}`])
   ]
   return `${facts.join(" · ")}\n\n`
+}
+
+const sourceText = (source: Header["source"]): string => {
+  switch (source.kind) {
+    case "vm":
+      return source.engine
+    case "image":
+      return escapeLine(source.path)
+    case "qemu":
+      return `QEMU, process ${source.pid}`
+    case "live":
+      return "this host, running"
+  }
 }
 
 /** The maps as aligned columns. */

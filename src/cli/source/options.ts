@@ -115,6 +115,11 @@ export const script = {
 
 const source = {
   image: text("image", "FILE", "read a guest's memory from this image (raw, ELF or kdump core, LiME)"),
+  qemu: text(
+    "qemu",
+    "SOCKET|PID",
+    "stop the guest of a QEMU that runs, read it, and let it run on: its QMP socket, or its process id"
+  ),
   live: flag("live", "read the running kernel of this host, by bpf(2)"),
   vmlinux: text("vmlinux", "FILE", "with --image: take symbols and types from this vmlinux, not from the memory")
 }

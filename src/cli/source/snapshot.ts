@@ -8,7 +8,7 @@ import { kernelVariable } from "../../core/kernels/FindKernel.ts"
 import { KernelResolver } from "../../core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
 import { LiveHost } from "../../host/LiveHost.ts"
-import { boot, type BootOptions, freezeAndAttach, openImage } from "../../Ktstr.ts"
+import { boot, type BootOptions, freezeAndAttach, openImage, openQemu } from "../../Ktstr.ts"
 import * as Engine from "../../kvm/Engine.ts"
 import { FileUnreadable, UsageError } from "../terminal/exit.ts"
 import { holding } from "../terminal/signals.ts"
@@ -35,7 +35,7 @@ const VM_ONLY_OPTIONS = {
 } as const
 
 const SAY_WHICH =
-  "say which kernel to read: --kernel ID (or KTSTR_KERNEL) boots one, --image FILE reads one, --live this host"
+  "say which kernel to read: --kernel ID (or KTSTR_KERNEL) boots one, --image FILE and --qemu PID read one, --live this host"
 
 const givenOfAVm = (target: Target) =>
   (Object.keys(VM_ONLY_OPTIONS) as Array<keyof typeof VM_ONLY_OPTIONS>).filter((name) => {
@@ -51,6 +51,7 @@ export const openMaps = (target: Target) =>
     const given = [
       ...givenOfAVm(target).map((name) => VM_ONLY_OPTIONS[name]),
       ...(Option.isSome(target.image) ? ["image"] : []),
+      ...(Option.isSome(target.qemu) ? ["qemu"] : []),
       ...(Option.isSome(target.vmlinux) ? ["vmlinux"] : [])
     ]
     if (given.length > 0) return yield* new UsageError({ problem: `--${given[0]} does not go with --live` })
@@ -60,6 +61,8 @@ export const openMaps = (target: Target) =>
 /** Get the kernel that the options name to stand still, ready to be read, until the scope closes. */
 export const openTarget = (target: Target) =>
   Effect.gen(function*() {
+    const qemu = yield* qemuOf(target)
+    if (qemu !== undefined) return yield* openQemu(qemu)
     const image = yield* imageOf(target)
     if (image !== undefined) return yield* openImage(image.path, image)
     const options = yield* bootOptions(target)
@@ -67,11 +70,28 @@ export const openTarget = (target: Target) =>
     return yield* freezeAndAttach(vm, options.kernel)
   })
 
+/** The QEMU that the options name: its monitor's socket or its process; undefined where they name none. */
+export const qemuOf = (target: Target) =>
+  Effect.gen(function*() {
+    if (Option.isNone(target.qemu)) return undefined
+    const other = [
+      ...givenOfAVm(target).map((name) => VM_ONLY_OPTIONS[name]),
+      ...(Option.isSome(target.image) ? ["image"] : []),
+      ...(Option.isSome(target.vmlinux) ? ["vmlinux"] : []),
+      ...(target.live ? ["live"] : [])
+    ].at(0)
+    if (other !== undefined) return yield* new UsageError({ problem: `--${other} does not go with --qemu` })
+    const given = target.qemu.value
+    return /^\d{1,10}$/.test(given) ? Number(given) : given
+  })
+
 /** The image that the options name; undefined where they name a VM to boot. */
 export const imageOf = (target: Target) =>
   Effect.gen(function*() {
     if (target.live) {
-      return yield* new UsageError({ problem: "this reads frozen kernels: give --kernel or --image, not --live" })
+      return yield* new UsageError({
+        problem: "this reads frozen kernels: give --kernel, --image or --qemu, not --live"
+      })
     }
     if (Option.isNone(target.image)) {
       if (Option.isNone(target.vmlinux)) return undefined
@@ -92,7 +112,7 @@ export const imageOf = (target: Target) =>
 /** The VM that the options name, booted and its script run, until the scope closes; what its kernel was called. */
 export const bootTarget = (target: Target) =>
   Effect.gen(function*() {
-    if (target.live || Option.isSome(target.image) || Option.isSome(target.vmlinux)) {
+    if (target.live || [target.image, target.qemu, target.vmlinux].some(Option.isSome)) {
       return yield* new UsageError({ problem: "this needs a running VM: give --kernel, which boots one" })
     }
     const options = yield* bootOptions(target)

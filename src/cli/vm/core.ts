@@ -1,10 +1,11 @@
 import * as Effect from "effect/Effect"
 import { plural } from "../../core/Plural.ts"
 import { stage } from "../../core/Progress.ts"
+import { attachQemu } from "../../kvm/qemu/QemuAttach.ts"
 import { makeVmcore, type VmcoreCpu } from "../../memory/cores/Vmcore.ts"
 import { openMemoryImage } from "../../memory/MemoryImage.ts"
 import type { Target } from "../source/options.ts"
-import { bootTarget, imageOf, Live } from "../source/snapshot.ts"
+import { bootTarget, imageOf, Live, qemuOf } from "../source/snapshot.ts"
 import { writeBinary } from "../source/writeFile.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeMessage } from "../terminal/Output.ts"
@@ -26,6 +27,11 @@ export const core = (config: Target & { readonly out: string }) =>
 /** Memory that stands still until the scope closes, and its CPUs as far as they are known. */
 const standing = (config: Target) =>
   Effect.gen(function*() {
+    const qemu = yield* qemuOf(config)
+    if (qemu !== undefined) {
+      const attached = yield* stage("freeze", "Ktstr.freeze", { qemu })(attachQemu(qemu))
+      return { memory: attached.memory, cpus: yield* attached.registers }
+    }
     const image = yield* imageOf(config)
     if (image?.vmlinux !== undefined) {
       return yield* new UsageError({ problem: "a core is written without symbols: leave out --vmlinux" })

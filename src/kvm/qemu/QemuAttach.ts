@@ -1,0 +1,189 @@
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import { constants } from "node:fs"
+import { connect as connectSocket, type Socket } from "node:net"
+import type { FormatError, SyscallError } from "../../core/Errors.ts"
+import { Native } from "../../core/Native.ts"
+import { inRealTime } from "../spec/RealTime.ts"
+import { FreezeFailed, type FrozenVm } from "../spec/VmEngine.ts"
+import { isQemu, listenerAt, listensAt, monitorOf, programOf } from "./FindMonitor.ts"
+import { qemuProcessMemory } from "./QemuProcessMemory.ts"
+import { parseRegisters } from "./QemuRegisters.ts"
+import { connect, type Qmp, QmpError } from "./Qmp.ts"
+import { resumeWatch } from "./ResumeWatch.ts"
+
+/** Longest wait for QEMU to greet us, and for its CPUs to stop or to go on. */
+const LIMIT = "10 seconds"
+
+/**
+ * A QEMU that someone else started could not be read: `qemu` is the path of its monitor's socket, or its process id.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class QemuAttachFailed
+  extends Schema.TaggedError<QemuAttachFailed>("ktstr/QemuAttachFailed")("QemuAttachFailed", {
+    qemu: Schema.String,
+    why: Schema.String,
+    hint: Schema.String
+  })
+{
+  override get message() {
+    return `cannot read the QEMU ${this.qemu}: ${this.why}; ${this.hint}`
+  }
+}
+
+/**
+ * A guest of a QEMU that someone else started, at one instant.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface AttachedQemu extends FrozenVm {
+  readonly pid: number
+  /** Its number of CPUs. */
+  readonly cpus: number
+  /** Its CPUs stood still already, and will when the scope has closed. */
+  readonly paused: boolean
+}
+
+const Status = Schema.Struct({ running: Schema.Boolean, status: Schema.String })
+
+/**
+ * Stop the guest of a QEMU that someone else started, and read its memory, until the scope closes: then it runs on, if it ran
+ * before. It runs on also when this process is killed meanwhile: a shell that shares the connection sees to that. Nothing is
+ * started or changed in the guest.
+ *
+ * QEMU must have a monitor that speaks QMP at a UNIX socket, at which nobody else is (libvirt is at its guests'), and run as a
+ * user whose processes we may look at. Memory that is shared (`memory-backend-memfd`, `memory-backend-file,share=on`) is mapped;
+ * other memory is read through /proc/PID/mem, which asks for the right to trace it.
+ * @param qemu path of the monitor's socket, or the number of QEMU's process
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const attachQemu = (
+  qemu: string | number
+): Effect.Effect<AttachedQemu, QemuAttachFailed, Native | Scope.Scope> => {
+  const failed: Failed = (why, hint) => new QemuAttachFailed({ qemu: String(qemu), why, hint })
+  return inRealTime(Effect.gen(function*() {
+    const { path, pid, proc } = yield* find(qemu, failed)
+    const socket = yield* open(path, failed)
+    const monitor = limited(connect(socket))
+    yield* Effect.timeoutFail(monitor.ready, {
+      duration: LIMIT,
+      onTimeout: () =>
+        failed(
+          `no greeting from ${path} within ${LIMIT}`,
+          "it serves one program at a time (is libvirt or another connected?), or does not speak QMP"
+        )
+    })
+    if (!(yield* look(failed, () => listensAt(path)(proc)))) {
+      return yield* failed(`process ${pid} does not listen at ${path}`, "give the path of its monitor's socket")
+    }
+    const paused = !(yield* monitor.execute("query-status", Status)).running
+    if (!paused) yield* stopped(monitor, socket)
+    const takenAt = yield* Clock.currentTimeMillis
+    const cpus = yield* monitor.execute("query-cpus-fast", Schema.Array(Schema.Unknown))
+    const memory = yield* qemuProcessMemory(monitor, proc)
+    const registers = monitor.execute("human-monitor-command", Schema.String, { "command-line": "info registers -a" })
+      .pipe(
+        Effect.flatMap(parseRegisters),
+        Effect.mapError((error) => new FreezeFailed({ why: error.message }))
+      )
+    return { pid, cpus: cpus.length, paused, memory, takenAt, registers }
+  })).pipe(
+    Effect.mapError((error: QemuAttachFailed | QmpError | FormatError | SyscallError) =>
+      error._tag === "QemuAttachFailed"
+        ? error
+        : error._tag === "SyscallError"
+        ? failed(
+          error.message,
+          "run as the user who started it; memory that is not shared asks for root (CAP_SYS_PTRACE)"
+        )
+        : failed(error.message, "is it the monitor of a QEMU 7.2 or newer, in QMP?")
+    ),
+    Effect.withSpan("attachQemu", { attributes: { qemu } })
+  )
+}
+
+type Failed = (why: string, hint: string) => QemuAttachFailed
+
+/** A monitor whose every answer is waited for only so long, also by a finalizer: its own fiber is not interrupted, the waiting is. */
+const limited = ({ execute, ready }: Qmp): Qmp => ({
+  ready,
+  execute: (command, result, parameters) =>
+    Effect.timeoutFail(Effect.interruptible(execute(command, result, parameters)), {
+      duration: LIMIT,
+      onTimeout: () => new QmpError({ command, reason: "unreadable", detail: `no answer within ${LIMIT}` })
+    })
+})
+
+/** A look at files of /proc, and at paths. */
+const look = <A>(failed: Failed, look: () => A): Effect.Effect<A, QemuAttachFailed> =>
+  Effect.try({
+    try: look,
+    catch: (error) => failed(error instanceof Error ? error.message : String(error), "is it running, and yours?")
+  })
+
+/** Where its monitor is, which process it is, and that process's directory in /proc. */
+const find = (qemu: string | number, failed: Failed) =>
+  Effect.gen(function*() {
+    const pid = typeof qemu === "number" ? qemu : yield* look(failed, () => listenerAt(qemu))
+    if (pid === undefined) {
+      return yield* failed("no process that we may look at listens there", "is it running, and yours? try as root")
+    }
+    const native = yield* Native
+    const directory = yield* Effect.mapError(
+      native.open(`/proc/${pid}`, constants.O_RDONLY | constants.O_DIRECTORY),
+      ({ code }) => failed(code === "ENOENT" ? "no such process" : code, "give the number of a running QEMU")
+    )
+    const proc = `/proc/self/fd/${directory}`
+    if (typeof qemu === "string") return { path: qemu, pid, proc }
+    const path = yield* look(failed, () => monitorOf(proc))
+    if (path !== undefined) return { path, pid, proc }
+    const program = yield* look(failed, () => programOf(proc))
+    return yield* isQemu(program)
+      ? failed(
+        "its command line has no QMP monitor at a UNIX socket",
+        "start it with -qmp unix:PATH,server=on,wait=off"
+      )
+      : failed(`that is not a QEMU but ${program || "a thread of the kernel"}`, "give the number of QEMU's process")
+  })
+
+const open = (path: string, failed: Failed): Effect.Effect<Socket, QemuAttachFailed, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.async((resume) => {
+      const socket = connectSocket({ path })
+      socket.once("connect", () => resume(Effect.succeed(socket)))
+      socket.once("error", (error) => resume(failed(error.message, "is it the socket of a running QEMU's monitor?")))
+    }),
+    (socket) => Effect.sync(() => socket.destroy())
+  )
+
+/** Stop the guest until the scope closes. */
+const stopped = (monitor: Qmp, socket: Socket) =>
+  Effect.gen(function*() {
+    let resumed = false
+    yield* resumeWatch(socket, () => resumed)
+    yield* Effect.addFinalizer(() =>
+      Effect.suspend(() => resumed ? Effect.void : monitor.execute("cont", Schema.Unknown)).pipe(
+        Effect.tap(() => Effect.sync(() => resumed = true)),
+        inRealTime,
+        Effect.ignore // then the shell tells it again
+      )
+    )
+    yield* monitor.execute("stop", Schema.Unknown)
+    yield* Effect.repeat(monitor.execute("query-status", Status), {
+      until: ({ running }) => !running,
+      schedule: Schedule.spaced("5 millis")
+    }).pipe(Effect.timeoutFail({
+      duration: LIMIT,
+      onTimeout: () => new QmpError({ command: "stop", reason: "unreadable", detail: "its CPUs do not stop" })
+    }))
+    // it came to a standstill of its own, such as a panic, before our command: it stays there
+    resumed = (yield* monitor.execute("query-status", Status)).status !== "paused"
+  })

@@ -1,0 +1,220 @@
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import { constants, fstatSync, readdirSync, readFileSync, readSync, type Stats, statSync } from "node:fs"
+import { join } from "node:path"
+import { FormatError, SyscallError } from "../../core/Errors.ts"
+import { Native } from "../../core/Native.ts"
+import { GuestMemory, type PagedSource } from "../../memory/GuestMemory.ts"
+import { RecentPages } from "../../memory/RecentPages.ts"
+import { type RamRange, ramRanges, regionsOf } from "../spec/MemoryLayout.ts"
+import type { Qmp, QmpError } from "./Qmp.ts"
+
+const PAGE = 4096
+/** One mapping of a file. */
+const WINDOW = 2 ** 30
+/** include/uapi/asm-generic/errno.h: QEMU has closed that descriptor since, and opened another. */
+const ESTALE = 116
+
+/** Where QEMU has a part of the guest's memory in its own address space. */
+interface HostRange extends RamRange {
+  readonly host: number
+}
+
+/** A mapping of a process that others can have too: `offset` is that of its first byte in the file. */
+interface SharedMapping {
+  readonly start: number
+  readonly end: number
+  readonly offset: number
+  readonly device: string
+  readonly inode: number
+}
+
+const Memdev = Schema.Array(Schema.Struct({ id: Schema.optional(Schema.String), size: Schema.Number }))
+
+/**
+ * The memory of a guest whose QEMU someone else started, until the scope closes. Where all of it is mapped from files for all
+ * to see (`share=on`), their mapping, read-only; else what /proc/PID/mem has, a page at a time and kept, so the guest must
+ * stand still.
+ * @param proc the process's directory in /proc, by a descriptor of ours: it stays that process's when the number is another's
+ * @see QEMU monitor/hmp-cmds-target.c `hmp_gpa2hva`, 7.2; fs/proc/task_mmu.c `show_map_vma`, v6.12
+ */
+export const qemuProcessMemory = (
+  qmp: Qmp,
+  proc: string
+): Effect.Effect<GuestMemory, QmpError | FormatError | SyscallError, Native | Scope.Scope> =>
+  Effect.gen(function*() {
+    const backends = yield* hostRanges(qmp)
+    const files = yield* Effect.try({
+      try: () => {
+        const shared = sharedMappings(proc)
+        return backends.map((ranges) => sharedFile(proc, ranges, shared))
+      },
+      catch: (error) =>
+        SyscallError.of("read", "QEMU's mappings in /proc", -((error as NodeJS.ErrnoException).errno ?? 0))
+    })
+    const subject = "QEMU's memory"
+    const memory = files.every((file) => file !== undefined)
+      ? yield* GuestMemory.make((yield* Effect.forEach(files, mapFile)).flat(), { subject })
+      : yield* GuestMemory.paged(
+        new ProcessPages(yield* (yield* Native).open(`${proc}/mem`, constants.O_RDONLY), backends.flat()),
+        { subject }
+      )
+    yield* Effect.addFinalizer(() => Effect.sync(() => memory.release()))
+    return memory
+  })
+
+/** For each memory backend the guest's addresses that it answers, and where QEMU has them. */
+const hostRanges = (qmp: Qmp): Effect.Effect<ReadonlyArray<ReadonlyArray<HostRange>>, QmpError | FormatError> =>
+  Effect.gen(function*() {
+    const monitor = (line: string) => qmp.execute("human-monitor-command", Schema.String, { "command-line": line })
+    const mtree = yield* monitor("info mtree -f")
+    const words = new Set(mtree.split(/\s+/))
+    // machines of QEMU 4.0 and older name it by its path; a backend that is nowhere is not the guest's memory
+    const backends = (yield* qmp.execute("query-memdev", Memdev)).flatMap(({ id = "", size }) =>
+      [id, `/objects/${id}`].filter((name) => words.has(name)).map((name) => ({ name, size }))
+    )
+    if (backends.length === 0) return yield* unexpected("query-memdev", "a memory backend that the guest has")
+    return yield* Effect.forEach(
+      backends,
+      ({ name, size }) =>
+        Effect.flatMap(
+          ramRanges(mtree, name, size),
+          (ranges) =>
+            Effect.forEach(ranges, (range) =>
+              Effect.gen(function*() {
+                const address = (pa: number) => Effect.map(monitor(`gpa2hva 0x${pa.toString(16)}`), hostAddress)
+                const host = yield* address(range.start)
+                const last = yield* address(range.start + range.length - 1)
+                if (host === undefined || last !== host + range.length - 1) {
+                  return yield* unexpected("gpa2hva", `where ${range.length} bytes at ${range.start} lie`)
+                }
+                return { ...range, host }
+              }))
+        )
+    )
+  })
+
+const unexpected = (command: string, expected: string): FormatError =>
+  new FormatError({ format: "memory layout", subject: `QEMU's ${command}`, offset: 0, expected })
+
+/** `Host virtual address for 0x1000 (pc.ram) is 0x7f5c47e01000` */
+const hostAddress = (text: string): number | undefined => {
+  const found = /\bis 0x([0-9a-f]{1,12})\s*$/.exec(text)
+  return found === null ? undefined : Number.parseInt(found[1], 16)
+}
+
+/** `7f5c47e00000-7f5c67e00000 rw-s 00000000 00:01 9312  /memfd:memory-backend-memfd (deleted)` */
+const MAPPING = /^([0-9a-f]+)-([0-9a-f]+) r[w-][x-]s ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+)/
+
+const sharedMappings = (proc: string): ReadonlyArray<SharedMapping> =>
+  readFileSync(`${proc}/maps`, "latin1").split("\n").flatMap((line) => {
+    const found = MAPPING.exec(line)
+    if (found === null) return []
+    const [start, end, offset] = found.slice(1, 4).map((digits) => Number.parseInt(digits, 16))
+    return [{ start, end, offset, device: found[4], inode: Number(found[5]) }]
+  })
+
+/** A file that QEMU has open, and the ranges of guest memory that are in it. */
+interface SharedFile {
+  readonly path: string
+  readonly stat: Stats
+  /** Their offsets are the file's. */
+  readonly ranges: ReadonlyArray<RamRange>
+}
+
+/** The one file that all of the ranges are mapped from, where others can have that mapping too. */
+const sharedFile = (
+  proc: string,
+  ranges: ReadonlyArray<HostRange>,
+  mappings: ReadonlyArray<SharedMapping>
+): SharedFile | undefined => {
+  const inFile = ranges.map((range) => {
+    const mapping = mappings.find(({ end, start }) => start <= range.host && range.host + range.length <= end)
+    return mapping && { mapping, range: { ...range, offset: mapping.offset + range.host - mapping.start } }
+  })
+  const first = inFile[0]?.mapping
+  if (first === undefined) return undefined
+  if (!inFile.every((part) => part?.mapping.inode === first.inode && part.mapping.device === first.device)) {
+    return undefined
+  }
+  const directory = `${proc}/fd`
+  for (const name of readdirSync(directory)) {
+    const path = join(directory, name)
+    const stat = statSync(path, { throwIfNoEntry: false })
+    if (stat?.isFile() && stat.ino === first.inode && deviceOf(stat.dev) === first.device) {
+      const parts = inFile.flatMap((part) => part === undefined ? [] : [part.range])
+      return parts.every(({ length, offset }) => offset + length <= stat.size)
+        ? { path, stat, ranges: parts }
+        : undefined
+    }
+  }
+  return undefined
+}
+
+/** As /proc/PID/maps has it. @see include/linux/kdev_t.h `new_encode_dev`, v6.12 */
+const deviceOf = (dev: number): string => {
+  const hex = (number: number) => number.toString(16).padStart(2, "0")
+  return `${hex(dev >> 8 & 0xfff)}:${hex(dev & 0xff | dev >> 12 & 0xfff00)}`
+}
+
+const mapFile = ({ path, ranges, stat: { dev, ino, size } }: SharedFile) =>
+  Effect.gen(function*() {
+    const native = yield* Native
+    const fd = yield* native.open(path, constants.O_RDONLY | constants.O_NONBLOCK)
+    const opened = fstatSync(fd)
+    if (opened.ino !== ino || opened.dev !== dev) return yield* SyscallError.of("open", "QEMU's memory", ESTALE)
+    const windows: Array<ArrayBuffer> = []
+    for (let at = 0; at < size; at += WINDOW) {
+      windows.push(yield* native.mmap(fd, at, Math.min(WINDOW, size - at), "read"))
+    }
+    return regionsOf(ranges, windows, WINDOW, (at) => native.nextData(fd, at))
+  })
+
+/** Guest memory out of the file of a process's memory. */
+class ProcessPages implements PagedSource {
+  readonly present: number
+  readonly pages: number
+  readonly #fd: number
+  readonly #ranges: ReadonlyArray<HostRange>
+  readonly #recent = new RecentPages()
+
+  constructor(fd: number, ranges: ReadonlyArray<HostRange>) {
+    this.#fd = fd
+    this.#ranges = ranges.filter(({ length }) => length >= PAGE).sort((a, b) => a.start - b.start)
+    this.present = this.#ranges.reduce((sum, { length }) => sum + Math.floor(length / PAGE), 0)
+    this.pages = this.#ranges.reduce((end, { length, start }) => Math.max(end, Math.floor((start + length) / PAGE)), 0)
+  }
+
+  page(page: number): DataView | undefined {
+    return this.#recent.get(page, this.#make)
+  }
+
+  next(page: number): number {
+    const range = this.#ranges.find(({ length, start }) => page * PAGE + PAGE <= start + length)
+    return range === undefined ? -1 : Math.max(page, Math.ceil(range.start / PAGE))
+  }
+
+  absence(page: number): string {
+    return this.#hostOf(page) === undefined
+      ? "lies in memory that is not there"
+      : "lies in a page that QEMU's process does not let us read"
+  }
+
+  #hostOf(page: number): number | undefined {
+    const at = page * PAGE
+    const range = this.#ranges.find(({ length, start }) => at >= start && at + PAGE <= start + length)
+    return range && range.host + at - range.start
+  }
+
+  readonly #make = (page: number): DataView | undefined => {
+    const host = this.#hostOf(page)
+    if (host === undefined) return undefined
+    const bytes = new Uint8Array(PAGE)
+    try {
+      return readSync(this.#fd, bytes, 0, PAGE, host) === PAGE ? new DataView(bytes.buffer) : undefined
+    } catch {
+      return undefined // the process has ended, or has no memory there any more: `absence` says so
+    }
+  }
+}

@@ -1,0 +1,262 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import { type ChildProcess, execFileSync, spawn } from "node:child_process"
+import { readFileSync, writeFileSync } from "node:fs"
+import { createConnection, createServer } from "node:net"
+import { join } from "node:path"
+import { KernelResolver } from "../../src/core/kernels/KernelResolver.ts"
+import { openQemu } from "../../src/Ktstr.ts"
+import { makeInitramfs } from "../../src/kvm/guest/Initramfs.ts"
+import { attachQemu } from "../../src/kvm/qemu/QemuAttach.ts"
+import { connect } from "../../src/kvm/qemu/Qmp.ts"
+import { complaints, ktstr, processesWith, until } from "../support/cli.ts"
+import { HostLive, scratch } from "../support/guest.ts"
+import { byKey, comparable } from "./entries.ts"
+
+/** What bpftool has of a map, and a counter that goes on. */
+const SCRIPT = `
+  map=/sys/fs/bpf/words
+  bpftool map create $map type hash key 4 value 8 entries 64 name of_words
+  for key in 1 2 3 4 5; do bpftool map update pinned $map key $key 0 0 0 value $key 1 2 3 4 5 6 7; done
+  echo "PRINTED $(bpftool -j map dump pinned $map)"
+  (count=0; while :; do echo "COUNT $((count += 1))"; sleep 0.1; done) &`
+
+const MIB = 128
+
+/** What `-m` is given beside, for each kind of memory. */
+const BACKENDS = {
+  memfd: () => ["-machine", "pc,memory-backend=ram0", "-object", `memory-backend-memfd,id=ram0,size=${MIB}M,share=on`],
+  file: (directory: string) => [
+    "-machine",
+    "pc,memory-backend=ram0",
+    "-object",
+    `memory-backend-file,id=ram0,size=${MIB}M,share=on,mem-path=${join(directory, "ram")}`
+  ],
+  plain: () => []
+}
+
+/** A process of a test's, ended with the scope. */
+const started = (program: string, words: ReadonlyArray<string>) =>
+  Effect.acquireRelease(
+    Effect.promise(() =>
+      new Promise<ChildProcess & { readonly pid: number }>((resolve, reject) => {
+        const child = spawn(program, words, { stdio: "ignore" })
+        child.on("error", reject)
+        child.on("spawn", () => resolve(child as ChildProcess & { readonly pid: number }))
+      })
+    ),
+    killed
+  )
+
+const killed = (child: ChildProcess) =>
+  Effect.promise(() =>
+    new Promise<void>((resolve) => {
+      if (child.exitCode !== null || child.signalCode !== null) return resolve()
+      child.on("exit", () => resolve())
+      child.kill("SIGKILL")
+    })
+  )
+
+/** A connection to a UNIX socket. */
+const connected = (path: string) =>
+  Effect.acquireRelease(Effect.sync(() => createConnection(path)), (socket) => Effect.sync(() => socket.destroy()))
+
+/** A QEMU of another's, with a guest that counts; `status` asks it at a second monitor. */
+const qemuWith = (backend: keyof typeof BACKENDS) =>
+  Effect.gen(function*() {
+    const directory = yield* scratch
+    const path = (name: string) => join(directory, name)
+    const { image, unpacked } = yield* (yield* KernelResolver).resolve("debian:6.12-cloud")
+    writeFileSync(path("initrd"), yield* makeInitramfs({ includes: ["/usr/sbin/bpftool"], script: SCRIPT }))
+    const words = [
+      ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-cpu", "max", "-m", `${MIB}M`],
+      ["-kernel", unpacked ?? image, "-initrd", path("initrd"), "-append", "console=ttyS0 loglevel=1 nokaslr"],
+      ["-serial", `file:${path("console")}`, "-serial", "null", "-qmp", `unix:${path("qmp")},server=on,wait=off`],
+      ["-chardev", `socket,id=judge,path=${path("judge")},server=on,wait=off`, "-mon", "judge,mode=control"],
+      BACKENDS[backend](directory)
+    ]
+    const { pid } = yield* started("qemu-system-x86_64", words.flat())
+    const printed = () => readFileSync(path("console"), "latin1")
+    const count = () => Number([...printed().matchAll(/^COUNT (\d+)\r?$/gm)].at(-1)?.[1] ?? 0)
+    const counts = (beyond: number) =>
+      Effect.promise(() => until(`a count beyond ${beyond}`, () => count() > beyond, 120))
+    yield* Effect.promise(() =>
+      until("a console", () => {
+        try {
+          return printed() !== ""
+        } catch {
+          return false
+        }
+      })
+    )
+    yield* counts(0)
+    const judge = connect(yield* connected(path("judge")))
+    yield* judge.ready
+    const status = Effect.map(
+      judge.execute("query-status", Schema.Struct({ status: Schema.String })),
+      (answer) => answer.status
+    )
+    return {
+      directory,
+      pid,
+      monitor: path("qmp"),
+      printed,
+      /** Waits for the guest to count on from here. */
+      runsOn: Effect.suspend(() => counts(count())),
+      tell: (command: "stop" | "cont") => judge.execute(command, Schema.Unknown),
+      status,
+      /** Waits until QEMU says so. */
+      becomes: (wanted: string) =>
+        Effect.repeat(Effect.delay(status, "20 millis"), { until: (now) => now === wanted }).pipe(
+          Effect.timeout("1 minute")
+        )
+    }
+  })
+
+type Other = Effect.Effect.Success<ReturnType<typeof qemuWith>>
+
+/** The entries of the guest's map, as we read them and as bpftool printed them in the guest. */
+const compareWords = (qemu: Other, by: string | number) =>
+  Effect.gen(function*() {
+    const { header, maps } = yield* openQemu(by)
+    assert.strictEqual(yield* qemu.status, "paused")
+    assert.deepStrictEqual(header.source, { kind: "qemu", qemu: String(by), pid: qemu.pid })
+    assert.strictEqual(header.freeze?.cpus, 1)
+    const info = (yield* maps.list).items.find(({ name }) => name === "of_words")
+    assert.isDefined(info)
+    const ours = byKey(Array.from(yield* Stream.runCollect(maps.entries(info)), comparable))
+    const printed = /^PRINTED (.*?)\r?$/m.exec(qemu.printed())?.[1]
+    const hex = (bytes: ReadonlyArray<string>) => bytes.map((byte) => byte.slice(2)).join("")
+    const theirs = (JSON.parse(printed ?? "") as Array<{ key: Array<string>; value: Array<string> }>)
+      .map(({ key, value }) => ({ keyHex: hex(key), valuesHex: [hex(value)] }))
+    assert.lengthOf(theirs, 5)
+    assert.deepStrictEqual(ours.map(({ keyHex, valuesHex }) => ({ keyHex, valuesHex })), [...byKey(theirs)])
+  }).pipe(Effect.scoped)
+
+/** It is read by its socket and by its number, and runs on after each. */
+const readsTwice = (qemu: Other) =>
+  Effect.forEach([qemu.monitor, qemu.pid], (by) =>
+    Effect.gen(function*() {
+      yield* compareWords(qemu, by)
+      assert.strictEqual(yield* qemu.status, "running")
+      yield* qemu.runsOn
+    }))
+
+/** Shells that see to a guest's running on. */
+const watches = () => processesWith(`"id":"resumed"`)
+
+/** A command that has stopped the guest, and waits for a reader of its file, gets this signal. */
+const signalled = (qemu: Other, signal: "SIGKILL" | "SIGTERM") =>
+  Effect.gen(function*() {
+    const fifo = join(qemu.directory, signal)
+    execFileSync("mkfifo", [fifo])
+    const ran = yield* ktstr(["dump", "--qemu", String(qemu.pid), "--out", fifo], {
+      meanwhile: async (child) => {
+        await Effect.runPromise(qemu.becomes("paused"))
+        child.kill(signal)
+      }
+    })
+    assert.isAbove(ran.code, 127, ran.stderr)
+    yield* qemu.becomes("running")
+    yield* qemu.runsOn
+    yield* Effect.promise(() => until("the watch has ended", () => watches().length === 0))
+  })
+
+const whyNot = (qemu: string | number) =>
+  Effect.map(Effect.scoped(Effect.flip(attachQemu(qemu))), ({ message }) => message)
+
+describe("a QEMU that someone else started", () => {
+  it.scopedLive(
+    "with its memory in a memfd: is read, and runs on, also where ktstr is killed meanwhile",
+    () =>
+      Effect.gen(function*() {
+        const qemu = yield* qemuWith("memfd")
+        yield* readsTwice(qemu)
+        yield* signalled(qemu, "SIGKILL")
+        yield* signalled(qemu, "SIGTERM")
+      }).pipe(Effect.provide(HostLive)),
+    240_000
+  )
+
+  it.scopedLive(
+    "with its memory in a file: is read, and is as it was when the reader is interrupted, or it stood still before",
+    () =>
+      Effect.gen(function*() {
+        const qemu = yield* qemuWith("file")
+        yield* readsTwice(qemu)
+        const reading = yield* Effect.fork(Effect.scoped(Effect.zipRight(openQemu(qemu.pid), Effect.never)))
+        yield* qemu.becomes("paused")
+        yield* Fiber.interrupt(reading)
+        assert.strictEqual(yield* qemu.status, "running")
+        yield* qemu.tell("stop")
+        yield* compareWords(qemu, qemu.monitor)
+        assert.strictEqual(yield* qemu.status, "paused")
+        yield* qemu.tell("cont")
+        yield* qemu.runsOn
+      }).pipe(Effect.provide(HostLive)),
+    240_000
+  )
+
+  it.scopedLive(
+    "with memory of its own: is read, but not while another program is at its monitor",
+    () =>
+      Effect.gen(function*() {
+        const qemu = yield* qemuWith("plain")
+        yield* readsTwice(qemu)
+        const other = connect(yield* connected(qemu.monitor))
+        yield* other.ready
+        assert.strictEqual(
+          yield* whyNot(qemu.pid),
+          `cannot read the QEMU ${qemu.pid}: no greeting from ${qemu.monitor} within 10 seconds; it serves one program at a time `
+            + "(is libvirt or another connected?), or does not speak QMP"
+        )
+        assert.strictEqual(yield* qemu.status, "running")
+      }).pipe(Effect.provide(HostLive)),
+    240_000
+  )
+
+  it.scopedLive("is refused in one line where it cannot be read", () =>
+    Effect.gen(function*() {
+      const directory = yield* scratch
+      const empty = ["-S", "-machine", "none", "-nodefaults", "-display", "none"]
+      const mute = yield* started("qemu-system-x86_64", empty)
+      assert.match(
+        yield* whyNot(mute.pid),
+        /: its command line has no QMP monitor at a UNIX socket; start it with -qmp unix:PATH,server=on,wait=off$/
+      )
+      const sleeper = yield* started("sleep", ["600"])
+      const ran = yield* ktstr(["dump", "--qemu", String(sleeper.pid)])
+      assert.deepStrictEqual([ran.code, complaints(ran)], [1, [
+        `ktstr: cannot read the QEMU ${sleeper.pid}: that is not a QEMU but sleep; give the number of QEMU's process`
+      ]])
+      yield* killed(sleeper)
+      assert.match(yield* whyNot(sleeper.pid), /: no such process; /)
+
+      const left = join(directory, "left")
+      const gone = yield* started("qemu-system-x86_64", [...empty, "-qmp", `unix:${left},server=on,wait=off`])
+      yield* Effect.promise(() => until("a socket", () => processesListening(left)))
+      // it has no guest, so no memory
+      assert.match(yield* whyNot(left), /: QEMU's info mtree -f: |: QEMU's query-memdev: /)
+      yield* killed(gone)
+      assert.match(yield* whyNot(left), /: no process that we may look at listens there; /)
+      assert.match(yield* whyNot(join(directory, "absent")), /: ENOENT: no such file or directory, /)
+
+      const foreign = join(directory, "foreign")
+      yield* Effect.acquireRelease(
+        Effect.async<ReturnType<typeof createServer>>((resume) => {
+          const server = createServer((socket) => socket.on("error", () => undefined).end("SSH-2.0-nonsense\r\n"))
+          server.listen(foreign, () => resume(Effect.succeed(server)))
+        }),
+        (server) => Effect.sync(() => server.close())
+      )
+      assert.match(
+        yield* whyNot(foreign),
+        /: QEMU's monitor, qmp_capabilities: closed: not a QMP message: SSH-2.0-nonsense; /
+      )
+    }).pipe(Effect.provide(HostLive)), 120_000)
+})
+
+const processesListening = (path: string) => readFileSync("/proc/net/unix", "utf8").includes(` ${path}\n`)
