@@ -4,7 +4,7 @@ import { parseScxExits } from "../host/ScxExit.ts"
 import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { schedLayouts } from "../sched/SchedLayouts.ts"
 import { readTime } from "../sched/SchedTime.ts"
-import { readScx, type Scheduler, schedulerAddresses } from "../sched/scx/ScxState.ts"
+import { exitKindOf, readScxBase, schedulerAddresses, type SchedulerBase } from "../sched/scx/ScxState.ts"
 import type { Failure } from "./Failure.ts"
 import { readKernelRing } from "./KernelRing.ts"
 
@@ -49,14 +49,16 @@ const signOfLog = (lines: ReadonlyArray<LogLine>): Sign | undefined => {
   }
 }
 
-/** A scheduler's kind of exit if it is an error: `SCX_EXIT_ERROR` and those behind it. Once it is handled it is in `exitInfo`. */
-const errorOf = ({ exit_kind, exitInfo }: Scheduler): string | undefined =>
-  [exit_kind, exitInfo?.kind].find((kind) => kind?.startsWith("ERROR") === true)
+/** A scheduler's kind of exit if it is an error: `SCX_EXIT_ERROR` and those behind it. */
+const errorOf = (scheduler: SchedulerBase): string | undefined => {
+  const kind = exitKindOf(scheduler)
+  return kind.startsWith("ERROR") ? kind : undefined
+}
 
 /** `SCX_EXIT_UNREG`, the first kind that ends a scheduler. Before v6.16 the variable is `SCX_EXIT_DONE` where none is loaded. */
 const SCX_EXIT_UNREG = 64
 
-/** Does any scheduler end? A look at one number each: `readScx` finds all of them, and their programs. */
+/** Does any scheduler end? A look at one number each: `readScxBase` reads all of each. */
 const isEnding = (kernel: GuestKernelService): boolean => {
   const { btf, space, symbols } = kernel
   const variable = symbols.address("scx_exit_kind")
@@ -85,7 +87,7 @@ export class FailureSigns {
   look(): Sign | undefined {
     const kernel = this.#kernel
     kernel.space.flush()
-    const scx = isEnding(kernel) ? readScx(kernel, readTime(kernel)) : undefined
+    const scx = isEnding(kernel) ? readScxBase(kernel, readTime(kernel)) : undefined
     const ended = scx === undefined || "kind" in scx
       ? undefined
       : scx.schedulers.find((scheduler) => errorOf(scheduler) !== undefined)

@@ -6,7 +6,7 @@ import { schedLayouts } from "../sched/SchedLayouts.ts"
 import { readSched } from "../sched/SchedState.ts"
 import { readTime, type SchedTime } from "../sched/SchedTime.ts"
 import { readDispatchQueues } from "../sched/scx/DispatchQueues.ts"
-import { readScx } from "../sched/scx/ScxState.ts"
+import { readScxBase } from "../sched/scx/ScxState.ts"
 import { TaskReader } from "../sched/tasks/Tasks.ts"
 import type { OldestTask, Sampled } from "./Sample.ts"
 
@@ -48,7 +48,7 @@ const readOnce = (kernel: GuestKernelService): Sampled | undefined => {
   const time = readTime(kernel)
   const scheduler = rootAddress(kernel)
   const runQueues = readRunQueues(kernel, reader)
-  const scx = readScx(kernel, time)
+  const scx = readScxBase(kernel, time)
   const queues = "kind" in scx ? undefined : readDispatchQueues(kernel, reader, time).queues
   const oldest = "kind" in scx ? null : oldestRunnable(kernel, reader, time)
   const torn = !("kind" in runQueues) &&

@@ -1,7 +1,9 @@
+import type { Reason } from "../core/Reason.ts"
 import { queueName } from "../sched/Findings.ts"
 import type { RunQueue } from "../sched/RunQueues.ts"
 import type { SchedSnapshot } from "../sched/SchedState.ts"
 import type { DispatchQueue } from "../sched/scx/DispatchQueues.ts"
+import type { ScxBase } from "../sched/scx/ScxState.ts"
 
 /**
  * A task that waits for a CPU: how long it has been runnable, and of which CPU's run queue it is.
@@ -22,7 +24,8 @@ export interface OldestTask {
  * @since 0.1.0
  * @category models
  */
-export interface Sampled extends Pick<SchedSnapshot, "time" | "runQueues" | "scx" | "dispatchQueues" | "findings"> {
+export interface Sampled extends Pick<SchedSnapshot, "time" | "runQueues" | "dispatchQueues" | "findings"> {
+  readonly scx: ScxBase | Reason
   readonly oldest: OldestTask | null
 }
 

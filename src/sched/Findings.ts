@@ -1,7 +1,7 @@
 import type { RunQueue } from "./RunQueues.ts"
 import { millisSince, type SchedTime } from "./SchedTime.ts"
 import type { DispatchQueue } from "./scx/DispatchQueues.ts"
-import type { ScxState } from "./scx/ScxState.ts"
+import { exitKindOf, type ScxBase } from "./scx/ScxState.ts"
 import { inCpuList } from "./tasks/CpuList.ts"
 import type { Task } from "./tasks/Tasks.ts"
 
@@ -70,7 +70,7 @@ export interface Finding {
 export interface Seen {
   readonly time: SchedTime & { readonly ticks: bigint }
   readonly runQueues: ReadonlyArray<RunQueue>
-  readonly scx: ScxState | undefined
+  readonly scx: ScxBase | undefined
   readonly dispatchQueues: ReadonlyArray<DispatchQueue>
   readonly tasks: ReadonlyArray<Task>
 }
@@ -134,15 +134,11 @@ export const findings = (seen: Seen, thresholds: Thresholds = defaultThresholds)
 ]
 
 const exits = ({ scx }: Seen): ReadonlyArray<Finding> =>
-  (scx?.schedulers ?? []).filter(({ exit_kind }) => exit_kind !== "NONE").map((
-    { address, exit_kind, exitInfo, name }
-  ) => ({
-    name: "scheduler-exits",
-    address,
-    text: `scheduler ${name} exits: ${exit_kind}${
-      exitInfo?.message === undefined || exitInfo.message === "" ? "" : `: ${exitInfo.message}`
-    }`
-  }))
+  (scx?.schedulers ?? []).filter(({ exit_kind }) => exit_kind !== "NONE").map((scheduler) => {
+    const { address, exitInfo, name } = scheduler
+    const said = exitInfo?.message === undefined || exitInfo.message === "" ? "" : `: ${exitInfo.message}`
+    return { name: "scheduler-exits", address, text: `scheduler ${name} exits: ${exitKindOf(scheduler)}${said}` }
+  })
 
 const waitingTasks = (seen: Seen, { runnableShare }: Thresholds): ReadonlyArray<Finding> => {
   const queues = new Map(seen.dispatchQueues.map((queue) => [queue.address, queue]))

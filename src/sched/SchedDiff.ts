@@ -5,7 +5,7 @@ import type { SchedChange, SchedFieldChange } from "./SchedChange.ts"
 import type { SchedSnapshot } from "./SchedState.ts"
 import type { SchedTime } from "./SchedTime.ts"
 import type { DispatchQueue, QueuedTask } from "./scx/DispatchQueues.ts"
-import type { Scheduler, ScxState } from "./scx/ScxState.ts"
+import { exitKindOf, type Scheduler, type ScxState } from "./scx/ScxState.ts"
 import type { Int } from "./StructFields.ts"
 import type { Task } from "./tasks/Tasks.ts"
 
@@ -150,10 +150,13 @@ function* scxChanges(from: ScxState, to: ScxState, seconds: number | null): Gene
   }
 }
 
-const schedulerFields = ({ aborting, bypass_depth, events, exit_kind, exitInfo }: Scheduler): Compared => ({
-  states: { exit_kind, exit_message: exitInfo?.message, bypass_depth, aborting },
-  counters: isReason(events) ? {} : events.total
-})
+const schedulerFields = (scheduler: Scheduler): Compared => {
+  const { aborting, bypass_depth, events, exitInfo } = scheduler
+  return {
+    states: { exit_kind: exitKindOf(scheduler), exit_message: exitInfo?.message, bypass_depth, aborting },
+    counters: isReason(events) ? {} : events.total
+  }
+}
 
 const cpuFields = ({ cfs, curr, dl, nr_running, nr_switches, online, rt, scx, times }: RunQueue): Compared => ({
   states: {

@@ -13,6 +13,15 @@ export { readTime, type SchedTime } from "./SchedTime.ts"
 export { type DispatchQueue, type QueuedTask, readDispatchQueues } from "./scx/DispatchQueues.ts"
 export type { ExitInfo } from "./scx/ScxExitInfo.ts"
 export type { OpsProgram } from "./scx/ScxOps.ts"
-export { type LastExit, readScx, type Scheduler, type ScxEvents, type ScxState } from "./scx/ScxState.ts"
+export {
+  type LastExit,
+  readScx,
+  readScxBase,
+  type Scheduler,
+  type SchedulerBase,
+  type ScxBase,
+  type ScxEvents,
+  type ScxState
+} from "./scx/ScxState.ts"
 export type { FieldSpec, FieldSpecs, Int, Values } from "./StructFields.ts"
 export { readTasks, type Task, type TaskEntity, TaskReader, type TaskRef } from "./tasks/Tasks.ts"

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
 import { diffSched, readSched, SchedChange } from "../../src/sched/index.ts"
-import { MadeSched } from "./MadeSched.ts"
+import { MadeSched, sizeOf } from "./MadeSched.ts"
 
 describe("diffSched", () => {
   it("tells of two readings what ran, moved, came and ended, with counters and rates", () => {
@@ -25,7 +25,9 @@ describe("diffSched", () => {
     sched.field("task_struct", moves, { "scx.dsq": 0n, "thread_info.cpu": 1 })
     sched.process(comes)
     sched.field("task_struct", ends, { pid: 99, start_time: 500n }) // its place is another's now
-    sched.field("scx_sched", scheduler, { exit_kind: 1025 })
+    const info = sched.allocate(sizeOf("scx_exit_info"))
+    sched.field("scx_exit_info", info, { kind: 1025 })
+    sched.field("scx_sched", scheduler, { exit_kind: 1, exit_info: info }) // the kernel handles it
     const second = readSched(sched.kernel())
     const changes = [...diffSched(first, second)]
     const { address } = ("kind" in second.scx ? assert.fail(second.scx.text) : second.scx).schedulers[0]

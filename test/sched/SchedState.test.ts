@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { decodeSched, readSched, type SchedSnapshot } from "../../src/sched/index.ts"
+import { decodeSched, readSched, readScxBase, readTime, type SchedSnapshot } from "../../src/sched/index.ts"
 import { MadeSched, offsetOf, sizeOf } from "./MadeSched.ts"
 
 const tasksOf = ({ tasks }: SchedSnapshot) => "kind" in tasks ? assert.fail(tasks.text) : tasks
@@ -147,13 +147,19 @@ describe("readSched on made memory", () => {
     const loaded = scxOf(readSched(sched.kernel()))
     assert.deepStrictEqual(loaded.schedulers[0].programs, { enqueue: { id: 77, name: "a_name_of_twenty_one" } })
     assert.strictEqual(loaded.lastExit, undefined)
+    const kernel = sched.kernel()
+    const base = readScxBase(kernel, readTime(kernel))
+    if ("kind" in base) return assert.fail(base.text)
+    assert.isFalse(base.schedulers.some((scheduler) => "programs" in scheduler))
+    const schedulers = base.schedulers.map((scheduler) => ({ ...scheduler, programs: loaded.schedulers[0].programs }))
+    assert.deepStrictEqual({ ...base, schedulers }, loaded)
 
     sched.set("u64", sched.symbol("scx_root"), 0n)
     assert.strictEqual(scxOf(readSched(sched.kernel())).lastExit, undefined) // not said why
     sched.field("scx_exit_info", info, { kind: 64 })
-    const { lastExit, schedulers } = scxOf(readSched(sched.kernel()))
-    assert.deepStrictEqual(schedulers, [])
-    assert.deepStrictEqual(lastExit, { scheduler: "made", kind: "UNREG", exit_code: 0, backtrace: [] })
+    const ended = scxOf(readSched(sched.kernel()))
+    assert.deepStrictEqual(ended.schedulers, [])
+    assert.deepStrictEqual(ended.lastExit, { scheduler: "made", kind: "UNREG", exit_code: 0, backtrace: [] })
   })
 
   it("writes what its schema says", () => {
@@ -244,7 +250,13 @@ describe("what looks wrong", () => {
       message: "held[12] failed to run for 30.1s",
       backtrace: ["fair_sched_class+0x2"]
     })
-    assert.include(named(sched, "scheduler-exits")[0].text, "scheduler made exits: ERROR_STALL: held[12] failed to run")
+    const text = "scheduler made exits: ERROR_STALL: held[12] failed to run for 30.1s"
+    assert.strictEqual(named(sched, "scheduler-exits")[0].text, text)
+    sched.field("scx_sched", scheduler, { exit_kind: 1 }) // the kernel handles it
+    assert.strictEqual(scxOf(readSched(sched.kernel())).schedulers[0].exit_kind, "DONE")
+    assert.strictEqual(named(sched, "scheduler-exits")[0].text, text)
+    sched.field("scx_exit_info", info, { kind: 0 }) // and has not said why
+    assert.strictEqual(named(sched, "scheduler-exits")[0].text, "scheduler made exits: DONE")
   })
 })
 

@@ -26,12 +26,12 @@ export interface ScxEvents {
 }
 
 /**
- * A loaded scheduler: the root, or with CONFIG_EXT_SUB_SCHED one of those below it.
+ * A loaded scheduler: the root, or with CONFIG_EXT_SUB_SCHED one of those below it. Without the programs of its callbacks.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Scheduler {
+export interface SchedulerBase {
   readonly address: string
   readonly root: boolean
   /** The scheduler above it, by address. */
@@ -43,8 +43,6 @@ export interface Scheduler {
   readonly flags: ReadonlyArray<string>
   /** The callbacks that it has. */
   readonly callbacks: ReadonlyArray<string>
-  /** By callback the BPF program that implements it. */
-  readonly programs: { readonly [callback: string]: OpsProgram }
   readonly timeout_ms?: Int
   readonly dispatch_max_batch?: Int
   readonly exit_dump_len?: Int
@@ -58,11 +56,30 @@ export interface Scheduler {
   readonly is_cid_type?: boolean
   /** How long a task may be runnable before the kernel ends the scheduler. */
   readonly watchdogMillis?: number
-  /** `NONE` while it runs. */
+  /** `NONE` while it runs; `DONE` from when the kernel handles the exit: its kind is in `exitInfo` then. */
   readonly exit_kind: string
   readonly exitInfo?: ExitInfo
   readonly events: ScxEvents | Reason
 }
+
+/**
+ * A loaded scheduler, whole.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Scheduler extends SchedulerBase {
+  /** By callback the BPF program that implements it. */
+  readonly programs: { readonly [callback: string]: OpsProgram }
+}
+
+/**
+ * The kind of a scheduler's exit; `NONE` while it runs. The kernel moves `exit_kind` on to `DONE` when it begins to handle
+ * the exit.
+ * @see kernel/sched/ext.c `scx_ops_disable_workfn` (v6.12), `scx_root_disable` (v7.1)
+ */
+export const exitKindOf = ({ exit_kind, exitInfo }: Pick<SchedulerBase, "exit_kind" | "exitInfo">): string =>
+  exit_kind === "DONE" ? exitInfo?.kind ?? exit_kind : exit_kind
 
 /**
  * Why a scheduler ended that is not loaded any more. `scheduler` is its name, which is not known before v6.16.
@@ -75,12 +92,12 @@ export interface LastExit extends ExitInfo {
 }
 
 /**
- * sched_ext as a whole.
+ * sched_ext as a whole, without what only its BPF maps tell.
  *
  * @since 0.1.0
  * @category models
  */
-export interface ScxState {
+export interface ScxBase {
   /** `enabled`, `disabled`, `enabling`, `disabling`, as /sys/kernel/sched_ext/state has it. */
   readonly state: string
   readonly enabled?: boolean
@@ -93,10 +110,20 @@ export interface ScxState {
   readonly aborting?: boolean
   /** Milliseconds since the watchdog last looked; null where nothing tells. */
   readonly watchdogCheckedMillis: number | null
+  readonly schedulers: ReadonlyArray<SchedulerBase>
+  readonly problems: ReadonlyArray<Reason>
+}
+
+/**
+ * sched_ext as a whole.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ScxState extends ScxBase {
   readonly schedulers: ReadonlyArray<Scheduler>
   /** The last exit where no scheduler is loaded any more, but its record is still there: its loader holds it. */
   readonly lastExit?: LastExit
-  readonly problems: ReadonlyArray<Reason>
 }
 
 /** Small integers behind symbols, by width. */
@@ -126,6 +153,39 @@ export const readScx = (
   kernel: Kernel,
   time: SchedTime & { readonly ticks: bigint }
 ): ScxState | Reason => {
+  const state = readLoaded(kernel, time)
+  if ("kind" in state) return state
+  const maps = readOpsMaps(kernel)
+  const schedulers = state.schedulers.map(([scheduler, callbacks]) => ({
+    ...scheduler,
+    programs: programsOf(callbacks, maps)
+  }))
+  const lastExit = lastExitOf(kernel, time, schedulers, maps)
+  return { ...state, ...(lastExit === undefined ? {} : { lastExit }), schedulers }
+}
+
+/**
+ * The same without a walk over all BPF maps and programs, for readings that come again and again: schedulers' callbacks are
+ * named, not their programs, and those that ended are not looked for.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
+export const readScxBase = (
+  kernel: Kernel,
+  time: SchedTime & { readonly ticks: bigint }
+): ScxBase | Reason => {
+  const state = readLoaded(kernel, time)
+  return "kind" in state ? state : { ...state, schedulers: state.schedulers.map(([scheduler]) => scheduler) }
+}
+
+type Callbacks = ReturnType<typeof callbacksAt>
+type Loaded = readonly [SchedulerBase, Callbacks]
+
+const readLoaded = (
+  kernel: Kernel,
+  time: SchedTime & { readonly ticks: bigint }
+): Omit<ScxBase, "schedulers"> & { readonly schedulers: ReadonlyArray<Loaded> } | Reason => {
   const { btf, symbols } = kernel
   if (symbols.address("ext_sched_class") === undefined) {
     return absent("this kernel was built without CONFIG_SCHED_CLASS_EXT")
@@ -133,10 +193,9 @@ export const readScx = (
   const problems: Array<Reason> = []
   const number = word(kernel, ["scx_enable_state_var", "scx_ops_enable_state_var"], 4)
   const timestamp = word(kernel, ["scx_watchdog_timestamp"], 8)
-  const maps = readOpsMaps(kernel)
-  const { lastExit, schedulers } = schedLayouts(btf).sched === undefined
-    ? schedulerOfVariables(kernel, time, maps)
-    : schedulersOfRoot(kernel, time, maps, problems)
+  const schedulers = schedLayouts(btf).sched === undefined
+    ? schedulerOfVariables(kernel, time)
+    : schedulersOfRoot(kernel, time, problems)
   return {
     state: stateName(btf, number),
     ...present({
@@ -147,8 +206,7 @@ export const readScx = (
       hotplug_seq: word(kernel, ["scx_hotplug_seq"], 8),
       enable_seq: word(kernel, ["scx_enable_seq"], 8),
       bypass_depth: word(kernel, ["scx_bypass_depth", "scx_ops_bypass_depth"], 4),
-      aborting: truth(word(kernel, ["scx_aborting"], 1)),
-      lastExit
+      aborting: truth(word(kernel, ["scx_aborting"], 1))
     }),
     watchdogCheckedMillis: timestamp === undefined ? null : millisSince(time, timestamp),
     schedulers,
@@ -165,38 +223,39 @@ const stateName = (btf: Btf, number: Int | undefined): string => {
   return String(number)
 }
 
-interface Found {
-  readonly schedulers: ReadonlyArray<Scheduler>
-  readonly lastExit: LastExit | undefined
+/** v6.12 to v6.15: why the scheduler ends, behind a variable. */
+const exitOfVariable = (kernel: Kernel): ExitInfo | undefined => {
+  const info = kernel.symbols.address("scx_exit_info")
+  const pointer = info === undefined ? undefined : kernel.space.u64(info)
+  return pointer === undefined || pointer === 0n ? undefined : readExitInfo(kernel, pointer)
 }
 
 /** v6.12 to v6.15: one scheduler at most, in variables. */
-const schedulerOfVariables = (kernel: Kernel, time: SchedTime, maps: OpsMaps): Found => {
+const schedulerOfVariables = (kernel: Kernel, time: SchedTime): ReadonlyArray<Loaded> => {
   const { btf, space, symbols } = kernel
   const address = symbols.address("scx_ops")
   const { ops } = schedLayouts(btf)
-  const info = symbols.address("scx_exit_info")
-  const pointer = info === undefined ? undefined : space.u64(info)
-  const exit = pointer === undefined || pointer === 0n ? undefined : readExitInfo(kernel, pointer)
   if (address === undefined || ops === undefined || !space.window(kvaPage(address), kvaOffset(address), ops.size)) {
-    return { schedulers: [], lastExit: exit }
+    return []
   }
   const { name, ...fields } = ops.read(space.view, space.at)
-  if (name === undefined || name === "") return { schedulers: [], lastExit: exit } // zeroed when it is gone
+  if (name === undefined || name === "") return [] // zeroed when it is gone
   const kind = word(kernel, ["scx_exit_kind"], 4)
-  const scheduler: Scheduler = {
+  const exit = exitOfVariable(kernel)
+  const callbacks = callbacksAt(kernel, address, "sched_ext_ops")
+  const scheduler: SchedulerBase = {
     address: hex(address),
     root: true,
     name,
     ...fields,
     flags: opsFlags(btf, fields.flags),
-    ...callbacksOf(kernel, address, "sched_ext_ops", maps),
+    callbacks: callbacks.map(({ name }) => name),
     ...watchdogOf(kernel, time, undefined),
     exit_kind: exitKind(btf, kind),
-    ...(exit === undefined ? {} : { exitInfo: exit }),
+    ...(exit === undefined || exit.kind === "NONE" ? {} : { exitInfo: exit }),
     events: readEvents(kernel, undefined)
   }
-  return { schedulers: [scheduler], lastExit: undefined }
+  return [[scheduler, callbacks]]
 }
 
 const opsFlags = (btf: Btf, flags: Int | undefined): ReadonlyArray<string> =>
@@ -234,46 +293,48 @@ export const schedulerAddresses = (
 const schedulersOfRoot = (
   kernel: Kernel,
   time: SchedTime,
-  maps: OpsMaps,
   problems: Array<Reason>
-): Found => {
-  const loaded = schedulerAddresses(kernel, problems)
-  const schedulers = loaded.flatMap((address, index) => {
-    const found = readScheduler(kernel, time, address, index === 0, maps)
+): ReadonlyArray<Loaded> =>
+  schedulerAddresses(kernel, problems).flatMap((address, index) => {
+    const found = readScheduler(kernel, time, address, index === 0)
     if (!("kind" in found)) return [found]
     problems.push(found)
     return []
   })
-  const gone = maps.schedulers.filter((address) => !loaded.includes(address)).map((address) =>
-    readScheduler(kernel, time, address, false, maps)
-  )
-  const last = gone.findLast((each) => !("kind" in each) && each.exitInfo !== undefined)
-  return {
-    schedulers,
-    lastExit: last === undefined || "kind" in last || last.exitInfo === undefined
-      ? undefined
-      : { scheduler: last.name, ...last.exitInfo }
+
+/** Where no scheduler is loaded: why the last one ended. */
+const lastExitOf = (
+  kernel: Kernel,
+  time: SchedTime,
+  loaded: ReadonlyArray<SchedulerBase>,
+  maps: OpsMaps
+): LastExit | undefined => {
+  if (schedLayouts(kernel.btf).sched === undefined) {
+    return loaded.length === 0 ? exitOfVariable(kernel) : undefined
   }
+  const addresses = new Set(loaded.map(({ address }) => address))
+  return maps.schedulers.filter((address) => !addresses.has(hex(address))).flatMap((address) => {
+    const found = readScheduler(kernel, time, address, false)
+    if ("kind" in found) return []
+    const [{ exitInfo, name }] = found
+    return exitInfo === undefined ? [] : [{ scheduler: name, ...exitInfo }]
+  }).at(-1)
 }
 
-const callbacksOf = (kernel: Kernel, address: bigint, struct: "sched_ext_ops" | "sched_ext_ops_cid", maps: OpsMaps) => {
-  const found = callbacksAt(kernel, address, struct)
-  return {
-    callbacks: found.map(({ name }) => name),
-    programs: Object.fromEntries(found.flatMap(({ code, name }) => {
+const programsOf = (callbacks: Callbacks, maps: OpsMaps): Scheduler["programs"] =>
+  Object.fromEntries(
+    callbacks.flatMap(({ code, name }) => {
       const program = maps.programs.get(code)
       return program === undefined ? [] : [[name, program]]
-    }))
-  }
-}
+    })
+  )
 
 const readScheduler = (
   kernel: Kernel,
   time: SchedTime,
   address: bigint,
-  root: boolean,
-  maps: OpsMaps
-): Scheduler | Reason => {
+  root: boolean
+): Loaded | Reason => {
   const { btf, space } = kernel
   const { sched } = schedLayouts(btf)
   if (sched === undefined || !space.window(kvaPage(address), kvaOffset(address), sched.size)) {
@@ -294,7 +355,12 @@ const readScheduler = (
     : space.u64(address + BigInt(ancestorsAt + (level - 1) * 8))
   const path = pathAt === 0n ? undefined : Either.getOrUndefined(new StructReader(space).text(pathAt, 4096))
   const exitInfo = info === 0n ? undefined : readExitInfo(kernel, info)
-  return {
+  const callbacks = callbacksAt(
+    kernel,
+    address + BigInt(sched.at("ops") ?? 0),
+    fields.is_cid_type === true ? "sched_ext_ops_cid" : "sched_ext_ops"
+  )
+  const scheduler: SchedulerBase = {
     address: hex(address),
     root,
     ...(parent === undefined || parent === 0n ? {} : { parent: hex(parent) }),
@@ -302,17 +368,13 @@ const readScheduler = (
     name: name ?? "",
     ...fields,
     flags: opsFlags(btf, flags),
-    ...callbacksOf(
-      kernel,
-      address + BigInt(sched.at("ops") ?? 0),
-      fields.is_cid_type === true ? "sched_ext_ops_cid" : "sched_ext_ops",
-      maps
-    ),
+    callbacks: callbacks.map(({ name }) => name),
     ...watchdogOf(kernel, time, watchdog_timeout),
     exit_kind: exitKind(btf, exit_kind),
     ...(exitInfo === undefined || exitInfo.kind === "NONE" ? {} : { exitInfo }),
     events: readEvents(kernel, address)
   }
+  return [scheduler, callbacks]
 }
 
 /**
