@@ -15,7 +15,7 @@ import { readSched, SchedDocument } from "../../sched/index.ts"
 import { checkWhole } from "../source/answer.ts"
 import { type Filter, type Loss, type Output, type Target, TEXT_LIMIT } from "../source/options.ts"
 import { format, Live, openMaps } from "../source/snapshot.ts"
-import { writeFile } from "../source/writeFile.ts"
+import { checkWritable, writeFile } from "../source/writeFile.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeMessage, writePieces, writeText } from "../terminal/Output.ts"
 import { dumpPieces } from "../terminal/Printable.ts"
@@ -41,6 +41,7 @@ export const dump = (
     const asked = yield* format(config)
     // a file is for `ktstr diff` and scripts
     const as = Option.isSome(config.out) && asked === "text" ? "json" : asked
+    if (Option.isSome(config.out)) yield* checkWritable(config.out.value)
     const snapshot = yield* openMaps(config)
     yield* printDump(snapshot, as, config, Option.getOrUndefined(config.out))
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(stagesLayer))

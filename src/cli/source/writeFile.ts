@@ -1,3 +1,4 @@
+import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -84,6 +85,32 @@ export const writeFile = (
   pieces: Iterable<Printable>
 ): Effect.Effect<void, FileUnwritable, FileSystem.FileSystem | Native> => write(path, pieces)
 
+/** The error that would keep `write` from beginning, before work that takes long. Nothing is left behind. */
+export const checkWritable = (
+  path: string
+): Effect.Effect<void, FileUnwritable, FileSystem.FileSystem | Native> =>
+  Effect.gen(function*() {
+    const files = yield* FileSystem.FileSystem
+    const there = Option.getOrUndefined(yield* Effect.option(files.stat(path)))
+    if (there !== undefined && there.type !== "File" || DESCRIPTOR.test(path)) {
+      // opening a pipe would wait for its reader
+      return yield* there?.type === "Directory"
+        ? Effect.asVoid(files.open(path, { flag: "a" }))
+        : files.access(path, { writable: true })
+    }
+    const native = yield* Native
+    const nameless = yield* Effect.option(native.open(dirname(path), O_TMPFILE | constants.O_RDWR))
+    if (Option.isSome(nameless)) return
+    yield* holdSignals
+    const part = partBeside(path)
+    yield* Effect.zipRight(files.writeFile(part, new Uint8Array(), { flag: "wx" }), files.remove(part))
+  }).pipe(Effect.scoped, Effect.mapError((error) => new FileUnwritable({ path, why: reasonOf(error) })))
+
+const partBeside = (path: string): string => join(dirname(path), `.ktstr-${randomUUID()}.part`)
+
+const reasonOf = (error: PlatformError | SyscallError): string =>
+  error instanceof SyscallError ? error.message : whyOf(error)
+
 const write = (
   path: string,
   pieces: Iterable<SparsePiece>
@@ -96,7 +123,7 @@ const write = (
     // Such a file has no positions, which writing needs unless it appends.
     if (there !== undefined && there.type !== "File" || DESCRIPTOR.test(path)) return yield* put(path, { flag: "a" })
     const native = yield* Native
-    const part = join(dirname(path), `.ktstr-${randomUUID()}.part`)
+    const part = partBeside(path)
     const mode = there === undefined ? 0o666 : there.mode & 0o777
     const removingPart = <A, E, R>(work: Effect.Effect<A, E, R>) =>
       Effect.onExit(
@@ -118,7 +145,5 @@ const write = (
     yield* removingPart(Effect.zipRight(put(part, { flag: "wx", mode }), replace))
   }).pipe(
     Effect.scoped,
-    Effect.mapError((error) =>
-      new FileUnwritable({ path, why: error instanceof SyscallError ? error.message : whyOf(error) })
-    )
+    Effect.mapError((error) => new FileUnwritable({ path, why: reasonOf(error) }))
   )

@@ -6,7 +6,7 @@ import { makeVmcore, type VmcoreCpu } from "../../memory/cores/Vmcore.ts"
 import { openMemoryImage } from "../../memory/MemoryImage.ts"
 import type { Target } from "../source/options.ts"
 import { bootTarget, imageOf, Live, qemuOf } from "../source/snapshot.ts"
-import { writeBinary } from "../source/writeFile.ts"
+import { checkWritable, writeBinary } from "../source/writeFile.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeMessage } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
@@ -14,6 +14,7 @@ import * as Stages from "../terminal/Stages.ts"
 /** Write the memory that the options name as an ELF core. */
 export const core = (config: Target & { readonly out: string }) =>
   Effect.gen(function*() {
+    yield* checkWritable(config.out)
     const { cpus, memory } = yield* standing(config)
     const core = makeVmcore(memory, cpus)
     yield* stage("write", "Ktstr.core", { path: config.out })(writeBinary(config.out, core.pieces))

@@ -11,6 +11,7 @@ import { type BootOptions, prepare } from "../../Ktstr.ts"
 import { type Vm, VmEngine } from "../../kvm/spec/VmEngine.ts"
 import type { Machine, Script } from "../source/options.ts"
 import { bootOptions, engineOf, Live, PREPARE_MILLIS } from "../source/snapshot.ts"
+import { checkWritable } from "../source/writeFile.ts"
 import { exitCode, FileUnreadable, GuestStatus, report, UsageError } from "../terminal/exit.ts"
 import { type OutputError, writeConsole, writeMessage } from "../terminal/Output.ts"
 import { holdSignals } from "../terminal/signals.ts"
@@ -101,6 +102,7 @@ const commands = Effect.tryPromise({
 const runToEnd = (options: BootOptions, { engine, onFailure }: Pick<RunConfig, "engine" | "onFailure">) =>
   Effect.gen(function*() {
     yield* holdSignals
+    if (Option.isSome(onFailure)) yield* checkWritable(onFailure.value)
     yield* restartTimeLimit(PREPARE_MILLIS)
     const { spec } = yield* prepare(options)
     const vm = yield* Effect.flatMap(VmEngine, (engine) => engine.boot(spec))

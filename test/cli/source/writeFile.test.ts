@@ -4,7 +4,7 @@ import { execFile, execFileSync, spawn } from "node:child_process"
 import { createHash } from "node:crypto"
 import { chmodSync, lstatSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { promisify } from "node:util"
-import { writeBinary, writeFile } from "../../../src/cli/source/writeFile.ts"
+import { checkWritable, writeBinary, writeFile } from "../../../src/cli/source/writeFile.ts"
 import { printable } from "../../../src/cli/terminal/Printable.ts"
 import { Host } from "../../core/kernelEntries.ts"
 import { scratch } from "../../support/guest.ts"
@@ -29,6 +29,24 @@ it.scoped("a file is written whole, or is as it was", () =>
     assert.deepStrictEqual(readdirSync(directory), ["dump.json"])
     const error = yield* Effect.flip(writeFile(`${directory}/none/dump.json`, []))
     assert.match(error.message, /^cannot write .*\/none\/dump\.json: ENOENT: no such file or directory; /)
+  }).pipe(Effect.provide(Host)))
+
+it.scoped("what could not be written is known before, and the look leaves nothing", () =>
+  Effect.gen(function*() {
+    const directory = yield* scratch
+    const path = `${directory}/dump.json`
+    for (const bad of [`${directory}/none/dump.json`, directory, `${directory}/file/dump.json`]) {
+      writeFileSync(`${directory}/file`, "")
+      const [before, after] = [yield* Effect.flip(checkWritable(bad)), yield* Effect.flip(writeFile(bad, []))]
+      assert.deepStrictEqual(before, after)
+    }
+    yield* checkWritable(path)
+    assert.deepStrictEqual(readdirSync(directory), ["file"])
+    writeFileSync(path, "old")
+    execFileSync("mkfifo", [`${directory}/pipe`]) // nobody reads it, so opening it would wait
+    for (const good of [path, `${directory}/pipe`, "/dev/null", "/dev/stderr"]) yield* checkWritable(good)
+    assert.strictEqual(readFileSync(path, "utf8"), "old")
+    assert.deepStrictEqual(readdirSync(directory).toSorted(), ["dump.json", "file", "pipe"])
   }).pipe(Effect.provide(Host)))
 
 it.scoped("only the file itself is replaced: no link is followed, no neighbour lost", () =>

@@ -47,6 +47,17 @@ describe("ktstr vm run --on-failure", () => {
     SECONDS * 1000
   )
 
+  it.scopedLive("says at once that its file cannot be written, before it looks for the kernel", () =>
+    Effect.gen(function*() {
+      const { cwd, env } = yield* place
+      const ran = yield* ktstr(["vm", "run", "--kernel", "/none", "--exec", "true", "--on-failure", "none/x"], {
+        cwd,
+        env
+      })
+      assert.deepStrictEqual([ran.code, ran.stdout], [1, ""])
+      assert.match(ran.stderr, /^ktstr: cannot write none\/x: ENOENT: no such file or directory; [^\n]*\n$/)
+    }))
+
   it.live("writes what a guest was like that panicked, with the kernel's own words", () =>
     Effect.gen(function*() {
       const { dump, ran, shown } = yield* run("--exec", "echo c > /proc/sysrq-trigger; sleep 60")
