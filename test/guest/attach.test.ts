@@ -4,7 +4,7 @@ import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
-import { readFileSync, writeFileSync } from "node:fs"
+import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs"
 import { createConnection, createServer } from "node:net"
 import { join } from "node:path"
 import { KernelResolver } from "../../src/core/kernels/KernelResolver.ts"
@@ -26,24 +26,35 @@ const SCRIPT = `
 
 const MIB = 128
 
-/** What `-m` is given beside, for each kind of memory. */
+/** What `-m` is given beside, for each kind of memory, and the first monitor. */
 const BACKENDS = {
-  memfd: () => ["-machine", "pc,memory-backend=ram0", "-object", `memory-backend-memfd,id=ram0,size=${MIB}M,share=on`],
-  file: (directory: string) => [
-    "-machine",
-    "pc,memory-backend=ram0",
-    "-object",
-    `memory-backend-file,id=ram0,size=${MIB}M,share=on,mem-path=${join(directory, "ram")}`
+  /** As libvirt 9.0 has it: the monitor is a socket that was listened at before, the guest is started by a command. */
+  memfd: (_: string) => [
+    ["-name", "guest=words,debug-threads=on", "-S", "-machine", "pc,usb=off,dump-guest-core=off,memory-backend=pc.ram"],
+    ["-object", JSON.stringify({ "qom-type": "memory-backend-memfd", id: "pc.ram", share: true, size: MIB * 2 ** 20 })],
+    ["-chardev", "socket,id=charmonitor,fd=30,server=on,wait=off"],
+    ["-mon", "chardev=charmonitor,id=monitor,mode=control", "-no-shutdown", "-msg", "timestamp=on"],
+    ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
   ],
-  plain: () => []
+  file: (directory: string) => [
+    ["-machine", "pc,memory-backend=ram0"],
+    ["-object", `memory-backend-file,id=ram0,size=${MIB}M,share=on,mem-path=${join(directory, "ram")}`],
+    ["-qmp", `unix:${join(directory, "qmp")},server=on,wait=off`]
+  ],
+  plain: (directory: string) => [["-qmp", `unix:${join(directory, "qmp")},server=on,wait=off`]]
 }
 
+/** Becomes a program that has a socket at which it listens, by path, as descriptor 30. */
+const LISTENING = `use Socket; use POSIX (); my $socket;
+  socket($socket, PF_UNIX, SOCK_STREAM, 0) && bind($socket, sockaddr_un(shift)) && listen($socket, 1) || die $!;
+  POSIX::dup2(fileno($socket), 30); exec @ARGV`
+
 /** A process of a test's, ended with the scope. */
-const started = (program: string, words: ReadonlyArray<string>) =>
+const started = (program: string, words: ReadonlyArray<string>, descriptors: ReadonlyArray<number> = []) =>
   Effect.acquireRelease(
     Effect.promise(() =>
       new Promise<ChildProcess & { readonly pid: number }>((resolve, reject) => {
-        const child = spawn(program, words, { stdio: "ignore" })
+        const child = spawn(program, words, { stdio: ["ignore", "ignore", "ignore", ...descriptors] })
         child.on("error", reject)
         child.on("spawn", () => resolve(child as ChildProcess & { readonly pid: number }))
       })
@@ -60,6 +71,13 @@ const killed = (child: ChildProcess) =>
     })
   )
 
+/** A new file. */
+const opened = (path: string) =>
+  Effect.acquireRelease(
+    Effect.sync(() => openSync(path, "a")),
+    (descriptor) => Effect.sync(() => closeSync(descriptor))
+  )
+
 /** A connection to a UNIX socket. */
 const connected = (path: string) =>
   Effect.acquireRelease(Effect.sync(() => createConnection(path)), (socket) => Effect.sync(() => socket.destroy()))
@@ -74,31 +92,39 @@ const qemuWith = (backend: keyof typeof BACKENDS) =>
     const words = [
       ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-cpu", "max", "-m", `${MIB}M`],
       ["-kernel", unpacked ?? image, "-initrd", path("initrd"), "-append", "console=ttyS0 loglevel=1 nokaslr"],
-      ["-serial", `file:${path("console")}`, "-serial", "null", "-qmp", `unix:${path("qmp")},server=on,wait=off`],
-      ["-chardev", `socket,id=judge,path=${path("judge")},server=on,wait=off`, "-mon", "judge,mode=control"],
-      BACKENDS[backend](directory)
+      [
+        "-add-fd",
+        "set=0,fd=3",
+        "-chardev",
+        "file,id=console,path=/dev/fdset/0,append=on",
+        "-serial",
+        "chardev:console"
+      ],
+      ["-serial", "null", ...BACKENDS[backend](directory).flat()],
+      ["-chardev", `socket,id=judge,path=${path("judge")},server=on,wait=off`, "-mon", "judge,mode=control"]
     ]
-    const { pid } = yield* started("qemu-system-x86_64", words.flat())
+    const console = yield* opened(path("console"))
+    const { pid } = backend === "memfd"
+      ? yield* started("perl", ["-e", LISTENING, path("qmp"), "qemu-system-x86_64", ...words.flat()], [console])
+      : yield* started("qemu-system-x86_64", words.flat(), [console])
     const printed = () => readFileSync(path("console"), "latin1")
     const count = () => Number([...printed().matchAll(/^COUNT (\d+)\r?$/gm)].at(-1)?.[1] ?? 0)
     const counts = (beyond: number) =>
       Effect.promise(() => until(`a count beyond ${beyond}`, () => count() > beyond, 120))
-    yield* Effect.promise(() =>
-      until("a console", () => {
-        try {
-          return printed() !== ""
-        } catch {
-          return false
-        }
-      })
-    )
-    yield* counts(0)
+    yield* Effect.promise(() => until("a monitor", () => listenedAt(path("judge"))))
     const judge = connect(yield* connected(path("judge")))
     yield* judge.ready
     const status = Effect.map(
       judge.execute("query-status", Schema.Struct({ status: Schema.String })),
       (answer) => answer.status
     )
+    if ((yield* status) === "prelaunch") {
+      const attached = yield* Effect.scoped(attachQemu(pid))
+      assert.deepStrictEqual([attached.pid, attached.paused], [pid, true])
+      assert.strictEqual(yield* status, "prelaunch")
+      yield* judge.execute("cont", Schema.Unknown)
+    }
+    yield* counts(0)
     return {
       directory,
       pid,
@@ -170,7 +196,7 @@ const whyNot = (qemu: string | number) =>
 
 describe("a QEMU that someone else started", () => {
   it.scopedLive(
-    "with its memory in a memfd: is read, and runs on, also where ktstr is killed meanwhile",
+    "as libvirt starts it, with its memory in a memfd: is read, and runs on, also where ktstr is killed meanwhile",
     () =>
       Effect.gen(function*() {
         const qemu = yield* qemuWith("memfd")
@@ -237,7 +263,7 @@ describe("a QEMU that someone else started", () => {
 
       const left = join(directory, "left")
       const gone = yield* started("qemu-system-x86_64", [...empty, "-qmp", `unix:${left},server=on,wait=off`])
-      yield* Effect.promise(() => until("a socket", () => processesListening(left)))
+      yield* Effect.promise(() => until("a socket", () => listenedAt(left)))
       // it has no guest, so no memory
       assert.match(yield* whyNot(left), /: QEMU's info mtree -f: |: QEMU's query-memdev: /)
       yield* killed(gone)
@@ -259,4 +285,4 @@ describe("a QEMU that someone else started", () => {
     }).pipe(Effect.provide(HostLive)), 120_000)
 })
 
-const processesListening = (path: string) => readFileSync("/proc/net/unix", "utf8").includes(` ${path}\n`)
+const listenedAt = (path: string) => readFileSync("/proc/net/unix", "utf8").includes(` ${path}\n`)
