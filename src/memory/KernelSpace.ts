@@ -213,7 +213,7 @@ export class KernelSpace {
   get #absence(): string {
     const page = this.#faultPage
     const pa = this.isDirect(page) ? (page - this.#directBase) * 4096 : this.table.walk(page)
-    return pa < 0 ? "lies in memory that is not there" : this.memory.absence(pa)
+    return pa < 0 ? this.table.absence : this.memory.absence(pa)
   }
 
   /** The physical address of a byte, or negative. */

@@ -30,6 +30,8 @@ export class PageTable {
    * was; of an entry whose table the image lacks, that entry's (of the root, one more than there are levels).
    */
   level = 0
+  /** The physical address of the entry that the last walk which ended with `OUT_OF_MEMORY` could not read. */
+  #missing = 0
   /** The lowest page number of the kernel's half. */
   readonly kernelStart: number
 
@@ -54,6 +56,7 @@ export class PageTable {
       const hi = whole ? memory.view.getUint32(memory.at + 4, true) : memory.u32(at + 4)
       if (lo < 0 || hi < 0) {
         this.level = level + 1
+        this.#missing = at
         return OUT_OF_MEMORY
       }
       if ((lo & 1) === 0) return NOT_PRESENT
@@ -65,6 +68,11 @@ export class PageTable {
       table = above + ((lo & 0xffff_f000) >>> 0)
     }
     return NOT_PRESENT
+  }
+
+  /** Why the last walk that ended so did with `OUT_OF_MEMORY`, as the end of a sentence about its page. */
+  get absence(): string {
+    return `is mapped by a page table that ${this.memory.absence(this.#missing)}`
   }
 
   /** The first page behind `page`, at which the last `walk` ended, that is not under the same entry. */

@@ -91,6 +91,25 @@ layer(NativeKoffi.layer)("kdump-compressed cores", (it) => {
       assert.match(memory.absence(LOADED + PAGES * PAGE), /not there/)
     }))
 
+  it.scoped("tell a page whose page table was excluded", () =>
+    Effect.gen(function*() {
+      const made = new MadeKernel()
+      const address = 0xffff_c900_0000_0000n
+      made.map(address, LOADED)
+      let table = made.root
+      for (const shift of [39n, 30n, 21n]) {
+        table = Number(made.get64(table + Number(address >> shift & 511n) * 8) & 0xf_ffff_ffff_f000n)
+      }
+      const excluded = (table - LOADED) / PAGE
+      const path = yield* file(kdump(made.bytes, (page, index) => index === excluded ? undefined : zlib(page, index)))
+      const { space } = yield* GuestKernel.open(path)
+      assert.strictEqual(space.u32(address), -1)
+      assert.strictEqual(
+        space.faultText,
+        "0xffffc90000000000 is mapped by a page table that lies in a page that was excluded by makedumpfile (-d)"
+      )
+    }))
+
   it.scoped("use the VMCOREINFO of the sub-header, unless it is not true of the memory", () =>
     Effect.gen(function*() {
       const made = new MadeKernel({ without: ["data", "note"] })

@@ -58,7 +58,7 @@ class ArenaWalk implements EntryWalk {
       const pa = table.walk(page)
       if (pa < 0) {
         if (pa === OUT_OF_MEMORY) {
-          this.problems.add(unreadable(`page tables of ${hex(kvaFrom(page, 0))} lie in memory that is not there`))
+          this.problems.add(unreadable(`${hex(kvaFrom(page, 0))} ${table.absence}`))
         }
         this.page = table.behind(page)
         continue

@@ -64,7 +64,7 @@ describe("ArenaWalk", () => {
     made.made.set64(entryOf(made, at(0)), BigInt(LOADED + PAGES * 4096) | 0x67n)
     assert.deepStrictEqual(pages(made), [
       [["0x7f0000204000", "f400", 8192]],
-      `unreadable: page tables of ${hex(at(0))} lie in memory that is not there`
+      `unreadable: ${hex(at(0))} is mapped by a page table that lies in memory that is not there`
     ])
   })
 
