@@ -29,7 +29,7 @@ const MIB = 128
 /** What `-m` is given beside, for each kind of memory, and the first monitor. */
 const BACKENDS = {
   /** As libvirt 9.0 has it: the monitor is a socket that was listened at before, the guest is started by a command. */
-  memfd: (_: string) => [
+  memfd: () => [
     ["-name", "guest=words,debug-threads=on", "-S", "-machine", "pc,usb=off,dump-guest-core=off,memory-backend=pc.ram"],
     ["-object", JSON.stringify({ "qom-type": "memory-backend-memfd", id: "pc.ram", share: true, size: MIB * 2 ** 20 })],
     ["-chardev", "socket,id=charmonitor,fd=30,server=on,wait=off"],
