@@ -42,16 +42,19 @@ export const readKernelLog = (): ReadonlyArray<LogLine> => {
   }
 }
 
+/** A line's time as it was written; null where that is not an exact number, as a hostile kernel may write. */
+export const microsOf = (micros: number): number | null => Number.isSafeInteger(micros) ? micros : null
+
 /** `6,339,5140900,-;NET: Registered…`, and lines of further facts that begin with a space. */
 const parseRecord = (record: string): ReadonlyArray<LogLine> => {
   const [first = ""] = record.split("\n")
   const end = first.indexOf(";")
-  const micros = Number(first.slice(0, end).split(",")[2])
+  const atMicros = microsOf(Number(first.slice(0, end).split(",")[2]))
   const text = first.slice(end + 1).replaceAll(
     /\\x([0-9a-f]{2})/g,
     (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 16))
   )
-  return end < 0 ? [] : text.split("\n").map((line) => ({ atMicros: Number.isNaN(micros) ? null : micros, text: line }))
+  return end < 0 ? [] : text.split("\n").map((line) => ({ atMicros, text: line }))
 }
 
 /**
@@ -65,5 +68,5 @@ export const parseLogText = (text: string): ReadonlyArray<LogLine> =>
     const [, seconds, micros, rest] = /^\[ *(\d+)\.(\d{6})\](?:\[ *[TC]\d+\])? (.*)$/.exec(line) ?? []
     return rest === undefined
       ? { atMicros: null, text: line }
-      : { atMicros: Number(seconds) * 1e6 + Number(micros), text: rest }
+      : { atMicros: microsOf(Number(seconds) * 1e6 + Number(micros)), text: rest }
   })

@@ -62,9 +62,10 @@ const STALL = "runnable task stall"
 /** The watchdog's own functions: their stack says nothing about the scheduler. */
 const WATCHDOG = new Set(["scx_watchdog_workfn", "check_rq_for_timeouts", "scx_tick"])
 
-const DISABLED = /^sched_ext: BPF scheduler "(.*)" disabled \((.*)\)$/
-const FRAME = /^\s*(?:\? )?([A-Za-z_][\w.$]*)\+0x([0-9a-f]+)(?:\/0x([0-9a-f]+))?(?:\s+\[.*\])?$/
-const STALLED = /^(.*)\[(\d+)\] failed to run for (\d+)\.(\d{3})s$/
+/** `sched_ext: BPF scheduler "NAME" disabled (REASON)` */
+const DISABLED = ["sched_ext: BPF scheduler \"", "\" disabled (", ")"] as const
+const FRAME = /^\s*(?:\? )?([A-Za-z_][\w.$]*)\+0x([0-9a-f]{1,13})(?:\/0x([0-9a-f]{1,13}))?(?:\s+\[.*\])?$/
+const STALLED = /^(.*)\[(\d{1,10})\] failed to run for (\d{1,10})\.(\d{3})s$/
 
 /**
  * The frames in lines of a stack trace; other lines are passed over.
@@ -89,11 +90,12 @@ export const extractStackSymbols = (lines: Iterable<string>): ReadonlyArray<Stac
 export const parseScxExits = (lines: ReadonlyArray<LogLine>): ReadonlyArray<ScxExitEvent> => {
   const events: Array<ScxExitEvent> = []
   for (let index = 0; index < lines.length; index++) {
-    const [, scheduler, reason] = DISABLED.exec(lines[index].text) ?? []
-    if (scheduler === undefined) continue
+    const disabled = disabledBy(lines[index].text)
+    if (disabled === undefined) continue
+    const { reason, scheduler } = disabled
     // Where all was well the kernel prints neither a message nor a stack.
     const normal = NORMAL.has(reason)
-    const { message, stack } = normal ? { message: null, stack: [] } : explanation(lines.slice(index + 1), scheduler)
+    const { message, stack } = normal ? { message: null, stack: [] } : explanation(lines, index + 1, scheduler)
     const [, comm, pid, seconds, millis] = STALLED.exec(message ?? "") ?? []
     const isWatchdogs = stack.some(({ name }) => WATCHDOG.has(name))
     const isStall = reason === STALL || comm !== undefined || isWatchdogs
@@ -113,12 +115,22 @@ export const parseScxExits = (lines: ReadonlyArray<LogLine>): ReadonlyArray<ScxE
   return events
 }
 
-/** The message and the stack behind the line of a scheduler's end; another line of sched_ext ends them. */
-const explanation = (lines: ReadonlyArray<LogLine>, scheduler: string) => {
+/** The names in a line of `DISABLED`. No regular expression: a hostile line can have its words thousands of times. */
+const disabledBy = (text: string): { readonly scheduler: string; readonly reason: string } | undefined => {
+  const [before, between, after] = DISABLED
+  const at = text.startsWith(before) && text.endsWith(after) ? text.lastIndexOf(between) : -1
+  return at < before.length
+    ? undefined
+    : { scheduler: text.slice(before.length, at), reason: text.slice(at + between.length, -after.length) }
+}
+
+/** The message and the stack from line `first` on, behind that of a scheduler's end; another line of sched_ext ends them. */
+const explanation = (lines: ReadonlyArray<LogLine>, first: number, scheduler: string) => {
   const prefix = `sched_ext: ${scheduler}: `
   let message: string | null = null
   const stack: Array<StackSymbol> = []
-  for (const { text } of lines) {
+  for (let index = first; index < lines.length; index++) {
+    const { text } = lines[index]
     if (message === null && stack.length === 0 && text.startsWith(prefix)) {
       message = text.slice(prefix.length)
       continue

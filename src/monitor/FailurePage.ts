@@ -185,7 +185,7 @@ const schedHtml = (document: FailureDocument): string => {
           queue.tasks.length === 0 ? "" : `${queue.tasks[0].comm}[${queue.tasks[0].pid}]`,
           queue.tasks.length === 0
             ? ""
-            : millis(Math.max(...queue.tasks.map(({ waitingMillis }) => waitingMillis ?? 0)))
+            : millis(queue.tasks.reduce((longest, { waitingMillis }) => Math.max(longest, waitingMillis ?? 0), 0))
         ])
       )
     ),

@@ -3,7 +3,7 @@ import type { Btf } from "../btf/Btf.ts"
 import { layout } from "../btf/Layout.ts"
 import { memoizeByBtf } from "../btf/MemoizeByBtf.ts"
 import { absent, corrupted, type Reason, toReason, truncated } from "../core/Reason.ts"
-import type { LogLine } from "../host/KernelLog.ts"
+import { type LogLine, microsOf } from "../host/KernelLog.ts"
 import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { type Read, StructReader } from "../memory/structs/StructReader.ts"
 
@@ -107,7 +107,7 @@ const read = ({ btf, space, symbols }: GuestKernelService, from: bigint | undefi
         if (bytes === undefined) return yield* Either.left(space.faultReason)
         const again = yield* reader.struct(desc, descAt) // while its kernel runs another record may get its place
         if (owner !== id || (again.u64("state_var") & ID_MASK) !== id) return undefined
-        const atMicros = Math.floor(facts.uint("ts_nsec") / 1000)
+        const atMicros = microsOf(Math.floor(facts.uint("ts_nsec") / 1000))
         return Buffer.from(bytes).toString().split("\n").map((text) => ({ atMicros, text }))
       })
     const oldest = behind < MOST_RECORDS ? tail : (head - MOST_RECORDS + 1n) & ID_MASK

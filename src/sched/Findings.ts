@@ -195,8 +195,12 @@ const idleCpus = ({ dispatchQueues, runQueues, tasks }: Seen, { idleMillis }: Th
   })
 }
 
+/** The newest of the run queues' clocks, in nanoseconds. */
+export const newestClock = (runQueues: ReadonlyArray<RunQueue>): number =>
+  runQueues.reduce((newest, { clock }) => Math.max(newest, Number(clock ?? 0)), 0)
+
 const standingClocks = ({ runQueues }: Seen, { clockMillis }: Thresholds): ReadonlyArray<Finding> => {
-  const newest = Math.max(0, ...runQueues.map(({ clock }) => Number(clock ?? 0)))
+  const newest = newestClock(runQueues)
   return runQueues.flatMap((queue): ReadonlyArray<Finding> => {
     const behind = (newest - Number(queue.clock ?? newest)) / 1e6
     if (!queue.online || isIdle(queue) || behind <= clockMillis) return []
@@ -241,7 +245,7 @@ const misplaced = ({ runQueues, tasks }: Seen): ReadonlyArray<Finding> => {
 
 const bypasses = ({ runQueues, scx }: Seen, { bypassMillis }: Thresholds): ReadonlyArray<Finding> => {
   if (scx?.state !== "enabled") return [] // it is normal while a scheduler comes or goes
-  const now = Math.max(0, ...runQueues.map(({ clock }) => Number(clock ?? 0)))
+  const now = newestClock(runQueues)
   return scx.schedulers.flatMap(({ address, bypass_depth, bypass_timestamp, name }): ReadonlyArray<Finding> => {
     if (bypass_depth === undefined || Number(bypass_depth) <= 0 || bypass_timestamp === undefined) return []
     const millis = Math.round((now - Number(bypass_timestamp)) / 1e6)

@@ -70,7 +70,7 @@ const print = (record: RunRecord, json: boolean) =>
   json
     ? Effect.flatMap(Effect.orDie(Schema.encode(RunRecord)(record)), (encoded) =>
       writeText(`${JSON.stringify(encoded)}\n`))
-    : writeText(`${escapeControls(runReport(record))}\n`)
+    : writeText(`${runReport(record)}\n`)
 
 const ORDER = ["fail", "inconclusive", "skip", "pass"] as const
 

@@ -25,7 +25,7 @@ export const headerText = ({ freeze, kernel, source }: Header): string => {
     `kernel ${bold(escapeLine(kernel.release))}`,
     plural(kernel.possibleCpus, "possible CPU"),
     ...(kernel.pageTableLevels === null ? [] : [`${kernel.pageTableLevels}-level paging`]),
-    ...(kernel.kaslrOffset === null ? [] : [`KASLR ${kernel.kaslrOffset}`]),
+    ...(kernel.kaslrOffset === null ? [] : [`KASLR ${escapeLine(kernel.kaslrOffset)}`]),
     sourceText(source),
     ...(freeze === null ? [] : [`frozen in ${duration(freeze.millis)}`])
   ]

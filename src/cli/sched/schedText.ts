@@ -1,5 +1,5 @@
 import { formatReason, type Reason } from "../../core/Reason.ts"
-import { placeOf, queueName, waitingMillis } from "../../sched/Findings.ts"
+import { newestClock, placeOf, queueName, waitingMillis } from "../../sched/Findings.ts"
 import type {
   CpuDomains,
   DispatchQueue,
@@ -69,18 +69,19 @@ const schedulerText = (scheduler: Scheduler): string => {
   const facts = [
     `${root ? "scheduler" : "  sub-scheduler"} ${bold(escapeLine(name))}`,
     ...(root || cgroup === undefined ? [] : [escapeLine(cgroup)]),
-    ...(flags.length === 0 ? [] : [flags.join(" ")]),
+    ...(flags.length === 0 ? [] : [escapeLine(flags.join(" "))]),
     ...(watchdogMillis === undefined ? [] : [`watchdog ${duration(watchdogMillis)}`]),
     ...(bypass_depth === undefined || Number(bypass_depth) === 0 ? [] : [yellow(`bypassed (${bypass_depth})`)]),
-    ...(exit_kind === "NONE" ? [] : [red(exitInfo === undefined ? exit_kind : exitText(exitInfo))])
+    ...(exit_kind === "NONE" ? [] : [red(exitInfo === undefined ? escapeLine(exit_kind) : exitText(exitInfo))])
   ]
   const counted = "kind" in events
     ? [formatReason(events)]
     : Object.entries(events.total).filter(([, count]) => count !== 0)
       .map(([event, count]) => `${event.replace(/^SCX_EV_/, "")} ${count}`)
   const implemented = callbacks.map((callback) => {
-    const program = programs[callback]
-    return program === undefined ? callback : `${callback} ${program.name}[${program.id}]`
+    if (!Object.hasOwn(programs, callback)) return callback
+    const { id, name } = programs[callback]
+    return `${callback} ${name}[${id}]`
   })
   return [
     `${facts.join(" · ")}\n`,
@@ -90,7 +91,8 @@ const schedulerText = (scheduler: Scheduler): string => {
 }
 
 const cpuTable = (runQueues: ReadonlyArray<RunQueue>, queues: ReadonlyArray<DispatchQueue>): string => {
-  const newest = Math.max(0, ...runQueues.map(({ clock }) => Number(clock ?? 0)))
+  const newest = newestClock(runQueues)
+  const local = new Map(queues.flatMap(({ cpu, kind, nr }) => kind === "local" ? [[cpu, nr]] : []))
   return table(
     ["CPU", "RUNS", "CLASS", "FOR", "RUNNABLE", "FAIR", "RT", "DL", "EXT", "LOCAL", "SWITCHES", "CLOCK AGE", ""],
     runQueues.map((queue) => {
@@ -106,7 +108,7 @@ const cpuTable = (runQueues: ReadonlyArray<RunQueue>, queues: ReadonlyArray<Disp
         String(rt?.rt_nr_running ?? ""),
         String(dl?.dl_nr_running ?? ""),
         String(scx?.nr_running ?? ""),
-        String(queues.find((other) => other.kind === "local" && other.cpu === cpu)?.nr ?? ""),
+        String(local.get(cpu) ?? ""),
         String(nr_switches ?? ""),
         clock === undefined ? "" : duration((newest - Number(clock)) / 1e6),
         [
@@ -216,7 +218,7 @@ export const dsqsText = (queues: ReadonlyArray<DispatchQueue>): string =>
       bold(label(queue)),
       `${nr} ${nr === 1 ? "task" : "tasks"}`,
       `seq ${seq}`,
-      address,
+      escapeLine(address),
       ...(cursors === 0 ? [] : [`${cursors} iterators`]),
       ...(locked ? ["locked"] : [])
     ]

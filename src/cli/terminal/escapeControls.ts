@@ -13,5 +13,14 @@ export const escapeControls = (text: string): string =>
     return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : escapeText(character)
   })
 
-/** As `escapeControls`, on one line. */
-export const escapeLine = (text: string): string => escapeControls(text.replaceAll(/\s*\n\s*/g, " ")).trim()
+/** As `escapeControls`, on one line: a blank stands for a line's end and the space around it. */
+export const escapeLine = (text: string): string => escapeControls(oneLine(text)).trim()
+
+/** No regular expression: one that looks for space before a line's end takes the square of the space's length. */
+const oneLine = (text: string): string => {
+  if (!text.includes("\n")) return text
+  const lines = text.split("\n")
+  const last = lines.length - 1
+  return lines.map((line, at) => at === 0 ? line.trimEnd() : at === last ? line.trimStart() : line.trim())
+    .filter((line, at) => line !== "" || at === 0 || at === last).join(" ")
+}

@@ -80,6 +80,9 @@ const NAMES = new Map<number, keyof typeof RECORD_KINDS>(
   Object.entries(RECORD_KINDS).map(([name, number]) => [number, name as keyof typeof RECORD_KINDS])
 )
 
+/** Units or latencies of one worker: weeks of a billion a second would be more, and so is the sum of all. */
+const MOST_COUNT = 2 ** 43
+
 /** A time or a count of 64 bits; one above 2^53 is rounded, and nothing in a guest of hours is. */
 const countAt = (view: DataView, at: number): number => Number(view.getBigUint64(at, true))
 
@@ -103,6 +106,8 @@ const countersOf = (body: DataView): WorkerCounters => {
     runs: u32(92)
   }
 }
+
+const isPlausible = ({ events, units }: WorkerCounters): boolean => units <= MOST_COUNT && events <= MOST_COUNT
 
 const recordOf = (kind: keyof typeof RECORD_KINDS, body: DataView, atNs: number): AgentRecord => {
   const u32 = (at: number) => body.getUint32(at, true)
@@ -194,7 +199,11 @@ export const decodeRecords = (log: Uint8Array): DecodedLog => {
     const kind = NAMES.get(number)
     if (kind === undefined) records.push({ kind: "unknown", atNs, number, bytes: length })
     else if (length < RECORD_BYTES[kind]) return broken(`a record of kind ${kind} has ${length} bytes`)
-    else records.push(recordOf(kind, new DataView(log.buffer, log.byteOffset + body, length), atNs))
+    else {
+      const record = recordOf(kind, new DataView(log.buffer, log.byteOffset + body, length), atNs)
+      if (record.kind === "worker" && !isPlausible(record.counters)) return broken("a worker's counters are too large")
+      records.push(record)
+    }
     at = body + Math.ceil(length / 8) * 8
   }
   return { records, damage: skipped === 0 ? null : `${skipped} records had no room in the agent's log` }
@@ -202,7 +211,7 @@ export const decodeRecords = (log: Uint8Array): DecodedLog => {
 
 /** CRC-32 of a record's header, with zeros where the checksum itself is, and of its payload. */
 const checksumOf = (record: Uint8Array): number => {
-  const header = record.slice(0, RECORD_HEADER)
+  const header = Uint8Array.from(record.subarray(0, RECORD_HEADER)) // slice() of a Buffer shares its bytes
   header.fill(0, 24, 28)
   return crc32(record.subarray(RECORD_HEADER), crc32(header))
 }

@@ -2,7 +2,7 @@ import type { ExpectedEnd, RunRecord, SchedulerRun } from "./RunRecord.ts"
 import { type Detail, detail } from "./Verdict.ts"
 
 /** Words of the verifier, or of libbpf, about a program that is refused. */
-const REFUSED = /BPF program load failed|prog '.*': failed to load|verifier|BPF_PROG_LOAD/i
+const REFUSED = /BPF program load failed|prog '[^']*': failed to load|verifier|BPF_PROG_LOAD/i
 /** The last line of the verifier's log; the one before it says why. */
 const VERIFIER_END = /^processed \d+ insns/
 

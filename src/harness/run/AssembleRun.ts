@@ -1,5 +1,5 @@
 import { errnoName } from "../../core/Errors.ts"
-import { type LogLine } from "../../host/KernelLog.ts"
+import { type LogLine, microsOf } from "../../host/KernelLog.ts"
 import { parseScxExits } from "../../host/ScxExit.ts"
 import { bucketFloor, type LiveCounters } from "../agent/Mailbox.ts"
 import type { PlanOp } from "../agent/Plan.ts"
@@ -61,7 +61,7 @@ const phasesOf = (records: ReadonlyArray<AgentRecord>, planned: PlannedScenario)
     const groups = planned.groups.map(({ count, first, name: group }, index) => {
       const mine = counters.filter((one) => one.step === step && one.worker >= first && one.worker < first + count)
       const before = new Map(mine.filter((one) => !one.end).map((one) => [one.worker, one]))
-      const after = mine.filter((one) => one.end)
+      const after = [...new Map(mine.filter((one) => one.end).map((one) => [one.worker, one])).values()]
       const workers = after.map((one) => ({ worker: one.worker, ...workOf(before.get(one.worker), one) }))
       const usage = usages.filter((one) => one.group === index && one.step === step)
       const [from, to] = [false, true].map((ended) => usage.find((one) => one.end === ended)?.usageMicros)
@@ -126,7 +126,7 @@ const kernelLines = (records: ReadonlyArray<AgentRecord>): ReadonlyArray<KernelL
       /\\x([0-9a-f]{2})/g,
       (_, hex: string) => String.fromCharCode(parseInt(hex, 16))
     )
-    return [{ level: Number(priority) & 7, atMicros: Number(micros), text: unescaped }]
+    return [{ level: Number(priority) & 7, atMicros: microsOf(Number(micros)), text: unescaped }]
   })
 
 const MOST_LINES = 200

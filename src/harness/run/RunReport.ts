@@ -1,3 +1,4 @@
+import { escapeText } from "../../core/EscapeText.ts"
 import type { RunRecord } from "../claim/RunRecord.ts"
 import type { Detail } from "../claim/Verdict.ts"
 
@@ -43,7 +44,7 @@ export const replayCommand = ({ host }: RunRecord): string | undefined =>
 
 /**
  * A run on one screen: its outcome, what was judged, the worst first, what the groups did, and how to run it again. Text of
- * the guest is in it, and is not escaped.
+ * the guest in it is escaped.
  *
  * @since 0.1.0
  * @category rendering
@@ -61,5 +62,5 @@ export const runReport = (run: RunRecord): string => {
     ...groupLines(run),
     ...(log.length === 0 ? [] : ["  the scheduler last printed:", ...log.map((line) => `    ${line}`)]),
     ...(again === undefined ? [] : [`  again: ${again}`])
-  ].join("\n")
+  ].map(escapeText).join("\n")
 }

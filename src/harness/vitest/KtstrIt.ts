@@ -6,7 +6,6 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import { it as vitestIt, type TestContext } from "vitest"
 import { HostLacks } from "../../core/Errors.ts"
-import { escapeText } from "../../core/EscapeText.ts"
 import { kernelVariable } from "../../core/kernels/FindKernel.ts"
 import { KernelResolver } from "../../core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
@@ -94,9 +93,6 @@ const failureAt = (message: string, place: string): Error => {
   return error
 }
 
-/** Text of a guest is in a report. */
-const printable = (text: string): string => text.split("\n").map(escapeText).join("\n")
-
 const settle = (
   context: TestContext,
   exit: Exit.Exit<RunRecord, { readonly message: string }>,
@@ -110,7 +106,7 @@ const settle = (
   }
   const record = exit.value
   if (record.verdict.outcome === "pass") return
-  const report = printable(runReport(record))
+  const report = runReport(record)
   if (record.verdict.outcome === "skip" && process.env["KTSTR_NO_SKIP"] !== "1") return context.skip(report)
   throw failureAt(report, place)
 }

@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { COLORED } from "../../../src/cli/terminal/Color.ts"
 import { escapeControls, escapeLine } from "../../../src/cli/terminal/escapeControls.ts"
 import { printable } from "../../../src/cli/terminal/Printable.ts"
+import { table } from "../../../src/cli/terminal/Table.ts"
 
 const decode = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
 
@@ -38,6 +39,20 @@ describe("text for a terminal or a file", () => {
       text,
       COLORED ? "\x1b[1mbold\x1b[22m \\u001b[2J" : "\\u001b[1mbold\\u001b[22m \\u001b[2J"
     )
+  })
+
+  it("is on one line where it must be", () => {
+    assert.strictEqual(escapeLine("  a \t\n\n \n b  c\n"), "a b  c")
+    assert.strictEqual(escapeLine("\n"), "")
+    assert.strictEqual(table(["A", "B"], [["x\ny", ""], ["1", "2 "]]), "A    B\nx y\n1    2\n")
+  })
+
+  it("takes the time of its length, however many blanks are in it", () => {
+    // a quarter of a million: minutes where the time is that of their square
+    const blanks = `a${" ".repeat(2 ** 18)}b`
+    assert.strictEqual(escapeLine(blanks), blanks)
+    assert.strictEqual(escapeLine(`${blanks}\n${blanks}`), `${blanks} ${blanks}`)
+    assert.strictEqual(table(["A"], [[blanks]]), `A\n${blanks}\n`)
   })
 
   it("is written by one module, and by the thread of the time limit", () => {

@@ -67,6 +67,18 @@ describe("records", () => {
     }
   })
 
+  it("whose counts no worker can reach are refused", () => {
+    const counters = (at: number, count: bigint) => {
+      const payload = new Uint8Array(96)
+      new DataView(payload.buffer).setBigUint64(at, count, true)
+      return decodeRecords(record(RECORD_KINDS.worker, 0, payload))
+    }
+    for (const at of [16, 64]) {
+      assert.strictEqual(counters(at, 2n ** 43n).records.length, 1)
+      assert.match(counters(at, 2n ** 43n + 1n).damage ?? "", /a worker's counters are too large/)
+    }
+  })
+
   it.prop(
     "of random bytes, and of cut and changed logs, never throw",
     [FastCheck.uint8Array({ maxLength: 400 }), FastCheck.nat(200), FastCheck.nat(255)],
