@@ -67,7 +67,7 @@ const NUL_HOMES = [
   "core/image/Elf.ts",
   "memory/Vmlinux.ts", // keeps the bytes with their NUL
   "memory/kallsyms/FindKallsyms.ts",
-  "memory/kallsyms/Kallsyms.ts"
+  "memory/kallsyms/SymbolNames.ts"
 ]
 
 const files = readdirSync("src", { recursive: true, withFileTypes: true })

@@ -205,13 +205,15 @@ const entriesOf = (reader: MapReader): Effect.Effect<Stream.Stream<MapEntry, Map
       return problem === null ? Stream.empty : Stream.fail(new MapProblem({ id, map: name, problem }))
     })
     if (walk === null) return missing
+    let size = 1 // a first look at a large map that is nearly empty must not wait for a whole batch
     const batch = Effect.suspend(() => {
       const entries: Array<MapEntry> = []
       while (walk.next()) {
         entries.push(decodeEntry(reader, walk))
-        if (entries.length === BATCH || (entries.length % LOOKS === 0 && isTurnDue())) break
+        if (entries.length === size || (entries.length % LOOKS === 0 && isTurnDue())) break
       }
       read += entries.length
+      size = Math.min(size * 4, BATCH)
       return entries.length === 0
         ? Effect.zipRight(pause, Effect.fail(Option.none<never>()))
         : Effect.as(pause, Chunk.unsafeFromArray(entries))

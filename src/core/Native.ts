@@ -56,6 +56,11 @@ export interface NativeService {
   readonly bpf: (command: number, attributes: Uint8Array) => number
   /** Where a buffer's bytes lie, for the pointers in such attributes: there as long as the buffer is reachable. */
   readonly addressOf: (buffer: ArrayBuffer) => bigint
+  /**
+   * A buffer of zeros whose memory the kernel is asked to give in huge pages (MADV_HUGEPAGE), up to 2 MiB more than is used:
+   * a copy of a few MiB then meets a handful of page faults, not a thousand. Where it gives none, a buffer like any other.
+   */
+  readonly largeBuffer: (bytes: number) => Uint8Array
   /** pidfd_open(2): a file descriptor of a process or thread, or minus the errno. */
   readonly pidfd: (pid: number, flags: number) => number
   /** Close what `bpf`, `pidfd` and `pipe` opened. */

@@ -22,6 +22,8 @@ const EAGAIN = 11
 const LOCK_SH = 1
 const LOCK_EX = 2
 const LOCK_NB = 4
+const MADV_HUGEPAGE = 14
+const HUGE_PAGE = 2 ** 21
 const SEEK_DATA = 3
 const SEEK_HOLE = 4
 const ENXIO = 6
@@ -68,6 +70,7 @@ const loadLibc = () => {
     fcntl: libc.func("int fcntl(int fd, int command, ...)"),
     mmap: libc.func("void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)"),
     munmap: libc.func("int munmap(void *addr, size_t length)"),
+    madvise: libc.func("int madvise(uintptr_t addr, size_t length, int advice)"),
     ioctl: libc.func("int ioctl(int fd, unsigned long request, intptr_t argument)"),
     ioctlBuffer: libc.func("int ioctl(int fd, unsigned long request, void *argument)"),
     lseek: libc.func("int64_t lseek(int fd, int64_t offset, int whence)"),
@@ -87,6 +90,15 @@ const nextDataOf =
     const to = Number(libc.lseek(fd, from, SEEK_HOLE))
     return [from, to < 0 ? Infinity : to]
   }
+
+const largeBufferOf = (libc: ReturnType<typeof loadLibc>) => (bytes: number): Uint8Array => {
+  const pages = Math.ceil(bytes / HUGE_PAGE) * HUGE_PAGE
+  const room = new ArrayBuffer(pages + HUGE_PAGE) // zeros of calloc: no memory until they are written
+  const address: bigint = koffi.address(room)
+  const skip = -address & BigInt(HUGE_PAGE - 1)
+  libc.madvise(address + skip, pages, MADV_HUGEPAGE) // advice: a kernel without huge pages refuses it
+  return new Uint8Array(room, Number(skip), bytes)
+}
 
 const pipeOf = (libc: ReturnType<typeof loadLibc>) => () =>
   Effect.suspend(() => {
@@ -192,6 +204,7 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
     memfd,
     mmap,
     nextData: nextDataOf(libc),
+    largeBuffer: largeBufferOf(libc),
     ioctl,
     flock,
     link,

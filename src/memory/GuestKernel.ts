@@ -2,12 +2,13 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { Buffer } from "node:buffer"
 import { Btf } from "../btf/Btf.ts"
 import { Kva, Pa } from "../core/Address.ts"
 import { type FormatError, parsing, type SyscallError } from "../core/Errors.ts"
-import type { Native } from "../core/Native.ts"
+import { Native } from "../core/Native.ts"
 import type { Reason } from "../core/Reason.ts"
 import { NoBtf, type NotAKernel, Unmapped, WrongKernel } from "./Errors.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
@@ -72,9 +73,10 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
       if (!isLocated(location)) return yield* notAKernel(subject, memory.size, location.candidates, location.why)
       const { info } = location
       const space = spaceOf(location)
-      const symbols = yield* parsing(() => new Kallsyms(space, info!))
+      const room = yield* roomForCopies
+      const symbols = yield* parsing(() => new Kallsyms(space, info!, room))
       yield* Effect.logDebug(`${subject}: kallsyms: ${symbols.evidence}`)
-      return yield* assemble(memory, space, location, symbols)
+      return yield* assemble(memory, space, location, symbols, room)
     }).pipe(Effect.withSpan("GuestKernel.fromMemory"))
 
   /** With the vmlinux that runs in it, for kernels that do not describe themselves. */
@@ -94,7 +96,8 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
           why: `both are ${location.release}, but the build ids differ`
         })
       }
-      return yield* assemble(memory, space, location, new VmlinuxSymbols(vmlinux, location.shift))
+      const symbols = new VmlinuxSymbols(vmlinux, location.shift)
+      return yield* assemble(memory, space, location, symbols, yield* roomForCopies)
     }).pipe(Effect.withSpan("GuestKernel.fromVmlinux"))
 
   /** `fromMemory` as a layer. */
@@ -137,6 +140,16 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
     Layer.scoped(GuestKernel, GuestKernel.open(image, options))
 }
 
+/** Makes the buffers for what is copied of a kernel. */
+type Room = (bytes: number) => Uint8Array
+
+/** Some 7 MiB are copied: in pages of 4 KiB that are new to the process, most of an attach would be page faults. */
+const roomForCopies: Effect.Effect<Room> = Effect.map(Effect.serviceOption(Native), (native) =>
+  Option.match(native, {
+    onNone: () => (bytes) => new Uint8Array(bytes),
+    onSome: ({ largeBuffer }) => largeBuffer
+  }))
+
 const spaceOf = ({ table }: KernelLocation): KernelSpace => new KernelSpace(table, findDirectMap(table))
 
 const wrongKernel = (memory: GuestMemory, vmlinux: Vmlinux, candidates: number): WrongKernel => {
@@ -155,9 +168,10 @@ const assemble = (
   memory: GuestMemory,
   space: KernelSpace,
   { release, shift }: KernelLocation,
-  symbols: Symbols
+  symbols: Symbols,
+  room: Room
 ): Either.Either<GuestKernelService, NoBtf | FormatError> =>
-  Either.map(readBtf(space, release, symbols), (btf) => {
+  Either.map(readBtf(space, release, symbols, room), (btf) => {
     const [mask] = btf.idsByName("cpumask").flatMap((id) => btf.sizeOf(id) ?? [])
     const perCpus = perCpuOffsets(space, symbols, (mask ?? 1024) * 8)
     const unmapped = () => new Unmapped(space.fault)
@@ -193,7 +207,12 @@ const kernelAddress = (address: bigint | undefined): Kva | undefined =>
   address !== undefined && Kva.is(address) ? address : undefined
 
 /** `.BTF` of the image, which lies between two symbols; include/asm-generic/vmlinux.lds.h `BTF`, v5.4 and newer. */
-const readBtf = (space: KernelSpace, release: string, symbols: Symbols): Either.Either<Btf, NoBtf | FormatError> => {
+const readBtf = (
+  space: KernelSpace,
+  release: string,
+  symbols: Symbols,
+  room: Room
+): Either.Either<Btf, NoBtf | FormatError> => {
   const none = (why: string, hint = "build it with CONFIG_DEBUG_INFO_BTF=y and CONFIG_KALLSYMS_ALL=y") =>
     Either.left(new NoBtf({ release, why, hint }))
   const start = symbols.address("__start_BTF")
@@ -201,9 +220,11 @@ const readBtf = (space: KernelSpace, release: string, symbols: Symbols): Either.
   if (start === undefined || stop === undefined) return none("its symbols lack __start_BTF")
   const size = stop - start
   if (size <= 0n || size > BigInt(MAX_BTF)) return none(`__start_BTF and __stop_BTF are ${size} bytes apart`)
-  const bytes = space.read(start, Number(size))
-  if (bytes === undefined) {
+  const borrowed = space.borrow(start, Number(size))
+  if (borrowed === undefined) {
     return none(`it cannot be read (${space.faultText})`, "the image seems cut short: give all of it")
   }
+  const bytes = room(borrowed.length) // types are asked for after the memory has ended
+  bytes.set(borrowed)
   return Btf.parse(bytes, { subject: `BTF of kernel ${release}` })
 }

@@ -168,10 +168,11 @@ export class GuestMemory {
     return this.#regions
   }
 
-  /** All that can be read between two addresses that cut no region, in order: regions, or pages that are made for it. */
+  /** All that has bytes between two addresses, in order: regions, whole, or pages that are made for it. */
   *stretches(from = 0, to = Infinity): Generator<MemoryRegion> {
     for (let index = this.#before(from); index < this.#regions.length && this.#regions[index].start < to; index++) {
-      if (this.#regions[index].start >= from) yield this.#regions[index]
+      const region = this.#regions[index]
+      if (region.start + region.bytes.length > from) yield region
     }
     const paged = this.#paged
     if (paged === undefined) return

@@ -22,6 +22,18 @@ const TOO_LONG = -3
 const SLOTS = 65536
 const END = 2 ** 52
 
+/** Zeros, which the host gives no memory until they are written: only slot 0 could be taken for the translation of page 0. */
+const noTranslations = (): Float64Array => {
+  const known = new Float64Array(SLOTS * 2)
+  known[0] = -1
+  return known
+}
+
+const forget = (known: Float64Array): void => {
+  known.fill(0)
+  known[0] = -1
+}
+
 /**
  * Why the last failed access failed, and where.
  *
@@ -66,7 +78,7 @@ export class KernelSpace {
   readonly memory: GuestMemory
   readonly #directBase: number
   readonly #directPages: number
-  /** Of each slot the page and its physical address, side by side: one line of the CPU's cache. */
+  /** Of each slot the page and its physical address, side by side: one line of the CPU's cache. A page of 0 is none. */
   readonly #known: Float64Array
   #scratch = new Uint8Array(4096)
   #scratchView = new DataView(this.#scratch.buffer)
@@ -80,7 +92,7 @@ export class KernelSpace {
   constructor(
     readonly table: PageTable,
     readonly directBase: number | undefined,
-    known: Float64Array = new Float64Array(SLOTS * 2).fill(-1)
+    known: Float64Array = noTranslations()
   ) {
     this.#known = known
     this.memory = table.memory
@@ -96,7 +108,7 @@ export class KernelSpace {
 
   /** Forget all translations, those of its forks too. */
   flush(): void {
-    this.#known.fill(-1)
+    forget(this.#known)
   }
 
   /** Is a page one of those that map all physical memory, side by side? */

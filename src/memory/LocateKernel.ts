@@ -48,7 +48,7 @@ export const isLocated = (found: KernelLocation | KernelNotLocated): found is Ke
 /**
  * The first kernel whose VMCOREINFO is true of this memory: the page tables that it names must map the image to where
  * it says the image is, themselves included, and `init_uts_ns` must hold the release that it claims.
- * @param early look only at the first 64 MiB of each region
+ * @param early look only where it mostly is
  * @since 0.1.0
  * @category parsing
  */

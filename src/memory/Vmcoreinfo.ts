@@ -7,8 +7,7 @@ const NOTE_TEXT = 24
 const DATA_BYTES = 4096
 const OSRE = 0x4552_534f
 const NAME_LENGTH = 11
-/** So much of each region's start, and then of its end, is looked at first, in bytes. */
-const EARLY = 2 ** 26
+const MIB = 2 ** 20
 const GIB4 = 2 ** 32
 
 /**
@@ -69,7 +68,7 @@ const parseHex = (text: string | undefined): bigint | undefined =>
  * Both copies that a kernel keeps start at the start of a page: `vmcoreinfo_data` (`get_zeroed_page`) with the text, and
  * `vmcoreinfo_note` (`alloc_pages_exact`) with a note header before it. So one word a page is looked at, not all bytes.
  * Memory that was never written is left out. Many others may have left or forged such a page (an earlier kernel, a nested guest, a program): `accept` must prove it.
- * @param early look only at the first 64 MiB of each region, where it mostly is
+ * @param early look only where it mostly is
  * @since 0.1.0
  * @category reading
  */
@@ -80,26 +79,53 @@ export const findVmcoreinfo = (
 ): Vmcoreinfo | undefined => {
   const said = memory.vmcoreinfo === undefined ? undefined : new Vmcoreinfo(-1, memory.vmcoreinfo)
   if (said !== undefined && accept(said)) return said
-  // Made early, it lies near the start or the end of its zone, for GFP_KERNEL the one above 4 GiB where there is one.
-  const above = memory.regions.filter(({ start }) => start >= GIB4)
-  const below = memory.regions.filter(({ start }) => start < GIB4)
-  for (const part of early ? [partsOf.first] : [partsOf.first, partsOf.last, partsOf.rest]) {
-    for (const region of [...above, ...below]) {
-      const [from, to] = part(region.bytes.length)
-      const found = findIn(memory, region, accept, from, to)
-      if (found !== undefined) return found
-    }
-    if (memory.regions.length > 0) continue
-    for (const [start, end] of [[GIB4, memory.end], [0, Math.min(GIB4, memory.end)]]) { // pages that are made one by one
-      const [from, to] = part(Math.max(end - start, 0))
-      for (const page of memory.stretches(start + from, start + to)) {
-        const found = findIn(memory, page, accept, 0, Infinity)
+  const looked: Array<Span> = []
+  for (const span of early ? likelySpans(memory) : [...likelySpans(memory), [0, memory.end] as const]) {
+    for (const [from, to] of without(span, looked)) {
+      for (const region of memory.stretches(from, to)) {
+        const found = findIn(memory, region, accept, Math.max(from - region.start, 0), to - region.start)
         if (found !== undefined) return found
       }
     }
+    looked.push(span)
   }
   return undefined
 }
+
+/** Physical addresses: the first, and one past the last. */
+type Span = readonly [from: number, to: number]
+
+/**
+ * Where a kernel that starts takes its first free pages from, the likeliest first: the ends of the highest zone, of which
+ * the top is the array of `struct page` (64 bytes for each page of 4096), and the lowest memory that neither the first
+ * 16 MiB nor the image takes, which lies at 16 MiB without KASLR. In 40 guests of 5.10 to 7.3, with 128 MiB to 5 GiB of
+ * memory, with and without KASLR, all but one had it there.
+ */
+const likelySpans = (memory: GuestMemory): ReadonlyArray<Span> => {
+  const { end } = memory
+  const top = end - Math.round(memory.size / 64 / 4096) * 4096
+  const spans: ReadonlyArray<Span> = [
+    [GIB4, GIB4 + 12 * MIB],
+    [top - 12 * MIB, top],
+    [16 * MIB, 28 * MIB],
+    [64 * MIB, 84 * MIB],
+    [GIB4, GIB4 + 64 * MIB],
+    [0, 84 * MIB],
+    [end - 64 * MIB, end]
+  ]
+  return spans.map(([from, to]) => [Math.max(from, 0), Math.min(to, end)] as const).filter(([from, to]) => from < to)
+}
+
+/** The parts of a span that none of the others has. */
+const without = (span: Span, others: ReadonlyArray<Span>): ReadonlyArray<Span> =>
+  others.reduce<ReadonlyArray<Span>>(
+    (parts, [from, to]) =>
+      parts.flatMap(([start, end]) => {
+        const pieces: ReadonlyArray<Span> = [[start, Math.min(end, from)], [Math.max(start, to), end]]
+        return pieces.filter(([start, end]) => start < end)
+      }),
+    [span]
+  )
 
 const findIn = (
   memory: GuestMemory,
@@ -123,13 +149,6 @@ const findIn = (
     }
   }
   return undefined
-}
-
-/** The parts of a region of that length, none of which overlap. */
-const partsOf = {
-  first: (length: number) => [0, Math.min(length, EARLY)],
-  last: (length: number) => [Math.max(EARLY, length - EARLY), length],
-  rest: (length: number) => [EARLY, length - EARLY]
 }
 
 const noteAt = (memory: GuestMemory, page: number, word: number): Vmcoreinfo | undefined => {

@@ -98,28 +98,35 @@ describe("findVmcoreinfo", () => {
     )
   })
 
-  it("looks at each page once, at the first 64 MiB of each region, then at the last, before the rest", () => {
-    const early = 2 ** 26
-    const bytes = new Uint8Array(early + 3 * 4096)
-    for (const at of [0, early - 4096, early, early + 8192]) bytes.set(Buffer.from(text), at)
-    const memory = new GuestMemory([{ start: 0, bytes }, { start: 2 ** 30, bytes: page(0) }])
-    assert.deepStrictEqual(
-      releases(memory),
-      [0, early - 4096, 2 ** 30, early, early + 8192].map((at) => `6.1@${at}`)
-    )
-    const shifted = new GuestMemory([{ start: 1000, bytes: bytes.subarray(1000) }])
-    assert.deepStrictEqual(releases(shifted), [early - 4096, early, early + 8192].map((at) => `6.1@${at}`))
-    // only the pages around the places are there
-    const [start, end] = [4096 + 1000, 2 ** 28]
-    const large = new Uint8Array(end - start)
-    const places = [2 * 4096, end - early, end - 4096, start + early + 2 ** 20 - 1000, end - early - 4096]
+  it("looks at each page once, and where kernels have it first", () => {
+    const MIB = 2 ** 20
+    // of 256 MiB the last 4 are the array of struct page
+    const places = [
+      240 * MIB,
+      252 * MIB - 4096, // below it
+      16 * MIB,
+      28 * MIB - 4096, // the lowest memory that is not kept for old devices, or the image
+      64 * MIB,
+      84 * MIB - 4096, // behind an image at 16 MiB
+      8192,
+      28 * MIB,
+      64 * MIB - 4096,
+      192 * MIB,
+      252 * MIB,
+      256 * MIB - 4096,
+      84 * MIB,
+      192 * MIB - 4096
+    ]
+    const start = 4096 + 1000
+    const large = new Uint8Array(256 * MIB - start)
     for (const at of places) large.set(Buffer.from(text), at - start)
     const parts = places.map((at) => [at - start - 2000, at - start + 5000] as const).toSorted(([a], [b]) => a - b)
-    const nextWritten = (at: number) => parts.find(([, to]) => to > at)
-    assert.deepStrictEqual(
-      releases(new GuestMemory([{ start, bytes: large, nextWritten }])),
-      places.map((at) => `6.1@${at}`)
-    )
+    const nextWritten = (at: number) => parts.find(([, to]) => to > at) // only the pages around the places are there
+    const seen = places.map((at) => `6.1@${at}`)
+    assert.deepStrictEqual(releases(new GuestMemory([{ start, bytes: large, nextWritten }])), seen)
+    const cut = 200 * MIB - start // in two regions
+    const regions = [{ start, bytes: large.subarray(0, cut) }, { start: start + cut, bytes: large.subarray(cut) }]
+    assert.deepStrictEqual(releases(new GuestMemory(regions)), seen)
   })
 
   it("reads a page that two mappings share, and one that the image cuts", () => {

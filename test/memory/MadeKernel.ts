@@ -18,6 +18,11 @@ export interface MadeKernelOptions {
   readonly encoding?: "absolute per-CPU" | "relative to the base" | "relative to its place"
   /** Whether the offsets are behind the tokens (v6.4 and newer) or before the names. */
   readonly offsetsLast?: boolean
+  /**
+   * The order of names behind the offsets (v6.4 and newer): by all of a name, or as Clang's LTO has it, by what is before
+   * its first dot. Without it there is none.
+   */
+  readonly ordered?: "whole" | "to the dot" | undefined
   /** More symbols than those of what is in the image: `filler_0` … */
   readonly fillers?: number
   /** Symbols for other things of the image, and their size in bytes. They are zeros. */
@@ -43,7 +48,7 @@ const BANNER = "Linux version 6.12.0-made (someone@somewhere) (gcc 12) #1 SMP ma
 export class MadeKernel {
   readonly bytes = new Uint8Array(PAGES * PAGE)
   readonly view = new DataView(this.bytes.buffer)
-  readonly options: Required<MadeKernelOptions>
+  readonly options: Required<Omit<MadeKernelOptions, "ordered">> & Pick<MadeKernelOptions, "ordered">
   readonly symbols = new Map<string, bigint>()
   readonly root: number
   readonly physBase: bigint
@@ -207,7 +212,7 @@ export class MadeKernel {
     if (this.options.offsetsLast) this.#placeOffsets(symbols)
   }
 
-  #placeOffsets(symbols: ReadonlyArray<{ readonly address: bigint }>): void {
+  #placeOffsets(symbols: ReadonlyArray<{ readonly name: string; readonly address: bigint }>): void {
     const { encoding } = this.options
     const base = LINKED + this.options.shift
     const at = this.place("kallsyms_offsets", new Uint8Array(symbols.length * 4), 4) - LOADED
@@ -223,6 +228,11 @@ export class MadeKernel {
       this.view.setUint32(at + i * 4, Number(BigInt.asUintN(32, offset)), true)
     })
     if (encoding !== "relative to its place") this.place("kallsyms_relative_base", words64(base))
+    if (this.options.ordered === undefined) return
+    const keyOf = (name: string) => this.options.ordered === "whole" ? name : name.replace(/\..*/, "")
+    const order = symbols.map(({ name }, i) => ({ key: Buffer.from(keyOf(name)), i }))
+      .toSorted((a, b) => Buffer.compare(a.key, b.key) || a.i - b.i)
+    this.place("kallsyms_seqs_of_names", Buffer.from(order.flatMap(({ i }) => [i >> 16, (i >> 8) & 255, i & 255])), 8)
   }
 
   /** The text that `crash_save_vmcoreinfo_init` writes, as far as it matters, with `replace` done to it. */

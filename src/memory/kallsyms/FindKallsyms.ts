@@ -39,7 +39,8 @@ export const findKallsyms = (space: KernelSpace, info: Vmcoreinfo): KallsymsTabl
       names: image.subarray(names.start, tokens.table),
       tokenTable: image.subarray(tokens.table, tokens.index),
       tokenIndex: image.subarray(tokens.index, tokens.index + TOKENS * 2),
-      offsetTables: offsetTables(image, start, tokens.index + TOKENS * 2, names.countAt, names.count)
+      offsetTables: offsetTables(image, start, tokens.index + TOKENS * 2, names.countAt, names.count),
+      orders: [] // kernels that VMCOREINFO says nothing of have none
     }
   }
   return undefined

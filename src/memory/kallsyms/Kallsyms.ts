@@ -4,10 +4,15 @@ import type { KernelSpace } from "../KernelSpace.ts"
 import type { KernelSymbol, Symbols } from "../Symbols.ts"
 import type { Vmcoreinfo } from "../Vmcoreinfo.ts"
 import { findKallsyms } from "./FindKallsyms.ts"
-import { brokenKallsyms, kallsymsFromNote, type KallsymsTables, type OffsetTable, TOKENS } from "./KallsymsTables.ts"
-
-/** `KSYM_NAME_LEN` (include/linux/kallsyms.h, v6.12) is 512, with the type letter. */
-const MAX_NAME = 1024
+import { findByLength, findByOrder, type FindSymbol } from "./FindSymbol.ts"
+import {
+  brokenKallsyms,
+  kallsymsFromNote,
+  type KallsymsTables,
+  type OffsetTable,
+  SEQUENCE_BYTES
+} from "./KallsymsTables.ts"
+import { SymbolNames } from "./SymbolNames.ts"
 
 /**
  * How an offset gives an address:
@@ -28,12 +33,11 @@ const PROOFS = [
   ["kallsyms_names", "kallsyms_names"]
 ] as const
 /**
- * The symbol table that the kernel keeps for its own messages. A name is a row of tokens, each standing for a piece of
- * text; the first letter of the text is the symbol's type.
+ * The symbol table that the kernel keeps for its own messages.
  *
- * Two passes note where each name starts and sort the names by how long they are, decoded; a lookup then decodes only
- * names of its length.
- * @see scripts/kallsyms.c `write_src`; kernel/kallsyms.c `kallsyms_expand_symbol`, `kallsyms_sym_address`, v6.12
+ * A name is looked up by the kernel's own order of names where it keeps one and finds known symbols by it (v6.4 and
+ * newer); else, and where that cannot tell, by an index of all names that is then made.
+ * @see scripts/kallsyms.c `write_src`; kernel/kallsyms.c `kallsyms_sym_address`, v6.12
  * @since 0.1.0
  * @category models
  */
@@ -42,20 +46,12 @@ export class Kallsyms implements Symbols {
   readonly encoding: KallsymsEncoding
   /** How the tables were found, and what proves the encoding: a line for people. */
   readonly evidence: string
-  readonly #names: Buffer
+  readonly #names: SymbolNames
   readonly #offsets: DataView
   /** The address that relative offsets count from. */
   readonly #origin: bigint
-  readonly #tokens: ReadonlyArray<Buffer>
-  readonly #texts: ReadonlyArray<string>
-  readonly #tokenLengths: Uint16Array
-  /** Where a name's tokens start in the names, and the length of its text with the type letter; 0 for one too long. */
-  readonly #starts: Uint32Array
-  readonly #lengths: Uint16Array
-  /** The names in the order of their lengths, those of a length in the order of the table … */
-  readonly #byLength: Uint32Array
-  /** … and where in it those of each length begin. */
-  readonly #ofLength = new Uint32Array(MAX_NAME + 2)
+  readonly #byOrder: FindSymbol | undefined
+  #byLength: FindSymbol | undefined
   /** By a name that was asked for, its symbol's index, or -1. */
   readonly #indices = new Map<string, number>()
   /** Index of the first symbol that is not a per-CPU offset. */
@@ -64,25 +60,23 @@ export class Kallsyms implements Symbols {
   /**
    * Of the encodings that the tables allow, the one is taken that agrees with every address that VMCOREINFO gives of a
    * symbol in the table.
+   * @param room makes the buffer for copies of the tables
    * @throws FormatError where the tables contradict themselves or `info`; wrap in `parsing`
    */
-  constructor(space: KernelSpace, info: Vmcoreinfo) {
+  constructor(space: KernelSpace, info: Vmcoreinfo, room = (bytes: number): Uint8Array => new Uint8Array(bytes)) {
     const tables = tablesOf(space, info)
-    this.count = tables.count
-    // Copies, some 2 MiB: the tables may be borrowed from a mapping, and names are asked for after it has ended.
-    this.#names = Buffer.from(tables.names)
-    this.#tokens = readTokens(Buffer.from(tables.tokenTable), tables.tokenIndex)
-    this.#texts = this.#tokens.map((token) => token.toString("latin1"))
-    this.#tokenLengths = Uint16Array.from(this.#tokens, (token) => token.length)
-    this.#starts = new Uint32Array(tables.count)
-    this.#lengths = new Uint16Array(tables.count)
-    this.#byLength = new Uint32Array(tables.count)
-    this.#measure()
+    const { count, names, orders } = tables
+    // Copies, some 3 MiB: the tables may be borrowed from a mapping, and names are asked for after it has ended.
+    const copy = copier(room(names.length + count * (SEQUENCE_BYTES + 4)))
+    this.count = count
+    this.#names = new SymbolNames({ ...tables, names: copy(names) })
+    const order = orders.find((order) => isOrder(this.#names, order))
+    this.#byOrder = order === undefined ? undefined : findByOrder(this.#names, copy(order))
 
     const proved = this.#prove(tables, info)
     this.#origin = proved.origin
     this.encoding = proved.encoding
-    this.#offsets = viewOf({ ...proved.table, bytes: Buffer.from(proved.table.bytes) })
+    this.#offsets = viewOf({ ...proved.table, bytes: copy(proved.table.bytes) })
     this.evidence = proved.evidence
     let first = 0
     if (this.encoding === "absolute per-CPU") {
@@ -108,8 +102,9 @@ export class Kallsyms implements Symbols {
         const decoded = (index: number) => addressOf(encoding, origin, offsets, index)
         if (known.every(({ address, index }) => decoded(index) === address)) {
           const proof = known.map(({ name }) => name).join(", ")
-          const evidence =
-            `${this.count} symbols, found by ${foundBy}, offsets ${encoding}: the address of ${proof} is VMCOREINFO's`
+          const names = this.#byOrder === undefined ? "their lengths" : "the kernel's order"
+          const evidence = `${this.count} symbols, found by ${foundBy}, offsets ${encoding}: `
+            + `the address of ${proof} is VMCOREINFO's; names are found by ${names}`
           return { table, origin, encoding, evidence }
         }
         tried.push(`${encoding} it is at ${hex(decoded(stext.index))}`)
@@ -119,59 +114,6 @@ export class Kallsyms implements Symbols {
       stext.index,
       `offsets that give _stext at ${hex(stext.address)}, as VMCOREINFO does: ${[...new Set(tried)].join("; ")}`
     )
-  }
-
-  /** One pass over all names, as bytes. */
-  #measure(): void {
-    const names = this.#names
-    const lengths = this.#tokenLengths
-    let at = 0
-    for (let i = 0; i < this.count; i++) {
-      let tokens = names[at++]
-      if (tokens >= 0x80) tokens = (tokens & 0x7f) | (names[at++] << 7) // since v6.1
-      if (!(tokens > 0 && at + tokens <= names.length)) {
-        throw brokenKallsyms(at, `${this.count} names inside their table`)
-      }
-      this.#starts[i] = at
-      let length = 0
-      for (const end = at + tokens; at < end; at++) length += lengths[names[at]]
-      this.#lengths[i] = length > MAX_NAME ? 0 : length
-    }
-    const next = this.#ofLength
-    for (let i = 0; i < this.count; i++) next[this.#lengths[i] + 1]++
-    for (let length = 1; length < next.length; length++) next[length] += next[length - 1]
-    const places = next.slice()
-    for (let i = 0; i < this.count; i++) this.#byLength[places[this.#lengths[i]]++] = i
-  }
-
-  #find(name: string): number {
-    const wanted = Buffer.from(name, "latin1")
-    const length = wanted.length + 1
-    if (length > MAX_NAME) return -1
-    for (let at = this.#ofLength[length]; at < this.#ofLength[length + 1]; at++) {
-      const i = this.#byLength[at]
-      if (this.#is(i, wanted)) return i
-    }
-    return -1
-  }
-
-  /** Does name `i`, known to be as long as `wanted` and a type letter, spell it? */
-  #is(i: number, wanted: Buffer): boolean {
-    let at = this.#starts[i]
-    for (let done = -1; done < wanted.length; at++) {
-      const token = this.#tokens[this.#names[at]]
-      for (let j = done < 0 ? 1 : 0; j < token.length; j++) {
-        if (token[j] !== wanted[done + j]) return false
-      }
-      done += token.length
-    }
-    return true
-  }
-
-  #name(i: number): string {
-    let text = ""
-    for (let at = this.#starts[i]; text.length < this.#lengths[i]; at++) text += this.#texts[this.#names[at]]
-    return text.slice(1)
   }
 
   #address(i: number): bigint {
@@ -184,9 +126,13 @@ export class Kallsyms implements Symbols {
   }
 
   #indexOf(name: string): number {
-    const i = this.#indices.get(name) ?? this.#find(name)
+    const i = this.#indices.get(name) ?? this.#byOrder?.(name) ?? this.#indexedByLength()(name) ?? -1
     this.#indices.set(name, i)
     return i
+  }
+
+  #indexedByLength(): FindSymbol {
+    return this.#byLength ??= findByLength(this.#names)
   }
 
   address(name: string): bigint | undefined {
@@ -206,14 +152,13 @@ export class Kallsyms implements Symbols {
     }
     let below = low
     while (below > this.#firstRelative && this.#relative(below - 1) === this.#relative(below)) below--
-    return { name: this.#name(below), offset: distance - this.#relative(below) }
+    return { name: this.#names.name(this.#names.start(below)), offset: distance - this.#relative(below) }
   }
 
   /** All symbols, in the order of the table, with their type letters as `nm` has them. */
   *entries(): Iterable<KernelSymbol & { readonly type: string }> {
-    for (let i = 0; i < this.count; i++) {
-      const type = this.#texts[this.#names[this.#starts[i]]].slice(0, 1)
-      yield { name: this.#name(i), address: this.#address(i), type }
+    for (let i = 0, start = 0; i < this.count; i++, start = this.#names.next(start)) {
+      yield { name: this.#names.name(start), address: this.#address(i), type: this.#names.type(start) }
     }
   }
 }
@@ -243,10 +188,18 @@ const relativeOf = (encoding: KallsymsEncoding, offsets: DataView, i: number): n
   return encoding === "absolute per-CPU" ? -1 - offset : i * 4 + offset
 }
 
-const readTokens = (table: Buffer, index: Buffer): ReadonlyArray<Buffer> =>
-  Array.from({ length: TOKENS }, (_, i) => {
-    const start = index.readUInt16LE(i * 2)
-    const end = table.indexOf(0, start)
-    if (start >= table.length || end < 0) throw brokenKallsyms(start, `token ${i} inside the table`)
-    return table.subarray(start, end)
-  })
+/** Is this the kernel's order of names? Then symbols of every VMCOREINFO are found by it. */
+const isOrder = (names: SymbolNames, order: Buffer): boolean => {
+  const find = findByOrder(names, order)
+  return ["_stext", "init_uts_ns"].every((name) => (find(name) ?? -1) >= 0)
+}
+
+/** Copies pieces into a buffer, one behind the other. */
+const copier = (into: Uint8Array) => {
+  let end = 0
+  return (piece: Uint8Array): Buffer => {
+    into.set(piece, end)
+    end += piece.length
+    return Buffer.from(into.buffer, into.byteOffset + end - piece.length, piece.length)
+  }
+}

@@ -7,6 +7,8 @@ import type { Vmcoreinfo } from "../Vmcoreinfo.ts"
 export const MAX_SYMBOLS = 2 ** 21
 const MAX_NAMES = 2 ** 26
 export const TOKENS = 256
+/** Bytes of each entry of `kallsyms_seqs_of_names`. */
+export const SEQUENCE_BYTES = 3
 const MAX_TOKENS = 2 ** 17
 
 /** A place where a kernel may keep the offsets of its symbols, one s32 or u32 each; borrowed. */
@@ -27,6 +29,11 @@ export interface KallsymsTables {
   readonly tokenTable: Buffer
   readonly tokenIndex: Buffer
   readonly offsetTables: ReadonlyArray<OffsetTable>
+  /**
+   * The bytes where kernels since v6.4 keep `kallsyms_seqs_of_names`, 3 for each symbol, aligned in either way. Others
+   * have something else there.
+   */
+  readonly orders: ReadonlyArray<Buffer>
 }
 
 const SUBJECT = "the guest's kallsyms"
@@ -63,6 +70,10 @@ export const kallsymsFromNote = (space: KernelSpace, info: Vmcoreinfo): Kallsyms
   const names = borrow("kallsyms_names", extent("kallsyms_names", "kallsyms_token_table", MAX_NAMES))
   const offsets = borrow("kallsyms_offsets", count * 4)
   const hasBase = info.symbol("kallsyms_relative_base") !== undefined
+  // the last of the tables since v6.4: behind the offsets, or their base; aligned to 8, in v7.3 to 4
+  const lastAt = hasBase ? address("kallsyms_relative_base") + 8n : address("kallsyms_offsets") + BigInt(count * 4)
+  const places = [...new Set([(lastAt + 7n) & ~7n, (lastAt + 3n) & ~3n])]
+  const orders = places.flatMap((at) => space.borrow(at, count * SEQUENCE_BYTES) ?? [])
   return {
     foundBy: "VMCOREINFO",
     count,
@@ -73,6 +84,7 @@ export const kallsymsFromNote = (space: KernelSpace, info: Vmcoreinfo): Kallsyms
       address: address("kallsyms_offsets"),
       bytes: offsets,
       base: hasBase ? borrow("kallsyms_relative_base", 8).readBigUInt64LE(0) : undefined
-    }]
+    }],
+    orders: orders.map(({ buffer, byteLength, byteOffset }) => Buffer.from(buffer, byteOffset, byteLength))
   }
 }

@@ -77,6 +77,50 @@ describe.each(ENCODINGS)("Kallsyms, offsets %s", (encoding) => {
   })
 })
 
+describe("Kallsyms with the kernel's order of names", () => {
+  const byOrder = "names are found by the kernel's order"
+
+  it.each(ENCODINGS)("finds each name by it, offsets %s", (encoding) => {
+    const made = new MadeKernel({
+      encoding,
+      ordered: "whole",
+      fillers: 1500,
+      objects: { "_stext.cold": 8, zz: 8, "a.b": 8 }
+    })
+    const symbols = kallsyms(made)
+    assert.include(symbols.evidence, byOrder)
+    for (const { address, name } of made.expectedSymbols()) assert.strictEqual(symbols.address(name), address, name)
+    for (const absent of ["", "_stex", "_stext_", "Xstext", LONG_NAME.slice(1), "zzz", "\xff", "x".repeat(5000)]) {
+      assert.strictEqual(symbols.address(absent), undefined, absent)
+    }
+  })
+
+  it("finds what Clang's LTO does not order by all of its name", () => {
+    const objects = { "foo.llvm.7": 8, "foo.b": 8, "foo.a": 8, foo: 8, foo_bar: 8, "foo.c": 8 }
+    const made = new MadeKernel({ ordered: "to the dot", objects, fillers: 600 })
+    const symbols = kallsyms(made)
+    assert.include(symbols.evidence, byOrder)
+    for (const { address, name } of made.expectedSymbols()) assert.strictEqual(symbols.address(name), address, name)
+    assert.deepStrictEqual(["foo.", "foo.d", "fo", "foo.llvm"].map((name) => symbols.address(name)), [
+      undefined,
+      undefined,
+      undefined,
+      undefined
+    ])
+  })
+
+  it("does without one that is broken", () => {
+    for (const byte of [0xff, 0]) {
+      const made = new MadeKernel({ ordered: "whole", fillers: 300 })
+      const at = made.physical("kallsyms_seqs_of_names") - LOADED
+      made.bytes.fill(byte, at, at + 3 * made.expectedSymbols().length)
+      const symbols = kallsyms(made)
+      assert.include(symbols.evidence, "names are found by their lengths")
+      for (const { address, name } of made.expectedSymbols()) assert.strictEqual(symbols.address(name), address, name)
+    }
+  })
+})
+
 describe("Kallsyms", () => {
   it("refuses tables that contradict themselves", () => {
     const broken = (change: (made: MadeKernel) => void) => {
