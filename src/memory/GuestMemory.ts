@@ -74,6 +74,10 @@ export interface PagedSource {
 const MAX_REGION = 2 ** 30
 const MAX_PHYSICAL = 2 ** 52
 const PAGE = 4096
+/** Of the CPU's cache, in bytes. */
+const LINE = 64
+/** The CPU itself goes on reading where a larger stretch is read from its start. */
+const MOST_PREFETCHED = 256
 const NOTHING = new DataView(new ArrayBuffer(0))
 
 /**
@@ -95,6 +99,8 @@ export class GuestMemory {
   /** Physical address of byte 0 of `view`. */
   #base: number
   #current = 0
+  /** Keeps the loads of `prefetch` from being optimized away. */
+  #prefetched = 0
   #views: ReadonlyArray<DataView>
   #regions: ReadonlyArray<MemoryRegion>
   /** In place of regions. */
@@ -218,6 +224,29 @@ export class GuestMemory {
       return true
     }
     return this.#locate(pa) && this.#within(pa, len)
+  }
+
+  /**
+   * Load `size` bytes at each of the addresses `places[from]` up to `places[to]`, so that they lie in the CPU's cache. In
+   * a loop that does nothing else these loads wait together, where a walk waits for one after the other: some 300 ns each
+   * in hundreds of MiB. What is not there is left for the walk to find.
+   */
+  prefetch(places: Float64Array, from: number, to: number, size: number): void {
+    const bytes = Math.min(size, MOST_PREFETCHED)
+    let { view } = this
+    let base = this.#base
+    let sum = 0
+    for (let n = from; n < to; n++) {
+      let at = places[n] - base
+      if (!(at >= 0 && at + bytes <= view.byteLength)) {
+        if (!this.seek(places[n], bytes)) continue
+        view = this.view
+        base = this.#base
+        at = this.at
+      }
+      for (let line = 0; line < bytes; line += LINE) sum += view.getUint8(at + line)
+    }
+    this.#prefetched = (this.#prefetched + sum) | 0
   }
 
   #within(pa: number, len: number): boolean {

@@ -39,7 +39,7 @@ export class HashWalk implements EntryWalk {
   private pointerOffset = 0
   private readonly endLo: number
   private readonly endHi: number
-  private readonly ahead: HashPrefetch | undefined
+  private readonly ahead: HashPrefetch
 
   constructor(
     private readonly space: KernelSpace,
@@ -61,7 +61,7 @@ export class HashWalk implements EntryWalk {
       layout.elementSize ?? 0
     )
     if (copies !== undefined && layout.value === undefined) this.valueOffset = this.findPointerOffset(copies)
-    if (copies !== undefined) this.ahead = new HashPrefetch(space, table, copies, this.valueOffset)
+    this.ahead = new HashPrefetch(space, table, this.elementBytes, copies, this.valueOffset)
   }
 
   next(): boolean {
@@ -69,7 +69,7 @@ export class HashWalk implements EntryWalk {
     for (;;) {
       while ((this.lo & 1) === 1) {
         if (++this.bucket >= this.table.bucketCount) return false
-        if (this.ahead !== undefined && this.bucket >= this.ahead.end) this.ahead.look(this.bucket)
+        if (this.bucket >= this.ahead.end) this.ahead.look(this.bucket)
         this.openBucket()
       }
       if (++this.seen > this.table.elementLimit) {

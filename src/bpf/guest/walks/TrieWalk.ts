@@ -17,6 +17,8 @@ interface TrieShape {
 
 /** `LPM_TREE_NODE_FLAG_IM`: a node that only joins two others; kernel/bpf/lpm_trie.c, v6.12. */
 const INTERMEDIATE = 1
+/** Levels of a subtree that are prefetched together. */
+const LEVELS = 8
 /** `LPM_DATA_SIZE_MAX`: bytes of a key behind its prefix length. */
 const MOST_DATA = 256
 
@@ -35,10 +37,14 @@ class TrieWalk implements EntryWalk {
   valueView: DataView
   valueAt = 0
   readonly problems = new WalkProblems()
-  /** Nodes to be visited: page, offset, the least prefix length they may have. */
+  /** Nodes to be visited: page, offset, the least prefix length they may have, prefetched levels from them on. */
   private readonly pages: Float64Array
   private readonly offsets: Int32Array
   private readonly least: Int32Array
+  private readonly levels: Uint8Array
+  /** Physical addresses of a subtree's nodes, level by level. */
+  private readonly places = new Float64Array(2 ** LEVELS)
+  private readonly nodeBytes: number
   private depth = 0
   private visited = 0
 
@@ -58,7 +64,9 @@ class TrieWalk implements EntryWalk {
     this.pages = new Float64Array(deepest)
     this.offsets = new Int32Array(deepest)
     this.least = new Int32Array(deepest)
-    this.push(rootPage, rootOffset, 0)
+    this.levels = new Uint8Array(deepest)
+    this.nodeBytes = shape.data + dataSize + valueLength
+    this.push(rootPage, rootOffset, 0, 0)
   }
 
   next(): boolean {
@@ -67,12 +75,17 @@ class TrieWalk implements EntryWalk {
       const page = this.pages[--this.depth]
       const offset = this.offsets[this.depth]
       const least = this.least[this.depth]
+      let levels = this.levels[this.depth]
       if (++this.visited > this.nodeLimit) {
         this.problems.add(corrupted(`more nodes than the map can have (${this.nodeLimit}); walk ended`))
         this.depth = 0
         return false
       }
-      if (!space.window(page, offset, shape.data + this.dataSize + this.valueLength)) {
+      if (levels === 0) {
+        this.lookAhead(page, offset)
+        levels = LEVELS
+      }
+      if (!space.window(page, offset, this.nodeBytes)) {
         this.problems.add(within(`node below prefix length ${least}`, space.faultReason))
         continue
       }
@@ -87,7 +100,7 @@ class TrieWalk implements EntryWalk {
       const flags = view.getUint32(at + shape.flags, true)
       for (let side = 1; side >= 0; side--) {
         const child = at + shape.child + side * 8
-        this.push(pointerPage(view, child), pointerOffset(view, child), length + 1)
+        this.push(pointerPage(view, child), pointerOffset(view, child), length + 1, levels - 1)
       }
       if ((flags & INTERMEDIATE) !== 0) continue
       this.keyView.setUint32(0, length, true)
@@ -106,11 +119,39 @@ class TrieWalk implements EntryWalk {
   }
 
   /** There is room: a node is taken off before its two children, and prefixes grow. */
-  private push(page: number, offset: number, least: number): void {
+  private push(page: number, offset: number, least: number, levels: number): void {
     if (page === 0 && offset === 0) return
     this.pages[this.depth] = page
     this.offsets[this.depth] = offset
+    this.levels[this.depth] = levels
     this.least[this.depth++] = least
+  }
+
+  /** Prefetch the first levels of the subtree of a node, each level at once. */
+  private lookAhead(page: number, offset: number): void {
+    const { places, shape, space } = this
+    const { memory } = space
+    const root = space.translatePage(page)
+    if (root < 0) return
+    places[0] = root + offset
+    let count = 1
+    for (let level = 0, first = 0; level < LEVELS && first < count; level++) {
+      const last = count
+      memory.prefetch(places, first, last, this.nodeBytes)
+      if (level + 1 === LEVELS) return
+      for (; first < last; first++) {
+        if (!memory.seek(places[first] + shape.child, 16)) continue
+        const { at, view } = memory
+        for (let side = 0; side < 2; side++) {
+          const child = at + side * 8
+          const childOffset = pointerOffset(view, child)
+          const childPage = pointerPage(view, child)
+          if (childPage === 0 && childOffset === 0) continue
+          const place = space.translatePage(childPage)
+          if (place >= 0) places[count++] = place + childOffset
+        }
+      }
+    }
   }
 }
 

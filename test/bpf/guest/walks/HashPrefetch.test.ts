@@ -9,12 +9,30 @@ import { LOADED } from "../../../memory/MadeKernel.ts"
 import { NOWHERE } from "../../../memory/structs/MadeObjects.ts"
 import { MadeHash, u64 } from "../MadeHash.ts"
 
-/** Memory that notes the places that are touched: looked at for one byte. The starts of pages are, to translate them. */
-class TouchedMemory extends GuestMemory {
+class TouchedView extends DataView<ArrayBufferLike> {
   readonly touched = new Set<number>()
+  override getUint8(at: number): number {
+    this.touched.add(LOADED + at)
+    return super.getUint8(at)
+  }
+}
+
+/** Memory that notes the places that are touched: of which single bytes are read. */
+class TouchedMemory extends GuestMemory {
+  private readonly touchedView: TouchedView
+
+  constructor(bytes: Uint8Array) {
+    super([{ start: LOADED, bytes }])
+    this.view = this.touchedView = new TouchedView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  }
+
+  get touched(): Set<number> {
+    return this.touchedView.touched
+  }
+
   override seek(pa: number, len: number): boolean {
     const there = super.seek(pa, len)
-    if (there && len === 1 && pa % 4096 !== 0) this.touched.add(pa)
+    this.view = this.touchedView
     return there
   }
 }
@@ -30,8 +48,8 @@ const hash = () => {
     return made.made.options.cpuOffsets.map((offset) => pointer + offset)
   })
   /** The places of elements and copies that a look from a bucket on touches, of those that the chains have. */
-  const look = (bucket: number, bucketCount = 4) => {
-    const memory = new TouchedMemory([{ start: LOADED, bytes: made.made.bytes }])
+  const looked = (bucket: number, bucketCount: number, elementBytes: number) => {
+    const memory = new TouchedMemory(made.made.bytes)
     const table = new PageTable(memory, made.made.root, made.made.options.levels)
     const space = new KernelSpace(table, kvaPage(made.made.options.directBase))
     const prefetch = new HashPrefetch(
@@ -46,19 +64,24 @@ const hash = () => {
         elementLimit: 100,
         end: undefined
       },
+      elementBytes,
       new PerCpuCopies(space, made.made.options.cpuOffsets),
       56
     )
     prefetch.look(bucket)
     const isTouched = (address: bigint) => memory.touched.has(Number(address - made.made.options.directBase))
-    return {
-      end: prefetch.end,
-      count: memory.touched.size,
-      elements: elements.map(isTouched),
-      copies: copies.map((places) => places.map(isTouched))
-    }
+    return { end: prefetch.end, count: memory.touched.size, isTouched }
   }
-  return { made, elements, look }
+  const look = (bucket: number, bucketCount = 4) => {
+    const { count, end, isTouched } = looked(bucket, bucketCount, 64)
+    return { end, count, elements: elements.map(isTouched), copies: copies.map((places) => places.map(isTouched)) }
+  }
+  /** Where the element of bucket 2 is touched, counted from its start. */
+  const lines = (elementBytes: number) => {
+    const { isTouched } = looked(2, 4, elementBytes)
+    return [0, 64, 128, 192, 256, 320].filter((line) => isTouched(elements[2] + BigInt(line)))
+  }
+  return { made, elements, look, lines }
 }
 const both = [true, true]
 const none = [false, false]
@@ -85,16 +108,22 @@ describe("HashPrefetch", () => {
     assert.deepStrictEqual(look(0), { end: 4, count: 9, elements: [true, true, true], copies: [both, both, both] })
   })
 
-  it("looks at 32 buckets, and at those alone that there are", () => {
+  it("looks at 64 buckets, and at those alone that there are", () => {
     const { look } = hash()
-    assert.deepStrictEqual([look(0, 1000).end, look(32, 1000).end, look(32, 40).end], [32, 64, 40])
+    assert.deepStrictEqual([look(0, 1000).end, look(64, 1000).end, look(64, 70).end], [64, 128, 70])
     assert.deepStrictEqual(look(0, 1), { end: 1, count: 6, elements: [true, true, false], copies: [both, both, none] })
+  })
+
+  it("touches the lines of an element, of a long one the first four", () => {
+    const { lines } = hash()
+    assert.deepStrictEqual(lines(129), [0, 64, 128])
+    assert.deepStrictEqual(lines(4000), [0, 64, 128, 192])
   })
 
   it("goes on where the buckets are not mapped", () => {
     const { look } = hash()
     assert.deepStrictEqual(look(2 ** 20, 2 ** 21), {
-      end: 2 ** 20 + 32,
+      end: 2 ** 20 + 64,
       count: 0,
       elements: [false, false, false],
       copies: [none, none, none]
