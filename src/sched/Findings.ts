@@ -169,7 +169,11 @@ const isIdle = ({ curr, online }: RunQueue): boolean => online && curr?.class ==
 const idleCpus = ({ dispatchQueues, runQueues, tasks }: Seen, { idleMillis }: Thresholds): ReadonlyArray<Finding> => {
   const idle = runQueues.filter(isIdle)
   if (idle.length === 0) return []
-  const allowed = new Map(tasks.map(({ address, cpus_ptr }) => [address, cpus_ptr ?? ""]))
+  const queued = new Set(dispatchQueues.flatMap((queue) => queue.tasks.map(({ address }) => address)))
+  const allowed = new Map<string, string>()
+  for (const { address, cpus_ptr } of queued.size === 0 ? [] : tasks) {
+    if (queued.has(address)) allowed.set(address, cpus_ptr ?? "")
+  }
   return idle.flatMap(({ cpu }): ReadonlyArray<Finding> => {
     for (const queue of dispatchQueues) {
       if (queue.cpu !== undefined && queue.cpu !== cpu) continue
@@ -226,7 +230,9 @@ const disagreeingQueues = ({ dispatchQueues }: Seen): ReadonlyArray<Finding> =>
   )
 
 const misplaced = ({ runQueues, tasks }: Seen): ReadonlyArray<Finding> => {
-  const byAddress = new Map(tasks.map((task) => [task.address, task]))
+  const current = new Set(runQueues.map(({ curr }) => curr?.address))
+  const byAddress = new Map<string, Task>()
+  for (const task of tasks) if (current.has(task.address)) byAddress.set(task.address, task)
   return runQueues.flatMap(({ cpu, curr, locked }): ReadonlyArray<Finding> => {
     const task = curr === undefined ? undefined : byAddress.get(curr.address)
     const list = task?.cpus_ptr

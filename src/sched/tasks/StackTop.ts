@@ -41,14 +41,18 @@ export class StackTop {
     const offset = kvaOffset(sp)
     const length = Math.min(DEPTH, Number(stack - sp) + STACK_SIZE)
     if ((offset & 7) !== 0 || length < FRAME + 8 || !space.window(page, offset, length)) return undefined
+    const high = this.#high
+    let { at, view } = space
     for (let i = FRAME; i + 8 <= length; i += 8) {
-      if (space.view.getUint32(space.at + i + 4, true) !== this.#high) continue
-      const low = space.view.getUint32(space.at + i, true)
+      if (view.getUint32(at + i + 4, true) !== high) continue
+      const low = view.getUint32(at + i, true)
       let name = this.#known.get(low)
       if (name === undefined) {
         name = this.#functionOf(low)
         this.#known.set(low, name)
         if (!space.window(page, offset, length)) return undefined // code was looked at
+        at = space.at
+        view = space.view
       }
       if (name !== "") return name
     }

@@ -1,4 +1,5 @@
 import * as Either from "effect/Either"
+import * as Record from "effect/Record"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { type Reason, unreadable, within } from "../../core/Reason.ts"
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
@@ -81,6 +82,24 @@ interface Offsets {
   readonly signal: number
 }
 
+/** The pointers of `task_struct` that are followed or told, as paths. */
+const POINTERS = {
+  cgroups: "cgroups",
+  cpus_ptr: "cpus_ptr",
+  dsq: "scx.dsq",
+  real_parent: "real_parent",
+  sched: "scx.sched",
+  sched_class: "sched_class",
+  signal: "signal",
+  sp: "thread.sp",
+  stack: "stack"
+} as const
+
+interface ProcessIds {
+  readonly pgid: number | undefined
+  readonly sid: number | undefined
+}
+
 /** `PIDTYPE_PGID`, `PIDTYPE_SID`; include/linux/pid_types.h, v6.1 to v7.3. */
 const PIDTYPE_PGID = 2
 const PIDTYPE_SID = 3
@@ -97,10 +116,15 @@ export class TaskReader {
   readonly #kernel: GuestKernelService
   readonly #layouts
   readonly #task
+  /** Where the pointers are; found once, not in each of ten thousand tasks. */
+  readonly #pointers: { readonly [member in keyof typeof POINTERS]: number | undefined }
   readonly #classOf: (pointer: bigint) => string
   readonly #cgroups: CgroupPaths
   readonly #stack: StackTop
   readonly #cpus = new Map<string, string>()
+  /** Those of the signal_struct asked for last: a process's threads come one after the other. */
+  #idsSignal = -1n
+  #idsLast: ProcessIds = { pgid: undefined, sid: undefined }
   readonly #sharedPids = new Map<bigint, number | undefined>()
   readonly #maskBytes: number
   readonly #cpuLimit: number
@@ -115,6 +139,7 @@ export class TaskReader {
     this.#kernel = kernel
     this.#layouts = schedLayouts(kernel.btf)
     this.#task = task
+    this.#pointers = Record.map(POINTERS, (path) => task.at(path))
     this.#classOf = classNames(kernel.symbols)
     this.#cgroups = new CgroupPaths(kernel)
     this.#stack = new StackTop(kernel)
@@ -159,8 +184,8 @@ export class TaskReader {
     const { entity, schedInfo, se } = this.#layouts
     const task = this.#task
     const { at, view } = this.#kernel.space // valid until the next look at anything else
-    const pointerOf = (path: string): bigint => {
-      const offset = task.at(path)
+    const pointerOf = (member: keyof typeof POINTERS): bigint => {
+      const offset = this.#pointers[member]
       return offset === undefined ? 0n : view.getBigUint64(at + offset, true)
     }
     const fields = task.read(view, at)
@@ -168,8 +193,8 @@ export class TaskReader {
     const infoValues = schedInfo?.read(view, at)
     const scx: Draft<TaskEntity> | undefined = entity?.read(view, at)
     if (scx !== undefined) {
-      scx.dsq = hex(pointerOf("scx.dsq"))
-      if (task.at("scx.sched") !== undefined) scx.sched = hex(pointerOf("scx.sched"))
+      scx.dsq = hex(pointerOf("dsq"))
+      if (this.#pointers.sched !== undefined) scx.sched = hex(pointerOf("sched"))
     }
     const schedClass = this.#classOf(pointerOf("sched_class"))
     const clampsAt = task.at("uclamp_req")
@@ -183,7 +208,7 @@ export class TaskReader {
     const signal = pointerOf("signal")
     const parent = pointerOf("real_parent")
     const cssSet = pointerOf("cgroups")
-    const sp = fields.on_cpu === 0 ? pointerOf("thread.sp") : 0n
+    const sp = fields.on_cpu === 0 ? pointerOf("sp") : 0n
     const stack = pointerOf("stack")
     // from here on other memory is looked at
     const state = stateLetter(Number(fields.__state), Number(fields.exit_state))
@@ -238,16 +263,17 @@ export class TaskReader {
   }
 
   /** The process group's and session's numbers, by `signal->pids[type]->numbers[0].nr`. */
-  #ids(signal: bigint): { readonly pgid?: number; readonly sid?: number } {
+  #ids(signal: bigint): ProcessIds {
+    if (signal === this.#idsSignal) return this.#idsLast
     const pids = this.#layouts.signal?.at("pids")
-    if (pids === undefined || signal === 0n) return {}
     const number = (type: number): number | undefined => {
+      if (pids === undefined || signal === 0n) return undefined
       const pid = this.#kernel.space.u64(signal + BigInt(pids + type * 8))
       return pid === undefined || pid === 0n ? undefined : this.#numberOf(pid)
     }
-    const pgid = number(PIDTYPE_PGID)
-    const sid = number(PIDTYPE_SID)
-    return { ...(pgid === undefined ? {} : { pgid }), ...(sid === undefined ? {} : { sid }) }
+    this.#idsSignal = signal
+    this.#idsLast = { pgid: number(PIDTYPE_PGID), sid: number(PIDTYPE_SID) }
+    return this.#idsLast
   }
 
   #numberOf(pid: bigint): number | undefined {
