@@ -246,10 +246,23 @@ layer(Image.layer, { excludeTestServices: true, timeout: "3 minutes" })("ktstr o
         delta: task.nvcsw - 1,
         rate: null
       })
+      const dump = JSON.parse(readFileSync(dumped, "utf8"))
+      const [altered, broken] = ["altered.json", "broken.json"].map((name) => join(directory, name))
+      writeFileSync(altered, JSON.stringify({ ...dump, sched: JSON.parse(readFileSync(same, "utf8")).sched }))
+      writeFileSync(broken, JSON.stringify({ ...dump, sched: { ...dump.sched, tasks: [{ ...task, pid: "one" }] } }))
+      const both = yield* ktstr(["diff", altered, image, "--json"])
+      assert.deepStrictEqual([both.code, JSON.parse(both.stdout).changes], [0, []], both.stderr)
+      assert.deepStrictEqual(JSON.parse(both.stdout).sched, { seconds: 0, changes })
+      const told = yield* ktstr(["diff", altered, image])
+      assert.match(told.stdout, /^0 s of the guest's time .*\n\+ \S+\[\d+\]\n/)
+      assert.strictEqual((yield* ktstr(["diff", dumped, image])).stdout, "no difference\n")
+      const notOne = yield* ktstr(["diff", broken, image])
+      assert.include(notOne.stderr, "broken.json is not a dump: sched.tasks.0.pid: ")
+      assert.deepStrictEqual([notOne.code, notOne.stdout], [1, ""])
       const boots = yield* ktstr(["sched", "diff", image, other])
       assert.deepStrictEqual([boots.code, boots.stdout], [1, ""])
       assert.include(boots.stderr, "come from different boots")
-    }))
+    }), 180_000)
 
   it.effect("ends well when its reader goes away, and says when the disk is full", () =>
     Effect.gen(function*() {

@@ -97,7 +97,12 @@ export const DiffDocument = Schema.Struct({
   from: PlainJson,
   to: PlainJson,
   seconds: Schema.NullOr(Schema.Number),
-  changes: Schema.Array(Change)
+  changes: Schema.Array(Change),
+  sched: Schema.optional(PlainJson).annotations({
+    description:
+      "what changed of the scheduler: seconds of the guest's time, and changes: SchedChange; absent where a side "
+      + "has no scheduler's state, or the two are of different boots; its problems are not among losses"
+  })
 }).annotations({ identifier: "DiffDocument" })
 /**
  * The type that the Schema `DiffDocument` decodes to.

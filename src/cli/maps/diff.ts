@@ -6,12 +6,20 @@ import { listPrograms } from "../../bpf/guest/programs/ProgramWalk.ts"
 import { DUMP_VERSION } from "../../bpf/Report.ts"
 import type { Change, EntryWhole, FieldChange } from "../../bpf/report/DiffChange.ts"
 import { parseDump } from "../../bpf/report/DiffInput.ts"
-import { changes, type DiffSide, secondsBetween, sideOfDocument, sideOfReaders } from "../../bpf/report/SnapshotDiff.ts"
+import {
+  changes,
+  type DiffSide,
+  isSameBoot,
+  secondsBetween,
+  sideOfDocument,
+  sideOfReaders
+} from "../../bpf/report/SnapshotDiff.ts"
 import type { Json } from "../../btf/render/RenderedValue.ts"
 import { Losses } from "../../core/Losses.ts"
 import { formatReason } from "../../core/Reason.ts"
 import { openImage } from "../../Ktstr.ts"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
+import type { SchedPart, SchedSource } from "../sched/schedPart.ts"
 import { checkWhole, lossesLine } from "../source/answer.ts"
 import type { Loss, Output } from "../source/options.ts"
 import { format, Live } from "../source/snapshot.ts"
@@ -31,11 +39,27 @@ export const diff = (config: Output & Loss & { readonly from: string; readonly t
     const as = yield* format(config)
     const from = yield* openSide(config.from)
     const to = yield* openSide(config.to)
+    const sched = yield* schedOf(from, to)
     const losses = new Losses()
     const text = as === "json" ? jsonText : as === "ndjson" ? ndjsonText : peopleText
-    yield* writePieces(pieces(text(from, to, losses)))
+    yield* writePieces(pieces(text(from.side, to.side, sched, losses)))
     yield* checkWhole(losses, config)
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
+
+interface Opened {
+  readonly side: DiffSide
+  /** Undefined of a dump without: of some maps only, or as records. */
+  readonly sched: SchedSource | undefined
+}
+
+/** The changes of the scheduler where both sides have one, of one boot: tasks and counters of two have nothing in common. */
+const schedOf = (from: Opened, to: Opened) =>
+  Effect.gen(function*() {
+    if (from.sched === undefined || to.sched === undefined || !isSameBoot(from.side, to.side)) return undefined
+    // not before it is known that it is needed: its schemas cost as much as reading a small dump
+    const { schedPart } = yield* Effect.promise(() => import("../sched/schedPart.ts"))
+    return yield* schedPart(from.sched, to.sched)
+  })
 
 /** A dump if the file starts as JSON does, else an image of memory. */
 const openSide = (path: string) =>
@@ -53,12 +77,14 @@ const openSide = (path: string) =>
     )
     const isJson = Option.isSome(start) && /^\s*\{/.test(Buffer.from(start.value).toString("latin1"))
     if (isJson) {
-      return sideOfDocument(yield* parseDump(yield* Effect.mapError(files.readFileString(path), unreadable), path))
+      const document = yield* parseDump(yield* Effect.mapError(files.readFileString(path), unreadable), path)
+      const sched = document.sched === undefined ? undefined : { json: document.sched, subject: path }
+      return { side: sideOfDocument(document), sched }
     }
     const { header, kernel, maps } = yield* openImage(path)
     const readers = yield* Effect.forEach((yield* maps.list).items, maps.reader)
     const programs = yield* Effect.provideService(listPrograms, GuestKernel, kernel)
-    return sideOfReaders(header, readers, programs.items)
+    return { side: sideOfReaders(header, readers, programs.items), sched: { kernel } }
   })
 
 function* pieces(lines: Iterable<string>): Generator<Printable, void> {
@@ -80,7 +106,7 @@ function* counted(from: DiffSide, to: DiffSide, losses: Losses): Generator<Chang
   }
 }
 
-function* jsonText(from: DiffSide, to: DiffSide, losses: Losses): Generator<string> {
+function* jsonText(from: DiffSide, to: DiffSide, sched: SchedPart | undefined, losses: Losses): Generator<string> {
   const head = {
     schema: "diff",
     version: DUMP_VERSION,
@@ -94,21 +120,25 @@ function* jsonText(from: DiffSide, to: DiffSide, losses: Losses): Generator<stri
     yield `${separator}${JSON.stringify(change)}`
     separator = ",\n"
   }
-  yield `],"losses":${losses.count}}\n`
+  const part = sched === undefined
+    ? ""
+    : `,"sched":${JSON.stringify({ seconds: sched.seconds, changes: sched.changes })}`
+  yield `]${part},"losses":${losses.count}}\n`
 }
 
-function* ndjsonText(from: DiffSide, to: DiffSide, losses: Losses): Generator<string> {
+function* ndjsonText(from: DiffSide, to: DiffSide, sched: SchedPart | undefined, losses: Losses): Generator<string> {
   yield `${
     JSON.stringify({ record: "diff", from: identity(from), to: identity(to), seconds: secondsBetween(from, to) })
   }\n`
   for (const change of counted(from, to, losses)) yield `${JSON.stringify({ record: "change", ...change })}\n`
+  for (const change of sched?.changes ?? []) yield `${JSON.stringify({ record: "schedChange", ...change })}\n`
   yield `${JSON.stringify({ record: "end", losses: losses.count })}\n`
 }
 
 /** The header of a side, without its maps. */
 const identity = ({ header: { freeze, kernel, source } }: DiffSide) => ({ source, kernel, freeze })
 
-function* peopleText(from: DiffSide, to: DiffSide, losses: Losses): Generator<string> {
+function* peopleText(from: DiffSide, to: DiffSide, sched: SchedPart | undefined, losses: Losses): Generator<string> {
   const seconds = secondsBetween(from, to)
   if (seconds !== null) yield dim(`${seconds} s from the first to the second\n\n`)
   let count = 0
@@ -120,7 +150,8 @@ function* peopleText(from: DiffSide, to: DiffSide, losses: Losses): Generator<st
     under = above
     yield* linesOf(change)
   }
-  if (count === 0) yield "no difference\n"
+  if (sched !== undefined && sched.text !== "") yield `${count === 0 ? "" : "\n"}${sched.text}`
+  else if (count === 0) yield "no difference\n"
   yield lossesLine(losses)
 }
 
