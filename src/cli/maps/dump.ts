@@ -11,7 +11,6 @@ import { type Dump, jsonDocument, ndjsonRecords } from "../../bpf/report/DumpWri
 import type { Btf } from "../../btf/Btf.ts"
 import { Losses } from "../../core/Losses.ts"
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
-import { readSched, SchedDocument } from "../../sched/index.ts"
 import { checkWhole } from "../source/answer.ts"
 import { type Filter, type Loss, type Output, type Target, TEXT_LIMIT } from "../source/options.ts"
 import { format, Live, openMaps } from "../source/snapshot.ts"
@@ -29,22 +28,30 @@ interface Snapshot {
   readonly maps: MapAccessorService
 }
 
-/** The document with its scheduler's state described too. */
-const Document = Schema.Struct({ ...DumpDocument.fields, sched: Schema.optional(SchedDocument) }).annotations({
-  identifier: "DumpDocument"
-})
+/** The JSON Schema of the document, with its scheduler's state described too. */
+const documentSchema = Effect.map(
+  Effect.promise(() => import("../../sched/SchedDocument.ts")), // 20 ms, that only this is worth
+  ({ SchedDocument }) =>
+    JSONSchema.make(
+      Schema.Struct({ ...DumpDocument.fields, sched: Schema.optional(SchedDocument) }).annotations({
+        identifier: "DumpDocument"
+      })
+    )
+)
 
 export const dump = (
   config: Target & Output & Loss & Filter & { readonly out: Option.Option<string>; readonly schema: boolean }
 ) =>
-  config.schema ? writeText(`${JSON.stringify(JSONSchema.make(Document), null, 2)}\n`) : Effect.gen(function*() {
-    const asked = yield* format(config)
-    // a file is for `ktstr diff` and scripts
-    const as = Option.isSome(config.out) && asked === "text" ? "json" : asked
-    if (Option.isSome(config.out)) yield* checkWritable(config.out.value)
-    const snapshot = yield* openMaps(config)
-    yield* printDump(snapshot, as, config, Option.getOrUndefined(config.out))
-  }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(stagesLayer))
+  config.schema ?
+    Effect.flatMap(documentSchema, (schema) => writeText(`${JSON.stringify(schema, null, 2)}\n`)) :
+    Effect.gen(function*() {
+      const asked = yield* format(config)
+      // a file is for `ktstr diff` and scripts
+      const as = Option.isSome(config.out) && asked === "text" ? "json" : asked
+      if (Option.isSome(config.out)) yield* checkWritable(config.out.value)
+      const snapshot = yield* openMaps(config)
+      yield* printDump(snapshot, as, config, Option.getOrUndefined(config.out))
+    }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(stagesLayer))
 
 /** Print a snapshot's maps, those that the filter keeps, on stdout or into a file. */
 export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", filter: Filter & Loss, out?: string) =>
@@ -62,7 +69,7 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
       // who asked for some maps does not want to read of programs; a document is always whole
       programs: as === "text" && kept.length < items.length ? [] : programs.items,
       problems: [...problems, ...programs.problems],
-      sched: as === "json" && isWhole(filter) && "space" in kernel ? readSched(kernel) : undefined,
+      sched: as === "json" && isWhole(filter) && "space" in kernel ? yield* schedOf(kernel) : undefined,
       limit,
       inner: filter.inner ? yield* openInnerMaps(maps, readers) : undefined,
       losses
@@ -76,6 +83,10 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
     writeMessage(`  read and print: ${duration(performance.now() - start)}\n`)
     yield* checkWhole(losses, filter)
   })
+
+/** The scheduler's state, whose readers are loaded for it alone. */
+const schedOf = (kernel: GuestKernelService) =>
+  Effect.map(Effect.promise(() => import("../../sched/SchedState.ts")), ({ readSched }) => readSched(kernel))
 
 const isWhole = ({ map, type }: Filter): boolean => map.length === 0 && type.length === 0
 
