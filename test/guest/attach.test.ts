@@ -8,7 +8,7 @@ import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs"
 import { createConnection, createServer } from "node:net"
 import { join } from "node:path"
 import { KernelResolver } from "../../src/core/kernels/KernelResolver.ts"
-import { openQemu } from "../../src/Ktstr.ts"
+import { openImage, openQemu, type Snapshot } from "../../src/Ktstr.ts"
 import { makeInitramfs } from "../../src/kvm/guest/Initramfs.ts"
 import { attachQemu } from "../../src/kvm/qemu/QemuAttach.ts"
 import { connect } from "../../src/kvm/qemu/Qmp.ts"
@@ -147,10 +147,25 @@ type Other = Effect.Effect.Success<ReturnType<typeof qemuWith>>
 /** The entries of the guest's map, as we read them and as bpftool printed them in the guest. */
 const compareWords = (qemu: Other, by: string | number) =>
   Effect.gen(function*() {
-    const { header, maps } = yield* openQemu(by)
+    const snapshot = yield* openQemu(by)
     assert.strictEqual(yield* qemu.status, "paused")
-    assert.deepStrictEqual(header.source, { kind: "qemu", qemu: String(by), pid: qemu.pid })
-    assert.strictEqual(header.freeze?.cpus, 1)
+    assert.deepStrictEqual(snapshot.header.source, { kind: "qemu", qemu: String(by), pid: qemu.pid })
+    assert.strictEqual(snapshot.header.freeze?.cpus, 1)
+    yield* compareWith(qemu, snapshot)
+  }).pipe(Effect.scoped)
+
+/** A core of it, written by the command, has them too. */
+const compareCore = (qemu: Other) =>
+  Effect.gen(function*() {
+    const core = join(qemu.directory, "vmcore")
+    const ran = yield* ktstr(["vm", "core", "--qemu", qemu.monitor, "--out", core])
+    assert.strictEqual(ran.code, 0, ran.stderr)
+    assert.match(ran.stderr, /: 128 MiB of memory, registers of 1 CPU, VMCOREINFO of 6\.12\./)
+    yield* compareWith(qemu, yield* openImage(core))
+  }).pipe(Effect.scoped)
+
+const compareWith = (qemu: Other, { maps }: Snapshot) =>
+  Effect.gen(function*() {
     const info = (yield* maps.list).items.find(({ name }) => name === "of_words")
     assert.isDefined(info)
     const ours = byKey(Array.from(yield* Stream.runCollect(maps.entries(info)), comparable))
@@ -160,7 +175,7 @@ const compareWords = (qemu: Other, by: string | number) =>
       .map(({ key, value }) => ({ keyHex: hex(key), valuesHex: [hex(value)] }))
     assert.lengthOf(theirs, 5)
     assert.deepStrictEqual(ours.map(({ keyHex, valuesHex }) => ({ keyHex, valuesHex })), [...byKey(theirs)])
-  }).pipe(Effect.scoped)
+  })
 
 /** It is read by its socket and by its number, and runs on after each. */
 const readsTwice = (qemu: Other) =>
@@ -219,6 +234,7 @@ describe("a QEMU that someone else started", () => {
         assert.strictEqual(yield* qemu.status, "running")
         yield* qemu.tell("stop")
         yield* compareWords(qemu, qemu.monitor)
+        yield* compareCore(qemu)
         assert.strictEqual(yield* qemu.status, "paused")
         yield* qemu.tell("cont")
         yield* qemu.runsOn
