@@ -61,6 +61,14 @@ export const openMemoryImage = (
     const stat = fstatSync(fd)
     if (!stat.isFile()) return yield* notAnImage(path, "not a regular file", "looked at its type")
     if (stat.size < 4096) return yield* notAnImage(path, `only ${stat.size} bytes`, "memory is at least a page of 4096")
+    if (stat.size > MAX_MEMORY) {
+      return yield* notAnImage(
+        path,
+        `${stat.size} bytes, more memory than there can be`,
+        "looked at its size",
+        "if it is /proc/kcore, read the running kernel by bpf(2) instead (--live, ktstr/host)"
+      )
+    }
     const windows: Array<Uint8Array> = []
     for (let at = 0; at < stat.size; at += WINDOW) {
       windows.push(new Uint8Array(yield* native.mmap(fd, at, Math.min(WINDOW, stat.size - at), "read")))
@@ -89,7 +97,8 @@ export const openMemoryImage = (
   )
 
 const HINT =
-  "give a raw memory file, an ELF or kdump core, or a LiME dump (QEMU: memory-backend-file, dump-guest-memory)"
+  "give a raw memory file, an ELF or kdump core, or a LiME dump (QEMU: memory-backend-file, dump-guest-memory; LiME: format=lime or "
+  + "padded, not raw)"
 
 const FOREIGN: ReadonlyArray<readonly [start: string, what: string, hint: string]> = [
   ["QFI\xfb", "QEMU disk image or VM snapshot", HINT],

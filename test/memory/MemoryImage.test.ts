@@ -8,6 +8,7 @@ import {
   openSync,
   readFileSync,
   rmSync,
+  truncateSync,
   writeFileSync,
   writeSync
 } from "node:fs"
@@ -210,6 +211,31 @@ layer(NativeKoffi.layer)("openMemoryImage", (it) => {
       const huge = yield* sparse(2 ** 36, [])
       const error = yield* Effect.flip(openMemoryImage(huge))
       assert.include(error.message, "no running x86-64 Linux kernel in it")
+    }))
+
+  it.scoped("refuses a dump whose bytes do not lie at their addresses, and says what to take", () =>
+    Effect.gen(function*() {
+      const made = new MadeKernel()
+      // LiME's format=raw: the ranges of RAM without the gap from 0x9fc00 to 1 MiB, and without page 0
+      const raw = Buffer.concat([Buffer.alloc(0x9fc00 - 4096), Buffer.alloc(LOADED - MIB), made.bytes])
+      const error = yield* Effect.flip(Effect.flatMap(file(raw), (path) => GuestKernel.open(path)))
+      assert.match(error.message, /no running x86-64 Linux kernel in it; .*; LiME: format=lime or padded, not raw\)/)
+    }))
+
+  it.scoped("refuses a file that says to be larger than memory can be, as /proc/kcore does", () =>
+    Effect.gen(function*() {
+      const folder = yield* Effect.acquireRelease(
+        Effect.sync(() => mkdtempSync("/dev/shm/ktstr-image-")), // tmpfs: other file systems have no file so large
+        (path) => Effect.sync(() => rmSync(path, { recursive: true }))
+      )
+      const path = join(folder, "kcore")
+      writeFileSync(path, "")
+      truncateSync(path, 0x7fff_ff60_2000)
+      assert.strictEqual(
+        (yield* Effect.flip(openMemoryImage(path))).message,
+        `${path}: 140737477877760 bytes, more memory than there can be; looked at its size; `
+          + "if it is /proc/kcore, read the running kernel by bpf(2) instead (--live, ktstr/host)"
+      )
     }))
 
   it.scoped("says what is wrong with a file that is no memory", () =>

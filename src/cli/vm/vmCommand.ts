@@ -40,8 +40,8 @@ const core = Command.make(
 ).pipe(
   Command.withDescription(
     "Boot a kernel, run commands in it, freeze it, and write its memory and registers as an ELF core, which crash, drgn "
-      + "and --image read. With --image: the same of an image, without registers. The file has holes where memory holds "
-      + "only zeros"
+      + "and --image read. With --qemu: the same of a QEMU that runs. With --image: of an image, without registers. The file has "
+      + "holes where memory holds only zeros"
   )
 )
 
