@@ -16,5 +16,5 @@ export const diff = Command.make("diff", {
   from: side("first", "the earlier one"),
   to: side("second", "the later one")
 }, handler(() => import("./diff.ts"), (module) => module.diff)).pipe(
-  Command.withDescription("Compare two dumps, field by field, and their scheduler's state; counters with rates")
+  Command.withDescription("Compare two dumps, maps and scheduler; counters with rates")
 )
