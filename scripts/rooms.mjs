@@ -140,7 +140,10 @@ export const ROOMS = {
     holds: "a walk for each map type as bpf(2) gives it",
     imports: ["core", "btf/**", "host", "bpf", "bpf/values", "bpf/live/calls"]
   },
-  "bpf/report": { holds: "dump, diff and watch of any source", imports: ["core", "btf", "btf/render", "bpf"] },
+  "bpf/report": {
+    holds: "dump, diff and watch of any source",
+    imports: ["core", "core/process", "btf", "btf/render", "bpf"]
+  },
   "kvm": {
     holds: "the choice of an engine",
     imports: ["core", "kvm/spec", "kvm/guest", "kvm/probe", "kvm/native", "kvm/qemu"]

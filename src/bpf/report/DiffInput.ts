@@ -1,6 +1,7 @@
 import * as Either from "effect/Either"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
+import { parseForeignJson } from "../../core/process/ForeignJson.ts"
 import type { Reason } from "../../core/Reason.ts"
 import { DUMP_VERSION, DumpDocument, DumpRecord } from "../Report.ts"
 import { NotADump } from "./SnapshotDiff.ts"
@@ -18,33 +19,13 @@ const decodeRecord = Schema.decodeUnknownEither(DumpRecord, LENIENT)
  */
 export const parseDump = (text: string, subject: string): Either.Either<DumpDocument, NotADump> =>
   Either.gen(function*() {
-    if (isTooDeep(text)) {
-      return yield* Either.left(`its values are nested more than ${DEPTH_LIMIT} deep, which no dump's are`)
-    }
-    const first = parseJson(text.slice(0, Math.max(text.indexOf("\n"), 0)))
+    const first = parseForeignJson(text.slice(0, Math.max(text.indexOf("\n"), 0)))
     const isLines = Either.isRight(first) && isRecord(first.right)
     if (isLines) yield* checkVersion(first.right)
-    const document = yield* isLines ? documentOfLines(text) : parseJson(text)
+    const document = yield* isLines ? documentOfLines(text) : parseForeignJson(text)
     yield* checkVersion(document)
     return yield* Either.mapLeft(decodeDocument(document), firstIssue)
   }).pipe(Either.mapLeft((why) => new NotADump({ subject, why: why.split("\n", 1)[0] })))
-
-/** Objects and arrays in one another, several times what a dump's values are: more would not fit the stack. */
-const DEPTH_LIMIT = 512
-
-/** One look at each character, since parsed values could only be looked at by going as deep. */
-const isTooDeep = (text: string): boolean => {
-  let depth = 0
-  for (let at = 0; at < text.length; at++) {
-    const code = text.charCodeAt(at)
-    if (code === 0x22) { // a string: brackets in it count for nothing
-      for (at++; at < text.length && text.charCodeAt(at) !== 0x22; at++) if (text.charCodeAt(at) === 0x5c) at++
-    } else if (code === 0x5b || code === 0x7b) {
-      if (++depth > DEPTH_LIMIT) return true
-    } else if (code === 0x5d || code === 0x7d) depth--
-  }
-  return false
-}
 
 /** Documents of other versions are refused by their number, not by the first field that differs. */
 const checkVersion = (json: unknown): Either.Either<void, string> =>
@@ -60,12 +41,6 @@ const firstIssue = (error: ParseResult.ParseError): string => {
   return `${issue.path.map(String).join(".")}: ${issue.message}`
 }
 
-const parseJson = (text: string): Either.Either<unknown, string> =>
-  Either.try({
-    try: (): unknown => JSON.parse(text),
-    catch: (error) => error instanceof Error ? error.message : String(error)
-  })
-
 const isRecord = (json: unknown): boolean =>
   typeof json === "object" && json !== null && "record" in json && json.record === "dump"
 
@@ -78,7 +53,7 @@ const documentOfLines = (text: string): Either.Either<object, string> => {
   let line = 0
   for (let start = 0; start < text.length;) {
     const end = text.indexOf("\n", start)
-    const json = parseJson(text.slice(start, end < 0 ? text.length : end))
+    const json = parseForeignJson(text.slice(start, end < 0 ? text.length : end))
     start = end < 0 ? text.length : end + 1
     line++
     const record = Either.flatMap(json, (value) => Either.mapLeft(decodeRecord(value), firstIssue))

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import { kernelVariable } from "../../core/kernels/FindKernel.ts"
+import { parseForeignJson } from "../../core/process/ForeignJson.ts"
 import { type Scenario, smoke } from "../../harness/scenario/Scenario.ts"
 import { decodeScenario } from "../../harness/scenario/ValidateScenario.ts"
 import type { TopologySpec } from "../../kvm/spec/Topology.ts"
@@ -49,6 +50,6 @@ const readScenario = (path: string) =>
     const unreadable = (why: string) =>
       new FileUnreadable({ what: `the scenario ${path}`, why, hint: "give --scenario a JSON file that you can read" })
     const text = yield* Effect.mapError(fs.readFileString(path), (error) => unreadable(whyOf(error)))
-    const json = yield* Either.try({ try: (): unknown => JSON.parse(text), catch: () => unreadable("not JSON") })
+    const json = yield* Either.mapLeft(parseForeignJson(text), (why) => unreadable(`not JSON: ${why}`))
     return yield* decodeScenario(json)
   })

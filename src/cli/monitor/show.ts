@@ -1,11 +1,13 @@
 import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
+import { parseForeignJson } from "../../core/process/ForeignJson.ts"
 import { FailureDocument } from "../../monitor/Failure.ts"
 import { failurePage } from "../../monitor/FailurePage.ts"
 import { writeFile } from "../source/writeFile.ts"
@@ -26,7 +28,7 @@ class NotAFailure extends Schema.TaggedError<NotAFailure>("ktstr/NotAFailure")("
 }
 
 /** Fields that only a newer ktstr writes are passed over. */
-const decode = Schema.decodeUnknown(Schema.parseJson(FailureDocument), { onExcessProperty: "ignore" })
+const decode = Schema.decodeUnknown(FailureDocument, { onExcessProperty: "ignore" })
 
 interface Config {
   readonly html: Option.Option<string>
@@ -50,9 +52,15 @@ export const show = (config: Config) =>
 const open = (path: string) =>
   Effect.gen(function*() {
     const files = yield* FileSystem.FileSystem
-    const text = yield* Effect.mapError(files.readFileString(path), (error: PlatformError) =>
-      new FileUnreadable({ what: path, why: whyOf(error), hint: "give a file that vm run --on-failure wrote" }))
-    return yield* Effect.mapError(decode(text), (error) => {
+    const unreadable = (why: string) =>
+      new FileUnreadable({ what: path, why, hint: "give a file that vm run --on-failure wrote" })
+    const readable = Effect.mapError((error: PlatformError) => unreadable(whyOf(error)))
+    const { type } = yield* readable(files.stat(path))
+    // some never end
+    if (type === "CharacterDevice" || type === "BlockDevice") return yield* unreadable("it is a device, not a file")
+    const text = yield* readable(files.readFileString(path))
+    const json = yield* Either.mapLeft(parseForeignJson(text), (why) => new NotAFailure({ path, why }))
+    return yield* Effect.mapError(decode(json), (error) => {
       const [{ message, path: at }] = ParseResult.ArrayFormatter.formatErrorSync(error)
       return new NotAFailure({ path, why: [...at, message].join(": ").split("\n", 1)[0].slice(0, 200) })
     })

@@ -8,6 +8,7 @@ import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import { DUMP_VERSION, Header } from "../../bpf/Report.ts"
 import { isSameBoot } from "../../bpf/report/SnapshotDiff.ts"
+import { parseForeignJson } from "../../core/process/ForeignJson.ts"
 import type { Reason } from "../../core/Reason.ts"
 import { openImage } from "../../Ktstr.ts"
 import {
@@ -69,10 +70,8 @@ const decodeSide = Schema.decodeUnknownEither(
  */
 export const parseSide = (text: string, subject: string): Either.Either<Side, NotASched> => {
   const notASched = (why: string) => new NotASched({ subject, why: why.split("\n", 1)[0].slice(0, 200) })
-  return Either.try({
-    try: (): unknown => /^\s*\{"record"/.test(text) ? documentOfRecords(text) : JSON.parse(text),
-    catch: (error) => notASched(error instanceof Error ? error.message : String(error))
-  }).pipe(
+  const document = /^\s*\{"record"/.test(text) ? documentOfRecords(text) : parseForeignJson(text)
+  return Either.mapLeft(document, notASched).pipe(
     Either.flatMap((document) =>
       Either.mapLeft(decodeSide(document), (error) => {
         const [{ message, path }] = ParseResult.ArrayFormatter.formatErrorSync(error)

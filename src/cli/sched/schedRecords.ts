@@ -1,4 +1,6 @@
+import * as Either from "effect/Either"
 import type { Header } from "../../bpf/Report.ts"
+import { parseForeignJson } from "../../core/process/ForeignJson.ts"
 import type { Reason } from "../../core/Reason.ts"
 import type { SchedSnapshot } from "../../sched/index.ts"
 import { problemRecords } from "../source/answer.ts"
@@ -31,12 +33,16 @@ export const schedRecords = (header: Header, sched: SchedSnapshot): ReadonlyArra
   ]
 }
 
-/**
- * The document that such records were made of, to be checked.
- * @throws Error where a line is not a record, or the last one is missing
- */
-export const documentOfRecords = (text: string): object => {
-  const [first, ...lines] = text.trimEnd().split("\n").map((line): unknown => JSON.parse(line))
+/** The document that such records were made of, to be checked; or why they are not such records. */
+export const documentOfRecords = (text: string): Either.Either<object, string> =>
+  Either.flatMap(Either.all(text.trimEnd().split("\n").map(parseForeignJson)), (records) =>
+    Either.try({
+      try: () => documentOf(records),
+      catch: (error) => error instanceof Error ? error.message : String(error)
+    }))
+
+/** @throws Error where one is not a record, or the last one is missing */
+const documentOf = ([first, ...lines]: ReadonlyArray<unknown>): object => {
   const { record: name, ...head } = recordOf(first)
   if (name !== "sched") throw new Error("its first record is not that of sched show --ndjson")
   const { freeze, kernel, schema, source, version, ...parts } = head

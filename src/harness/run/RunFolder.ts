@@ -7,6 +7,7 @@ import { randomUUID } from "node:crypto"
 import { join, resolve } from "node:path"
 import { makeDirectories } from "../../core/CacheDir.ts"
 import { platformText } from "../../core/Errors.ts"
+import { parseForeignJson } from "../../core/process/ForeignJson.ts"
 import { RunRecord } from "../claim/RunRecord.ts"
 
 /**
@@ -116,7 +117,7 @@ export const readRun = Effect.fn("RunFolder.read")(
       fs.readFileString(path),
       (error) => failed(platformText(error), "check the run's id")
     )
-    const json = Either.try({ try: (): unknown => JSON.parse(text), catch: () => "not JSON" })
+    const json = Either.mapLeft(parseForeignJson(text), (why) => `not JSON: ${why}`)
     if (Either.isLeft(json)) return yield* failed(json.left, "was it written by ktstr run?")
     const version = Schema.decodeUnknownEither(Schema.Struct({ schema: Schema.String }))(json.right)
     if (Either.isRight(version) && version.right.schema !== "ktstr.run/1") {

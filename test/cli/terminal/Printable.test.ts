@@ -47,12 +47,23 @@ describe("text for a terminal or a file", () => {
     assert.strictEqual(table(["A", "B"], [["x\ny", ""], ["1", "2 "]]), "A    B\nx y\n1    2\n")
   })
 
+  it("is aligned by the columns of a terminal that it takes", () => {
+    const cells = ["\x1b[31mred\x1b[39m", "日本", "e\u0301", "ab"]
+    assert.strictEqual(
+      table(["A", "B"], cells.map((cell) => [cell, "x"])),
+      "A     B\n\x1b[31mred\x1b[39m   x\n日本  x\ne\u0301     x\nab    x\n"
+    )
+    assert.strictEqual(table(["A", "B"], [["1", "x"], ["100", ""]], [0]), "  A  B\n  1  x\n100\n")
+  })
+
   it("takes the time of its length, however many blanks are in it", () => {
     // a quarter of a million: minutes where the time is that of their square
     const blanks = `a${" ".repeat(2 ** 18)}b`
     assert.strictEqual(escapeLine(blanks), blanks)
     assert.strictEqual(escapeLine(`${blanks}\n${blanks}`), `${blanks} ${blanks}`)
     assert.strictEqual(table(["A"], [[blanks]]), `A\n${blanks}\n`)
+    const rows = Array.from({ length: 2 ** 16 }, (_, pid) => [String(pid), "task"])
+    assert.strictEqual(table(["PID", "NAME"], rows, [0]).length, (2 ** 16 + 1) * 12)
   })
 
   it("is written by one module, and by the thread of the time limit", () => {
