@@ -3,6 +3,7 @@ import * as Either from "effect/Either"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { getSystemErrorName } from "node:util"
+import { escapeText } from "./EscapeText.ts"
 
 /**
  * A system call failed on `subject`. `errno` is the positive Linux number, `code` its name.
@@ -64,7 +65,7 @@ export class FormatError extends Schema.TaggedError<FormatError>("ktstr/FormatEr
   expected: Schema.String
 }) {
   override get message() {
-    return `${this.subject}: ${this.format} at byte ${this.offset}: expected ${this.expected}`
+    return escapeText(`${this.subject}: ${this.format} at byte ${this.offset}: expected ${this.expected}`) // it has names of the file's
   }
 }
 

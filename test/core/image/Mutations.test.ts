@@ -8,6 +8,7 @@ import { buildIdOf } from "../../../src/core/image/BuildId.ts"
 import { parseElf } from "../../../src/core/image/Elf.ts"
 import { releaseOf, vmlinuxOf } from "../../../src/core/image/KernelImage.ts"
 import { madeElf } from "../../memory/MadeElf.ts"
+import { random } from "../../support/damage.ts"
 import { mutate, MUTATIONS, MUTATIONS_TIMEOUT, peakMib, tryAll, wordsFrom } from "../../support/mutations.ts"
 
 /** More than the peak before, in MiB: one output of `MAX_OUTPUT`, and blocks of lz4 that are not collected yet. */
@@ -79,6 +80,11 @@ const imageWords = images.map((image) => [
   ...wordsFrom(1024, 2, 2, 4, 1, 1, 1, 1, 1, 1, 1, 1),
   ...wordsFrom(image.length - 8, 4, 4)
 ])
+
+it("an error about a section has its name escaped", () => {
+  const found = parsing(() => readElf(mutate(golden, words, random(927))))
+  assert.match(Either.isLeft(found) ? found.left.message : "", /^[ -~]*of section [ -~]*\\u00[ -~]*inside the file$/)
+})
 
 describe(`${MUTATIONS} mutations are refused or read, whatever they say:`, () => {
   it("an ELF program", async () => {
