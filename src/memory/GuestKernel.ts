@@ -69,14 +69,18 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
     subject = "guest memory"
   ): Effect.Effect<GuestKernelService, NotAKernel | NoBtf | FormatError> =>
     Effect.gen(function*() {
-      const location = locateByVmcoreinfo(memory)
+      const location = yield* Effect.sync(() => locateByVmcoreinfo(memory)).pipe(Effect.withSpan("GuestKernel.locate"))
       if (!isLocated(location)) return yield* notAKernel(subject, memory.size, location.candidates, location.why)
       const { info } = location
       const space = spaceOf(location)
       const room = yield* roomForCopies
-      const symbols = yield* parsing(() => new Kallsyms(space, info!, room))
+      const symbols = yield* Effect.suspend(() => parsing(() => new Kallsyms(space, info!, room))).pipe(
+        Effect.withSpan("GuestKernel.kallsyms")
+      )
       yield* Effect.logDebug(`${subject}: kallsyms: ${symbols.evidence}`)
-      return yield* assemble(memory, space, location, symbols, room)
+      return yield* Effect.suspend(() => assemble(memory, space, location, symbols, room)).pipe(
+        Effect.withSpan("GuestKernel.btf")
+      )
     }).pipe(Effect.withSpan("GuestKernel.fromMemory"))
 
   /** With the vmlinux that runs in it, for kernels that do not describe themselves. */
