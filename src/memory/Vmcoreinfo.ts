@@ -98,7 +98,7 @@ type Span = readonly [from: number, to: number]
 /**
  * Where a kernel that starts takes its first free pages from, the likeliest first: the ends of the highest zone, of which
  * the top is the array of `struct page` (64 bytes for each page of 4096), and the lowest memory that neither the first
- * 16 MiB nor the image takes, which lies at 16 MiB without KASLR. In 40 guests of 5.10 to 7.3, with 128 MiB to 5 GiB of
+ * 16 MiB nor the image takes, which lies at 16 MiB without KASLR. In 33 guests of 5.10 to 7.3, with 128 MiB to 5 GiB of
  * memory, with and without KASLR, all but one had it there.
  */
 const likelySpans = (memory: GuestMemory): ReadonlyArray<Span> => {

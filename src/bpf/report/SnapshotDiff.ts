@@ -246,7 +246,7 @@ function* mapChanges(from: DiffMap, to: DiffMap, seconds: number | null): Genera
   for (const entry of from.entries()) {
     const key = identityOf(entry)
     if (before.has(key)) twice++
-    before.set(key, entry)
+    else before.set(key, entry)
     if (++compared % STEP === 0) yield null
   }
   for (const entry of to.entries()) {

@@ -51,7 +51,10 @@ export class Console {
   /** No more bytes will come; a last line without its newline counts as a line. */
   end(): void {
     if (this.#ended) return
-    if (this.#unfinishedBytes > 0) this.#finishLine()
+    if (this.#unfinishedBytes > 0) {
+      this.#finishLine()
+      this.#dropOldest()
+    }
     this.#ended = true
     this.#wake()
   }
@@ -176,6 +179,10 @@ export class Console {
       this.#finishLine()
       at = newline + 1
     }
+    this.#dropOldest()
+  }
+
+  #dropOldest(): void {
     if (this.#cost <= 2 * TAIL) return
     let drop = 0
     while (this.#cost > TAIL) this.#cost -= this.#lines[drop++].length + LINE

@@ -225,6 +225,7 @@ describe("changes", () => {
         "corrupted: map 1 (map1): entries that repeat a key: 1"
       ]
     )
+    assert.deepStrictEqual(diffOf(from, from).map(({ change }) => change), ["problem"])
   })
 })
 

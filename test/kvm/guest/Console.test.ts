@@ -129,6 +129,17 @@ describe("Console", () => {
     assert.isAtMost(Math.max(...console.tail.map((line) => line.length)), 2 ** 16)
   })
 
+  it("counts the line that its end finishes", () => {
+    const console = new Console()
+    const cost = () => console.tail.reduce((sum, line) => sum + line.length + 32, 0)
+    for (let n = 0; n < 2 ** 15 - 1; n++) console.push(bytes(`${"x".repeat(32)}\n`))
+    assert.strictEqual(cost(), 2 * 2 ** 20 - 64)
+    console.push(bytes("y".repeat(64)))
+    console.end()
+    assert.isAtMost(cost(), 2 * 2 ** 20)
+    assert.strictEqual(console.tail.at(-1), "y".repeat(64))
+  })
+
   it("takes time in proportion to carriage returns, wherever they are", () => {
     // so many bytes of the worst case took minutes when they were taken off by a regular expression
     const console = new Console()
