@@ -9,6 +9,7 @@ import { diff } from "./maps/diffCommand.ts"
 import { dump } from "./maps/dumpCommand.ts"
 import { maps } from "./maps/mapsCommand.ts"
 import { watch } from "./maps/watchCommand.ts"
+import { monitor } from "./monitor/monitorCommand.ts"
 import { show } from "./monitor/showCommand.ts"
 import { links } from "./programs/linksCommand.ts"
 import { progs } from "./programs/progsCommand.ts"
@@ -26,6 +27,7 @@ export const ktstr = Command.make("ktstr").pipe(
     progs,
     links,
     sched,
+    monitor,
     show,
     diff,
     watch,
@@ -42,7 +44,7 @@ export const ktstr = Command.make("ktstr").pipe(
 
 /** The headings of commands in `ktstr --help`. */
 export const commandGroups: ReadonlyArray<Group> = [
-  { title: "Look", names: ["dump", "maps", "progs", "links", "sched", "show"] },
+  { title: "Look", names: ["dump", "maps", "progs", "links", "sched", "monitor", "show"] },
   { title: "Compare", names: ["diff", "watch"] },
   { title: "Run", names: ["vm", "run", "list", "replay"] },
   { title: "Kernels", names: ["kernel", "btf"] },
@@ -99,6 +101,9 @@ export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
   "sched domains": ["ktstr sched domains --image guest.mem"],
   "sched diff": ["ktstr sched diff before.json after.json"],
   "sched watch": ["ktstr sched watch --kernel debian:7.3-cloud --every 500ms"],
+  "monitor": [
+    "ktstr monitor --kernel debian:7.3-cloud --include ./scx_simple --exec 'scx_simple & sleep 9' --every 100ms"
+  ],
   "show": ["ktstr show dump.json", "ktstr show dump.json --html report.html"],
   "doctor": ["ktstr doctor --json"],
   "run": [

@@ -1,10 +1,10 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { FormatError } from "../core/Errors.ts"
+import { formatReason, Reason } from "../core/Reason.ts"
 import { inRealTime } from "../kvm/spec/RealTime.ts"
 import type { Vm, VmEnded } from "../kvm/spec/VmEngine.ts"
 import type { NoBtf, NotAKernel } from "../memory/Errors.ts"
@@ -30,7 +30,23 @@ export interface MonitorOptions {
  * @since 0.1.0
  * @category errors
  */
-export type MonitorError = VmEnded | NotAKernel | NoBtf | FormatError
+export type MonitorError = VmEnded | NotAKernel | NoBtf | FormatError | NotSampled
+
+/**
+ * A kernel whose scheduler cannot be read while it runs: it lacks what a sample is made of, or 50 readings one after
+ * another were torn.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class NotSampled extends Schema.TaggedError<NotSampled>("ktstr/NotSampled")("NotSampled", { why: Reason }) {
+  override get message() {
+    return `the running guest's scheduler cannot be sampled: ${formatReason(this.why)}; freeze the guest to read it`
+  }
+}
+
+/** Torn readings in a row, of some tries each, before sampling fails: a few are normal. */
+const MOST_TORN = 50
 
 /**
  * A rule was broken: `verdict` says by how much and when.
@@ -55,8 +71,8 @@ export class RuleBroken extends Schema.TaggedError<RuleBroken>("ktstr/RuleBroken
 }
 
 /**
- * Samples of a running guest's scheduler, from its memory, without stopping it. A reading that was torn is passed over. To be
- * run once the guest's init is up, as it is after `Ktstr.boot`.
+ * Samples of a running guest's scheduler, from its memory, without stopping it. A reading that was torn is passed over; of
+ * too many the stream fails. To be run once the guest's init is up, as it is after `Ktstr.boot`.
  *
  * @since 0.1.0
  * @category reading
@@ -66,12 +82,19 @@ export const samples = (vm: Vm, options: MonitorOptions = {}): Stream.Stream<Sam
     const memory = yield* vm.memory
     const kernel = yield* GuestKernel.fromMemory(memory, "memory of the running guest")
     let before: Sampled | undefined
-    const next = Effect.sync(() => {
+    let torn = 0
+    const next = Effect.suspend(() => {
       const sampled = readRunning(kernel)
-      if (sampled === undefined) return Option.none()
+      if ("kind" in sampled) {
+        torn++
+        return sampled.kind === "absent" || torn >= MOST_TORN
+          ? Effect.fail(new NotSampled({ why: sampled }))
+          : Effect.succeedNone
+      }
+      torn = 0
       const sample = sampleOf(sampled, before, "racing")
       before = sampled
-      return Option.some(sample)
+      return Effect.succeedSome(sample)
     })
     const ticks = Stream.repeatEffectWithSchedule(
       Effect.zipRight(stillThere(vm), next),

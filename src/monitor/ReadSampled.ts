@@ -1,32 +1,40 @@
+import { absent, corrupted, type Reason, within } from "../core/Reason.ts"
 import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { listNodes } from "../memory/structs/ListHead.ts"
-import { waitingMillis } from "../sched/Findings.ts"
+import { findings, waitingMillis } from "../sched/Findings.ts"
 import { readRunQueues } from "../sched/RunQueues.ts"
 import { schedLayouts } from "../sched/SchedLayouts.ts"
-import { readSched } from "../sched/SchedState.ts"
 import { readTime, type SchedTime } from "../sched/SchedTime.ts"
 import { readDispatchQueues } from "../sched/scx/DispatchQueues.ts"
 import { readScxBase } from "../sched/scx/ScxState.ts"
-import { TaskReader } from "../sched/tasks/Tasks.ts"
-import type { OldestTask, Sampled } from "./Sample.ts"
+import { readTasks, TaskReader } from "../sched/tasks/Tasks.ts"
+import type { OldestTask, Sampled, SamplePart, SampleProblem } from "./Sample.ts"
 
 /** Times that a torn reading is tried again at once; the next sample comes soon. */
 const TRIES = 3
 
+/** Problems of one part that a sample tells, the first ones. */
+const MOST_PROBLEMS = 4
+
 /**
- * The parts of a scheduler's state that samples are made of, from the memory of a kernel that runs. Undefined when each of
+ * The parts of a scheduler's state that samples are made of, from the memory of a kernel that runs. A reason when each of
  * some tries was torn: a run queue could not be read or was not its CPU's, time went back, or another scheduler had come
- * meanwhile. Counts and lists of one queue may still be of different instants, so they are not compared.
+ * meanwhile; `absent` where this kernel cannot be sampled at all. Counts and lists of one queue may still be of different
+ * instants, so they are not compared.
  *
  * @since 0.1.0
  * @category reading
  */
-export const readRunning = (kernel: GuestKernelService): Sampled | undefined => {
+export const readRunning = (kernel: GuestKernelService): Sampled | Reason => {
+  const reader = TaskReader.of(kernel)
+  if (reader === undefined) return NO_TASKS
+  let torn: Reason | undefined
   for (let tries = 0; tries < TRIES; tries++) {
-    const sampled = readOnce(kernel)
-    if (sampled !== undefined) return sampled
+    const sampled = readOnce(kernel, reader)
+    if (!("kind" in sampled)) return sampled
+    torn = sampled
   }
-  return undefined
+  return torn ?? NO_TASKS
 }
 
 /**
@@ -35,33 +43,72 @@ export const readRunning = (kernel: GuestKernelService): Sampled | undefined => 
  * @since 0.1.0
  * @category reading
  */
-export const readFrozen = (kernel: GuestKernelService): Sampled => {
+export const readFrozen = (kernel: GuestKernelService): Sampled | Reason => {
   const reader = TaskReader.of(kernel)
-  const sched = readSched(kernel)
-  return { ...sched, oldest: reader === undefined ? null : oldestRunnable(kernel, reader, readTime(kernel)) }
+  if (reader === undefined) return NO_TASKS
+  const time = readTime(kernel)
+  const sampled = readParts(kernel, reader, time)
+  const { problems, tasks } = readTasks(kernel, reader)
+  const { dispatchQueues, runQueues, scx } = sampled
+  return {
+    ...sampled,
+    findings: findings({
+      time,
+      runQueues: "kind" in runQueues ? [] : runQueues,
+      scx: "kind" in scx ? undefined : scx,
+      dispatchQueues: "kind" in dispatchQueues ? [] : dispatchQueues,
+      tasks
+    }),
+    problems: [
+      ...sampled.problems,
+      ...of("tasks", problems),
+      // the counts and lists of a queue are of one instant here
+      ...of("queues", "kind" in dispatchQueues ? [] : dispatchQueues.flatMap((queue) => queue.problems))
+    ]
+  }
 }
 
-const readOnce = (kernel: GuestKernelService): Sampled | undefined => {
-  kernel.space.flush()
-  const reader = TaskReader.of(kernel)
-  if (reader === undefined) return undefined
-  const time = readTime(kernel)
-  const scheduler = rootAddress(kernel)
+const NO_TASKS = absent("the kernel's BTF has no struct task_struct with a pid and a name")
+
+const of = (part: SamplePart, reasons: ReadonlyArray<Reason>): ReadonlyArray<SampleProblem> =>
+  reasons.slice(0, MOST_PROBLEMS).map((reason) => ({ part, ...reason }))
+
+const readParts = (
+  kernel: GuestKernelService,
+  reader: TaskReader,
+  time: SchedTime & { readonly ticks: bigint }
+): Sampled => {
   const runQueues = readRunQueues(kernel, reader)
   const scx = readScxBase(kernel, time)
-  const queues = "kind" in scx ? undefined : readDispatchQueues(kernel, reader, time).queues
-  const oldest = "kind" in scx ? null : oldestRunnable(kernel, reader, time)
-  const torn = !("kind" in runQueues) &&
-    runQueues.some(({ curr, online, problem }) => problem !== undefined || (online && curr === undefined))
-  if (torn || rootAddress(kernel) !== scheduler || readTime(kernel).ticks < time.ticks) return undefined
+  const walk = "kind" in scx ? undefined : readDispatchQueues(kernel, reader, time)
+  const oldest = "kind" in scx ? { task: null, problem: scx } : oldestRunnable(kernel, reader, time)
   return {
     time: { hz: time.hz, jiffies: time.jiffies },
     runQueues,
     scx,
-    dispatchQueues: queues ?? [],
+    dispatchQueues: walk?.queues ?? absent("this kernel has no sched_ext, which alone has dispatch queues"),
     findings: [],
-    oldest
+    oldest: oldest.task,
+    problems: [
+      ...of("cpus", "kind" in runQueues ? [runQueues] : runQueues.flatMap(({ problem }) => problem ?? [])),
+      ...of("scheduler", "kind" in scx ? [scx] : scx.problems),
+      ...of("queues", walk?.problems ?? []),
+      ...of("oldest", oldest.problem === undefined || "kind" in scx ? [] : [oldest.problem])
+    ]
   }
+}
+
+const readOnce = (kernel: GuestKernelService, reader: TaskReader): Sampled | Reason => {
+  kernel.space.flush()
+  const time = readTime(kernel)
+  const scheduler = rootAddress(kernel)
+  const sampled = readParts(kernel, reader, time)
+  for (const { cpu, curr, online, problem } of "kind" in sampled.runQueues ? [] : sampled.runQueues) {
+    if (problem !== undefined) return problem
+    if (online && curr === undefined) return corrupted(`the run queue of CPU ${cpu} has no current task`)
+  }
+  if (rootAddress(kernel) !== scheduler) return corrupted("the scheduler changed while it was read")
+  return readTime(kernel).ticks < time.ticks ? corrupted("the kernel's time went back while it was read") : sampled
 }
 
 const rootAddress = ({ space, symbols }: GuestKernelService): bigint | undefined => {
@@ -71,7 +118,7 @@ const rootAddress = ({ space, symbols }: GuestKernelService): bigint | undefined
 
 /**
  * The task of sched_ext that has been runnable for longest without running, wherever it waits: in a queue or with the BPF
- * scheduler. Null where none waits, or the kernel does not tell.
+ * scheduler; null where none waits. With a problem there may be one that has waited for longer.
  * @see `struct scx_rq.runnable_list`, v6.12 to v7.3
  *
  * @since 0.1.0
@@ -81,21 +128,26 @@ export const oldestRunnable = (
   { btf, perCpuOffsets, space, symbols }: GuestKernelService,
   reader: TaskReader,
   time: SchedTime & { readonly ticks: bigint }
-): OldestTask | null => {
+): { readonly task: OldestTask | null; readonly problem: Reason | undefined } => {
   const queues = symbols.address("runqueues")
   const headAt = schedLayouts(btf).rq?.at("scx.runnable_list")
   const linkAt = reader.at("scx.runnable_node")
-  if (queues === undefined || headAt === undefined || linkAt === undefined) return null
+  if (queues === undefined || headAt === undefined || linkAt === undefined || time.hz === null) {
+    return { task: null, problem: absent("how long tasks have been runnable: this kernel does not tell") }
+  }
   let oldest: OldestTask | null = null
+  let incomplete: Reason | undefined
   for (const [cpu, offset] of perCpuOffsets.entries()) {
     if (offset === undefined) continue
-    const { nodes } = listNodes(space, BigInt.asUintN(64, queues + offset + BigInt(headAt)))
+    const { nodes, problem } = listNodes(space, BigInt.asUintN(64, queues + offset + BigInt(headAt)))
+    if (problem !== undefined) incomplete = within(`the runnable tasks of CPU ${cpu}`, problem)
     for (const node of nodes) {
       const task = reader.read(node - BigInt(linkAt))
+      if ("kind" in task) incomplete = within(`a runnable task of CPU ${cpu}`, task)
       const millis = "kind" in task ? undefined : waitingMillis(time, task)
       if ("kind" in task || millis === undefined || millis <= (oldest?.millis ?? -1)) continue
       oldest = { pid: task.pid, comm: task.comm, millis, cpu }
     }
   }
-  return oldest
+  return { task: oldest, problem: incomplete }
 }

@@ -1,8 +1,9 @@
-import type { Sample } from "./Sample.ts"
+import type { Sample, SamplePart } from "./Sample.ts"
 
 /**
  * A bound on a number of each sample: broken when `measure` is above `threshold` in `sustained` samples one after another.
- * `measure` is undefined of a sample that lacks what the rule looks at.
+ * `measure` is undefined of a sample that lacks what the rule looks at. Where one of the parts in `looksAt` has a problem
+ * the number counts only if it is above the threshold: what is missing could have made it higher, and is never a pass.
  *
  * @since 0.1.0
  * @category models
@@ -13,6 +14,7 @@ export interface Rule {
   readonly unit: string
   readonly threshold: number
   readonly sustained: number
+  readonly looksAt: ReadonlyArray<SamplePart>
   readonly measure: (sample: Sample) => number | undefined
 }
 
@@ -57,6 +59,7 @@ export const defaultRules: ReadonlyArray<Rule> = [
     unit: "×",
     threshold: 4,
     sustained: SUSTAINED,
+    looksAt: ["cpus"],
     measure: ({ cpus }) => {
       const running = cpus.filter(({ online }) => online).map(({ nr_running }) => nr_running)
       return running.length < 2 ? undefined : Math.max(...running) / Math.max(1, Math.min(...running))
@@ -68,6 +71,7 @@ export const defaultRules: ReadonlyArray<Rule> = [
     unit: "CPUs",
     threshold: 0,
     sustained: SUSTAINED,
+    looksAt: ["cpus"],
     measure: ({ cpus, seconds }) =>
       seconds === null || seconds < 0.1 || cpus.some(({ clockMillis }) => clockMillis === null)
         ? undefined
@@ -81,6 +85,7 @@ export const defaultRules: ReadonlyArray<Rule> = [
     unit: "tasks",
     threshold: 50,
     sustained: SUSTAINED,
+    looksAt: ["scheduler", "queues"],
     measure: longestQueue("local")
   },
   {
@@ -89,6 +94,7 @@ export const defaultRules: ReadonlyArray<Rule> = [
     unit: "tasks",
     threshold: 1000,
     sustained: SUSTAINED,
+    looksAt: ["scheduler", "queues"],
     measure: longestQueue("user")
   },
   {
@@ -97,6 +103,7 @@ export const defaultRules: ReadonlyArray<Rule> = [
     unit: "/s",
     threshold: 200,
     sustained: SUSTAINED,
+    looksAt: ["scheduler", "events"],
     measure: rateOf("SCX_EV_SELECT_CPU_FALLBACK")
   },
   {
@@ -107,6 +114,7 @@ export const defaultRules: ReadonlyArray<Rule> = [
     unit: "/s a CPU",
     threshold: 100,
     sustained: SUSTAINED,
+    looksAt: ["scheduler", "events", "cpus"],
     measure: (sample) => {
       const rate = rateOf("SCX_EV_DISPATCH_KEEP_LAST")(sample)
       return rate === undefined ? undefined : rate / Math.max(1, sample.cpus.filter(({ online }) => online).length)
@@ -119,6 +127,7 @@ export const defaultRules: ReadonlyArray<Rule> = [
     unit: "of the watchdog's time",
     threshold: 0.5,
     sustained: 2,
+    looksAt: ["scheduler", "oldest"],
     measure: ({ oldest, scheduler, watchdogMillis }) =>
       scheduler === null || watchdogMillis === null || watchdogMillis === 0
         ? undefined
@@ -154,9 +163,11 @@ export class RuleJudge {
   /** Take a sample; gives the verdicts of the rules that it breaks for the first time. */
   take(sample: Sample): ReadonlyArray<RuleVerdict> {
     const broken: Array<RuleVerdict> = []
-    for (const [index, { measure, sustained, threshold }] of this.#rules.entries()) {
+    for (const [index, { looksAt, measure, sustained, threshold }] of this.#rules.entries()) {
       const before = this.#verdicts[index]
-      const measured = measure(sample)
+      const all = measure(sample)
+      const incomplete = sample.problems.some(({ part }) => looksAt.includes(part))
+      const measured = incomplete && all !== undefined && all <= threshold ? undefined : all
       this.#held[index] = measured !== undefined && measured > threshold ? this.#held[index] + 1 : 0
       if (measured === undefined) continue
       const samples = before.samples + 1

@@ -1,6 +1,5 @@
-import type { Reason } from "../core/Reason.ts"
+import { absent, type Reason } from "../core/Reason.ts"
 import { queueName } from "../sched/Findings.ts"
-import type { RunQueue } from "../sched/RunQueues.ts"
 import type { SchedSnapshot } from "../sched/SchedState.ts"
 import type { DispatchQueue } from "../sched/scx/DispatchQueues.ts"
 import type { ScxBase } from "../sched/scx/ScxState.ts"
@@ -19,6 +18,24 @@ export interface OldestTask {
 }
 
 /**
+ * A part of a sample, at which a rule can look. `events`: a scheduler's counters; `oldest`: the task that has been runnable for longest.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type SamplePart = "cpus" | "scheduler" | "queues" | "events" | "oldest" | "tasks"
+
+/**
+ * Why a part of a sample is missing, or may be incomplete.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface SampleProblem extends Reason {
+  readonly part: SamplePart
+}
+
+/**
  * The parts of a scheduler's state that a sample is made of; `oldest` is `oldestRunnable`'s.
  *
  * @since 0.1.0
@@ -27,6 +44,7 @@ export interface OldestTask {
 export interface Sampled extends Pick<SchedSnapshot, "time" | "runQueues" | "dispatchQueues" | "findings"> {
   readonly scx: ScxBase | Reason
   readonly oldest: OldestTask | null
+  readonly problems: ReadonlyArray<SampleProblem>
 }
 
 /**
@@ -64,9 +82,12 @@ export interface Sample {
   readonly oldest: OldestTask | null
   readonly eventsPerSecond: { readonly [event: string]: number } | null
   readonly findings: SchedSnapshot["findings"]
+  /** Parts that are missing or may be incomplete: a rule that looks at one passes on nothing that it does not see. */
+  readonly problems: ReadonlyArray<SampleProblem>
 }
 
-const listed = <A>(part: ReadonlyArray<A> | object): ReadonlyArray<A> => Array.isArray(part) ? part : []
+/** A part that is missing is told by a problem. */
+const listed = <A>(part: ReadonlyArray<A> | Reason): ReadonlyArray<A> => "kind" in part ? [] : part
 
 const rootOf = ({ scx }: Sampled) => "kind" in scx ? undefined : scx.schedulers.find(({ root }) => root)
 
@@ -92,14 +113,14 @@ export const sampleOf = (
   const eventsBefore = rootBefore === undefined || rootBefore.address !== root?.address || "kind" in rootBefore.events
     ? undefined
     : rootBefore.events.total
-  const queues = listed<DispatchQueue>(sched.dispatchQueues)
+  const queues = listed(sched.dispatchQueues)
   const queuesBefore = new Map(
     before === undefined
       ? []
-      : listed<DispatchQueue>(before.dispatchQueues).map(({ address, nr }) => [address, Number(nr)])
+      : listed(before.dispatchQueues).map(({ address, nr }) => [address, Number(nr)])
   )
   const cpusBefore = new Map(
-    before === undefined ? [] : listed<RunQueue>(before.runQueues).map((queue) => [queue.cpu, queue])
+    before === undefined ? [] : listed(before.runQueues).map((queue) => [queue.cpu, queue])
   )
   return {
     at: new Date().toISOString(),
@@ -107,7 +128,7 @@ export const sampleOf = (
     seconds,
     scheduler: root?.name ?? null,
     watchdogMillis: root?.watchdogMillis ?? null,
-    cpus: listed<RunQueue>(sched.runQueues).map(({ clock, cpu, curr, nr_running, nr_switches, online }) => {
+    cpus: listed(sched.runQueues).map(({ clock, cpu, curr, nr_running, nr_switches, online }) => {
       const then = cpusBefore.get(cpu)
       return {
         cpu,
@@ -141,6 +162,20 @@ export const sampleOf = (
           return by === null || by === 0 ? [] : [[event, by]]
         })
       ),
-    findings: sched.findings
+    findings: sched.findings,
+    problems: [...sched.problems, ...problemsOf(sched)]
   }
+}
+
+/** Numbers that this kernel does not have: without them a sample has zeros, or nothing. */
+const problemsOf = (sched: Sampled): ReadonlyArray<SampleProblem> => {
+  const events = rootOf(sched)?.events
+  const uncounted = listed(sched.runQueues).find(({ nr_running, online }) => online && nr_running === undefined)
+  return [
+    ...(events === undefined || !("kind" in events) ? [] : [{ part: "events" as const, ...events }]),
+    ...(uncounted === undefined ? [] : [{ part: "cpus" as const, ...absent("rq.nr_running: this kernel lacks it") }]),
+    ...(sched.time.hz === null
+      ? [{ part: "events" as const, ...absent("CONFIG_HZ: this kernel does not tell it") }]
+      : [])
+  ]
 }

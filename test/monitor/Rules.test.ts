@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { formatReason, type Reason } from "../../src/core/Reason.ts"
 import {
   defaultRules,
   oldestRunnable,
@@ -6,6 +7,7 @@ import {
   type Rule,
   RuleJudge,
   type Sample,
+  type Sampled,
   sampleOf
 } from "../../src/monitor/index.ts"
 import { readTime, TaskReader } from "../../src/sched/index.ts"
@@ -33,6 +35,7 @@ const sample = (fields: Partial<Sample> = {}): Sample => ({
   oldest: null,
   eventsPerSecond: {},
   findings: [],
+  problems: [],
   ...fields
 })
 
@@ -93,6 +96,19 @@ describe("rules", () => {
     assert.notStrictEqual(verdictOf([...row, none, ...row], "local-queue").outcome, "fail")
   })
 
+  for (const [rule, fields, worst] of breaking) {
+    const { looksAt, sustained } = defaultRules.find(({ name }) => name === rule) ?? assert.fail(rule)
+    for (const part of looksAt) {
+      it(`${rule}: does not hold where ${part} are incomplete, but is broken by what is there`, () => {
+        const problems = [{ part, kind: "unreadable", text: "made" } as const]
+        const fine = times(20, () => sample({ problems }))
+        assert.deepInclude(verdictOf(fine, rule), { outcome: "inconclusive", samples: 0 })
+        const bad = times(sustained, () => sample({ ...fields, problems }))
+        assert.deepInclude(verdictOf(bad, rule), { outcome: "fail", worst })
+      })
+    }
+  }
+
   it("of one's own are judged as the others", () => {
     const own: Rule = {
       name: "two-cpus",
@@ -100,12 +116,16 @@ describe("rules", () => {
       unit: "CPUs",
       threshold: 1,
       sustained: 1,
+      looksAt: ["cpus"],
       measure: ({ cpus }) => cpus.length
     }
     const judge = new RuleJudge([own])
     assert.deepInclude(judge.take(sample())[0], { rule: "two-cpus", outcome: "fail", worst: 2 })
   })
 })
+
+const whole = (read: Sampled | Reason): Sampled => "kind" in read ? assert.fail(formatReason(read)) : read
+const tornBy = (read: Sampled | Reason): string => "kind" in read ? formatReason(read) : assert.fail("whole")
 
 describe("a reading of running memory", () => {
   const made = () => {
@@ -140,20 +160,18 @@ describe("a reading of running memory", () => {
     const reader = TaskReader.of(kernel) ?? assert.fail("no tasks")
     // jiffies 10,000 at 250 Hz
     assert.deepStrictEqual(oldestRunnable(kernel, reader, readTime(kernel)), {
-      pid: 11,
-      comm: "old",
-      millis: 4000,
-      cpu: 1
+      task: { pid: 11, comm: "old", millis: 4000, cpu: 1 },
+      problem: undefined
     })
   })
 
   it("becomes a sample with rates since the one before, and is none where a run queue is not its CPU's", () => {
     const sched = made()
     const kernel = sched.kernel()
-    const first = readRunning(kernel) ?? assert.fail("torn")
+    const first = whole(readRunning(kernel))
     sched.set("u64", sched.symbol("jiffies_64"), 10_500n) // 2 s
     sched.field("rq", sched.rq(1), { nr_switches: 30n, clock: 2_001_000_000n })
-    const second = readRunning(kernel) ?? assert.fail("torn")
+    const second = whole(readRunning(kernel))
     const { consistency, cpus, oldest, queues, scheduler, seconds } = sampleOf(second, first, "racing")
     assert.deepStrictEqual([consistency, scheduler, seconds, oldest?.millis], ["racing", "made", 2, 6000])
     assert.deepInclude(cpus[1], {
@@ -164,7 +182,12 @@ describe("a reading of running memory", () => {
       online: cpus[1].online
     })
     assert.deepStrictEqual(queues.map(({ change, name, nr }) => [name, nr, change]), [["queue 42", 1, 0]])
+    assert.deepStrictEqual(sampleOf(second, first).problems, [])
+    const list = sched.rq(1) + BigInt(offsetOf("rq", "scx.runnable_list"))
+    sched.set("u64", list, 0x10n) // a list that leads nowhere
+    const cut = sampleOf(whole(readRunning(kernel)), second)
+    assert.deepStrictEqual([cut.oldest, cut.problems.map(({ part }) => part)], [null, ["oldest"]])
     sched.field("rq", sched.rq(1), { cpu: 7 })
-    assert.strictEqual(readRunning(kernel), undefined)
+    assert.match(tornBy(readRunning(kernel)), /^unreadable: the run queue of CPU 1 at 0x\w+ calls itself CPU 7$/)
   })
 })

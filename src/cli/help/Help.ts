@@ -96,9 +96,8 @@ export const helpText = (
   const commands = grouped(node.subcommands, groups, "Commands")
   const longest = Math.max(0, ...node.subcommands.map(({ name }) => name.length))
   const heading = Math.max(0, ...commands.map(({ title }) => title.length))
-  if (commands.length > 0) lines.push("")
   for (const { items, title } of commands) {
-    // The group's title beside its first command: the root's help fits one screen.
+    // The group's title beside its first command, no blank line before: the root's help fits one screen.
     for (const [index, { about, name }] of items.entries()) {
       const head = `${(index === 0 ? title : "").padEnd(heading)}  ${name.padEnd(longest)}  `
       const [first = "", ...rest] = wrap(about, Math.max(20, width - head.length))

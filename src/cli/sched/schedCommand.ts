@@ -3,7 +3,7 @@ import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
 import { every } from "../source/every.ts"
-import { count, flag, loss, output, schema, target, text, timeLimit } from "../source/options.ts"
+import { count, loss, output, schema, target, text, timeLimit } from "../source/options.ts"
 
 const handlers = () => import("./sched.ts")
 
@@ -59,13 +59,13 @@ const watch = Command.make(
     ...target,
     every,
     ndjson: output.ndjson,
-    running: flag("running", "do not stop the VM for a reading: values of one reading may be of different instants"),
     count: count("count", 1, "end after N readings")
   },
   handler(() => import("./schedWatch.ts"), (module) => module.watch)
 ).pipe(
   Command.withDescription(
-    "Read a VM repeatedly: rates, queue lengths, rules that are broken, until Ctrl-C"
+    "Stop a VM for one reading after another: rates, queue lengths, what looks wrong, until Ctrl-C; `ktstr monitor` does "
+      + "not stop it"
   )
 )
 
