@@ -147,15 +147,16 @@ const decodeLz4: Decode = (bytes, size, subject) =>
     for (let at = 4; at < bytes.length;) {
       const packed = at + 4 <= bytes.length ? view.getUint32(at, true) : Infinity
       if (at + 4 + packed > bytes.length) return yield* broken(subject, at, "an LZ4 block inside the frame")
+      const most = Math.min(LZ4_BLOCK, size - filled) // the library makes room for all of it
+      if (most === 0) return yield* broken(subject, at, `${size} bytes of output, found more`)
       const block = Buffer.alloc(4 + packed)
-      block.writeUInt32LE(LZ4_BLOCK)
+      block.writeUInt32LE(most)
       block.set(bytes.subarray(at + 4, at + 4 + packed), 4)
       const piece = yield* Effect.tryPromise({
         try: () => uncompress(block),
         catch: (error) =>
           broken(subject, at, `a sound LZ4 block (${error instanceof Error ? error.message : String(error)})`)
       })
-      if (filled + piece.length > size) return yield* broken(subject, at, `${size} bytes of output, found more`)
       output.set(piece, filled)
       filled += piece.length
       at += 4 + packed

@@ -162,7 +162,15 @@ const dependenciesOf = (
     lines.flatMap((line) => line.startsWith(`${key}=`) ? [line.slice(key.length + 1)] : [])
   return {
     depends: values("depends").flatMap((text) => text.split(",")).filter((name) => name !== ""),
-    soft: values("softdep").flatMap((text) => /\bpre:\s*(.*?)(?:\s*\bpost:|$)/.exec(text)?.[1]?.split(/\s+/) ?? [])
-      .filter((name) => name !== "")
+    soft: values("softdep").flatMap(loadedBefore)
   }
+}
+
+/** The modules of a soft dependency that are loaded before the one that has it: those between `pre:` and `post:`. */
+const loadedBefore = (softdep: string): ReadonlyArray<string> => {
+  const words = softdep.split(/\s+/).filter((word) => word !== "")
+  const from = words.indexOf("pre:")
+  if (from < 0) return []
+  const to = words.indexOf("post:", from)
+  return words.slice(from + 1, to < 0 ? undefined : to)
 }

@@ -33,7 +33,12 @@ const tree = (root: string) => {
   }
   packed("net/top.ko", "xz", "depends=left,right-side")
   add("net/left.ko", "depends=base")
-  packed("net/deep/right-side.ko", "zstd", "depends=base,fixed", "softdep=pre: first-hash absent post: last")
+  packed(
+    "net/deep/right-side.ko",
+    "zstd",
+    "depends=base,fixed",
+    `softdep=pre: first-hash${" ".repeat(2 ** 17)}absent post: last`
+  )
   packed("lib/base.ko", "gzip", "depends=")
   add("crypto/first-hash.ko", "depends=")
   add("crypto/last.ko", "depends=")
