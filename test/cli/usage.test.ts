@@ -77,9 +77,9 @@ describe("what needs no kernel", () => {
     const [args, ...parts] of [
       [
         [],
-        "dump    Print a kernel's BPF maps",
+        "Print a kernel's BPF maps",
         "ktstr vm shell --kernel debian:6.12-cloud",
-        "doctor  Check this host",
+        "Check this host",
         "--completions bash|zsh|fish"
       ],
       [["dump"], "--memory-mib", "(default 512)", "/include-files/NAME", "--schema"],
