@@ -18,6 +18,7 @@ import { holdSignals } from "../terminal/signals.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 import { type Cell, cellsOf, scenarioOf } from "./cells.ts"
+import { compareRepeats, NotDeterministic, type Runs } from "./repeats.ts"
 import type { runOptions } from "./runOptions.ts"
 
 type Config = Command.Command.ParseConfig<typeof runOptions>
@@ -82,14 +83,19 @@ const endWith = (records: ReadonlyArray<RunRecord>) =>
   })
 
 /** The runs of several cells, a line each, and how many of them passed. */
-const tableOf = (runs: ReadonlyArray<readonly [Cell, RunRecord]>): string => {
+const tableOf = (runs: Runs): string => {
   const rows = runs.map(([{ kernel, seed, topology }, { host, verdict: { details, outcome } }]) => {
     const worst = details.find((one) => one.outcome !== "pass")
     return [outcome, kernel, topology.name, String(seed), host.id, escapeLine(worst?.label ?? "")]
   })
   const passed = runs.filter(([, { verdict }]) => verdict.outcome === "pass").length
   const head = ["OUTCOME", "KERNEL", "TOPOLOGY", "SEED", "RUN", "WHY"]
-  return `${table(head, rows, [3])}${passed} of ${runs.length} runs passed\n`
+  const { differing, repeated, schedules } = compareRepeats(runs)
+  const same = repeated === 0
+    ? ""
+    : `; ${repeated - differing.length} of ${repeated} repeated ones are the same as their first`
+  const count = `${schedules} different schedule${schedules === 1 ? "" : "s"}`
+  return `${table(head, rows, [3])}${passed} of ${runs.length} runs passed, ${count}${same}\n`
 }
 
 /** Run a scenario in each cell; a record each, in their order. Nothing boots before all kernels and machines are found. */
@@ -109,12 +115,19 @@ export const run = (config: Config) =>
     if (config.plan) return
     const directory = Option.getOrElse(config.runsDir, () => RUNS_DIRECTORY)
     const runs: Array<readonly [Cell, RunRecord]> = []
+    const turns = Option.getOrElse(config.repeat, () => 1)
+    const single = cells.length * turns === 1
     for (const cell of cells) {
-      const record = yield* executeAndKeep(ready.get(cell) ?? (yield* prepareRun(request(cell))), directory)
-      runs.push([cell, record])
-      if (config.json || cells.length === 1 || record.verdict.outcome !== "pass") yield* print(record, config.json)
+      const prepared = ready.get(cell) ?? (yield* prepareRun(request(cell)))
+      for (let turn = 0; turn < turns; turn++) {
+        const record = yield* executeAndKeep(prepared, directory)
+        runs.push([cell, record])
+        if (config.json || single || record.verdict.outcome !== "pass") yield* print(record, config.json)
+      }
     }
-    if (cells.length > 1 && !config.json) yield* writeText(tableOf(runs))
+    if (!single && !config.json) yield* writeText(tableOf(runs))
+    const { differing, repeated } = compareRepeats(runs)
+    if (differing.length > 0) yield* new NotDeterministic({ repeated, differing })
     yield* endWith(runs.map(([, record]) => record))
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 

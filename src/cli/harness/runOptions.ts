@@ -54,6 +54,7 @@ export const runOptions = {
   ops: text("ops", "NAME", "the beginning of its name in sysfs (default: the program's name without scx_)"),
   expect,
   mode,
+  repeat: count("repeat", 1, "run each of them that often; in the exact modes all must be the same (default 1)"),
   plan: flag("plan", "print what would be done in the guest, and boot nothing"),
   runsDir,
   json: output.json,
