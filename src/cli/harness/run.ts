@@ -83,14 +83,13 @@ const endWith = (records: ReadonlyArray<RunRecord>) =>
   })
 
 /** The runs of several cells, a line each, and how many of them passed. */
-const tableOf = (runs: Runs): string => {
+const tableOf = (runs: Runs, { differing, repeated, schedules }: ReturnType<typeof compareRepeats>): string => {
   const rows = runs.map(([{ kernel, seed, topology }, { host, verdict: { details, outcome } }]) => {
     const worst = details.find((one) => one.outcome !== "pass")
     return [outcome, kernel, topology.name, String(seed), host.id, escapeLine(worst?.label ?? "")]
   })
   const passed = runs.filter(([, { verdict }]) => verdict.outcome === "pass").length
   const head = ["OUTCOME", "KERNEL", "TOPOLOGY", "SEED", "RUN", "WHY"]
-  const { differing, repeated, schedules } = compareRepeats(runs)
   const same = repeated === 0
     ? ""
     : `; ${repeated - differing.length} of ${repeated} repeated ones are the same as their first`
@@ -125,8 +124,9 @@ export const run = (config: Config) =>
         if (config.json || single || record.verdict.outcome !== "pass") yield* print(record, config.json)
       }
     }
-    if (!single && !config.json) yield* writeText(tableOf(runs))
-    const { differing, repeated } = compareRepeats(runs)
+    const compared = compareRepeats(runs)
+    if (!single && !config.json) yield* writeText(tableOf(runs, compared))
+    const { differing, repeated } = compared
     if (differing.length > 0) yield* new NotDeterministic({ repeated, differing })
     yield* endWith(runs.map(([, record]) => record))
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
