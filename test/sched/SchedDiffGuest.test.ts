@@ -12,7 +12,8 @@ import { needsStockScx, stockScx } from "../support/scx.ts"
 
 /**
  * A scheduler of all tasks, and below it one of those in the cgroup /a. Three tasks spin on two CPUs, one of them in /a, and a loop replaces a sleeping task by another. When it says that one is made, all before
- * are gone. It prints what /proc says of the new task and of one that spins: pid, start in ticks of 10 ms, run time in ns.
+ * are gone. It prints the jiffies from before it made the task, the task's pid, and of one that spins its pid and run time
+ * in ns.
  */
 const SCRIPT = `
 dmesg -n 1
@@ -27,11 +28,11 @@ echo "@sub $(ls /sys/kernel/sched_ext/root/sub) $(cat /sys/kernel/sched_ext/root
 (
   while :; do
     old=$made
+    jiffies=$(sed -n '/^jiffies: /{s///p;q}' /proc/timer_list)
     sleep 1000 & made=$!
     [ "$old" ] && kill $old && wait $old
-    read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ start _ </proc/$made/stat
     read -r ran _ </proc/$spins/schedstat
-    echo "@made $made $start $spins $ran"
+    echo "@made $jiffies $made $spins $ran"
     : >/tmp/made
     sleep 0.3
   done
@@ -41,25 +42,21 @@ while [ ! -e /tmp/made ]; do sleep 0.1; done
 
 const LINE = /^@made (\d+) (\d+) (\d+) (\d+)/
 
-/** The line of the first task that was made after a moment, in ticks since boot, and all pids that were before it. */
-const madeAfter = (vm: Vm, ticks: number) =>
+/** The line of the first task that was made a second or more after a reading, by jiffies, and all pids that were before it. */
+const madeAfter = (vm: Vm, { time: { hz, jiffies } }: SchedSnapshot) =>
   vm.console.pipe(
     Stream.mapConcat((line) => {
       const found = LINE.exec(line)
       return found === null ? [] : [found.slice(1).map(Number)]
     }),
-    Stream.takeUntil(([, start]) => start > ticks),
+    Stream.takeUntil(([then]) => then >= Number(jiffies) + (hz ?? NaN)),
     Stream.runCollect,
     Effect.map((lines) => {
       const all = [...lines]
-      const [pid, , spins, ran] = all[all.length - 1]
-      return { pid, spins, ran, before: all.slice(0, -1).map(([pid]) => pid) }
+      const [, pid, spins, ran] = all[all.length - 1]
+      return { pid, spins, ran, before: all.slice(0, -1).map(([, pid]) => pid) }
     })
   )
-
-/** Ticks of 10 ms since boot, by jiffies, which start at -300 s (include/linux/jiffies.h `INITIAL_JIFFIES`). */
-const ticksOf = ({ time: { hz, jiffies } }: SchedSnapshot): number =>
-  (Number(jiffies) - 2 ** 32) / (hz ?? NaN) * 100 + 30_000
 
 const tasksOf = ({ tasks }: SchedSnapshot) => "kind" in tasks ? assert.fail(tasks.text) : tasks
 
@@ -99,7 +96,7 @@ const check = Effect.gen(function*() {
     }))
   const first = yield* reading("first")
   compareSubScheduler(first, yield* vm.awaitLine(/^@sub /))
-  const made = yield* madeAfter(vm, ticksOf(first) + 100)
+  const made = yield* madeAfter(vm, first)
   const second = yield* reading("second")
   const changes = [...diffSched(first, second)]
   const of = <K extends SchedChange["change"]>(kind: K) =>
