@@ -50,20 +50,22 @@ export const ScxExitEvent = Schema.Struct({
  */
 export type ScxExitEvent = typeof ScxExitEvent.Type
 
-/** kernel/sched/ext.c `scx_exit_reason`, v6.12 to v6.18 */
+/** kernel/sched/ext.c `scx_exit_reason`, v6.12 to v7.3 */
 const NORMAL = new Set([
   "unregistered from user space",
   "unregistered from BPF",
   "unregistered from the main kernel",
-  "disabled by sysrq-S"
+  "disabled by sysrq-S",
+  "parent exiting",
+  "killed by parent scheduler"
 ])
-const ERRORS = new Set(["runtime error", "scx_bpf_error"])
+const ERRORS = new Set(["runtime error", "scx_bpf_error", "reenqueue limit", "rescue bandwidth overload"])
 const STALL = "runnable task stall"
 /** The watchdog's own functions: their stack says nothing about the scheduler. */
 const WATCHDOG = new Set(["scx_watchdog_workfn", "check_rq_for_timeouts", "scx_tick"])
 
-/** `sched_ext: BPF scheduler "NAME" disabled (REASON)` */
-const DISABLED = ["sched_ext: BPF scheduler \"", "\" disabled (", ")"] as const
+/** `sched_ext: BPF scheduler "NAME" disabled (REASON)`; `sub-scheduler` since v7.1 */
+const DISABLED = [/^sched_ext: BPF (?:sub-)?scheduler "/, "\" disabled (", ")"] as const
 const FRAME = /^\s*(?:\? )?([A-Za-z_][\w.$]*)\+0x([0-9a-f]{1,13})(?:\/0x([0-9a-f]{1,13}))?(?:\s+\[.*\])?$/
 const STALLED = /^(.*)\[(\d{1,10})\] failed to run for (\d{1,10})\.(\d{3})s$/
 
@@ -83,7 +85,7 @@ export const extractStackSymbols = (lines: Iterable<string>): ReadonlyArray<Stac
 
 /**
  * The ends of schedulers in a log, oldest first. Lines of other parts of the kernel may come between those of one.
- * @see kernel/sched/ext.c `scx_disable_workfn` (`scx_ops_disable_workfn` before v6.16), v6.12 to v6.18
+ * @see kernel/sched/ext.c `scx_disable_workfn` (`scx_ops_disable_workfn` before v6.16); `scx_log_sched_disable`, v7.3
  * @since 0.1.0
  * @category parsing
  */
@@ -118,10 +120,11 @@ export const parseScxExits = (lines: ReadonlyArray<LogLine>): ReadonlyArray<ScxE
 /** The names in a line of `DISABLED`. No regular expression: a hostile line can have its words thousands of times. */
 const disabledBy = (text: string): { readonly scheduler: string; readonly reason: string } | undefined => {
   const [before, between, after] = DISABLED
-  const at = text.startsWith(before) && text.endsWith(after) ? text.lastIndexOf(between) : -1
-  return at < before.length
+  const from = before.exec(text)?.[0].length
+  const at = text.endsWith(after) ? text.lastIndexOf(between) : -1
+  return from === undefined || at < from
     ? undefined
-    : { scheduler: text.slice(before.length, at), reason: text.slice(at + between.length, -after.length) }
+    : { scheduler: text.slice(from, at), reason: text.slice(at + between.length, -after.length) }
 }
 
 /** The message and the stack from line `first` on, behind that of a scheduler's end; another line of sched_ext ends them. */

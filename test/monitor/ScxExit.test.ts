@@ -14,6 +14,16 @@ describe("the ends of schedulers in a log that a hostile kernel wrote", () => {
     assert.deepStrictEqual(parseScxExits(parseLogText("sched_ext: BPF scheduler \" disabled (x)")), [])
   })
 
+  it("may be those of a scheduler below another, or of 7.3's kinds", () => {
+    const ends = (reason: string, what = "scheduler") =>
+      parseScxExits([{ atMicros: null, text: `sched_ext: BPF ${what} "a" disabled (${reason})` }])
+        .map(({ kind, scheduler }) => [scheduler, kind])
+    assert.deepStrictEqual(ends("killed by parent scheduler", "sub-scheduler"), [["a", "normal"]])
+    assert.deepStrictEqual(ends("reenqueue limit"), [["a", "error"]])
+    assert.deepStrictEqual(ends("rescue bandwidth overload", "sub-scheduler"), [["a", "error"]])
+    assert.deepStrictEqual(ends("parent exiting", "subscheduler"), [])
+  })
+
   it("have numbers that are exact, or none", () => {
     const events = parseScxExits(parseLogText([
       `[9999999999999999999.000000] ${DISABLED}`,
