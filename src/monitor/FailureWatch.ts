@@ -1,3 +1,4 @@
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { exitReport, upReport } from "../kvm/guest/Init.ts"
@@ -18,32 +19,41 @@ const noticed = (sign: Sign, seenIn: Failure["seenIn"]): Failure => ({
 
 /**
  * Waits for a guest's first failure, while it runs, or for its script to end with 0, which gives undefined. It looks at
- * the guest's memory without stopping it, at its console, and at how its script ends. For a guest whose initramfs
- * `makeInitramfs` made.
+ * the guest's memory without stopping it, once more when the script has ended, at its console, and at how its script ends.
+ * For a guest whose initramfs `makeInitramfs` made.
  *
  * @since 0.1.0
  * @category constructors
  */
 export const awaitFailure = (vm: Vm): Effect.Effect<Failure | undefined> =>
-  Effect.raceFirst(
-    Effect.raceFirst(inMemory(vm), onConsole(vm)),
-    Effect.raceFirst(ofScript(vm), ofGuest(vm))
-  ).pipe(inRealTime, Effect.withSpan("Monitor.awaitFailure"))
+  Effect.gen(function*() {
+    const end = yield* Deferred.make<Failure | undefined>()
+    const ends = Effect.raceFirst(ofScript(vm), ofGuest(vm)).pipe(
+      Effect.intoDeferred(end),
+      Effect.zipRight(Effect.never)
+    )
+    return yield* Effect.raceFirst(Effect.raceFirst(inMemory(vm, end), onConsole(vm)), ends)
+  }).pipe(inRealTime, Effect.withSpan("Monitor.awaitFailure"))
 
-/** Once the init is up. What cannot be read, as of a kernel without BTF, is said when the guest is stopped. */
-const inMemory = (vm: Vm): Effect.Effect<Failure> =>
+/**
+ * Once the init is up, until the `end`, which has less to say than a sign that came shortly before it. What cannot be
+ * read, as of a kernel without BTF, is said when the guest is stopped.
+ */
+const inMemory = (vm: Vm, end: Deferred.Deferred<Failure | undefined>): Effect.Effect<Failure | undefined> =>
   Effect.gen(function*() {
     yield* vm.awaitReport(upReport)
     const kernel = yield* GuestKernel.fromMemory(yield* vm.memory, "memory of the running guest")
     const signs = new FailureSigns(kernel)
     for (;;) {
+      const isOver = yield* Deferred.isDone(end)
       const sign = signs.look()
       if (sign !== undefined) return noticed(sign, "memory")
-      yield* Effect.sleep(LOOK)
+      if (isOver) return yield* Deferred.await(end)
+      yield* Effect.raceFirst(Effect.sleep(LOOK), Deferred.await(end))
     }
   }).pipe(
     Effect.tapError((error) => Effect.logDebug(`the running guest's memory is not watched: ${error.message}`)),
-    Effect.orElse(() => Effect.never)
+    Effect.orElse(() => Deferred.await(end))
   )
 
 const onConsole = (vm: Vm): Effect.Effect<Failure> =>

@@ -15,7 +15,7 @@ import { restartTimeLimit } from "../terminal/timeLimit.ts"
 /** Words for the kernel's command line: a guest that panicked stays for as long, so that it can be stopped and read. */
 export const ON_FAILURE_WORDS = "panic=30"
 
-/** Once a command has failed the guest stays, to be read; this ends it, and with it its console. */
+/** When the commands have ended the guest stays, to be read; this ends it, and with it its console. */
 const POWER_OFF = "echo 0 > /proc/sys/kernel/printk; reboot -f"
 
 /** Write a dump of a guest's first failure, if it has one. Ends when it is written, or the guest's script ended with 0. */

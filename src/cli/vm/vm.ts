@@ -43,7 +43,7 @@ export const run = ({ kernel: kernels, ...config }: Omit<RunConfig, "kernel"> & 
     Effect.map(optionsOf({ ...config, kernel }, config), (options): BootOptions =>
       Option.isNone(config.onFailure)
         ? { ...options, powerOff: true }
-        : { ...options, powerOff: "onSuccess", cmdline: `${ON_FAILURE_WORDS} ${options.cmdline ?? ""}` })
+        : { ...options, powerOff: "byHost", cmdline: `${ON_FAILURE_WORDS} ${options.cmdline ?? ""}` })
   return Effect.gen(function*() {
     if (kernels.length < 2) {
       yield* Effect.scoped(runToEnd(yield* optionsFor(Option.fromIterable(kernels)), config))

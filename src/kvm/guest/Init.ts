@@ -46,10 +46,10 @@ export interface InitSpec {
   /** Folders of the host to mount in /share; the VM is to have the same. Where one fails, the script is not run. */
   readonly shares?: ReadonlyArray<Share> | undefined
   /**
-   * Once the script has ended, end the VM too, or only if its status is 0; if not given it stays. What the script says is
+   * Once the script has ended, end the VM too, or leave that to the host; if not given it stays. What the script says is
    * then not changed on its way.
    */
-  readonly powerOff?: boolean | "onSuccess" | undefined
+  readonly powerOff?: boolean | "byHost" | undefined
   /** A root shell on the console, for a terminal, after the script; the VM ends with it. */
   readonly shell?: ShellTerminal | undefined
 }
@@ -149,7 +149,7 @@ ${
 status=$?
 ${spec.shell !== undefined ? shellLines(spec.shell) : endsVm(spec) ? powerOffLines(spec) : stayLines}`
 
-const endsVm = ({ powerOff }: InitSpec): boolean => powerOff === true || powerOff === "onSuccess"
+const endsVm = ({ powerOff }: InitSpec): boolean => powerOff === true || powerOff === "byHost"
 
 const linkLine = (path: string): string =>
   `mkdir -p ${shellQuote(posix.dirname(path))}; ln -s ${shellQuote(`/${UNDER}${path}`)} ${shellQuote(path)}\n`
@@ -185,7 +185,7 @@ while :; do sleep 3600; done
 const powerOffLines = ({ powerOff }: InitSpec): string =>
   `stty -F /dev/ttyS0 opost
 echo "ktstr exit $status" >&3
-${powerOff === "onSuccess" ? "[ $status = 0 ] || while :; do sleep 3600; done\n" : ""}echo 0 > /proc/sys/kernel/printk
+${powerOff === "byHost" ? "while :; do sleep 3600; done\n" : ""}echo 0 > /proc/sys/kernel/printk
 reboot -f
 `
 

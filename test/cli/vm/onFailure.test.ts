@@ -47,6 +47,18 @@ describe("ktstr vm run --on-failure", () => {
     SECONDS * 1000
   )
 
+  it.live(
+    "notices what the kernel's log got immediately before the commands ended with 0",
+    () =>
+      Effect.gen(function*() {
+        const { dump, ran } = yield* run("--exec", "echo fine; echo 'BUG: last words' >/dev/kmsg")
+        assert.deepStrictEqual([ran.stdout, ran.code, others(ran)], ["fine\n", 0, []])
+        assert.deepInclude(dump.failure, { kind: "oops", seenIn: "memory", text: "BUG: last words" })
+        assert.deepStrictEqual([dump.schema, dump.log.lines.at(-1).text], ["single", "BUG: last words"])
+      }),
+    SECONDS * 1000
+  )
+
   it.scopedLive("says at once that its file cannot be written, before it looks for the kernel", () =>
     Effect.gen(function*() {
       const { cwd, env } = yield* place
