@@ -55,6 +55,7 @@ export class ValueNames {
   private json: NameLiterals | undefined
   private range: EnumRange | undefined | null = null
   private signed: ValueNames | undefined
+  private duplicates: boolean | undefined
 
   constructor(private readonly enumerators: ReadonlyArray<Enumerator>) {
     const names = new Map<number | bigint, string>()
@@ -87,8 +88,7 @@ export class ValueNames {
 
   /** Do two values have the same name? */
   get hasDuplicates(): boolean {
-    for (const [value, name] of this.byValue) if (this.valueOf(name) !== value) return true
-    return false
+    return this.duplicates ??= new Set(this.byValue.values()).size < this.byValue.size
   }
 
   /** The names of the single bits that make up a positive value; empty if some of its bits have none. */

@@ -4,6 +4,7 @@ import * as FastCheck from "effect/FastCheck"
 import { Btf } from "../../../src/btf/Btf.ts"
 import { ByteSink } from "../../../src/btf/render/ByteSink.ts"
 import { type Codec, compile } from "../../../src/btf/render/Codec.ts"
+import { BlobWriter } from "../BlobWriter.ts"
 import { compileC } from "../compileC.ts"
 
 const SOURCE = `
@@ -38,6 +39,16 @@ describe("hidden bytes", () => {
     for (const name of ["tail", "hole", "text", "odd", "truth", "real", "narrow", "half", "list"]) {
       assert.isNotNull(codecOf(name).hides, name)
     }
+  })
+
+  it("of 40,000 bit-fields of an enum with as many names are found by one look at the names", () => {
+    const writer = new BlobWriter()
+    const type = writer.enum64("e", Array.from({ length: 40_000 }, (_, at) => [`n${at}`, BigInt(at)] as const))
+    // each of another bit, so that none shares its plan with the next
+    const bits = Array.from({ length: 40_000 }, (_, at) => ({ name: `m${at}`, type, bits: at % 320, width: 1 }))
+    const id = writer.struct("t", 40, bits)
+    const wide = Either.getOrThrow(Btf.parse(writer.bytes(), { subject: "test" }))
+    assert.isNull(compile(wide, id).hides)
   })
 
   it("are padding that is not zero, bytes behind a NUL, odd bools, NaN and -0", () => {
