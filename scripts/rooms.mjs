@@ -62,11 +62,15 @@ export const ROOMS = {
   "btf/offsets/sched": { holds: "offset groups of scheduler structs", imports: ["core", "btf"] },
   "memory": {
     holds: "guest-physical memory, memory images, page tables, VMCOREINFO, `GuestKernel`",
-    imports: ["core", "core/image", "btf", "memory/kallsyms", "memory/cores"]
+    imports: ["core", "core/image", "btf", "memory/arch", "memory/kallsyms", "memory/cores"]
+  },
+  "memory/arch": {
+    holds: "what differs between x86-64 and arm64 in memory: page tables, and how a kernel says where they are",
+    imports: ["core", "memory"]
   },
   "memory/cores": {
     holds: "kernel cores: ELF ones written, kdump-compressed and flattened ones read",
-    imports: ["core", "core/image", "memory"]
+    imports: ["core", "core/image", "memory", "memory/arch"]
   },
   "memory/kallsyms": {
     holds: "the kernel's symbol table, found and decoded in memory",

@@ -156,7 +156,7 @@ export type Source = typeof Source.Type
  */
 export const Kernel = Schema.Struct({
   release: Schema.String,
-  pageTableLevels: Schema.NullOr(Schema.Literal(4, 5)),
+  pageTableLevels: Schema.NullOr(Schema.Int),
   kaslrOffset: Schema.NullOr(Schema.String),
   possibleCpus: Schema.Int,
   boot: Schema.optional(Schema.NullOr(Schema.String)).annotations({

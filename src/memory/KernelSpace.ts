@@ -1,7 +1,7 @@
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../core/Address.ts"
 import { type Reason, unreadable } from "../core/Reason.ts"
+import { NOT_PRESENT, OUT_OF_MEMORY, type PageTable } from "./arch/PageTable.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
-import { NOT_PRESENT, OUT_OF_MEMORY, type PageTable } from "./PageTable.ts"
 
 /**
  * The longest stretch `window` gathers into its scratch buffer, in bytes.

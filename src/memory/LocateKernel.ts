@@ -1,11 +1,10 @@
 import { hex, kvaPage } from "../core/Address.ts"
 import { cString } from "../core/CString.ts"
+import { ARCHS } from "./arch/Arch.ts"
+import type { PageTable } from "./arch/PageTable.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
-import { PageTable } from "./PageTable.ts"
 import { findVmcoreinfo, type Vmcoreinfo } from "./Vmcoreinfo.ts"
 
-/** `__START_KERNEL_map`, arch/x86/include/asm/page_64_types.h, v6.12: where the image's mapping begins. */
-export const IMAGE_MAP = 0xffff_ffff_8000_0000n
 /** `struct new_utsname`: `release` is the third field of 65 bytes; include/uapi/linux/utsname.h, v6.12. */
 const RELEASE_AT = 130
 const FIELD = 65
@@ -73,17 +72,18 @@ const checkCandidate = (memory: GuestMemory, info: Vmcoreinfo): PageTable | stri
   const uts = info.symbol("init_uts_ns")
   const stext = info.symbol("_stext")
   const name = info.offset("uts_namespace.name")
-  const physBase = info.number("phys_base")
-  const five = info.number("pgtable_l5_enabled")
-  if (root === undefined || uts === undefined || stext === undefined || physBase === undefined) {
-    return "it lacks an entry that every x86-64 kernel writes"
-  }
-  const physical = (address: bigint): number => Number(address - IMAGE_MAP + physBase)
+  const arch = ARCHS.find(({ imageOffset }) => imageOffset(info) !== undefined)
+  const offset = arch?.imageOffset(info)
+  if (
+    root === undefined || uts === undefined || stext === undefined || arch === undefined || offset === undefined
+  ) return "it lacks an entry that every x86-64 or arm64 kernel writes"
+  const physical = (address: bigint): number => Number(address - offset)
   const rootAt = physical(root)
   if (!(rootAt >= 0 && rootAt % 4096 === 0 && memory.has(rootAt, 4096))) {
     return `it puts the page tables at physical ${hex(rootAt)}, which the image does not have`
   }
-  const table = new PageTable(memory, rootAt, five === 1n ? 5 : 4)
+  const table = arch.tableAt(memory, rootAt, info)
+  if (typeof table === "string") return table
   for (const address of [root, uts, stext]) {
     const pa = table.walk(kvaPage(address))
     if (pa !== Math.floor(physical(address) / 4096) * 4096) {

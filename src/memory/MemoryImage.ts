@@ -6,13 +6,14 @@ import { fstatSync } from "node:fs"
 import { FormatError, parsing, type SyscallError } from "../core/Errors.ts"
 import { parseElf, SegmentType } from "../core/image/Elf.ts"
 import { Native } from "../core/Native.ts"
+import { ARCHS } from "./arch/Arch.ts"
+import { findDirectMap } from "./arch/PageTable.ts"
 import { FLATTENED_SIGNATURE, unflatten } from "./cores/Flattened.ts"
 import { type ImageFile, mappedFile, viewOf, WINDOW } from "./cores/ImageFile.ts"
 import { KDUMP_SIGNATURE, kdumpMemory } from "./cores/Kdump.ts"
 import { NotAKernel } from "./Errors.ts"
 import { GuestMemory, type MemoryRegion } from "./GuestMemory.ts"
 import { isLocated, type KernelLocation, type KernelNotLocated, locateByVmcoreinfo } from "./LocateKernel.ts"
-import { findDirectMap } from "./PageTable.ts"
 
 /** fcntl.h; without O_NONBLOCK opening a FIFO waits for its writer. */
 const O_NONBLOCK = 0o4000
@@ -30,8 +31,6 @@ const LIME_HEADER = 32
 const MAX_RANGES = 65536
 const GIB4 = 2 ** 32
 const ET_CORE = 4
-/** The ELF machine that QEMU writes for a CPU in long mode, and for one that is not. */
-const MACHINES: ReadonlyArray<number> = [62, 3]
 
 /**
  * How to find the kernel in memory whose layout is in question; `locateByVmcoreinfo` unless a vmlinux knows better. `early`:
@@ -89,7 +88,7 @@ export const openMemoryImage = (
     if (magic.startsWith(LIME)) {
       return yield* limeMemory(file)
     }
-    return yield* rawMemory(file, options.locate ?? locateByVmcoreinfo)
+    return yield* rawMemory(file, options.locate)
   }).pipe(
     // After the mappings were made, so before they end.
     Effect.tap((memory) => Effect.addFinalizer(() => Effect.sync(() => memory.release()))),
@@ -139,8 +138,10 @@ const coreMemory = (file: ImageFile): Either.Either<GuestMemory, NotAKernel | Fo
         )
       )
     }
-    if (!MACHINES.includes(elf.machine)) {
-      return yield* Either.left(notAnImage(subject, `a core of machine ${elf.machine}`, "only x86 (62 and 3) is read"))
+    if (!ARCHS.some(({ machines }) => machines.includes(elf.machine))) {
+      return yield* Either.left(
+        notAnImage(subject, `a core of machine ${elf.machine}`, "only x86 (62 and 3) and arm64 (183) are read")
+      )
     }
     const loads = elf.segments.filter(({ paddr, type }) => type === SegmentType.Load && paddr < 2n ** 52n)
     const stored = disjoint(loads.map(({ filesz, offset, paddr }) => {
@@ -267,15 +268,20 @@ const limeMemory = (file: ImageFile): Either.Either<GuestMemory, FormatError> =>
  */
 const rawMemory = (
   file: ImageFile,
-  locate: LocateKernel
+  given: LocateKernel | undefined
 ): Either.Either<GuestMemory, NotAKernel | FormatError> =>
   Either.gen(function*() {
     const { size, subject } = file
+    const locate = given ?? locateByVmcoreinfo
     const split = (at: number) =>
       at >= size
         ? GuestMemory.make(file.regions(0, 0, size), { subject })
         : GuestMemory.make([...file.regions(0, 0, at), ...file.regions(GIB4, at, size)], { subject })
-    if (size <= SMALLEST_SPLIT) return yield* split(size)
+    if (size <= SMALLEST_SPLIT) {
+      const memory = yield* split(size)
+      if (given !== undefined || isLocated(locate(memory, true))) return memory
+      return (yield* arm64Memory(file, true)) ?? (yield* arm64Memory(file, false)) ?? memory
+    }
     let candidates = 0
     let why = "there is none"
     let release: string | undefined
@@ -300,6 +306,8 @@ const rawMemory = (
         }
         if (!early && candidates === 0 && release === undefined) break // there are as many in every layout
       }
+      const arm64 = given === undefined ? yield* arm64Memory(file, early) : undefined
+      if (arm64 !== undefined) return arm64
     }
     return yield* Either.left(
       release === undefined ? notAKernel(subject, size, candidates, why) : notAnImage(
@@ -309,6 +317,21 @@ const rawMemory = (
         "the image seems cut short; give all of it, or an ELF core"
       )
     )
+  })
+
+/** Where memory begins on arm64 machines, without a gap: QEMU's virt and Cloud Hypervisor; Firecracker, crosvm and kvmtool. */
+const ARM64_STARTS = [0x4000_0000, 0x8000_0000]
+
+/** The file as memory of an arm64 machine; undefined where no arm64 kernel in it agrees. */
+const arm64Memory = (file: ImageFile, early: boolean): Either.Either<GuestMemory | undefined, FormatError> =>
+  Either.gen(function*() {
+    for (const start of ARM64_STARTS) {
+      const memory = yield* GuestMemory.make(file.regions(start, 0, file.size), { subject: file.subject })
+      const location = locateByVmcoreinfo(memory, early)
+      if (isLocated(location)) return memory
+      if (!early && location.candidates === 0) break // there are as many wherever it begins
+    }
+    return undefined
   })
 
 /** Where low memory ends on machines we know: QEMU's pc and microvm, q35, Firecracker and kvmtool, old pc, small q35. */
@@ -337,7 +360,7 @@ const splitOf = ({ table }: KernelLocation, size: number): number | undefined =>
 export const notAKernel = (subject: string, bytes: number, candidates: number, why: string): NotAKernel =>
   new NotAKernel({
     subject,
-    why: "no running x86-64 Linux kernel in it",
+    why: "no running x86-64 or arm64 Linux kernel in it",
     looked: `looked for a VMCOREINFO page in ${Math.ceil(bytes / 2 ** 20)} MiB, found ${candidates}` +
       (candidates === 0 ? "" : `, the last one wrong: ${why}`),
     hint: `${HINT}, taken after the kernel started; for a kernel without CONFIG_VMCORE_INFO give its vmlinux too`

@@ -8,7 +8,8 @@ const DATA_BYTES = 4096
 const OSRE = 0x4552_534f
 const NAME_LENGTH = 11
 const MIB = 2 ** 20
-const GIB4 = 2 ** 32
+const GIB = 2 ** 30
+const GIB4 = 4 * GIB
 
 /**
  * The note that the kernel keeps about itself for crash dumps: lines `KEY=value`. Since v6.0 it has the addresses of
@@ -40,10 +41,16 @@ export class Vmcoreinfo {
     return parseHex(this.#line(`SYMBOL(${name})`))
   }
 
-  /** A `NUMBER(name)`: signed, decimal. */
+  /** A `NUMBER(name)`: signed and decimal, or unsigned in hex (arm64). */
   number(name: string): bigint | undefined {
     const text = this.#line(`NUMBER(${name})`)
-    return text !== undefined && /^-?\d{1,19}$/.test(text) ? BigInt(text) : undefined
+    return text !== undefined && /^(?:-?\d{1,19}|0x[0-9a-f]{1,16})$/.test(text) ? BigInt(text) : undefined
+  }
+
+  /** `PAGESIZE`, in bytes. */
+  get pageSize(): number | undefined {
+    const text = this.#line("PAGESIZE")
+    return text !== undefined && /^\d{1,6}$/.test(text) ? Number(text) : undefined
   }
 
   /** `KERNELOFFSET`: run-time minus link-time address of the image, in bytes; 0 without KASLR. */
@@ -99,10 +106,12 @@ type Span = readonly [from: number, to: number]
  * Where a kernel that starts takes its first free pages from, the likeliest first: the ends of the highest zone, of which
  * the top is the array of `struct page` (64 bytes for each page of 4096), and the lowest memory that neither the first
  * 16 MiB nor the image takes, which lies at 16 MiB without KASLR. In 33 guests of 5.10 to 7.3, with 128 MiB to 5 GiB of
- * memory, with and without KASLR, all but one had it there.
+ * memory, with and without KASLR, all but one had it there. On arm64, where the image lies at the start of memory, it is
+ * behind that.
  */
 const likelySpans = (memory: GuestMemory): ReadonlyArray<Span> => {
   const { end } = memory
+  const start = Math.floor((memory.regions[0]?.start ?? 0) / GIB) * GIB
   const top = end - Math.round(memory.size / 64 / 4096) * 4096
   const spans: ReadonlyArray<Span> = [
     [GIB4, GIB4 + 12 * MIB],
@@ -110,7 +119,7 @@ const likelySpans = (memory: GuestMemory): ReadonlyArray<Span> => {
     [16 * MIB, 28 * MIB],
     [64 * MIB, 84 * MIB],
     [GIB4, GIB4 + 64 * MIB],
-    [0, 84 * MIB],
+    [start, start + 84 * MIB],
     [end - 64 * MIB, end]
   ]
   return spans.map(([from, to]) => [Math.max(from, 0), Math.min(to, end)] as const).filter(([from, to]) => from < to)

@@ -6,15 +6,18 @@ import { kvaOffset, kvaPage } from "../core/Address.ts"
 import { FormatError, parsing, SyscallError } from "../core/Errors.ts"
 import { type ElfFile, parseElf } from "../core/image/Elf.ts"
 import { Native } from "../core/Native.ts"
+import { IMAGE_MAP } from "./arch/Arch.ts"
+import { X86PageTable } from "./arch/X86PageTable.ts"
 import { type GuestMemory, writtenParts } from "./GuestMemory.ts"
-import { IMAGE_MAP, type KernelLocation, type KernelNotLocated } from "./LocateKernel.ts"
-import { PageTable } from "./PageTable.ts"
+import { type KernelLocation, type KernelNotLocated } from "./LocateKernel.ts"
 import type { KernelSymbol, Symbols } from "./Symbols.ts"
 
 /** The smallest `CONFIG_PHYSICAL_ALIGN` on x86-64, also the step of KASLR; arch/x86/Kconfig, v6.12. */
 const ALIGN = 2 ** 21
 /** `KERNEL_IMAGE_SIZE` with KASLR, arch/x86/include/asm/page_64_types.h, v6.12. */
 const IMAGE_SIZE = 2 ** 30
+/** `e_machine` of x86-64. */
+const EM_X86_64 = 62
 const MAX_BANNER = 1024
 const MAX_NOTES = 2 ** 16
 const MAX_FILE = 2 ** 32
@@ -45,6 +48,12 @@ export interface Vmlinux {
 export const parseVmlinux = (bytes: Uint8Array, subject: string): Either.Either<Vmlinux, FormatError> =>
   parsing(() => {
     const elf = parseElf(bytes, subject)
+    if (elf.machine !== EM_X86_64) {
+      throw lacking(
+        subject,
+        `machine ${EM_X86_64}, not ${elf.machine}: only x86-64 kernels are read with their vmlinux`
+      )
+    }
     const symbols = elf.symbols()
     const bannerAt = symbols.get("linux_banner")
     const root = symbols.get("init_top_pgt") ?? symbols.get("swapper_pg_dir")
@@ -119,7 +128,7 @@ export const locateByVmlinux = (memory: GuestMemory, vmlinux: Vmlinux): KernelLo
     if (found === undefined || Buffer.compare(banner.bytes, found) !== 0) continue
     candidates++
     for (const levels of [4, 5] as const) {
-      const table = new PageTable(memory, at + rootFromBanner, levels)
+      const table = new X86PageTable(memory, at + rootFromBanner, levels)
       for (let i = 0; i < shifts; i++) {
         const shift = BigInt(i * ALIGN)
         const maps = (address: bigint, pa: number) => table.walk(kvaPage(address + shift)) === pa - kvaOffset(address)

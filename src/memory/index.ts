@@ -1,3 +1,13 @@
+export { Arm64PageTable, type Arm64Paging } from "./arch/Arm64PageTable.ts"
+export {
+  type ArchName,
+  findDirectMap,
+  NOT_PRESENT,
+  OUT_OF_MEMORY,
+  PageTable,
+  type PageTableShape
+} from "./arch/PageTable.ts"
+export { X86PageTable } from "./arch/X86PageTable.ts"
 export { makeVmcore, type Vmcore, type VmcoreCpu } from "./cores/Vmcore.ts"
 export { NoBtf, NotAKernel, Unmapped, WrongKernel } from "./Errors.ts"
 export { GuestKernel, type GuestKernelService } from "./GuestKernel.ts"
@@ -6,7 +16,6 @@ export { Kallsyms, type KallsymsEncoding } from "./kallsyms/Kallsyms.ts"
 export { type Fault, KernelSpace, pointerOffset, pointerPage, READ_LIMIT, WINDOW_LIMIT } from "./KernelSpace.ts"
 export { isLocated, type KernelLocation, type KernelNotLocated, locateByVmcoreinfo } from "./LocateKernel.ts"
 export { type LocateKernel, openMemoryImage } from "./MemoryImage.ts"
-export { findDirectMap, NOT_PRESENT, OUT_OF_MEMORY, PageTable } from "./PageTable.ts"
 export { type PerCpuOffsets, perCpuOffsets } from "./PerCpu.ts"
 export { SaveError, saveImage, saveVmcore } from "./SaveImage.ts"
 export { type SparsePiece } from "./SparsePieces.ts"

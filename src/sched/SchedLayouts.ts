@@ -259,6 +259,7 @@ const taskLayouts = (btf: Btf) => ({
     "group_leader",
     "cgroups",
     "thread.sp",
+    "thread.cpu_context.fp",
     "stack",
     "scx",
     "uclamp_req",

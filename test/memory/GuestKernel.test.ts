@@ -78,7 +78,7 @@ describe("GuestKernel.fromMemory", () => {
       const message = yield* failure(GuestKernel.fromMemory(empty, "file.img"))
       assert.include(
         message,
-        "file.img: no running x86-64 Linux kernel in it; looked for a VMCOREINFO page in 1 MiB, found 0; give "
+        "file.img: no running x86-64 or arm64 Linux kernel in it; looked for a VMCOREINFO page in 1 MiB, found 0; give "
       )
       assert.notInclude(message, "\n")
     }))

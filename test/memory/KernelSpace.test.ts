@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
 import { kvaOffset, kvaPage } from "../../src/core/Address.ts"
+import { findDirectMap } from "../../src/memory/arch/PageTable.ts"
+import { X86PageTable } from "../../src/memory/arch/X86PageTable.ts"
 import { GuestMemory } from "../../src/memory/GuestMemory.ts"
 import { KernelSpace, pointerOffset, pointerPage, READ_LIMIT, WINDOW_LIMIT } from "../../src/memory/KernelSpace.ts"
-import { findDirectMap, PageTable } from "../../src/memory/PageTable.ts"
 import { LOADED, MadeKernel } from "./MadeKernel.ts"
 
 const VMALLOC = 0xffff_c900_0000_0000n
@@ -20,7 +21,7 @@ const made = (cuts: ReadonlyArray<number> = []) => {
     edges.slice(1).map((end, i) => ({ start: LOADED + edges[i], bytes: kernel.bytes.subarray(edges[i], end) })),
     { writable: true }
   )
-  const table = new PageTable(memory, kernel.root, 4)
+  const table = new X86PageTable(memory, kernel.root, 4)
   return { kernel, memory, space: new KernelSpace(table, findDirectMap(table)) }
 }
 
@@ -100,7 +101,7 @@ describe("KernelSpace", () => {
     assert.strictEqual(memory.u16(LOADED + 42 * 4096), 0x0403)
     assert.isFalse(space.write(VMALLOC + 3n * 4096n - 2n, Uint8Array.of(9, 9, 9, 9)))
     assert.strictEqual(memory.u16(LOADED + 42 * 4096 - 2), 0x2929)
-    const table = new PageTable(new GuestMemory([{ start: LOADED, bytes: kernel.bytes }]), kernel.root, 4)
+    const table = new X86PageTable(new GuestMemory([{ start: LOADED, bytes: kernel.bytes }]), kernel.root, 4)
     assert.isFalse(new KernelSpace(table, undefined).write(VMALLOC, Uint8Array.of(9)))
   })
 

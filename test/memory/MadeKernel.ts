@@ -1,8 +1,8 @@
 import { Buffer } from "node:buffer"
 import { kvaPage } from "../../src/core/Address.ts"
+import { X86PageTable } from "../../src/memory/arch/X86PageTable.ts"
 import { GuestMemory } from "../../src/memory/GuestMemory.ts"
 import { KernelSpace } from "../../src/memory/KernelSpace.ts"
-import { PageTable } from "../../src/memory/PageTable.ts"
 
 /**
  * A kernel of 512 KiB that describes itself as a real one does: page tables, VMCOREINFO, kallsyms, BTF, per-CPU offsets.
@@ -111,7 +111,7 @@ export class MadeKernel {
   /** Its virtual memory, with the direct map. */
   space(): KernelSpace {
     return new KernelSpace(
-      new PageTable(this.memory(), this.root, this.options.levels),
+      new X86PageTable(this.memory(), this.root, this.options.levels),
       kvaPage(this.options.directBase)
     )
   }

@@ -210,7 +210,7 @@ layer(NativeKoffi.layer)("openMemoryImage", (it) => {
       // as bytes that would be minutes of reading, and all of the host's memory
       const huge = yield* sparse(2 ** 36, [])
       const error = yield* Effect.flip(openMemoryImage(huge))
-      assert.include(error.message, "no running x86-64 Linux kernel in it")
+      assert.include(error.message, "no running x86-64 or arm64 Linux kernel in it")
     }))
 
   it.scoped("refuses a dump whose bytes do not lie at their addresses, and says what to take", () =>
@@ -219,7 +219,10 @@ layer(NativeKoffi.layer)("openMemoryImage", (it) => {
       // LiME's format=raw: the ranges of RAM without the gap from 0x9fc00 to 1 MiB, and without page 0
       const raw = Buffer.concat([Buffer.alloc(0x9fc00 - 4096), Buffer.alloc(LOADED - MIB), made.bytes])
       const error = yield* Effect.flip(Effect.flatMap(file(raw), (path) => GuestKernel.open(path)))
-      assert.match(error.message, /no running x86-64 Linux kernel in it; .*; LiME: format=lime or padded, not raw\)/)
+      assert.match(
+        error.message,
+        /no running x86-64 or arm64 Linux kernel in it; .*; LiME: format=lime or padded, not raw\)/
+      )
     }))
 
   it.scoped("refuses a file that says to be larger than memory can be, as /proc/kcore does", () =>
@@ -250,14 +253,14 @@ layer(NativeKoffi.layer)("openMemoryImage", (it) => {
       assert.include(yield* messages("hello"), "only 5 bytes")
       assert.include(
         yield* messages(padded("KDUMP   ")),
-        "kdump at byte 272: expected the machine x86_64"
+        "kdump at byte 272: expected the machine x86_64 or aarch64"
       )
       assert.include(yield* messages(padded("\x1f\x8b")), "a gzip file; looked at its first bytes; decompress it first")
       const vmlinux = madeElf([{ paddr: 0, bytes: new Uint8Array(5000) }], { type: 2 })
       assert.include(yield* messages(vmlinux), "a kernel's vmlinux goes with --vmlinux")
       assert.include(
-        yield* messages(madeElf([{ paddr: 0, bytes: new Uint8Array(5000) }], { machine: 183 })),
-        "a core of machine 183"
+        yield* messages(madeElf([{ paddr: 0, bytes: new Uint8Array(5000) }], { machine: 243 })),
+        "a core of machine 243"
       )
       assert.include(
         yield* messages(madeElf([{ type: 4, paddr: 0, bytes: new Uint8Array(5000) }])),

@@ -1,12 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
+import { X86PageTable } from "../../src/memory/arch/X86PageTable.ts"
 import { KernelSpace } from "../../src/memory/KernelSpace.ts"
-import { PageTable } from "../../src/memory/PageTable.ts"
 import { perCpuOffsets } from "../../src/memory/PerCpu.ts"
 import { MadeKernel, type MadeKernelOptions } from "./MadeKernel.ts"
 
 const offsets = (options: MadeKernelOptions, without: ReadonlyArray<string> = [], maskBits = 64) => {
   const made = new MadeKernel(options)
-  const space = new KernelSpace(new PageTable(made.memory(), made.root, 4), undefined)
+  const space = new KernelSpace(new X86PageTable(made.memory(), made.root, 4), undefined)
   const address = (name: string) => without.includes(name) ? undefined : made.symbols.get(name)
   return perCpuOffsets(space, { address, at: () => undefined, entries: () => [] }, maskBits)
 }

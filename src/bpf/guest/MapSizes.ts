@@ -7,8 +7,11 @@ import { isPerCpu, MapType } from "../MapType.ts"
 import type { GuestMap } from "./walks/GuestMap.ts"
 import { roundUp8 } from "./walks/HashTable.ts"
 
-/** `KMALLOC_MAX_SIZE` (include/linux/slab.h, x86-64, v6.1 to v6.18): what is allocated an element at a time is smaller, in bytes. */
-const ELEMENT_LIMIT = 2 ** 22
+/**
+ * `KMALLOC_MAX_SIZE` by the size of a page, which arm64 has 3 of: what is allocated an element at a time is smaller, in bytes.
+ * @see include/linux/slab.h, arch/arm64/Kconfig `ARCH_FORCE_MAX_ORDER`, v6.1 to v6.18
+ */
+const ELEMENT_LIMIT = new Map([[4096, 2 ** 22], [16384, 2 ** 25], [65536, 2 ** 29]])
 
 const POINTER_ARRAYS: ReadonlySet<number> = new Set([
   MapType.PROG_ARRAY,
@@ -60,7 +63,7 @@ export const sizeProblem = (
   const isArray = type === MapType.ARRAY || type === MapType.PERCPU_ARRAY
   if (
     VALUELESS.has(type) !== (valueSize === 0) || (DESCRIPTORS.has(type) && valueSize > 8)
-    || keySize + (isArray ? 0 : valueSize) > ELEMENT_LIMIT
+    || keySize + (isArray ? 0 : valueSize) > (ELEMENT_LIMIT.get(space.table.pageSize) ?? 0)
   ) return corrupted(`${claim}`)
   if (isArray || POINTER_ARRAYS.has(type)) {
     if (maxEntries * (isPerCpu(type) ? 8 : roundUp8(valueSize)) > kernel.memory.size) {

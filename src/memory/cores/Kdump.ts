@@ -10,6 +10,8 @@ import { unpackLzo, unpackSnappy } from "./UnpackPage.ts"
 
 export const KDUMP_SIGNATURE = "KDUMP   "
 const PAGE = 4096
+/** As `uname -m` has them. */
+const MACHINES = ["x86_64", "aarch64"]
 /** `struct disk_dump_header`, and the places of its fields. */
 const HEADER = 464
 const VERSION = 8
@@ -85,7 +87,7 @@ class KdumpPages implements PagedSource {
     const header = viewOf(bytes)
     const sub = viewOf(need(PAGE, SUB_HEADER))
     const machine = cString(bytes.subarray(MACHINE, MACHINE + 65))
-    if (machine !== "x86_64") throw broken(MACHINE, "the machine x86_64")
+    if (!MACHINES.includes(machine)) throw broken(MACHINE, `the machine ${MACHINES.join(" or ")}`)
     if (header.getUint32(BLOCK_SIZE, true) !== PAGE) throw broken(BLOCK_SIZE, `blocks of ${PAGE} bytes`)
     if ((header.getUint32(STATUS, true) & ZSTD) !== 0 && unpackZstd === undefined) {
       throw broken(STATUS, `no zstd, which Node unpacks since 22.15 and this is ${process.versions.node}`)

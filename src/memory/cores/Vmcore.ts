@@ -2,9 +2,10 @@ import { Buffer } from "node:buffer"
 import { kvaFrom, kvaPage } from "../../core/Address.ts"
 import { SegmentType } from "../../core/image/Elf.ts"
 import { makeElfNote } from "../../core/image/ElfNote.ts"
+import { ARCHS } from "../arch/Arch.ts"
+import { findDirectMap } from "../arch/PageTable.ts"
 import type { GuestMemory } from "../GuestMemory.ts"
 import { isLocated, type KernelLocation, locateByVmcoreinfo } from "../LocateKernel.ts"
-import { findDirectMap } from "../PageTable.ts"
 import { type SparsePiece, sparsePieces } from "../SparsePieces.ts"
 
 /**
@@ -61,7 +62,6 @@ const SEGMENT = 56
 const SECTION = 64
 const PAGE = 4096
 const ET_CORE = 4
-const EM_X86_64 = 62
 /** `KERNEL_IMAGE_SIZE` in pages, arch/x86/include/asm/page_64_types.h, v6.12: modules are mapped behind it. */
 const MOST_IMAGE = 2 ** 18
 /** More segments than `e_phnum` can say: section header 0 says how many. */
@@ -118,7 +118,8 @@ export const makeVmcore = (memory: GuestMemory, cpus: ReadonlyArray<VmcoreCpu> =
     )
   }
   if (notes.length > 0) loads.unshift(segment(SegmentType.Note, tables, 0n, 0, notes.length))
-  const head = Buffer.concat([elfHeader(count), ...loads])
+  const arch = ARCHS.find(({ name }) => name === known?.table.arch) ?? ARCHS[0]
+  const head = Buffer.concat([elfHeader(count, arch.machines[0]), ...loads])
   const pieces = function*(): Generator<SparsePiece> {
     const start = Buffer.alloc(tables + notes.length)
     start.set(head)
@@ -162,12 +163,12 @@ const rangesOf = (memory: GuestMemory): ReadonlyArray<Range> => {
 /** Bytes of the ELF header, the program headers, and the section header that a large number of them needs. */
 const tablesLength = (segments: number): number => HEADER + segments * SEGMENT + (segments >= PN_XNUM ? SECTION : 0)
 
-const elfHeader = (segments: number): Buffer => {
+const elfHeader = (segments: number, machine: number): Buffer => {
   const extended = segments >= PN_XNUM
   const header = Buffer.alloc(HEADER)
   header.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1])
   header.writeUInt16LE(ET_CORE, 16)
-  header.writeUInt16LE(EM_X86_64, 18)
+  header.writeUInt16LE(machine, 18)
   header.writeUInt32LE(1, 20)
   header.writeBigUInt64LE(BigInt(HEADER), 32)
   if (extended) header.writeBigUInt64LE(BigInt(HEADER + segments * SEGMENT), 40)

@@ -29,7 +29,8 @@ export type KallsymsEncoding = "absolute per-CPU" | "relative to the base" | "re
 const PROOFS = [
   ["_stext", "_stext"],
   ["init_uts_ns", "init_uts_ns"],
-  ["swapper_pg_dir", "init_top_pgt"],
+  ["swapper_pg_dir", "init_top_pgt"], // x86-64; its own name on arm64
+  ["swapper_pg_dir", "swapper_pg_dir"],
   ["kallsyms_names", "kallsyms_names"]
 ] as const
 /**

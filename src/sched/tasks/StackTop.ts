@@ -1,77 +1,10 @@
-import { kvaOffset, kvaPage } from "../../core/Address.ts"
-import type { GuestKernelService } from "../../memory/GuestKernel.ts"
-
-/** Bytes of a sleeping task's kernel stack that are looked at. */
-const DEPTH = 2048
-/** `THREAD_SIZE` of x86-64 without KASAN, which doubles it; arch/x86/include/asm/page_64_types.h, v6.1 to v7.3. */
-const STACK_SIZE = 16384
-/** `struct inactive_task_frame`: six registers, then where `__switch_to_asm` returns to; arch/x86/include/asm/switch_to.h. */
-const FRAME = 48
-
 /**
- * Where a task that does not run sleeps: the function of the innermost return address on its kernel stack that is not of
- * the scheduler itself (`in_sched_functions`). Return addresses are words that point behind a call instruction of the
- * kernel's text; as stale ones may lie on a stack too, this is a good guess where `/proc/PID/wchan` unwinds.
- * @see kernel/sched/core.c `get_wchan`, arch/x86/kernel/process.c `__get_wchan`, v6.12
+ * Where a task that does not run sleeps: the innermost function on its kernel stack that is not of the scheduler itself.
+ * @see kernel/sched/core.c `get_wchan`, v6.12
  */
-export class StackTop {
-  readonly #kernel: GuestKernelService
-  readonly #text: readonly [bigint, bigint]
-  readonly #sched: readonly [bigint, bigint]
-  /** The upper halves of all return addresses: the text is below 1 GiB and does not cross into another. */
-  readonly #high: number
-  /** The function by the lower half of a return address; empty if it is not one, or is the scheduler's own. */
-  readonly #known = new Map<number, string>()
-
-  constructor(kernel: GuestKernelService) {
-    this.#kernel = kernel
-    const range = (
-      from: string,
-      to: string
-    ): readonly [bigint, bigint] => [kernel.symbols.address(from) ?? 0n, kernel.symbols.address(to) ?? 0n]
-    this.#text = range("_stext", "_etext")
-    this.#high = Number(this.#text[0] >> 32n)
-    this.#sched = range("__sched_text_start", "__sched_text_end")
-  }
-
-  /** `sp` is the task's saved stack pointer, `thread.sp`; `stack` the lowest address of its stack. */
-  of(sp: bigint, stack: bigint): string | undefined {
-    const { space } = this.#kernel
-    const page = kvaPage(sp)
-    const offset = kvaOffset(sp)
-    const length = Math.min(DEPTH, Number(stack - sp) + STACK_SIZE)
-    if ((offset & 7) !== 0 || length < FRAME + 8 || !space.window(page, offset, length)) return undefined
-    const high = this.#high
-    let { at, view } = space
-    for (let i = FRAME; i + 8 <= length; i += 8) {
-      if (view.getUint32(at + i + 4, true) !== high) continue
-      const low = view.getUint32(at + i, true)
-      let name = this.#known.get(low)
-      if (name === undefined) {
-        name = this.#functionOf(low)
-        this.#known.set(low, name)
-        if (!space.window(page, offset, length)) return undefined // code was looked at
-        at = space.at
-        view = space.view
-      }
-      if (name !== "") return name
-    }
-    return undefined
-  }
-
-  #functionOf(low: number): string {
-    const address = BigInt(this.#high) << 32n | BigInt(low)
-    return this.#isCallSite(address) ? this.#kernel.symbols.at(address - 1n)?.name ?? "" : ""
-  }
-
-  /** Is it behind a call, in the text but not in the scheduler's own? */
-  #isCallSite(address: bigint): boolean {
-    const [from, to] = this.#text
-    if (address < from + 8n || address >= to) return false
-    if (address > this.#sched[0] && address <= this.#sched[1]) return false
-    const before = this.#kernel.space.read(address - 5n, 5)
-    if (before === undefined) return false
-    // call rel32; or call through a register or memory, which is FF /2 of 2 or more bytes
-    return before[0] === 0xe8 || (before[3] === 0xff && (before[4] & 0x38) === 0x10)
-  }
+export interface StackTop {
+  /** The pointer that it starts from: the stack pointer that the task saved, or its frame pointer. */
+  readonly saved: "sp" | "fp"
+  /** By that pointer, and the lowest address of the task's stack. */
+  readonly of: (saved: bigint, stack: bigint) => string | undefined
 }

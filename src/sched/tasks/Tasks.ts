@@ -7,10 +7,12 @@ import { listNodes, NODE_LIMIT } from "../../memory/structs/ListHead.ts"
 import { idrLayout, walkIdr } from "../../memory/structs/Xarray.ts"
 import { type ENTITY, type SCHED_INFO, schedLayouts, type SE, type TASK } from "../SchedLayouts.ts"
 import type { Values } from "../StructFields.ts"
+import { Arm64StackTop } from "./Arm64StackTop.ts"
 import { CgroupPaths } from "./CgroupPaths.ts"
 import { cpuList } from "./CpuList.ts"
-import { StackTop } from "./StackTop.ts"
+import type { StackTop } from "./StackTop.ts"
 import { classNames, niceOf, PF_KTHREAD, policyName, stateLetter } from "./TaskState.ts"
+import { X86StackTop } from "./X86StackTop.ts"
 
 /**
  * sched_ext's part of a task. `dsq` is the queue's address, `0x0` of a task in none; `sched` its scheduler's.
@@ -87,6 +89,7 @@ const POINTERS = {
   cgroups: "cgroups",
   cpus_ptr: "cpus_ptr",
   dsq: "scx.dsq",
+  fp: "thread.cpu_context.fp",
   real_parent: "real_parent",
   sched: "scx.sched",
   sched_class: "sched_class",
@@ -142,7 +145,7 @@ export class TaskReader {
     this.#pointers = Record.map(POINTERS, (path) => task.at(path))
     this.#classOf = classNames(kernel.symbols)
     this.#cgroups = new CgroupPaths(kernel)
-    this.#stack = new StackTop(kernel)
+    this.#stack = kernel.space.table.arch === "arm64" ? new Arm64StackTop(kernel) : new X86StackTop(kernel)
     this.#maskBytes = Math.ceil((this.#layouts.cpumask?.size ?? 8) / 8) * 8
     const ids = kernel.symbols.address("nr_cpu_ids")
     const limit = ids === undefined ? -1 : kernel.space.u32(ids)
@@ -208,13 +211,13 @@ export class TaskReader {
     const signal = pointerOf("signal")
     const parent = pointerOf("real_parent")
     const cssSet = pointerOf("cgroups")
-    const sp = fields.on_cpu === 0 ? pointerOf("sp") : 0n
+    const saved = fields.on_cpu === 0 ? pointerOf(this.#stack.saved) : 0n
     const stack = pointerOf("stack")
     // from here on other memory is looked at
     const state = stateLetter(Number(fields.__state), Number(fields.exit_state))
     const cpus = ownMask ?? this.#cpuListBehind(cpusPtr)
     const cgroup = this.#cgroups.ofCssSet(cssSet)
-    const wchan = state === "R" ? undefined : this.#stack.of(sp, stack)
+    const wchan = state === "R" ? undefined : this.#stack.of(saved, stack)
     const { pgid, sid } = this.#ids(signal)
     const ppid = this.#tgidOf(parent)
     const { pid, tgid, comm = "", policy, static_prio, flags } = fields

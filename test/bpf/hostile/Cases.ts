@@ -18,10 +18,10 @@ import { ndjsonRecords } from "../../../src/bpf/report/DumpWriter.ts"
 import { bpfMapOffsets } from "../../../src/btf/offsets/bpf/BpfMap.ts"
 import { toJson } from "../../../src/btf/render/RenderedValue.ts"
 import { kvaFrom } from "../../../src/core/Address.ts"
+import { X86PageTable } from "../../../src/memory/arch/X86PageTable.ts"
 import { GuestKernel } from "../../../src/memory/GuestKernel.ts"
 import type { KernelSpace } from "../../../src/memory/KernelSpace.ts"
 import { isLocated, locateByVmcoreinfo } from "../../../src/memory/LocateKernel.ts"
-import { PageTable } from "../../../src/memory/PageTable.ts"
 import { Damage, type Look, random, WatchedMemory } from "../../support/damage.ts"
 
 type Kernel = typeof GuestKernel.Service
@@ -275,13 +275,13 @@ export class Cases {
       const pages = new Set<number>()
       const walk = (page: number): number => {
         pages.add(page)
-        return PageTable.prototype.walk.call(table, page)
+        return X86PageTable.prototype.walk.call(table, page)
       }
       Object.assign(table, { walk })
       space.flush()
       const looks = memory.watch(run)
       const tables = memory.watch(() => pages.forEach((page) => walk(page)))
-      Object.assign(table, { walk: PageTable.prototype.walk })
+      Object.assign(table, { walk: X86PageTable.prototype.walk })
       return { looks, tables }
     }
     const { items: maps } = Either.getOrThrow(GuestMaps.make(kernel)).maps

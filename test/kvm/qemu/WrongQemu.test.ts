@@ -23,7 +23,7 @@ const wrongQemu = (way: string) =>
 const BOOT = String.raw`cannot boot \S+/vmlinuz: `
 const FREEZE = "the guest cannot be frozen: "
 const LAYOUT = `${FREEZE}QEMU's info mtree -f: memory layout at byte \\d+: expected`
-const NO_KERNEL = String.raw`memory of \S+/vmlinuz: no running x86-64 Linux kernel in it; `
+const NO_KERNEL = String.raw`memory of \S+/vmlinuz: no running x86-64 or arm64 Linux kernel in it; `
 const UNSURE =
   "the guest did not stop within 10 s: QEMU's monitor has not confirmed it; is the host overloaded\\? try again$"
 const SILENT =

@@ -27,7 +27,7 @@ describe.each(ENCODINGS)("Kallsyms, offsets %s", (encoding) => {
     assert.strictEqual(symbols.encoding, encoding)
     assert.match(
       symbols.evidence,
-      /^\d+ symbols, found by VMCOREINFO, offsets .*: the address of _stext, init_uts_ns is /
+      /^\d+ symbols, found by VMCOREINFO, offsets .*: the address of _stext, init_uts_ns, swapper_pg_dir is /
     )
   })
 

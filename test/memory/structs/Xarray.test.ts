@@ -3,8 +3,9 @@ import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
 import { Btf } from "../../../src/btf/Btf.ts"
 import { kvaFrom } from "../../../src/core/Address.ts"
+import { findDirectMap } from "../../../src/memory/arch/PageTable.ts"
+import { X86PageTable } from "../../../src/memory/arch/X86PageTable.ts"
 import { KernelSpace } from "../../../src/memory/KernelSpace.ts"
-import { findDirectMap, PageTable } from "../../../src/memory/PageTable.ts"
 import { idrLayout, isValueEntry, walkIdr, walkXarray, xarrayLayout } from "../../../src/memory/structs/Xarray.ts"
 import { LOADED, madeBtf, MadeKernel } from "../MadeKernel.ts"
 
@@ -15,8 +16,8 @@ const shape = Either.getOrThrow(idrLayout(btf))
 const tree = () => {
   const made = new MadeKernel()
   const space = new KernelSpace(
-    new PageTable(made.memory(), made.root, 4),
-    findDirectMap(new PageTable(made.memory(), made.root, 4))
+    new X86PageTable(made.memory(), made.root, 4),
+    findDirectMap(new X86PageTable(made.memory(), made.root, 4))
   )
   const idr = made.symbols.get("map_idr")!
   let free = LOADED + 50 * 4096

@@ -3,19 +3,23 @@ import { layout } from "../../../btf/Layout.ts"
 import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import { arenaOffsets } from "../../../btf/offsets/bpf/Arena.ts"
 import { bytesCodec } from "../../../btf/render/Codec.ts"
-import { hex, kvaFrom, kvaOffset, kvaPage } from "../../../core/Address.ts"
+import { hex, kvaFrom, kvaPage } from "../../../core/Address.ts"
 import { corrupted, truncated, unreadable } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
+import { OUT_OF_MEMORY } from "../../../memory/arch/PageTable.ts"
 import type { KernelSpace } from "../../../memory/KernelSpace.ts"
-import { OUT_OF_MEMORY } from "../../../memory/PageTable.ts"
 import type { EntryWalk } from "../../EntryWalk.ts"
 import { derivedCodec, pointerOf } from "../../values/DerivedCodec.ts"
 import type { MapOpener } from "./GuestMap.ts"
 
+/** Of page numbers, in bytes. The kernel's own pages may be larger. */
 const PAGE = 4096
-/** Pages in 4 GiB: an arena lies in one such window, for user space and for the kernel. */
+/** Pages of 4 KiB in 4 GiB: an arena lies in one such window, for user space and for the kernel. */
 const WINDOW = 2 ** 20
-/** `GUARD_SZ / 2`, in pages: between `kern_vm.addr` and the arena; kernel/bpf/arena.c, v6.9 to v6.18. */
+/**
+ * `GUARD_SZ / 2`, in pages of 4 KiB, where the kernel's own pages are not larger: between `kern_vm.addr` and the arena;
+ * kernel/bpf/arena.c, v6.9 to v6.18.
+ */
 const GUARD = 8
 
 /**
@@ -29,25 +33,29 @@ class ArenaWalk implements EntryWalk {
   readonly keyLength = 8
   valueView: DataView
   valueAt = 0
-  readonly valueLength = PAGE
+  readonly valueLength: number
   readonly problems = new WalkProblems()
   private page: number
   private readonly end: number
+  /** From one page of the kernel's to the next, in pages of 4 KiB. */
+  private readonly step: number
 
   constructor(
     private readonly space: KernelSpace,
     /** The page number of the kernel's window, and the arena's address for user space. */
     private readonly kernelPage: number,
     private readonly userStart: bigint,
+    /** Of the kernel's own size. */
     pages: number
   ) {
     this.valueView = space.view
+    this.valueLength = space.table.pageSize
+    this.step = this.valueLength / PAGE
     const first = Number((userStart & 0xffff_ffffn) >> 12n)
+    const room = (WINDOW - first) / this.step
     this.page = kernelPage + first
-    this.end = this.page + Math.min(pages, WINDOW - first)
-    if (first + pages > WINDOW) {
-      this.problems.add(truncated(`had ${WINDOW - first} pages below a 4 GiB line, needed ${pages}`))
-    }
+    this.end = this.page + Math.min(pages, room) * this.step
+    if (pages > room) this.problems.add(truncated(`had ${room} pages below a 4 GiB line, needed ${pages}`))
   }
 
   next(): boolean {
@@ -63,8 +71,8 @@ class ArenaWalk implements EntryWalk {
         this.page = table.behind(page)
         continue
       }
-      this.page++
-      if (!space.window(page, 0, PAGE)) {
+      this.page += this.step
+      if (!space.window(page, 0, this.valueLength)) {
         this.problems.add(space.faultReason)
         continue
       }
@@ -103,16 +111,17 @@ export const openArena: MapOpener = ({ info, kernel, offset, page, space }) =>
       return yield* Either.left(space.faultReason)
     }
     if (size < BigInt(WINDOW * PAGE)) return yield* Either.left(corrupted(`an arena's area of ${size} bytes`))
-    if (kvaOffset(start) !== 0 || kvaOffset(userStart) !== 0) {
+    const { pageSize } = space.table
+    if (start % BigInt(pageSize) !== 0n || userStart % BigInt(pageSize) !== 0n) {
       return yield* Either.left(
         corrupted(`an arena at ${hex(start)}, ${hex(userStart)} for user space: not aligned to a page`)
       )
     }
-    const kernelPage = kvaPage(start) + GUARD
+    const kernelPage = kvaPage(start) + Math.max(GUARD, pageSize / PAGE)
     return {
       walk: () => new ArenaWalk(space, kernelPage, userStart, info.maxEntries),
       key: addressCodec,
-      value: bytesCodec(PAGE),
+      value: bytesCodec(pageSize),
       details: { pages: info.maxEntries, userAddress: hex(userStart), kernelAddress: hex(kvaFrom(kernelPage, 0)) }
     }
   })

@@ -31,10 +31,10 @@ const deviceLayout = memoizeByBtf((btf) =>
 )
 
 /**
- * Limit in bytes: one allocation of a map up to this size comes from kmalloc, a larger one from an area of its own
+ * Limit in pages: one allocation of a map up to this size comes from kmalloc, a larger one from an area of its own
  * (vmalloc): include/linux/mm.h `PAGE_ALLOC_COSTLY_ORDER`, kernel/bpf/syscall.c `__bpf_map_area_alloc`, v6.1 to v6.18.
  */
-const KMALLOC_AREA = 4096 << 3
+const KMALLOC_AREA = 1 << 3
 
 /** A map's table of pointers to objects, in the map itself or, with `indirect`, behind a pointer. */
 const slots = (
@@ -45,7 +45,7 @@ const slots = (
   if (indirect && !space.window(page, offset + field, 8)) return Either.left(space.faultReason)
   const tablePage = indirect ? pointerPage(space.view, space.at) : page
   const tableOffset = indirect ? pointerOffset(space.view, space.at) : offset + field
-  const room = space.isDirect(tablePage) ? KMALLOC_AREA : kernel.memory.size
+  const room = space.isDirect(tablePage) ? space.table.pageSize * KMALLOC_AREA : kernel.memory.size
   if (maxEntries * 8 > room) {
     return Either.left(corrupted(`${maxEntries} slots where there is room for ${Math.floor(room / 8)}`))
   }

@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { HashPrefetch } from "../../../../src/bpf/guest/walks/HashPrefetch.ts"
 import { kvaOffset, kvaPage } from "../../../../src/core/Address.ts"
+import { X86PageTable } from "../../../../src/memory/arch/X86PageTable.ts"
 import { GuestMemory } from "../../../../src/memory/GuestMemory.ts"
 import { KernelSpace } from "../../../../src/memory/KernelSpace.ts"
-import { PageTable } from "../../../../src/memory/PageTable.ts"
 import { PerCpuCopies } from "../../../../src/memory/structs/PerCpuCopies.ts"
 import { LOADED } from "../../../memory/MadeKernel.ts"
 import { NOWHERE } from "../../../memory/structs/MadeObjects.ts"
@@ -50,7 +50,7 @@ const hash = () => {
   /** The places of elements and copies that a look from a bucket on touches, of those that the chains have. */
   const looked = (bucket: number, bucketCount: number, elementBytes: number) => {
     const memory = new TouchedMemory(made.made.bytes)
-    const table = new PageTable(memory, made.made.root, made.made.options.levels)
+    const table = new X86PageTable(memory, made.made.root, made.made.options.levels)
     const space = new KernelSpace(table, kvaPage(made.made.options.directBase))
     const prefetch = new HashPrefetch(
       space,

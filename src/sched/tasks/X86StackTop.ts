@@ -1,0 +1,72 @@
+import { kvaOffset, kvaPage } from "../../core/Address.ts"
+import type { GuestKernelService } from "../../memory/GuestKernel.ts"
+import { SchedText } from "./SchedText.ts"
+import type { StackTop } from "./StackTop.ts"
+
+/** Bytes of a sleeping task's kernel stack that are looked at. */
+const DEPTH = 2048
+/** `THREAD_SIZE` of x86-64 without KASAN, which doubles it; arch/x86/include/asm/page_64_types.h, v6.1 to v7.3. */
+const STACK_SIZE = 16384
+/** `struct inactive_task_frame`: six registers, then where `__switch_to_asm` returns to; arch/x86/include/asm/switch_to.h. */
+const FRAME = 48
+
+/**
+ * The innermost return address on a kernel stack of x86-64 that is not of the scheduler itself. Return addresses are words
+ * that point behind a call instruction of the kernel's text; as stale ones may lie on a stack too, this is a good guess
+ * where `/proc/PID/wchan` unwinds.
+ * @see arch/x86/kernel/process.c `__get_wchan`, v6.12
+ */
+export class X86StackTop implements StackTop {
+  readonly saved = "sp"
+  readonly #kernel: GuestKernelService
+  readonly #text: SchedText
+  /** The upper halves of all return addresses: the text is below 1 GiB and does not cross into another. */
+  readonly #high: number
+  /** The function by the lower half of a return address; empty if it is not one, or is the scheduler's own. */
+  readonly #known = new Map<number, string>()
+
+  constructor(kernel: GuestKernelService) {
+    this.#kernel = kernel
+    this.#text = new SchedText(kernel.symbols)
+    this.#high = Number(this.#text.start >> 32n)
+  }
+
+  /** `sp` is the task's saved stack pointer, `thread.sp`; `stack` the lowest address of its stack. */
+  of(sp: bigint, stack: bigint): string | undefined {
+    const { space } = this.#kernel
+    const page = kvaPage(sp)
+    const offset = kvaOffset(sp)
+    const length = Math.min(DEPTH, Number(stack - sp) + STACK_SIZE)
+    if ((offset & 7) !== 0 || length < FRAME + 8 || !space.window(page, offset, length)) return undefined
+    const high = this.#high
+    let { at, view } = space
+    for (let i = FRAME; i + 8 <= length; i += 8) {
+      if (view.getUint32(at + i + 4, true) !== high) continue
+      const low = view.getUint32(at + i, true)
+      let name = this.#known.get(low)
+      if (name === undefined) {
+        name = this.#functionOf(low)
+        this.#known.set(low, name)
+        if (!space.window(page, offset, length)) return undefined // code was looked at
+        at = space.at
+        view = space.view
+      }
+      if (name !== "") return name
+    }
+    return undefined
+  }
+
+  #functionOf(low: number): string {
+    const address = BigInt(this.#high) << 32n | BigInt(low)
+    return this.#isCallSite(address) ? this.#kernel.symbols.at(address - 1n)?.name ?? "" : ""
+  }
+
+  /** Is it behind a call, in the text but not in the scheduler's own? */
+  #isCallSite(address: bigint): boolean {
+    if (!this.#text.isCaller(address)) return false
+    const before = this.#kernel.space.read(address - 5n, 5)
+    if (before === undefined) return false
+    // call rel32; or call through a register or memory, which is FF /2 of 2 or more bytes
+    return before[0] === 0xe8 || (before[3] === 0xff && (before[4] & 0x38) === 0x10)
+  }
+}
