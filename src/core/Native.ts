@@ -11,15 +11,15 @@ import type { SyscallError } from "./Errors.ts"
  */
 export interface NativeService {
   /**
-   * Map `length` bytes of `fd` from byte `offset` (a multiple of 4096) until the scope closes. Touching the buffer after
-   * that, or past the file's end, is SIGSEGV or SIGBUS, not an error.
+   * Map `length` bytes of `fd` from byte `offset` (a multiple of 4096) until the scope closes. What touches the bytes after
+   * that finds zeros or is SIGSEGV, past the file's end it is SIGBUS: neither is an error.
    */
   readonly mmap: (
     fd: number,
     offset: number,
     length: number,
     access: "read" | "write"
-  ) => Effect.Effect<ArrayBuffer, SyscallError, Scope.Scope>
+  ) => Effect.Effect<Uint8Array, SyscallError, Scope.Scope>
   /**
    * An anonymous file in memory (memfd_create), closed with the scope. `subject` names it in /proc. Its size is sealed:
    * another process that has it cannot cut it off under our mapping, which would be SIGBUS.

@@ -10,6 +10,9 @@ import { Native } from "./Native.ts"
 const PROT_READ = 1
 const PROT_WRITE = 2
 const MAP_SHARED = 1
+const MAP_PRIVATE = 2
+const MAP_FIXED = 0x10
+const MAP_ANONYMOUS = 0x20
 const O_CLOEXEC = 0o2000000
 const MFD_CLOEXEC = 1
 const MFD_ALLOW_SEALING = 2
@@ -40,6 +43,13 @@ const MAP_FAILED = 2n ** 64n - 1n
 /** koffi ends the process when asked for a view longer than one ArrayBuffer of Node 20 can be. */
 const MAX_MAPPING = 2 ** 32
 
+/**
+ * The C library gives a buffer of this size pages of its own (glibc's `DEFAULT_MMAP_THRESHOLD_MAX` is 32 MiB), so a file
+ * can be mapped over them. It is also from where V8 minds what a buffer of foreign memory takes.
+ */
+const LARGE = 2 ** 26
+const PAGE = 4096
+
 /** V8 aborts the process where it cannot get a few more pages: a mapping must leave it this much. */
 const HEADROOM = 2 ** 28
 
@@ -68,7 +78,7 @@ const loadLibc = () => {
     memfdCreate: libc.func("int memfd_create(const char *name, unsigned int flags)"),
     ftruncate: libc.func("int ftruncate(int fd, int64_t length)"),
     fcntl: libc.func("int fcntl(int fd, int command, ...)"),
-    mmap: libc.func("void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)"),
+    mmap: libc.func("void *mmap(uintptr_t addr, size_t length, int prot, int flags, int fd, int64_t offset)"),
     munmap: libc.func("int munmap(void *addr, size_t length)"),
     madvise: libc.func("int madvise(uintptr_t addr, size_t length, int advice)"),
     ioctl: libc.func("int ioctl(int fd, unsigned long request, intptr_t argument)"),
@@ -100,6 +110,53 @@ const largeBufferOf = (libc: ReturnType<typeof loadLibc>) => (bytes: number): Ui
   return new Uint8Array(room, Number(skip), bytes)
 }
 
+/**
+ * Whole pages of a buffer that V8 does not count, for a file to be mapped over; undefined where the host has no room for
+ * that. To V8 a buffer of foreign memory is so much memory that it may get back by collecting: it collects at once. What
+ * threads share it leaves out.
+ */
+const sharedPages = (bytes: number): { readonly address: bigint; readonly bytes: Uint8Array } | undefined => {
+  try {
+    const room = new Uint8Array(new SharedArrayBuffer(Math.ceil(bytes / PAGE) * PAGE + PAGE))
+    const start: bigint = koffi.address(room)
+    const skip = Number(-start & BigInt(PAGE - 1))
+    return { address: start + BigInt(skip), bytes: room.subarray(skip, skip + bytes) }
+  } catch (error) {
+    if (error instanceof RangeError) return undefined
+    throw error
+  }
+}
+
+/** The errno belongs to the thread and is soon overwritten: read it in the same synchronous step as the call. */
+const failed = (syscall: string, subject: string): SyscallError => SyscallError.of(syscall, subject, koffi.errno())
+
+const mmapOf = (libc: ReturnType<typeof loadLibc>) =>
+(
+  fd: number,
+  offset: number,
+  length: number,
+  access: "read" | "write"
+): Effect.Effect<Uint8Array, SyscallError, Scope.Scope> => {
+  const subject = `fd ${fd}, ${length} bytes at ${offset}`
+  const acquire = Effect.suspend(() => {
+    const refused = length > MAX_MAPPING ? EINVAL : leavesRoom(length) ? 0 : ENOMEM
+    if (refused !== 0) return SyscallError.of("mmap", subject, refused)
+    const protection = access === "read" ? PROT_READ : PROT_READ | PROT_WRITE
+    const pages = length >= LARGE && length < MAX_MAPPING ? sharedPages(length) : undefined
+    const fixed = pages === undefined ? 0 : MAP_FIXED
+    const address: bigint = libc.mmap(pages?.address ?? 0, length, protection, MAP_SHARED | fixed, fd, offset)
+    return address === MAP_FAILED ? failed("mmap", subject) : Effect.succeed({ address, pages })
+  })
+  const release = ({ address, pages }: Effect.Effect.Success<typeof acquire>) =>
+    Effect.sync(() => {
+      if (pages === undefined) libc.munmap(address, length)
+      else libc.mmap(address, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
+    })
+  return Effect.acquireRelease(acquire, release).pipe(
+    Effect.map(({ address, pages }) => pages?.bytes ?? new Uint8Array(koffi.view(address, length)))
+  )
+}
+
 const pipeOf = (libc: ReturnType<typeof loadLibc>) => () =>
   Effect.suspend(() => {
     const ends = new Int32Array(2)
@@ -111,17 +168,15 @@ const pipeOf = (libc: ReturnType<typeof loadLibc>) => () =>
 /**
  * `Native` over libc through koffi. Nothing else in `core` loads koffi.
  *
- * Every buffer that `mmap` gives is valid until its scope closes and no longer: Node cannot detach it, so a later touch
- * is SIGSEGV, which no handler sees. Keep views of it in values that live in the same scope.
+ * What `mmap` gives is valid until its scope closes and no longer: Node cannot detach it, so a later touch finds zeros in
+ * a mapping of 64 MiB or more, and in others is SIGSEGV, which no handler sees. Keep views of it in values that live in the
+ * same scope.
  *
  * @since 0.1.0
  * @category layers
  */
 export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
   const libc = loadLibc()
-
-  // errno belongs to the thread and is soon overwritten: read it in the same synchronous step as the call
-  const failed = (syscall: string, subject: string): SyscallError => SyscallError.of(syscall, subject, koffi.errno())
 
   const scopedFd = (acquire: () => Effect.Effect<number, SyscallError>) =>
     Effect.acquireRelease(Effect.suspend(acquire), (fd) => Effect.sync(() => libc.close(fd)))
@@ -142,25 +197,6 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
       libc.close(fd)
       return error
     })
-
-  const mmap = (
-    fd: number,
-    offset: number,
-    length: number,
-    access: "read" | "write"
-  ): Effect.Effect<ArrayBuffer, SyscallError, Scope.Scope> => {
-    const subject = `fd ${fd}, ${length} bytes at ${offset}`
-    const acquire = Effect.suspend(() => {
-      const refused = length > MAX_MAPPING ? EINVAL : leavesRoom(length) ? 0 : ENOMEM
-      if (refused !== 0) return SyscallError.of("mmap", subject, refused)
-      const protection = access === "read" ? PROT_READ : PROT_READ | PROT_WRITE
-      const address: bigint = libc.mmap(null, length, protection, MAP_SHARED, fd, offset)
-      return address === MAP_FAILED ? failed("mmap", subject) : Effect.succeed(address)
-    })
-    return Effect.acquireRelease(acquire, (address) => Effect.sync(() => libc.munmap(address, length))).pipe(
-      Effect.map((address) => koffi.view(address, length))
-    )
-  }
 
   const ioctl = (
     fd: number,
@@ -202,7 +238,7 @@ export const layer: Layer.Layer<Native> = Layer.sync(Native, () => {
     open,
     pipe: pipeOf(libc),
     memfd,
-    mmap,
+    mmap: mmapOf(libc),
     nextData: nextDataOf(libc),
     largeBuffer: largeBufferOf(libc),
     ioctl,

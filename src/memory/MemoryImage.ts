@@ -70,7 +70,7 @@ export const openMemoryImage = (
     }
     const windows: Array<Uint8Array> = []
     for (let at = 0; at < stat.size; at += WINDOW) {
-      windows.push(new Uint8Array(yield* native.mmap(fd, at, Math.min(WINDOW, stat.size - at), "read")))
+      windows.push(yield* native.mmap(fd, at, Math.min(WINDOW, stat.size - at), "read"))
     }
     const mapped = mappedFile(path, stat.size, windows, (at) => native.nextData(fd, at))
     const flattened = magicOf(mapped) === FLATTENED_SIGNATURE

@@ -96,7 +96,7 @@ export const openVmlinux = (path: string): Effect.Effect<Vmlinux, SyscallError |
     if (!stat.isFile() || stat.size === 0 || stat.size > MAX_FILE) {
       return yield* lacking(path, `a file of 1 byte to 4 GiB, not ${stat.isFile() ? `${stat.size} bytes` : "this"}`)
     }
-    return yield* parseVmlinux(new Uint8Array(yield* native.mmap(fd, 0, stat.size, "read")), path)
+    return yield* parseVmlinux(yield* native.mmap(fd, 0, stat.size, "read"), path)
   })).pipe(Effect.withSpan("Vmlinux.openVmlinux", { attributes: { path } }))
 
 const lacking = (subject: string, expected: string): FormatError =>

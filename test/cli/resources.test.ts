@@ -8,7 +8,7 @@ import { shellQuote } from "../../src/core/process/ShellQuote.ts"
 import { tarballOf } from "../core/miniKernel.ts"
 import { complaints, KTSTR, place, type Ran } from "../support/cli.ts"
 import { debianMirror, mayMount } from "../support/debianMirror.ts"
-import { guestImage } from "../support/image.ts"
+import { guestImage, IMAGE_MIB } from "../support/image.ts"
 import { kernelImage } from "../support/kernels.ts"
 
 /** A step of a script: the name of what it gives, and the words of a `ktstr`; or a line of shell. */
@@ -177,6 +177,15 @@ describe.skipIf(!mayMount)("a limit (needs root)", () => {
         /^ktstr: cannot boot \S+: \S+: EMFILE: too many files are open; raise the limit \(ulimit -n\)/
       )
     }), 120_000)
+
+  it.scopedLive("of data is no limit of what is mapped", () =>
+    Effect.gen(function*() {
+      const image = yield* guestImage
+      const said = yield* inNamespace([
+        ["image", "prlimit", `--data=${IMAGE_MIB * 2 ** 20}`, "dump", "--image", image, "--out", "dump.json"]
+      ])
+      works(said("image"))
+    }), 60_000)
 
   it.scopedLive("of the address space is said, as far as Node starts", () =>
     Effect.gen(function*() {

@@ -10,6 +10,7 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  readSync,
   rmSync,
   symlinkSync,
   writeFileSync
@@ -49,7 +50,7 @@ layer(NativeKoffi.layer)("Native", (it) => {
     Effect.gen(function*() {
       const native = yield* Native
       const fd = yield* native.open(file, O_RDONLY)
-      const bytes = new Uint8Array(yield* native.mmap(fd, 4096, 8192, "read"))
+      const bytes = yield* native.mmap(fd, 4096, 8192, "read")
       assert.strictEqual(bytes.length, 8192)
       assert.strictEqual(bytes[0], 1)
       assert.strictEqual(bytes[8191], 2)
@@ -67,7 +68,7 @@ layer(NativeKoffi.layer)("Native", (it) => {
         assert.include(stderr, "Operation not permitted")
       }
       assert.strictEqual(fstatSync(fd).size, 8192)
-      const bytes = new Uint8Array(yield* native.mmap(fd, 0, 8192, "write"))
+      const bytes = yield* native.mmap(fd, 0, 8192, "write")
       bytes[8191] = 7
       assert.strictEqual(readFileSync(`/proc/self/fd/${fd}`)[8191], 7)
     }))
@@ -76,7 +77,7 @@ layer(NativeKoffi.layer)("Native", (it) => {
     Effect.gen(function*() {
       const native = yield* Native
       const fd = yield* native.open(file, O_RDWR)
-      const bytes = new Uint8Array(yield* native.mmap(fd, 0, 4096, "write"))
+      const bytes = yield* native.mmap(fd, 0, 4096, "write")
       bytes[77] = 0xab
       assert.strictEqual(readFileSync(file)[77], 0xab)
     }))
@@ -85,7 +86,8 @@ layer(NativeKoffi.layer)("Native", (it) => {
     Effect.gen(function*() {
       const native = yield* Native
       const fd = yield* native.memfd("ktstr-test-share", 2 ** 20)
-      new Uint8Array(yield* native.mmap(fd, 0, 2 ** 20, "write")).set([1, 2, 3], 2 ** 20 - 3)
+      const bytes = yield* native.mmap(fd, 0, 2 ** 20, "write")
+      bytes.set([1, 2, 3], 2 ** 20 - 3)
       const seen = readFileSync(`/proc/self/fd/${fd}`)
       assert.strictEqual(seen.length, 2 ** 20)
       assert.deepStrictEqual([...seen.subarray(-3)], [1, 2, 3])
@@ -95,11 +97,37 @@ layer(NativeKoffi.layer)("Native", (it) => {
     Effect.gen(function*() {
       const native = yield* Native
       const fd = yield* native.memfd("ktstr-test-large", 2 ** 32 + 4096)
-      const view = new DataView(yield* native.mmap(fd, 0, 2 ** 32, "write"))
-      view.setUint8(2 ** 32 - 1, 9)
-      assert.strictEqual(view.getUint8(2 ** 32 - 1), 9)
+      const bytes = yield* native.mmap(fd, 0, 2 ** 32, "write")
+      bytes[2 ** 32 - 1] = 9
+      assert.strictEqual(bytes[2 ** 32 - 1], 9)
       const error = yield* Effect.flip(native.mmap(fd, 0, 2 ** 32 + 4096, "read"))
       assert.strictEqual(error.code, "EINVAL")
+    }))
+
+  it.effect("maps a large file without V8 counting it, and leaves zeros where it was", () =>
+    Effect.gen(function*() {
+      const native = yield* Native
+      const scope = yield* Scope.make()
+      const [bytes, grown] = yield* Scope.extend(
+        Effect.gen(function*() {
+          const fd = yield* native.memfd("ktstr-test-uncounted", 2 ** 28)
+          const before = process.memoryUsage().external
+          const bytes = yield* native.mmap(fd, 4096, 2 ** 28 - 4096, "write")
+          bytes[0] = 5
+          bytes[2 ** 28 - 4097] = 6
+          const seen = Buffer.alloc(2)
+          readSync(fd, seen, 0, 1, 4096)
+          readSync(fd, seen, 1, 1, 2 ** 28 - 1)
+          assert.deepStrictEqual([...seen], [5, 6])
+          return [bytes, process.memoryUsage().external - before] as const
+        }),
+        scope
+      )
+      assert.isBelow(grown, 2 ** 26)
+      assert.strictEqual(held("ktstr-test-uncounted").mappings, 1)
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(held("ktstr-test-uncounted").mappings, 0)
+      assert.deepStrictEqual([bytes.length, bytes[0], bytes[2 ** 28 - 4097]], [2 ** 28 - 4096, 0, 0])
     }))
 
   it.scoped("finds what a file stores between its holes", () =>
@@ -107,7 +135,7 @@ layer(NativeKoffi.layer)("Native", (it) => {
       const native = yield* Native
       const fd = yield* native.memfd("ktstr-test-sparse", 2 ** 20)
       assert.isUndefined(native.nextData(fd, 0))
-      const bytes = new Uint8Array(yield* native.mmap(fd, 0, 2 ** 20, "write"))
+      const bytes = yield* native.mmap(fd, 0, 2 ** 20, "write")
       bytes[3 * 4096 + 5] = 1
       bytes[4 * 4096] = 1
       bytes[2 ** 20 - 1] = 1

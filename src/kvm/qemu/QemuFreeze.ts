@@ -19,7 +19,7 @@ const THAW_SECONDS = 1
 export interface SharedRam {
   readonly name: string
   readonly size: number
-  readonly windows: ReadonlyArray<ArrayBuffer>
+  readonly windows: ReadonlyArray<Uint8Array>
   readonly windowBytes: number
   /** Where in the backend anything was ever written. */
   readonly nextWritten: NextWritten

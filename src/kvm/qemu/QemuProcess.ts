@@ -114,7 +114,7 @@ const shareRam = (node: number, size: number, vmScope: Scope.Scope) =>
   Effect.gen(function*() {
     const native = yield* Native
     const file = yield* Scope.extend(native.memfd("ktstr-ram", size), vmScope)
-    const windows: Array<ArrayBuffer> = []
+    const windows: Array<Uint8Array> = []
     for (let at = 0; at < size; at += WINDOW) {
       const mapping = native.mmap(file, at, Math.min(WINDOW, size - at), "write")
       windows.push(yield* Scope.extend(mapping, vmScope))

@@ -164,7 +164,7 @@ const mapFile = ({ path, ranges, stat: { dev, ino, size } }: SharedFile) =>
     const fd = yield* native.open(path, constants.O_RDONLY | constants.O_NONBLOCK)
     const opened = fstatSync(fd)
     if (opened.ino !== ino || opened.dev !== dev) return yield* SyscallError.of("open", "QEMU's memory", ESTALE)
-    const windows: Array<ArrayBuffer> = []
+    const windows: Array<Uint8Array> = []
     for (let at = 0; at < size; at += WINDOW) {
       windows.push(yield* native.mmap(fd, at, Math.min(WINDOW, size - at), "read"))
     }

@@ -49,7 +49,7 @@ export const ramRanges = (
  */
 export const regionsOf = (
   ranges: ReadonlyArray<RamRange>,
-  windows: ReadonlyArray<ArrayBuffer>,
+  windows: ReadonlyArray<Uint8Array>,
   windowBytes: number,
   nextWritten?: NextWritten
 ): ReadonlyArray<MemoryRegion> =>
@@ -60,7 +60,7 @@ export const regionsOf = (
       const inWindow = offset % windowBytes
       const length = Math.min(range.length - done, windowBytes - inWindow)
       const window = windows[Math.floor(offset / windowBytes)]
-      const region = { start: range.start + done, bytes: new Uint8Array(window, inWindow, length) }
+      const region = { start: range.start + done, bytes: window.subarray(inWindow, inWindow + length) }
       regions.push(
         nextWritten === undefined ? region : { ...region, nextWritten: nextWrittenIn(nextWritten, offset, length) }
       )

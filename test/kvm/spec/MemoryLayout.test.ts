@@ -74,8 +74,8 @@ describe("ramRanges", () => {
 
 describe("regionsOf", () => {
   it("cuts ranges at window borders", () => {
-    const windows = [new ArrayBuffer(16), new ArrayBuffer(16), new ArrayBuffer(8)]
-    windows.forEach((window, index) => new Uint8Array(window).fill(index + 1))
+    const windows = [new Uint8Array(16), new Uint8Array(16), new Uint8Array(8)]
+    windows.forEach((window, index) => window.fill(index + 1))
     const regions = regionsOf(
       [{ start: 0, length: 12, offset: 0 }, { start: 100, length: 28, offset: 12 }],
       windows,
@@ -91,7 +91,7 @@ describe("regionsOf", () => {
   })
 
   it("tells what of each was ever written, if the backend knows", () => {
-    const windows = [new ArrayBuffer(16), new ArrayBuffer(16)]
+    const windows = [new Uint8Array(16), new Uint8Array(16)]
     const written = (at: number) => [[4, 6], [14, 30]].find(([, to]) => to > at) as [number, number] | undefined
     const [low, high] = regionsOf([{ start: 100, length: 20, offset: 10 }], windows, 16, written)
     assert.deepStrictEqual([...writtenParts(low)], [[4, 6]])

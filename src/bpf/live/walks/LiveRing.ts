@@ -32,7 +32,7 @@ export const openLiveRing = (
     const memory = yield* native.mmap(fd, 0, 2 * PAGE + 2 * size, "read")
     let mapped = true
     yield* Effect.addFinalizer(() => Effect.sync(() => mapped = false))
-    const view = new DataView(memory)
+    const view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength)
     const consumer = () => Number(view.getBigUint64(0, true))
     const producer = () => Number(view.getBigUint64(PAGE, true))
     const ring = Either.getOrUndefined(ringBufferOffsets.resolve(btf))?.ring.at
@@ -55,8 +55,8 @@ export const openLiveRing = (
         const broken = from > to || to - from > size || from % 8 !== 0 || to % 8 !== 0
         // A copy, so that a record cannot change between its header and its end.
         const start = 2 * PAGE + from % size
-        const data = broken ? new ArrayBuffer(0) : memory.slice(start, start + to - from)
-        const walk = new RingCopyWalk(new DataView(data), from)
+        const data = memory.slice(start, broken ? start : start + to - from)
+        const walk = new RingCopyWalk(new DataView(data.buffer), from)
         if (broken) {
           walk.problems.add(corrupted(`consumer at ${from}, producer at ${to} of a ring of ${size} bytes`))
         }

@@ -137,7 +137,7 @@ const createMemory = (
       }),
       (mapped) => Effect.sync(() => mapped.forEach(native.unmap))
     )
-    const regions = regionsOf(ranges, windows.map((window) => window.bytes), GIB)
+    const regions = regionsOf(ranges, windows.map((window) => new Uint8Array(window.bytes)), GIB)
     yield* kvmSync(() =>
       regions.forEach((region, slot) => {
         const window = windows.find((each) => each.bytes === region.bytes.buffer)
