@@ -1,11 +1,14 @@
+import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { type CacheError, cacheRoot } from "../CacheDir.ts"
 import { KernelNotFound } from "../Errors.ts"
+import type { Native } from "../Native.ts"
 import { shellQuote } from "../process/ShellQuote.ts"
 import { kconfigHash, parseTarballKey } from "./cache/CacheKey.ts"
 import { type CacheEntry, type CorruptEntry, listEntries, type ValidEntry } from "./cache/KernelCache.ts"
+import { withUnpacked } from "./debian/UnpackedKernel.ts"
 import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
 import type { KernelId } from "./KernelId.ts"
 import { compareKernelVersions, covers, inRange, type KernelVersion, parseKernelVersion } from "./KernelVersion.ts"
@@ -56,7 +59,7 @@ export const cachedKernel = Effect.fn("CachedKernel.cachedKernel")(
   ): Effect.fn.Return<
     KernelArtifacts,
     CacheError | KernelNotFound | KernelEntryCorrupt,
-    FileSystem.FileSystem
+    CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
   > {
     const entries = yield* listEntries(yield* cacheRoot)
     const { asked, matches } = lookUp(id, entries)
@@ -67,7 +70,7 @@ export const cachedKernel = Effect.fn("CachedKernel.cachedKernel")(
         for (const { key, kind, why } of corrupt) {
           yield* Effect.logWarning(`${asked.kernel}: passing over cache entry ${key}, corrupt (${kind}): ${why}`)
         }
-        return artifactsOf(entry)
+        return artifactsOf(yield* withUnpacked(entry))
       }
       corrupt.push(entry)
     }

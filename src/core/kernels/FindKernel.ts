@@ -12,6 +12,7 @@ import type { Native } from "../Native.ts"
 import { kconfigHash } from "./cache/CacheKey.ts"
 import { listEntries } from "./cache/KernelCache.ts"
 import type { DebianKernelError } from "./debian/DebianKernel.ts"
+import { withUnpacked } from "./debian/UnpackedKernel.ts"
 import { artifactsOf, type KernelArtifacts } from "./KernelArtifacts.ts"
 import { parseKernelId } from "./KernelId.ts"
 import { kernelOfId } from "./KernelOfId.ts"
@@ -99,7 +100,7 @@ const fromVariable = (
     )
   })
 
-const newestCached: Effect.Effect<Option.Option<KernelArtifacts>, never, FileSystem.FileSystem> = Effect.gen(
+const newestCached: Effect.Effect<Option.Option<KernelArtifacts>, never, Host> = Effect.gen(
   function*() {
     const fs = yield* FileSystem.FileSystem
     for (const entry of yield* listEntries(yield* cacheRoot)) {
@@ -110,7 +111,7 @@ const newestCached: Effect.Effect<Option.Option<KernelArtifacts>, never, FileSys
       // another process may have cleaned the cache since it was listed
       if (!(yield* Effect.orElseSucceed(fs.exists(artifacts.image), () => false))) continue
       const fault = artifacts.vmlinux === undefined ? undefined : yield* faultOf(artifacts.vmlinux)
-      if (fault === undefined) return Option.some(artifacts)
+      if (fault === undefined) return Option.some(artifactsOf(yield* withUnpacked(entry)))
       yield* Effect.logWarning(`skipping cached kernel ${entry.key}: its vmlinux ${fault}`)
     }
     return Option.none()

@@ -188,7 +188,7 @@ export const kernelFiles = ({
   image,
   unpacked,
   vmlinux
-}: KernelMetadata): ReadonlyArray<KernelFile> => [image, vmlinux, unpacked].filter((file) => file !== null)
+}: KernelMetadata): ReadonlyArray<KernelFile> => [image, vmlinux, unpacked ?? null].filter((file) => file !== null)
 
 const parseMetadata = (bytes: Uint8Array): Either.Either<KernelMetadata, Fault> =>
   Either.gen(function*() {

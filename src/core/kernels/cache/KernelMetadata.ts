@@ -60,8 +60,8 @@ export class KernelMetadata extends Schema.Class<KernelMetadata>("ktstr/KernelMe
   image: KernelFile,
   /** The ELF kernel with symbols and BTF, without debug info; null where the source has none. */
   vmlinux: Schema.NullOr(KernelFile),
-  /** The ELF kernel inside `image`, where `vmlinux` is not it; null where it was not unpacked. */
-  unpacked: Schema.optionalWith(Schema.NullOr(KernelFile), { default: () => null }),
+  /** The ELF kernel inside `image`, where `vmlinux` is not it; null where there is none. Absent: stored before this was recorded. */
+  unpacked: Schema.optionalWith(Schema.NullOr(KernelFile), { exact: true }),
   /** The build's `.config`; null where it is not known. */
   config: Schema.NullOr(FileName),
   /** The directory of its modules, as in /lib/modules/RELEASE; null where the source has none, or it was not recorded. */

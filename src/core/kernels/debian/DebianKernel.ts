@@ -5,9 +5,8 @@ import * as Option from "effect/Option"
 import { join } from "node:path"
 import { cacheRoot } from "../../CacheDir.ts"
 import { FetchFailed, isPlatformError, type KernelNotFound, platformText } from "../../Errors.ts"
-import { vmlinuxOf } from "../../image/KernelImage.ts"
 import type { Native } from "../../Native.ts"
-import { lastLine, runToEnd } from "../../process/Subprocess.ts"
+import { runToEnd } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
 import { type KernelContents, listEntries, readEntry, storeKernel, type ValidEntry } from "../cache/KernelCache.ts"
 import { aptOf, openAptState } from "./AptState.ts"
@@ -15,6 +14,7 @@ import { type DebianPackage, findPackage, type PackageListError } from "./Debian
 import { type DebianSelector, selects } from "./DebianSelector.ts"
 import { APT_HINT, debianHost } from "./DebianSuites.ts"
 import { compareDebianVersions } from "./DebianVersion.ts"
+import { complaintOf, flush, unpack, UNPACKED, withUnpacked } from "./UnpackedKernel.ts"
 
 /**
  * All that getting a Debian kernel can fail with.
@@ -37,7 +37,7 @@ type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
 export const debianKernel = Effect.fn("DebianKernel.debianKernel")(
   function*(selector: DebianSelector, suite?: string): Effect.fn.Return<ValidEntry, DebianKernelError, Host> {
     const cached = yield* newestCached(yield* cacheRoot, selector, suite)
-    return cached ?? (yield* fetchDebianKernel(selector, suite))
+    return cached === undefined ? yield* fetchDebianKernel(selector, suite) : yield* withUnpacked(cached)
   }
 )
 
@@ -191,9 +191,8 @@ const fetchInto = (
         yield* fs.rename(join(kernel, "..", name), join(directory, MODULES, name))
       }
     }
-    // some thousand files: one flush of the file system takes less time than one of each
-    const flushed = yield* runToEnd("sync", ["-f", directory], "install coreutils")
-    if (flushed.code !== 0) return yield* failed("store")(complaintOf(flushed.stderr))
+    const unwritten = yield* flush(directory)
+    if (unwritten !== undefined) return yield* failed("store")(unwritten)
     return {
       source: { kind: "debian" as const, package: chosen.name, version: chosen.version, suite: chosen.suite },
       release,
@@ -211,21 +210,6 @@ const fetchInto = (
   )
 }
 
-/** The name in an entry of the ELF kernel inside vmlinuz. */
-const UNPACKED = "vmlinux"
-
-/** Unpack a kernel image to `target`; false, and no such file, where that cannot be done: then the guest unpacks itself. */
-const unpack = (image: string, target: string) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const vmlinux = yield* vmlinuxOf(yield* fs.readFile(image), image)
-    yield* fs.writeFile(target, vmlinux)
-    return true
-  }).pipe(
-    stage("unpack the kernel", "DebianKernel.unpackKernel"),
-    Effect.catchTag("FormatError", (error) => Effect.as(Effect.logDebug(error.message), false))
-  )
-
 /** Where an entry has its modules, as in /lib/modules/RELEASE: `kernel/` and `modules.builtin`. */
 const MODULES = "modules"
 
@@ -237,7 +221,3 @@ const firstOf = (paths: ReadonlyArray<string>) =>
     FileSystem.FileSystem,
     (fs) => Effect.map(Effect.filter(paths, (path) => fs.exists(path)), (found) => found.at(0))
   )
-
-/** A program's own reason for its failure: that the disk is full, if it said so, else its last line. */
-const complaintOf = (stderr: string): string =>
-  /^.*No space left on device.*$/m.exec(stderr)?.[0].trim() ?? lastLine(stderr)
