@@ -135,31 +135,21 @@ function* writeEntries(
   if (walk === null) return { written, truncated: false }
   const json = new EntryJson(reader)
   const held = holdsMaps(reader.info) ? inner : undefined
-  const { cpus, key, value } = reader
-  const direct = held === undefined && cpus === null
+  const { cpus } = reader
   out.problems = walk.problems
   while (walk.next()) {
     if (written === limit) return { written, truncated: true }
     out.literal(written === 0 ? frame.first : frame.open)
-    // What EntryJson's writeKey and writeValue do, with fewer calls: a tenth of the time of small entries.
-    const keyBytes = json.hiddenKey(walk)
-    key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
+    const keyBytes = json.writeKey(walk, out)
     if (keyBytes !== null) out.text(`,"keyBytes":${keyBytes}`)
-    if (direct) {
-      walk.value(0)
-      const first = json.asksFirst ? json.hiddenValue(walk) : null
-      out.literal(VALUE)
-      value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
-      const valueBytes = json.asksFirst ? first : json.hiddenValue(walk)
-      if (valueBytes !== null) out.text(`,"valueBytes":${valueBytes}`)
-    } else if (held === undefined) {
-      out.literal(CPUS)
-      const cpuBytes = json.writeValue(walk, out)
-      if (cpuBytes !== null) out.text(`,"cpuBytes":${cpuBytes}`)
-    } else {
+    if (held !== undefined) {
       out.literal(VALUE)
       yield* writeInnerMap(out, walk, held, { limit, losses })
       out.problems = walk.problems
+    } else {
+      out.literal(cpus === null ? VALUE : CPUS)
+      const bytes = json.writeValue(walk, out)
+      if (bytes !== null) out.text(`,"${cpus === null ? "valueBytes" : "cpuBytes"}":${bytes}`)
     }
     out.literal(frame.close)
     written++

@@ -1,6 +1,5 @@
 import { ByteSink, literal } from "../../btf/render/ByteSink.ts"
 import type { Codec } from "../../btf/render/Codec.ts"
-import type { HiddenBytes } from "../../btf/render/HiddenCheck.ts"
 import type { WalkProblems } from "../../core/WalkProblems.ts"
 import type { EntryWalk } from "../EntryWalk.ts"
 import type { MapReader } from "../MapReader.ts"
@@ -13,66 +12,43 @@ const NULL = literal("null")
 const hexOf = (view: DataView, at: number, length: number): string =>
   `"${Buffer.from(view.buffer, view.byteOffset + at, length).toString("hex")}"`
 
-/** Writes a map's entries as JSON: the one way from an entry to text. Of most types no value hides bytes: none is looked at. */
+/** Writes a map's entries as JSON: the one way from an entry to text. */
 export class EntryJson {
   private readonly key: Codec
   private readonly value: Codec
   private readonly cpus: number | null
-  private readonly keyHides: HiddenBytes | null
-  private readonly valueHides: HiddenBytes | null
-  /**
-   * Is `hiddenValue` asked before the value is written? Only where its codec moves the window under the bytes: after the
-   * writing they are in the CPU's cache.
-   */
-  readonly asksFirst: boolean
 
   constructor({ cpus, key, value }: MapReader) {
     this.key = key
     this.value = value
     this.cpus = cpus
-    this.keyHides = key.hides
-    this.valueHides = value.hides
-    this.asksFirst = value.hides !== null && value.refers
   }
 
   /**
-   * All bytes of the key of the entry that a walk stands at, in hex, as JSON, where its typed form hides some; else null.
-   * To be asked before the key is written: a codec that follows pointers moves the window under the bytes.
+   * Write the key of the entry that a walk stands at. Where its typed form hides bytes, the result is all of them in hex,
+   * as JSON; else null.
    */
-  hiddenKey(walk: EntryWalk): string | null {
-    return this.keyHides !== null && this.keyHides(walk.keyView, walk.keyAt)
-      ? hexOf(walk.keyView, walk.keyAt, walk.keyLength)
-      : null
-  }
-
-  /** As `hiddenKey`, of the value that the walk was moved to last. */
-  hiddenValue(walk: EntryWalk): string | null {
-    return this.valueHides !== null && this.valueHides(walk.valueView, walk.valueAt)
-      ? hexOf(walk.valueView, walk.valueAt, walk.valueLength)
-      : null
-  }
-
-  /** Write the key of the entry that a walk stands at; the result is `hiddenKey`. */
-  writeKey(walk: EntryWalk, out: ByteSink): string | null {
-    const hidden = this.hiddenKey(walk)
-    this.key.json(walk.keyView, walk.keyAt, out, walk.keyLength)
-    return hidden
+  writeKey({ keyAt, keyLength, keyView }: EntryWalk, out: ByteSink): string | null {
+    const { key } = this
+    const moved = key.refers ? bytesToMove(key, keyView, keyAt, keyLength) : null
+    return key.json(keyView, keyAt, out, keyLength) ? moved ?? hexOf(keyView, keyAt, keyLength) : null
   }
 
   /**
-   * Write the value of the entry that a walk stands at; of per-CPU maps an array by CPU, null for a CPU without. Where its
-   * form hides bytes, the result is them in hex, as JSON: in per-CPU maps an array again, null for a value that hides none.
+   * Write the value of the entry that a walk stands at; of per-CPU maps an array by CPU, null for a CPU without. The result
+   * is as of `writeKey`: in per-CPU maps an array again, null for a value that hides none.
    */
   writeValue(walk: EntryWalk, out: ByteSink): string | null {
     if (this.cpus !== null) return this.writeCopies(walk, out, this.cpus)
+    const { value } = this
     walk.value(0)
-    const first = this.asksFirst ? this.hiddenValue(walk) : null
-    this.value.json(walk.valueView, walk.valueAt, out, walk.valueLength)
-    return this.asksFirst ? first : this.hiddenValue(walk)
+    const { valueAt, valueLength, valueView } = walk
+    const moved = value.refers ? bytesToMove(value, valueView, valueAt, valueLength) : null
+    return value.json(valueView, valueAt, out, valueLength) ? moved ?? hexOf(valueView, valueAt, valueLength) : null
   }
 
   private writeCopies(walk: EntryWalk, out: ByteSink, cpus: number): string | null {
-    const { asksFirst, value, valueHides } = this
+    const { value } = this
     let hidden: Array<string | null> | undefined
     out.byte(OPEN)
     for (let cpu = 0; cpu < cpus; cpu++) {
@@ -82,18 +58,20 @@ export class EntryJson {
         continue
       }
       const { valueAt, valueLength, valueView } = walk
-      const first = asksFirst ? this.hiddenValue(walk) : null
-      value.json(valueView, valueAt, out, valueLength)
-      if (first !== null) (hidden ??= Array.from({ length: cpus }, () => null))[cpu] = first
-      if (!asksFirst && valueHides !== null && valueHides(valueView, valueAt)) {
+      const moved = value.refers ? bytesToMove(value, valueView, valueAt, valueLength) : null
+      if (value.json(valueView, valueAt, out, valueLength)) {
         hidden ??= Array.from({ length: cpus }, () => null)
-        hidden[cpu] = hexOf(valueView, valueAt, valueLength)
+        hidden[cpu] = moved ?? hexOf(valueView, valueAt, valueLength)
       }
     }
     out.byte(CLOSE)
     return hidden === undefined ? null : `[${hidden.map((bytes) => bytes ?? "null").join(",")}]`
   }
 }
+
+/** The bytes of a value that hides some and follows pointers: its writing moves the window under them. */
+const bytesToMove = ({ hides }: Codec, view: DataView, at: number, length: number): string | null =>
+  hides !== null && hides(view, at) ? hexOf(view, at, length) : null
 
 /**
  * An entry as JSON texts, which are quick to compare.

@@ -12,7 +12,10 @@ export const derivedCodec = (render: (view: DataView, at: number, length: number
   size: 0,
   hides: null,
   refers: true,
-  json: (view, at, out, length = 0) => out.tree(render(view, at, length)),
+  json: (view, at, out, length = 0) => {
+    out.tree(render(view, at, length))
+    return false
+  },
   tree: (view, at, { length = 0 } = {}) => render(view, at, length)
 })
 
@@ -45,17 +48,22 @@ export const recurringCodec = (
       for (const word of words) hash = Math.imul(hash ^ view.getUint32(at + word, true), 0x9e37_79b1) ^ hash >>> 15
       const slot = hash >>> 24
       const known = kept[slot]
-      if (known !== undefined && isSeen(slot, view, at)) return out.literal(known)
+      if (known !== undefined && isSeen(slot, view, at)) {
+        out.literal(known)
+        return false
+      }
       // before the description moves the window
       words.forEach((word, index) => seen[slot * words.length + index] = view.getUint32(at + word, true))
       const value = render(view, at, length)
       if (lossesInside(value).length > 0) { // each is to be counted
         kept[slot] = undefined
-        return out.tree(value)
+        out.tree(value)
+        return false
       }
       const text = literal(escapedJson(toJson(value)))
       kept[slot] = text.length > LONGEST ? undefined : text
       out.literal(text)
+      return false
     }
   }
 }

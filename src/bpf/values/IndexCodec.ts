@@ -5,6 +5,9 @@ export const indexCodec: Codec = {
   size: 4,
   hides: null,
   refers: false,
-  json: (view, at, out) => out.text(String(view.getUint32(at, true))),
+  json: (view, at, out) => {
+    out.text(String(view.getUint32(at, true)))
+    return false
+  },
   tree: (view, at) => ({ _tag: "int", value: view.getUint32(at, true) })
 }

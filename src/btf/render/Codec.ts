@@ -4,7 +4,7 @@ import type { ByteSink } from "./ByteSink.ts"
 import { hiddenBytes } from "./HiddenBytes.ts"
 import type { HiddenBytes } from "./HiddenCheck.ts"
 import { run } from "./JsonCodec.ts"
-import { type JsonPlan, jsonPlan } from "./JsonPlan.ts"
+import { type JsonPlan, valuePlan } from "./JsonPlan.ts"
 import type { RenderedValue } from "./RenderedValue.ts"
 import { bytesPlan, type RenderPlan, renderPlan, renderPlansWith, type Special } from "./RenderPlan.ts"
 import { treeOf } from "./TreeCodec.ts"
@@ -34,10 +34,11 @@ export interface Codec {
   readonly size: number
   /**
    * Append the plain JSON of the value at `at`, as UTF-8 (its form: `toJson`). Hot: allocates nothing unless the value
-   * is truncated or has a float, a 128-bit integer or a 64-bit enum or bit-field.
+   * is truncated or has a float, a 128-bit integer or a 64-bit enum or bit-field. The result is what `hides` says of the
+   * value, told by the writing.
    * @param length bytes of the value that are there, if fewer than `size`
    */
-  readonly json: (view: DataView, at: number, out: ByteSink, length?: number) => void
+  readonly json: (view: DataView, at: number, out: ByteSink, length?: number) => boolean
   /** The value at `at` as a tree; `toJson` of it equals what `json` writes. */
   readonly tree: (view: DataView, at: number, options?: TreeOptions) => RenderedValue
   /** Whether other bytes would give the same form of the whole value at `at`. Null: never for this type. */
@@ -94,19 +95,22 @@ export const bytesCodec = (size: number): Codec => codecOf(bytesPlan(size), size
 const codecOf = (plan: RenderPlan, size: number, refers = false): Codec => {
   const tree: Codec["tree"] = (view, at, { elements = Infinity, length = size } = {}) =>
     treeOf(plan, view, at, Math.min(at + length, view.byteLength), elements)
-  const { extent } = plan
+  const whole = Math.max(plan.extent, size)
   let fast: JsonPlan | undefined
-  const hides = lazily(() => hiddenBytes(plan, size))
+  const hidden = lazily(() => hiddenBytes(plan, size))
   return {
     size,
     tree,
     refers,
     get hides() {
-      return hides()
+      return hidden()?.check ?? null
     },
     json: (view, at, out, length = size) => {
-      if (extent <= length && at + extent <= view.byteLength) run(fast ??= jsonPlan(plan), view, at, out)
-      else out.tree(tree(view, at, { length }))
+      if (whole <= length && at + whole <= view.byteLength) {
+        return run(fast ??= valuePlan(plan, hidden()), view, at, out)
+      }
+      out.tree(tree(view, at, { length }))
+      return false
     }
   }
 }

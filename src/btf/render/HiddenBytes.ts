@@ -1,15 +1,22 @@
-import { type Hidden, type HiddenBytes, hiddenCheck, sizeOf, type Span, type TextSpan } from "./HiddenCheck.ts"
+import {
+  type Hidden,
+  type HiddenBytes,
+  type HiddenLook,
+  hiddenLook,
+  sizeOf,
+  type Span,
+  type TextSpan
+} from "./HiddenCheck.ts"
 import type { FieldPlan, RenderPlan, StructPlan } from "./RenderPlan.ts"
 
 /**
- * Whether the typed form of a value may stand for several values' bytes; null: it never does. Found out once for a type,
+ * Where the typed form of a value may stand for several values' bytes; null: it never does. Found out once for a type,
  * so that entries of most types cost nothing. Hidden are: bits that no member has, unless they are 0 (padding, unions'
  * shorter members, elements beyond the limits); bytes behind the NUL of a string, unless they are 0; a bool beyond 1; the
  * payload of a NaN, and -0. What a `derived` plan shows stands for its bytes.
  * @param size bytes of the value
  */
-export const hiddenBytes = (plan: RenderPlan, size: number): HiddenBytes | null =>
-  hiddenCheck(hiddenInValue(plan, size))
+export const hiddenBytes = (plan: RenderPlan, size: number): HiddenLook | null => hiddenLook(hiddenInValue(plan, size))
 
 /** Spans that are looked at of one type; one with more has its bytes shown always. */
 const SPAN_LIMIT = 2 ** 16
@@ -71,8 +78,8 @@ const findHidden = (plan: RenderPlan): Hidden => {
 }
 
 const hiddenInElements = (element: Hidden, stride: number, count: number): Hidden => {
-  const check = hiddenCheck(element)
-  if (check === null || count === 0) return NOTHING
+  const look = hiddenLook(element)
+  if (look === null || count === 0) return NOTHING
   if (element.checks.length === 0 && sizeOf(element) * count <= ARRAY_LIMIT) {
     const all = Array.from({ length: count }, (_, index) => moved(element, index * stride))
     return { gaps: all.flatMap(({ gaps }) => gaps), texts: all.flatMap(({ texts }) => texts), checks: [] }
@@ -80,7 +87,7 @@ const hiddenInElements = (element: Hidden, stride: number, count: number): Hidde
   return {
     ...NOTHING,
     checks: [(view, at) => {
-      for (let index = 0; index < count; index++) if (check(view, at + index * stride)) return true
+      for (let index = 0; index < count; index++) if (look.check(view, at + index * stride)) return true
       return false
     }]
   }

@@ -1,5 +1,3 @@
-import { makeFunction } from "./MakeFunction.ts"
-
 /**
  * Does the JSON of the value at `at` leave bytes of it undetermined?
  *
@@ -20,10 +18,7 @@ export interface TextSpan {
   readonly size: number
 }
 
-/**
- * Everything that can hide bytes of a value. As data, not as functions, where that is possible: the check runs for each
- * entry, and calls of functions that are made at run time are never inlined.
- */
+/** Everything that can hide bytes of a value. As data, not as functions, where that is possible: it is looked at in each. */
 export interface Hidden {
   /** Bits that are hidden when they are set. In any order; they may overlap. */
   readonly gaps: ReadonlyArray<Span>
@@ -39,7 +34,7 @@ export const sizeOf = ({ checks, gaps, texts }: Hidden): number => gaps.length +
 const WORDS_LIMIT = 256
 
 /** Words of a value: the offset of each, and the mask of its bits that are looked at. */
-interface Words {
+export interface Words {
   readonly places: ReadonlyArray<number>
   readonly masks: ReadonlyArray<number>
   /** The same of single bytes, in front of the words. */
@@ -84,29 +79,26 @@ const longGapsCheck = (gaps: ReadonlyArray<Span>): HiddenBytes => (view, at) => 
   return false
 }
 
-/** Things to look at up to which a check gets a function of its own, and the calls after which it does. */
-const MOST_TERMS = 64
-const HOT = 2048
+/** What is looked at in each value of a type, and a function that does. */
+export interface HiddenLook {
+  readonly words: Words
+  readonly texts: ReadonlyArray<TextSpan>
+  readonly checks: ReadonlyArray<HiddenBytes>
+  readonly check: HiddenBytes
+}
 
-/** One function for all of it; null where nothing can be hidden. */
-export const hiddenCheck = (hidden: Hidden): HiddenBytes | null => {
+/** What to look at; null where nothing can be hidden. */
+export const hiddenLook = (hidden: Hidden): HiddenLook | null => {
   if (sizeOf(hidden) === 0) return null
   const { gaps, texts } = hidden
   const few = gaps.reduce((sum, { from, to }) => sum + ((to + 7) >>> 3) - (from >>> 3), 0) <= WORDS_LIMIT
   const words = wordsOf(few ? gaps : [])
   const checks = few ? hidden.checks : [longGapsCheck(gaps), ...hidden.checks]
-  const plain = loopCheck(words, texts, checks)
-  const terms = words.places.length + words.bytes.length + texts.length + checks.length
-  let calls = 0
-  let fast: HiddenBytes | null = null
-  return (view, at) => {
-    if (fast !== null) return fast(view, at)
-    if (++calls === HOT && terms <= MOST_TERMS) fast = compileCheck(words, texts, checks)
-    return plain(view, at)
-  }
+  return { words, texts, checks, check: loopCheck(words, texts, checks) }
 }
 
-const loopCheck = (
+/** Looks at all of it, one after the other. */
+export const loopCheck = (
   { bytes, masks, places }: Words,
   texts: ReadonlyArray<TextSpan>,
   checks: ReadonlyArray<HiddenBytes>
@@ -123,28 +115,6 @@ const loopCheck = (
   }
   for (let index = 0; index < checks.length; index++) if (checks[index](view, at)) return true
   return false
-}
-
-/**
- * `loopCheck` without its loops, as a function of its own: half of the time. Null where this process forbids code from
- * strings. Only numbers get into the source.
- */
-const compileCheck = (
-  { bytes, masks, places }: Words,
-  texts: ReadonlyArray<TextSpan>,
-  checks: ReadonlyArray<HiddenBytes>
-): HiddenBytes | null => {
-  const bits = [
-    ...places.map((place, index) => `(view.getInt32(at + ${place}, true) & ${masks[index]})`),
-    ...bytes.map(([place, mask]) => `(view.getUint8(at + ${place}) & ${mask})`)
-  ]
-  const terms = [
-    ...(bits.length === 0 ? [] : [`(${bits.join(" | ")}) !== 0`]),
-    ...texts.map((text) => `behind(view, at + ${text.at}, ${text.size})`),
-    ...checks.map((_, index) => `checks[${index}](view, at)`)
-  ]
-  const body = `return (view, at) => ${terms.join(" || ")}`
-  return makeFunction(["behind", "checks"], body)?.(hasBytesBehindNul, checks) ?? null
 }
 
 /**

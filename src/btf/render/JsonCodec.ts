@@ -7,11 +7,16 @@ import { COMMA, QUOTE, writeBool, writeNamed, writeSlow, writeText } from "./Jso
 /** Values after which a plan gets a function of its own: making one costs as much as writing some hundred values. */
 const HOT = 2048
 
-/** Write the JSON of the value at `base`; all its bytes are in `view`. Hot: nothing is allocated. */
-export const run = (plan: JsonPlan, view: DataView, base: number, sink: ByteSink): void => {
+/**
+ * Write the JSON of the value at `base`, all of whose bytes are in `view`; true where it hides some of them. Hot: nothing
+ * is allocated. A value that follows pointers may move the window under the bytes, so they are looked at first.
+ */
+export const run = (plan: JsonPlan, view: DataView, base: number, sink: ByteSink): boolean => {
   if (plan.writer !== null) return plan.writer(view, base, sink)
   if (++plan.runs === HOT) plan.writer = compileSource(plan, repeat)
+  const hides = plan.hidden !== null && plan.hidden.check(view, base)
   interpret(plan, view, base, sink)
+  return hides
 }
 
 /** The numbers that matter are in locals. */
@@ -83,6 +88,7 @@ const interpret = (plan: JsonPlan, view: DataView, base: number, sink: ByteSink)
         break
       case JsonOpCode.TEXT:
         pos = writeText(out, pos, view, at, op.count, op.signed)
+        if (pos < 0) pos = ~pos
         break
       case JsonOpCode.BYTES:
         out.setUint8(pos++, QUOTE)

@@ -1,11 +1,12 @@
 import { escapedJson } from "../../core/EscapeText.ts"
 import type { ByteSink } from "./ByteSink.ts"
+import type { HiddenLook } from "./HiddenCheck.ts"
 import { toJson } from "./RenderedValue.ts"
 import type { ArrayPlan, RenderPlan, ScalarPlan } from "./RenderPlan.ts"
 import { type LiteralRange, Literals, type NameLiterals } from "./ValueNames.ts"
 
-/** Writes the JSON of the value at `base`, all of whose bytes are in `view`. */
-export type JsonWriter = (view: DataView, base: number, sink: ByteSink) => void
+/** Writes the JSON of the value at `base`, all of whose bytes are in `view`; true where it hides some of them. */
+export type JsonWriter = (view: DataView, base: number, sink: ByteSink) => boolean
 
 /** The value that an operation writes after its literal. */
 export const JsonOpCode = {
@@ -59,6 +60,8 @@ export interface JsonOp extends LiteralRange {
 export interface JsonPlan {
   readonly ops: ReadonlyArray<JsonOp>
   readonly literals: Int32Array
+  /** Where a value's bytes may be hidden; null: nowhere, or it is not for this plan to say. */
+  readonly hidden: HiddenLook | null
   /** Values written so far … */
   runs: number
   /** … and, once they are many, the function that is made to write them. */
@@ -81,6 +84,12 @@ export const jsonPlan = (plan: RenderPlan): JsonPlan => {
   return made
 }
 
+/** As `jsonPlan`, of whole values: the writing tells whether bytes are hidden. */
+export const valuePlan = (plan: RenderPlan, hidden: HiddenLook | null): JsonPlan => {
+  const { literals, ops } = jsonPlan(plan)
+  return { ops, literals, hidden, runs: 0, writer: null }
+}
+
 class Assembler {
   private readonly ops: Array<JsonOp> = []
   private readonly literals = new Literals()
@@ -88,7 +97,7 @@ class Assembler {
 
   finish(): JsonPlan {
     if (this.pending !== "" || this.ops.length === 0) this.op({ code: JsonOpCode.NOTHING }, 0)
-    return { ops: this.ops, literals: this.literals.words(), runs: 0, writer: null }
+    return { ops: this.ops, literals: this.literals.words(), hidden: null, runs: 0, writer: null }
   }
 
   emit(plan: RenderPlan, at: number, root = false): void {

@@ -45,7 +45,10 @@ const isPlain = (word: number): boolean =>
 /** The highest bit of a byte is set where there is a byte that is zero; of other bytes maybe too, but only then. */
 const zeroByte = (word: number): number => (word - 0x0101_0101) & ~word
 
-/** A char array as a string if it is one (`textLength` in TreeCodec.ts), else as numbers. */
+/**
+ * A char array as a string if it is one (`textLength` in TreeCodec.ts), else as numbers. The result is the complement of
+ * the position where the string hides bytes: those behind its NUL that are not 0.
+ */
 export const writeText = (
   out: DataView,
   pos: number,
@@ -63,13 +66,25 @@ export const writeText = (
   for (; index < count; index++) {
     const byte = view.getUint8(at + index)
     if (byte === 0) {
-      out.setUint8(end, QUOTE)
-      return end + 1
+      out.setUint8(end++, QUOTE)
+      return isZero(view, at + index + 1, at + count) ? end : ~end
     }
-    if (byte < 0x20 || byte > 0x7e) break
+    if (byte < 0x20 || byte > 0x7e) return writeChars(out, pos, view, at, count, signed)
     if (byte === QUOTE || byte === BACKSLASH) out.setUint8(end++, BACKSLASH)
     out.setUint8(end++, byte)
   }
+  return writeChars(out, pos, view, at, count, signed)
+}
+
+/** A char array as numbers. */
+const writeChars = (
+  out: DataView,
+  pos: number,
+  view: DataView,
+  at: number,
+  count: number,
+  signed: boolean
+): number => {
   out.setUint8(pos++, OPEN)
   for (let index = 0; index < count; index++) {
     if (index > 0) out.setUint8(pos++, COMMA)
@@ -77,6 +92,14 @@ export const writeText = (
   }
   out.setUint8(pos, CLOSE)
   return pos + 1
+}
+
+/** Whether all bytes of a range are 0. */
+const isZero = (view: DataView, from: number, to: number): boolean => {
+  let bits = 0
+  for (; from + 4 <= to; from += 4) bits |= view.getInt32(from, true)
+  for (; from < to; from++) bits |= view.getUint8(from)
+  return bits === 0
 }
 
 /** The writers that the functions made by JsonSource.ts call by name. */
