@@ -233,6 +233,26 @@ describe("what looks wrong", () => {
     assert.deepStrictEqual(named(sched, "not-allowed-here"), [])
   })
 
+  it("a scheduler in whose place the kernel schedules for long, unless it comes or goes", () => {
+    const { scheduler, sched } = parked()
+    sched.field("scx_sched", scheduler, { bypass_depth: 1, bypass_timestamp: 4_000_000_000n })
+    assert.deepStrictEqual(named(sched, "long-bypass"), []) // a second is not more than a second
+    sched.field("scx_sched", scheduler, { bypass_timestamp: 3_900_000_000n })
+    assert.deepStrictEqual(named(sched, "long-bypass"), [{
+      name: "long-bypass",
+      address: `0x${scheduler.toString(16)}`,
+      measured: 1100,
+      threshold: 1000,
+      unit: "ms",
+      text: "scheduler made has been bypassed for 1100 ms: the kernel schedules its tasks in its place"
+    }])
+    sched.set("u32", sched.symbol("scx_enable_state_var"), 2) // it is being disabled
+    assert.deepStrictEqual(named(sched, "long-bypass"), [])
+    sched.set("u32", sched.symbol("scx_enable_state_var"), 1)
+    sched.field("scx_sched", scheduler, { bypass_depth: 0 })
+    assert.deepStrictEqual(named(sched, "long-bypass"), [])
+  })
+
   it("a scheduler that ends, with the kernel's own words", () => {
     const { scheduler, sched } = parked()
     const info = sched.allocate(sizeOf("scx_exit_info"))
