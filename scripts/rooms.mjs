@@ -215,7 +215,21 @@ export const ROOMS = {
   },
   "monitor": {
     holds: "samples of a running guest, rules that they are judged by, and the failure dump",
-    imports: ["core", "btf/**", "memory/**", "host", "sched/**", "bpf/**", "kvm/spec", "kvm/guest/Init.ts"]
+    imports: [
+      "core",
+      "btf/**",
+      "memory/**",
+      "host",
+      "sched/**",
+      "bpf/**",
+      "kvm/spec",
+      "kvm/guest/Init.ts",
+      "monitor/moments"
+    ]
+  },
+  "monitor/moments": {
+    holds: "all of a running guest at an instant: stopped, read, moved on; one at a time or in series",
+    imports: ["core", "btf/**", "memory/**", "sched/**", "bpf/**", "kvm/spec", "monitor"]
   },
   "": {
     holds: "`Ktstr.ts`: whole pipelines",

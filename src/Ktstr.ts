@@ -9,10 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as GuestMapAccessor from "./bpf/guest/GuestMapAccessor.ts"
-import { type BpfUnreadable, MapAccessor, type MapAccessorService } from "./bpf/MapAccessor.ts"
-import { DUMP_VERSION, type Header } from "./bpf/Report.ts"
-import { hex } from "./core/Address.ts"
+import { MapAccessor } from "./bpf/MapAccessor.ts"
 import type { FormatError, HostLacks, SyscallError } from "./core/Errors.ts"
 import { KernelResolver, type ResolveError } from "./core/kernels/KernelResolver.ts"
 import { kernelModules, type ModuleMissing } from "./core/kernels/Modules.ts"
@@ -26,7 +23,6 @@ import { scriptLines } from "./kvm/guest/ScriptLines.ts"
 import { attachQemu, type QemuAttachFailed } from "./kvm/qemu/QemuAttach.ts"
 import { inRealTime } from "./kvm/spec/RealTime.ts"
 import {
-  type FreezeFailed,
   type InitramfsIncomplete,
   type NotReady,
   Vm,
@@ -35,23 +31,26 @@ import {
   VmEngine,
   type VmSpec
 } from "./kvm/spec/VmEngine.ts"
-import { bootIdentity } from "./memory/BootIdentity.ts"
-import type { NoBtf, NotAKernel, WrongKernel } from "./memory/Errors.ts"
-import { GuestKernel, type GuestKernelService } from "./memory/GuestKernel.ts"
+import type { WrongKernel } from "./memory/Errors.ts"
+import { GuestKernel } from "./memory/GuestKernel.ts"
 import type { Failure } from "./monitor/Failure.ts"
-import { type CapturedFailure, captureFailure, degradedFailure, readFailureLog } from "./monitor/FailureDump.ts"
-
-/**
- * A frozen kernel, ready to be read: the header of its dump, the kernel, and its maps.
- *
- * @since 0.1.0
- * @category models
- */
-export interface Snapshot {
-  readonly header: Header
-  readonly kernel: GuestKernelService
-  readonly maps: MapAccessorService
-}
+import {
+  type CapturedFailure,
+  captureFailure,
+  degradedFailure,
+  readFailureLog,
+  saysWhyItEnded
+} from "./monitor/FailureDump.ts"
+import type { TakenMoment } from "./monitor/moments/Moment.ts"
+import {
+  type AttachError,
+  freezeAndAttach,
+  type FreezeError,
+  type Snapshot,
+  snapshot,
+  sourceOf,
+  stopGuest
+} from "./monitor/moments/Standing.ts"
 
 /**
  * The script in the guest ended with a status other than 0. `lastLines` are the last three that it printed.
@@ -112,22 +111,6 @@ export type PrepareError =
  * @category errors
  */
 export type BootError = PrepareError | VmBootError | VmEnded | NotReady | InitramfsIncomplete | ScriptFailed
-
-/**
- * Failures of attaching to a kernel in memory.
- *
- * @since 0.1.0
- * @category errors
- */
-export type AttachError = NotAKernel | NoBtf | FormatError | BpfUnreadable
-
-/**
- * Failures of freezing a guest and attaching to it.
- *
- * @since 0.1.0
- * @category errors
- */
-export type FreezeError = FreezeFailed | VmEnded | AttachError
 
 /**
  * Failures of opening an image.
@@ -277,34 +260,6 @@ export const boot = Effect.fn("Ktstr.boot")(
 )
 
 /**
- * Freeze a VM that `boot` gave, and attach to its memory, until the scope closes. What was made of it fails as unreadable
- * after that; to compare two freezes keep a `dump` of the first, or use `watchMaps` of `ktstr/bpf`.
- * @param name of the kernel, for the header and for messages
- *
- * @since 0.1.0
- * @category reading
- */
-export const freezeAndAttach = Effect.fn("Ktstr.freezeAndAttach")(
-  function*(vm: Vm, name: string): Effect.fn.Return<Snapshot, FreezeError, Scope.Scope> {
-    const start = performance.now()
-    const frozen = yield* stage("freeze", "Ktstr.freeze", { kernel: name })(vm.freeze)
-    const millis = Math.round((performance.now() - start) * 10) / 10
-    // A reader that is kept after the freeze must fail, instead of reading a guest that runs again.
-    const memory = yield* Effect.acquireRelease(
-      Effect.sync(() => frozen.memory.borrow()),
-      (memory) => Effect.sync(() => memory.release())
-    )
-    const kernel = yield* stage("attach", "Ktstr.attach", { kernel: name })(
-      GuestKernel.fromMemory(memory, `memory of ${name}`)
-    )
-    return yield* snapshot(kernel, {
-      source: sourceOf(vm, name),
-      freeze: { at: new Date(frozen.takenAt).toISOString(), millis, cpus: vm.topology.cpus }
-    })
-  }
-)
-
-/**
  * Boot a kernel in a VM, wait until its script has ended, freeze it and attach to its memory. The guest ends with the
  * scope.
  *
@@ -325,23 +280,21 @@ const WORDS_LOOK = "20 millis"
  * Stop a guest that failed, and read all of it: `awaitFailure` of `ktstr/monitor` gives the failure. The guest moves on
  * once it is read; of a failed scheduler the kernel's words are waited for. `sealFailure` makes the document.
  * @param name of the kernel, for the header
+ * @param early the guest before the failure: `awaitFailure` can have it taken
  *
  * @since 0.1.0
  * @category reading
  */
 export const recordFailure = Effect.fn("Ktstr.recordFailure")(
-  function*(vm: Vm, name: string, failure: Failure): Effect.fn.Return<CapturedFailure> {
+  function*(vm: Vm, name: string, failure: Failure, early?: TakenMoment): Effect.fn.Return<CapturedFailure> {
     const captured = yield* Effect.scoped(Effect.gen(function*() {
-      const snapshot = yield* freezeAndAttach(vm, name)
-      const registers = yield* Effect.flatMap(vm.freeze, (frozen) => frozen.registers).pipe(
-        Effect.catchAll((error) => Effect.succeed(unreadable(error.message)))
-      )
-      return yield* captureFailure(failure, { ...snapshot, registers, console: yield* vm.consoleTail })
+      const guest = yield* stopGuest(vm, name)
+      return yield* captureFailure(failure, { ...guest, console: yield* vm.consoleTail }, early)
     })).pipe(
       Effect.catchAll((error) =>
         Effect.map(
           vm.consoleTail,
-          (console) => degradedFailure(failure, sourceOf(vm, name), unreadable(error.message), console)
+          (console) => degradedFailure(failure, sourceOf(vm, name), unreadable(error.message), console, early)
         )
       )
     )
@@ -351,7 +304,7 @@ export const recordFailure = Effect.fn("Ktstr.recordFailure")(
       for (;;) {
         kernel.space.flush()
         const log = readFailureLog(kernel)
-        if (log.exits.some(({ kind }) => kind !== "normal")) return log
+        if (saysWhyItEnded(log)) return log
         yield* Effect.sleep(WORDS_LOOK)
       }
     })
@@ -368,33 +321,6 @@ export const recordFailure = Effect.fn("Ktstr.recordFailure")(
     )
   }
 )
-
-const sourceOf = (vm: Vm, kernel: string): Header["source"] => ({
-  kind: "vm",
-  engine: vm.engine === "kvm" ? "kvm" : `qemu (${vm.acceleration.by})`,
-  kernel
-})
-
-const snapshot = (
-  kernel: GuestKernelService,
-  from: Pick<Header, "source" | "freeze">
-): Effect.Effect<Snapshot, BpfUnreadable> =>
-  Effect.gen(function*() {
-    const maps = yield* Effect.provideService(GuestMapAccessor.make, GuestKernel, kernel)
-    const header: Header = {
-      schema: "single",
-      version: DUMP_VERSION,
-      ...from,
-      kernel: {
-        release: kernel.release,
-        pageTableLevels: kernel.space.table.levels,
-        kaslrOffset: hex(kernel.kaslrOffset),
-        possibleCpus: kernel.perCpuOffsets.filter((offset) => offset !== undefined).length,
-        boot: bootIdentity(kernel)
-      }
-    }
-    return { header, kernel, maps }
-  })
 
 const services = <E, R>(
   open: Effect.Effect<Snapshot, E, R>
@@ -455,4 +381,5 @@ export const layerFrozenVm = (
 ): Layer.Layer<GuestKernel | MapAccessor, BootError | FreezeError, BootServices> => services(bootAndFreeze(options))
 
 export { GuestKernel, KernelResolver, MapAccessor, Vm, VmEngine }
+export { type AttachError, freezeAndAttach, type FreezeError, type Snapshot }
 export { dump, type DumpSource, ndjson } from "./bpf/report/DumpSnapshot.ts"

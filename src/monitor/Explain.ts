@@ -5,7 +5,8 @@ import type { FailureDocument } from "./Failure.ts"
 
 /**
  * A task that the kernel says did not run: for how long it had been runnable, in milliseconds, and where it was when the
- * guest was stopped. `task` is undefined of one that was not found any more.
+ * guest was stopped; with `early`, when it was stopped before the failure, as it did not wait any more after it. `task` is
+ * undefined of one that was not found.
  *
  * @since 0.1.0
  * @category models
@@ -16,28 +17,42 @@ export interface StuckTask {
   readonly millis: number
   readonly task: Task | undefined
   readonly place: string | undefined
+  readonly early: boolean
 }
 
 /** `scx_watchdog_workfn` and those that it calls, kernel/sched/ext.c, v6.12 to v7.3. */
 const STALLED = /(?:^|: )([^:]*)\[(\d+)\] failed to run for (\d+)\.(\d{3})s/
 
 /**
- * The task that a scheduler was ended for, where it was a stall.
+ * The task that a scheduler was ended for, where it was a stall; of several ends the last with an error counts.
  *
  * @since 0.1.0
  * @category reading
  */
-export const stuckTask = ({ failure, log, sched }: FailureDocument): StuckTask | undefined => {
+export const stuckTask = ({ early, failure, log, sched }: FailureDocument): StuckTask | undefined => {
   const [, comm, pid, seconds, rest] = STALLED.exec(failure.text) ?? []
   const named: ScxExitEvent["stalled"] = comm === undefined
-    ? log.exits.findLast(({ stalled }) => stalled !== null)?.stalled ?? null
+    ? log.exits.findLast(({ kind }) => kind !== "normal")?.stalled ?? null
     : { comm, pid: Number(pid), millis: Number(seconds) * 1000 + Number(rest) }
   if (named === null) return undefined
-  const tasks = "kind" in sched || "kind" in sched.tasks ? [] : sched.tasks
-  const queues = "kind" in sched || "kind" in sched.dispatchQueues ? [] : sched.dispatchQueues
-  const task = tasks.find((each) => each.pid === named.pid)
-  const place = task === undefined ? undefined : placeOf(task, new Map(queues.map((queue) => [queue.address, queue])))
-  return { ...named, task, place }
+  const late = placeIn(sched, named.pid)
+  const before = early === undefined || "kind" in early.reading || late.isWaiting
+    ? undefined
+    : placeIn(early.reading.sched, named.pid)
+  const { place, task } = before?.isWaiting === true ? before : late
+  return { ...named, task, place, early: before?.isWaiting === true }
+}
+
+const placeIn = (sched: FailureDocument["sched"], pid: number) => {
+  if ("kind" in sched) return { task: undefined, place: undefined, isWaiting: false }
+  const task = "kind" in sched.tasks ? undefined : sched.tasks.find((each) => each.pid === pid)
+  if (task === undefined) return { task, place: undefined, isWaiting: false }
+  const queues = "kind" in sched.dispatchQueues ? [] : sched.dispatchQueues
+  return {
+    task,
+    place: placeOf(task, new Map(queues.map((queue) => [queue.address, queue]))),
+    isWaiting: waitingMillis({ ...sched.time, ticks: BigInt(sched.time.jiffies) }, task) !== undefined
+  }
 }
 
 /**

@@ -1,10 +1,9 @@
 import * as Schema from "effect/Schema"
-import { Link } from "../bpf/Link.ts"
-import { Freeze, Kernel, MapDump, ProgramInfo, Source } from "../bpf/Report.ts"
 import { DUMP_VERSION } from "../bpf/Report.ts"
 import { Reason } from "../core/Reason.ts"
 import { ScxExitEvent } from "../host/ScxExit.ts"
-import { SchedDocument } from "../sched/SchedDocument.ts"
+import { Moment } from "./moments/Moment.ts"
+import { Reading } from "./moments/Reading.ts"
 
 /**
  * A failure in a guest, and how that was noticed: in its running `memory`, on its `console`, by its init's `report`, or
@@ -29,27 +28,6 @@ export const Failure = Schema.Struct({
  * @category models
  */
 export type Failure = typeof Failure.Type
-
-/**
- * A CPU of the guest when it was stopped. `place` is the function that `rip` is in; null in user space, in a module and in
- * BPF programs.
- *
- * @since 0.1.0
- * @category schemas
- */
-export const FailedCpu = Schema.Struct({
-  cpu: Schema.Int,
-  mode: Schema.Literal("kernel", "user"),
-  place: Schema.NullOr(Schema.String),
-  registers: Schema.Record({ key: Schema.String, value: Schema.String }).annotations({ description: "hexadecimal" })
-}).annotations({ identifier: "FailedCpu" })
-/**
- * The type that the Schema `FailedCpu` decodes to.
- *
- * @since 0.1.0
- * @category models
- */
-export type FailedCpu = typeof FailedCpu.Type
 
 const LogLine = Schema.Struct({
   atMicros: Schema.NullOr(Schema.Int).annotations({ description: "microseconds since boot" }),
@@ -76,29 +54,24 @@ export const FailureLog = Schema.Struct({
 export type FailureLog = typeof FailureLog.Type
 
 /**
- * A failure, and all that was read of the guest when it was noticed. `single`: it was stopped and read; `degraded`: it
- * could not be, and `degraded` says why.
+ * A failure, and all that was read of the guest when it was noticed. `single`: it was stopped and read; `dual`: also
+ * before, when a task had been runnable for half of the time after which the kernel ends the scheduler; `degraded`: it
+ * could not be read when it had failed, and `degraded` says why.
  *
  * @since 0.1.0
  * @category schemas
  */
 export const FailureDocument = Schema.Struct({
-  schema: Schema.Literal("single", "degraded"),
+  schema: Schema.Literal("single", "dual", "degraded"),
   version: Schema.Literal(DUMP_VERSION),
   failure: Failure,
   degraded: Schema.NullOr(Reason),
-  source: Source,
-  kernel: Schema.NullOr(Kernel),
-  freeze: Schema.NullOr(Freeze),
-  vcpus: Schema.Union(Schema.Array(FailedCpu), Reason),
-  sched: Schema.Union(SchedDocument, Reason),
-  links: Schema.Union(Schema.Array(Link), Reason),
+  ...Reading.fields,
   console: Schema.Array(Schema.String).annotations({ description: "its last lines" }),
-  maps: Schema.Array(MapDump),
-  programs: Schema.Array(ProgramInfo),
-  problems: Schema.Array(Reason),
-  losses: Schema.Int.annotations({ description: "how many maps and lists could not be read whole" }),
-  log: FailureLog.annotations({ description: "read last: when a scheduler fails, the kernel says why some time after" })
+  log: FailureLog.annotations({
+    description: "read last: when a scheduler fails, the kernel says why some time after"
+  }),
+  early: Schema.optional(Moment).annotations({ description: "the guest before the failure" })
 }).annotations({ identifier: "FailureDocument" })
 /**
  * The type that the Schema `FailureDocument` decodes to.

@@ -1,23 +1,17 @@
 import * as Effect from "effect/Effect"
-import { listLinks } from "../bpf/guest/links/Links.ts"
-import type { MapAccessorService } from "../bpf/MapAccessor.ts"
-import type { MapReader } from "../bpf/MapReader.ts"
 import { DUMP_VERSION, type Header } from "../bpf/Report.ts"
-import { jsonDocument } from "../bpf/report/DumpWriter.ts"
-import { hex } from "../core/Address.ts"
 import { escapedJson } from "../core/EscapeText.ts"
-import { Losses, lossesIn } from "../core/Losses.ts"
-import { type Reason, truncated, unreadable } from "../core/Reason.ts"
+import { lossesIn } from "../core/Losses.ts"
+import type { Reason } from "../core/Reason.ts"
 import { parseScxExits } from "../host/ScxExit.ts"
-import type { CpuRegisters } from "../kvm/spec/VcpuRegisters.ts"
-import { GuestKernel, type GuestKernelService } from "../memory/GuestKernel.ts"
-import { readSched } from "../sched/SchedState.ts"
-import type { FailedCpu, Failure, FailureDocument, FailureLog } from "./Failure.ts"
+import type { GuestKernelService } from "../memory/GuestKernel.ts"
+import type { Failure, FailureDocument, FailureLog } from "./Failure.ts"
 import { readKernelRing } from "./KernelRing.ts"
+import { captureReading, type StoppedGuest } from "./moments/CaptureReading.ts"
+import { momentPieces, type TakenMoment } from "./moments/Moment.ts"
+import { withMembers } from "./moments/withMembers.ts"
 
-/** Entries of each map, bytes of all maps, lines of the log and of the console that a dump has at most. */
-const MOST_ENTRIES = 4096
-const MOST_BYTES = 48 * 2 ** 20
+/** Lines of the log and of the console that a dump has at most. */
 const MOST_LINES = 400
 
 /**
@@ -29,99 +23,30 @@ const MOST_LINES = 400
 export interface CapturedFailure {
   readonly pieces: ReadonlyArray<Uint8Array>
   readonly log: FailureLog
+  readonly early?: TakenMoment | undefined
 }
-
-/**
- * A guest that was stopped for its failure, ready to be read.
- *
- * @since 0.1.0
- * @category models
- */
-export interface StoppedGuest {
-  readonly header: Header
-  readonly kernel: GuestKernelService
-  readonly maps: MapAccessorService
-  readonly registers: ReadonlyArray<CpuRegisters> | Reason
-  readonly console: ReadonlyArray<string>
-}
-
-/** The part that all documents begin with. */
-type Front = Omit<FailureDocument, "maps" | "programs" | "problems" | "losses" | "log">
 
 /**
  * Read all of a stopped guest. What cannot be read is a `Reason` in its place.
+ * @param early the guest before its failure, for the document
  *
  * @since 0.1.0
  * @category constructors
  */
-export const captureFailure = (failure: Failure, guest: StoppedGuest): Effect.Effect<CapturedFailure> =>
-  Effect.gen(function*() {
-    const { header, kernel, maps } = guest
-    const sched = readSched(kernel)
-    const links = yield* Effect.provideService(listLinks, GuestKernel, kernel).pipe(
-      Effect.catchAll((error) => Effect.succeed(unreadable(error.message)))
-    )
-    const listed = yield* Effect.gen(function*() {
-      const { items, problems } = yield* maps.list
-      const programs = yield* maps.programs
-      return {
-        readers: yield* Effect.forEach(items, maps.reader),
-        programs: programs.items,
-        problems: [...problems, ...programs.problems]
-      }
-    }).pipe(
-      Effect.catchAll((error) => Effect.succeed({ readers: [], programs: [], problems: [unreadable(error.message)] }))
-    )
-    const front: Front = {
-      ...header,
-      schema: "single",
-      failure,
-      degraded: null,
-      vcpus: "kind" in guest.registers
-        ? guest.registers
-        : guest.registers.map((registers, cpu) => failedCpu(kernel, registers, cpu)),
-      sched,
-      links: "kind" in links ? links : links.items,
-      console: guest.console.slice(-MOST_LINES)
-    }
-    const problems = [...listed.problems, ...("kind" in links ? [] : links.problems)]
-    const losses = new Losses()
-    const lost = lossesIn(front)
-    losses.count = lost.count
-    let bytes = 0
-    const readers = function*(): Generator<MapReader> {
-      for (const reader of listed.readers) {
-        const { id, name } = reader.info
-        if (bytes < MOST_BYTES) yield reader
-        else problems.push(truncated(`map ${id} ${name}: left out, the maps before it have ${bytes} bytes`))
-      }
-    }
-    const pieces: Array<Uint8Array> = []
-    const dump = { header: { ...front, ...header }, readers: readers(), limit: MOST_ENTRIES }
-    for (const piece of jsonDocument({ ...dump, programs: listed.programs, problems, losses })) {
-      pieces.push(piece.slice())
-      bytes += piece.length
-    }
-    return { pieces, log: readFailureLog(kernel) }
-  }).pipe(Effect.withSpan("Monitor.captureFailure"))
-
-const failedCpu = (
-  { symbolAt }: GuestKernelService,
-  { control, general, segments }: CpuRegisters,
-  cpu: number
-): FailedCpu => {
-  const mode = (segments.cs.selector & 3) === 3 ? "user" : "kernel" // the requested privilege level
-  const symbol = mode === "kernel" ? symbolAt(general.rip) : undefined
-  return {
-    cpu,
-    mode,
-    place: symbol === undefined ? null : `${symbol.name}+${hex(symbol.offset)}`,
-    registers: Object.fromEntries([...Object.entries(general), ...Object.entries(control)].map(([name, value]) => [
-      name,
-      hex(value)
-    ]))
-  }
-}
+export const captureFailure = (
+  failure: Failure,
+  guest: StoppedGuest & { readonly console: ReadonlyArray<string> },
+  early?: TakenMoment
+): Effect.Effect<CapturedFailure> =>
+  captureReading(guest, {
+    schema: early === undefined ? "single" : "dual",
+    failure,
+    degraded: null,
+    console: guest.console.slice(-MOST_LINES)
+  }).pipe(
+    Effect.map((pieces) => ({ pieces, log: readFailureLog(guest.kernel), early })),
+    Effect.withSpan("Monitor.captureFailure")
+  )
 
 /**
  * The document of a guest that could not be stopped, or not be read: why, and what its console had.
@@ -133,9 +58,10 @@ export const degradedFailure = (
   failure: Failure,
   source: Header["source"],
   why: Reason,
-  console: ReadonlyArray<string>
+  console: ReadonlyArray<string>,
+  early?: TakenMoment
 ): CapturedFailure => {
-  const front: Front = {
+  const front: Omit<FailureDocument, "maps" | "programs" | "problems" | "losses" | "log" | "early"> = {
     schema: "degraded",
     version: DUMP_VERSION,
     failure,
@@ -149,7 +75,7 @@ export const degradedFailure = (
     console: console.slice(-MOST_LINES)
   }
   const whole = { ...front, maps: [], programs: [], problems: [why], losses: lossesIn(front).count }
-  return { pieces: [Buffer.from(`${escapedJson(whole)}\n`)], log: { lines: [], exits: [], problem: why } }
+  return { pieces: [Buffer.from(`${escapedJson(whole)}\n`)], log: { lines: [], exits: [], problem: why }, early }
 }
 
 /**
@@ -163,7 +89,13 @@ export const readFailureLog = (kernel: GuestKernelService): FailureLog => {
   return { lines: lines.slice(-MOST_LINES), exits: parseScxExits(lines), problem }
 }
 
-const CLOSE = "}\n"
+/** `sched_ext: BPF scheduler "NAME" enabled`, and more words; `sub-scheduler` since v7.1 */
+const ENABLED = /^sched_ext: BPF (?:sub-)?scheduler ".*" enabled/
+
+/** Has the kernel said why it ended the scheduler that was enabled last? It does so when it has done it. */
+export const saysWhyItEnded = ({ lines }: FailureLog): boolean =>
+  parseScxExits(lines.slice(lines.findLastIndex(({ text }) => ENABLED.test(text)) + 1))
+    .some(({ kind }) => kind !== "normal")
 
 /**
  * The whole document, as UTF-8. The log is added last, because a kernel says why it ended a scheduler some time after it
@@ -172,8 +104,8 @@ const CLOSE = "}\n"
  * @since 0.1.0
  * @category rendering
  */
-export const sealFailure = ({ log, pieces }: CapturedFailure): ReadonlyArray<Uint8Array> => {
-  const last = pieces[pieces.length - 1]
-  const end = Buffer.from(`,\n"log":${escapedJson(log)}${CLOSE}`)
-  return [...pieces.slice(0, -1), last.subarray(0, last.length - CLOSE.length), end]
-}
+export const sealFailure = ({ early, log, pieces }: CapturedFailure): ReadonlyArray<Uint8Array> =>
+  withMembers(pieces, {
+    log: [Buffer.from(escapedJson(log))],
+    ...(early === undefined ? {} : { early: momentPieces(early) })
+  })

@@ -126,7 +126,7 @@ ${section("BPF maps", mapsHtml(document))}
 const stamp = (micros: number | null): string => micros === null ? "" : `[${(micros / 1e6).toFixed(6).padStart(12)}] `
 
 const summary = (document: FailureDocument): string => {
-  const { degraded, log, sched } = document
+  const { degraded, early, log, sched } = document
   const stuck = stuckTask(document)
   const [longest] = waitingLongest(document)
   return [
@@ -134,7 +134,7 @@ const summary = (document: FailureDocument): string => {
     ...(stuck === undefined
       ? []
       : [
-        `Stuck: ${stuck.comm}[${stuck.pid}], runnable for ${ms(stuck.millis)}, is ${
+        `Stuck: ${stuck.comm}[${stuck.pid}], runnable for ${ms(stuck.millis)}, ${stuck.early ? "was" : "is"} ${
           stuck.place ?? "not there any more"
         }`
       ]),
@@ -145,6 +145,14 @@ const summary = (document: FailureDocument): string => {
       ? []
       : [`Waits longest: ${longest.task.comm}[${longest.task.pid}], for ${ms(longest.millis)}`]),
     ...("kind" in sched ? [] : sched.findings.map(({ text }) => `Looks wrong: ${text}`)),
+    ...(early === undefined ? [] : [
+      `Before the failure, ${early.at}: ${early.text}`,
+      ...("kind" in early.reading
+        ? [`Not read: ${formatReason(early.reading)}`]
+        : "kind" in early.reading.sched
+        ? []
+        : early.reading.sched.findings.map(({ text }) => `Looked wrong: ${text}`))
+    ]),
     ...(log.problem === null ? [] : [`Log: ${formatReason(log.problem)}`])
   ].map((line) => `<p>${safe(line)}</p>`).join("\n")
 }

@@ -5,8 +5,10 @@ import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { schedLayouts } from "../sched/SchedLayouts.ts"
 import { readTime } from "../sched/SchedTime.ts"
 import { exitKindOf, readScxBase, schedulerAddresses, type SchedulerBase } from "../sched/scx/ScxState.ts"
+import { TaskReader } from "../sched/tasks/Tasks.ts"
 import type { Failure } from "./Failure.ts"
 import { readKernelRing } from "./KernelRing.ts"
+import { oldestRunnable } from "./ReadSampled.ts"
 
 /** A failure without the time and the place where it was noticed. */
 export type Sign = Pick<Failure, "kind" | "text">
@@ -78,6 +80,7 @@ const isEnding = (kernel: GuestKernelService): boolean => {
 export class FailureSigns {
   readonly #kernel: GuestKernelService
   #log: bigint | undefined
+  #old: { readonly pid: number; readonly looks: number } | undefined
 
   constructor(kernel: GuestKernelService) {
     this.#kernel = kernel
@@ -98,5 +101,24 @@ export class FailureSigns {
       text: [ended.name, errorOf(ended), ended.exitInfo?.message].filter((part) => part !== undefined && part !== "")
         .join(": ")
     }
+  }
+
+  /**
+   * A task that has been runnable for more than half of the time after which the kernel ends its scheduler, in words: once
+   * of each that comes to be the oldest of all, and when two looks have seen it, as one alone may be torn.
+   */
+  lookAtAges(): string | undefined {
+    const kernel = this.#kernel
+    kernel.space.flush()
+    const reader = TaskReader.of(kernel)
+    const time = readTime(kernel)
+    const scx = readScxBase(kernel, time)
+    const watchdog = "kind" in scx ? undefined : scx.schedulers.find(({ root }) => root)?.watchdogMillis
+    const oldest = reader === undefined || watchdog === undefined ? null : oldestRunnable(kernel, reader, time).task
+    const isOld = oldest !== null && watchdog !== undefined && oldest.millis > watchdog / 2
+    const before = this.#old
+    this.#old = isOld ? { pid: oldest.pid, looks: before?.pid === oldest.pid ? before.looks + 1 : 1 } : undefined
+    if (!isOld || this.#old?.looks !== 2) return undefined
+    return `${oldest.comm}[${oldest.pid}] has been runnable for ${oldest.millis} of ${watchdog} ms`
   }
 }

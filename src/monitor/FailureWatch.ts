@@ -7,9 +7,27 @@ import type { Vm } from "../kvm/spec/VmEngine.ts"
 import { GuestKernel } from "../memory/GuestKernel.ts"
 import type { Failure } from "./Failure.ts"
 import { CONSOLE_SIGN, FailureSigns, type Sign, signOfConsole } from "./FailureSigns.ts"
+import type { TakenMoment } from "./moments/Moment.ts"
+import { type SnapshotOptions, take } from "./moments/takeMoment.ts"
 
 /** Time between two looks at a running guest's memory, each of which takes well below a millisecond. */
 const LOOK = Duration.millis(10)
+/** Of these looks one in ten is at how long tasks have been runnable, too: there can be many. */
+const LOOKS_AN_AGE = 10
+
+/**
+ * Options of `awaitFailure`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface FailureWatchOptions extends SnapshotOptions {
+  /**
+   * Given a moment before the failure, each time that a task has been runnable for half of the time after which the kernel
+   * ends the scheduler: a task that is stuck is still where it is stuck then. If not given, none is taken.
+   */
+  readonly early?: ((moment: TakenMoment) => void) | undefined
+}
 
 const noticed = (sign: Sign, seenIn: Failure["seenIn"]): Failure => ({
   ...sign,
@@ -25,36 +43,49 @@ const noticed = (sign: Sign, seenIn: Failure["seenIn"]): Failure => ({
  * @since 0.1.0
  * @category constructors
  */
-export const awaitFailure = (vm: Vm): Effect.Effect<Failure | undefined> =>
+export const awaitFailure = (vm: Vm, options: FailureWatchOptions = {}): Effect.Effect<Failure | undefined> =>
   Effect.gen(function*() {
     const end = yield* Deferred.make<Failure | undefined>()
     const ends = Effect.raceFirst(ofScript(vm), ofGuest(vm)).pipe(
       Effect.intoDeferred(end),
       Effect.zipRight(Effect.never)
     )
-    return yield* Effect.raceFirst(Effect.raceFirst(inMemory(vm, end), onConsole(vm)), ends)
+    return yield* Effect.raceFirst(Effect.raceFirst(inMemory(vm, end, options), onConsole(vm)), ends)
   }).pipe(inRealTime, Effect.withSpan("Monitor.awaitFailure"))
 
-/**
- * Once the init is up, until the `end`, which has less to say than a sign that came shortly before it. What cannot be
- * read, as of a kernel without BTF, is said when the guest is stopped.
- */
-const inMemory = (vm: Vm, end: Deferred.Deferred<Failure | undefined>): Effect.Effect<Failure | undefined> =>
+/** Once the init is up. What cannot be read, as of a kernel without BTF, is said when the guest is stopped. */
+const inMemory = (
+  vm: Vm,
+  end: Deferred.Deferred<Failure | undefined>,
+  options: FailureWatchOptions
+): Effect.Effect<Failure | undefined> =>
   Effect.gen(function*() {
     yield* vm.awaitReport(upReport)
     const kernel = yield* GuestKernel.fromMemory(yield* vm.memory, "memory of the running guest")
-    const signs = new FailureSigns(kernel)
-    for (;;) {
-      const isOver = yield* Deferred.isDone(end)
-      const sign = signs.look()
-      if (sign !== undefined) return noticed(sign, "memory")
-      if (isOver) return yield* Deferred.await(end)
-      yield* Effect.raceFirst(Effect.sleep(LOOK), Deferred.await(end))
-    }
+    return yield* watchSigns(vm, new FailureSigns(kernel), end, options)
   }).pipe(
     Effect.tapError((error) => Effect.logDebug(`the running guest's memory is not watched: ${error.message}`)),
     Effect.orElse(() => Deferred.await(end))
   )
+
+/** Until there is a sign, or the `end`, which has less to say than a sign that came shortly before it. */
+export const watchSigns = (
+  vm: Vm,
+  signs: FailureSigns,
+  end: Deferred.Deferred<Failure | undefined>,
+  { early, ...options }: FailureWatchOptions
+): Effect.Effect<Failure | undefined> =>
+  Effect.gen(function*() {
+    for (let looks = 0;; looks++) {
+      const isOver = yield* Deferred.isDone(end)
+      const sign = signs.look()
+      if (sign !== undefined) return noticed(sign, "memory")
+      if (isOver) return yield* Deferred.await(end)
+      const text = early === undefined || looks % LOOKS_AN_AGE !== 0 ? undefined : signs.lookAtAges()
+      if (text !== undefined) early?.(yield* take(vm, { name: "early", cause: "age", text }, options))
+      yield* Effect.raceFirst(Effect.sleep(LOOK), Deferred.await(end))
+    }
+  })
 
 const onConsole = (vm: Vm): Effect.Effect<Failure> =>
   Effect.map(vm.awaitLine(CONSOLE_SIGN), (line) => noticed(signOfConsole(line), "console")).pipe(

@@ -1,18 +1,17 @@
 /** A guest that is watched while it runs: what failed, and all that was read of it then. */
 export { type LogLine } from "../host/KernelLog.ts"
 export { type StuckTask, stuckTask, waitingLongest } from "./Explain.ts"
-export { FailedCpu, Failure, FailureDocument, FailureLog } from "./Failure.ts"
-export {
-  type CapturedFailure,
-  captureFailure,
-  degradedFailure,
-  readFailureLog,
-  sealFailure,
-  type StoppedGuest
-} from "./FailureDump.ts"
+export { Failure, FailureDocument, FailureLog } from "./Failure.ts"
+export { type CapturedFailure, captureFailure, degradedFailure, readFailureLog, sealFailure } from "./FailureDump.ts"
 export { failurePage } from "./FailurePage.ts"
-export { awaitFailure } from "./FailureWatch.ts"
+export { awaitFailure, type FailureWatchOptions } from "./FailureWatch.ts"
 export { type LogPart, readKernelRing } from "./KernelRing.ts"
+export { type StoppedGuest } from "./moments/CaptureReading.ts"
+export { decodeMoment, Moment, MomentCause, momentPieces, type TakenMoment } from "./moments/Moment.ts"
+export { MomentStore } from "./moments/MomentStore.ts"
+export { FailedCpu, Reading } from "./moments/Reading.ts"
+export * as Snapshots from "./moments/Snapshots.ts"
+export type { PeriodicOptions, SnapshotOptions } from "./moments/Snapshots.ts"
 export * as Monitor from "./Monitor.ts"
 export type { MonitorError, MonitorOptions, NotSampled, RuleBroken } from "./Monitor.ts"
 export { oldestRunnable, readFrozen, readRunning } from "./ReadSampled.ts"

@@ -24,6 +24,7 @@ export const failureText = (document: FailureDocument): string => {
     wordsText(document),
     vcpuText(document),
     "kind" in sched ? "" : `\n${showText(sched)}`,
+    earlyText(document),
     ...details(document)
   ].join("")
 }
@@ -44,11 +45,19 @@ const headText = ({ failure, freeze, kernel, source }: FailureDocument): string 
 const stuckText = (document: FailureDocument): string => {
   const stuck = stuckTask(document)
   if (stuck === undefined) return ""
-  const { comm, millis, pid, place, task } = stuck
+  const { comm, early, millis, pid, place, task } = stuck
   const allowed = task?.cpus_ptr === undefined ? "" : `; it may run on CPUs ${task.cpus_ptr}`
-  return `${bold(`stuck: ${escapeLine(comm)}[${pid}]`)} has been runnable for ${duration(millis)}: it is ${
-    place === undefined ? "not there any more" : escapeLine(place)
-  }${escapeLine(allowed)}\n`
+  return `${bold(`stuck: ${escapeLine(comm)}[${pid}]`)} has been runnable for ${duration(millis)}: it ${
+    early ? "was" : "is"
+  } ${place === undefined ? "not there any more" : escapeLine(place)}${escapeLine(allowed)}\n`
+}
+
+const earlyText = ({ early }: FailureDocument): string => {
+  if (early === undefined) return ""
+  const { at, reading, text } = early
+  const title = heading(`before the failure, ${escapeLine(at)}: ${escapeLine(text)}`)
+  if ("kind" in reading) return `${title}${yellow(`not read: ${escapeLine(formatReason(reading))}`)}\n`
+  return `${title}${"kind" in reading.sched ? `${escapeLine(formatReason(reading.sched))}\n` : showText(reading.sched)}`
 }
 
 const lineText = ({ atMicros, text }: LogLine): string =>
@@ -57,7 +66,9 @@ const lineText = ({ atMicros, text }: LogLine): string =>
 /** The kernel's words about a scheduler's end; of another failure its last words. */
 const wordsText = ({ failure, log }: FailureDocument): string => {
   const why = log.problem === null ? "" : `${yellow(escapeLine(formatReason(log.problem)))}\n`
-  const ends = log.exits.filter(({ kind }) => kind !== "normal").map(({ message, reason, scheduler, stack }) =>
+  // an end without an error is news where none was noticed: the script failed, and its scheduler was gone
+  const exits = failure.kind === "scheduler" ? log.exits.filter(({ kind }) => kind !== "normal") : log.exits
+  const ends = exits.map(({ message, reason, scheduler, stack }) =>
     `the kernel: ${escapeLine(`${scheduler} disabled (${reason})${message === null ? "" : `: ${message}`}`)}${
       stack.length === 0 ? "" : dim(` from ${escapeLine(stack.slice(0, 3).map(({ name }) => name).join(" < "))}`)
     }\n`

@@ -6,6 +6,7 @@ import { exitReport } from "../../kvm/guest/Init.ts"
 import type { Vm } from "../../kvm/spec/VmEngine.ts"
 import { sealFailure } from "../../monitor/FailureDump.ts"
 import { awaitFailure } from "../../monitor/FailureWatch.ts"
+import type { TakenMoment } from "../../monitor/moments/Moment.ts"
 import { writeFile } from "../source/writeFile.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
 import { writeMessage } from "../terminal/Output.ts"
@@ -21,11 +22,12 @@ const POWER_OFF = "echo 0 > /proc/sys/kernel/printk; reboot -f"
 /** Write a dump of a guest's first failure, if it has one. Ends when it is written, or the guest's script ended with 0. */
 const dumpOnFailure = (vm: Vm, kernel: string, path: string) =>
   Effect.gen(function*() {
-    const failure = yield* awaitFailure(vm)
+    let early: TakenMoment | undefined
+    const failure = yield* awaitFailure(vm, { kernel, early: (moment) => (early = moment) })
     if (failure !== undefined) {
       yield* restartTimeLimit()
       writeMessage(`  failure: ${escapeLine(failure.text)}\n`)
-      const captured = yield* recordFailure(vm, kernel, failure)
+      const captured = yield* recordFailure(vm, kernel, failure, early)
       yield* writeFile(path, dumpPieces(sealFailure(captured)))
       writeMessage(`  ${path}: written; ktstr show reads it\n`)
     }

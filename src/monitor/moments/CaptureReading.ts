@@ -1,0 +1,97 @@
+import * as Effect from "effect/Effect"
+import { listLinks } from "../../bpf/guest/links/Links.ts"
+import type { MapAccessorService } from "../../bpf/MapAccessor.ts"
+import type { MapReader } from "../../bpf/MapReader.ts"
+import type { Header } from "../../bpf/Report.ts"
+import { jsonDocument } from "../../bpf/report/DumpWriter.ts"
+import { hex } from "../../core/Address.ts"
+import { Losses, lossesIn } from "../../core/Losses.ts"
+import { type Reason, truncated, unreadable } from "../../core/Reason.ts"
+import type { CpuRegisters } from "../../kvm/spec/VcpuRegisters.ts"
+import { GuestKernel, type GuestKernelService } from "../../memory/GuestKernel.ts"
+import { readSched } from "../../sched/SchedState.ts"
+import type { FailedCpu, Reading } from "./Reading.ts"
+
+/** Entries of each map, and bytes of all maps, that a reading has at most. */
+const MOST_ENTRIES = 4096
+const MOST_BYTES = 48 * 2 ** 20
+
+/**
+ * A guest that was stopped, ready to be read.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface StoppedGuest {
+  readonly header: Header
+  readonly kernel: GuestKernelService
+  readonly maps: MapAccessorService
+  readonly registers: ReadonlyArray<CpuRegisters> | Reason
+}
+
+/**
+ * Read all of a stopped guest: a `Reading` as UTF-8, which begins with the members of `front`. What cannot be read is a
+ * `Reason` in its place.
+ */
+export const captureReading = (guest: StoppedGuest, front: object): Effect.Effect<ReadonlyArray<Uint8Array>> =>
+  Effect.gen(function*() {
+    const { header, kernel, maps } = guest
+    const sched = readSched(kernel)
+    const links = yield* Effect.provideService(listLinks, GuestKernel, kernel).pipe(
+      Effect.catchAll((error) => Effect.succeed(unreadable(error.message)))
+    )
+    const listed = yield* Effect.gen(function*() {
+      const { items, problems } = yield* maps.list
+      const programs = yield* maps.programs
+      return {
+        readers: yield* Effect.forEach(items, maps.reader),
+        programs: programs.items,
+        problems: [...problems, ...programs.problems]
+      }
+    }).pipe(
+      Effect.catchAll((error) => Effect.succeed({ readers: [], programs: [], problems: [unreadable(error.message)] }))
+    )
+    const read: Pick<Reading, "vcpus" | "sched" | "links"> = {
+      vcpus: "kind" in guest.registers
+        ? guest.registers
+        : guest.registers.map((registers, cpu) => failedCpu(kernel, registers, cpu)),
+      sched,
+      links: "kind" in links ? links : links.items
+    }
+    const problems = [...listed.problems, ...("kind" in links ? [] : links.problems)]
+    const losses = new Losses()
+    losses.count = lossesIn(read).count
+    let bytes = 0
+    const readers = function*(): Generator<MapReader> {
+      for (const reader of listed.readers) {
+        const { id, name } = reader.info
+        if (bytes < MOST_BYTES) yield reader
+        else problems.push(truncated(`map ${id} ${name}: left out, the maps before it have ${bytes} bytes`))
+      }
+    }
+    const pieces: Array<Uint8Array> = []
+    const dump = { header: { ...header, ...front, ...read }, readers: readers(), limit: MOST_ENTRIES }
+    for (const piece of jsonDocument({ ...dump, programs: listed.programs, problems, losses })) {
+      pieces.push(piece.slice())
+      bytes += piece.length
+    }
+    return pieces
+  }).pipe(Effect.withSpan("Monitor.captureReading"))
+
+const failedCpu = (
+  { symbolAt }: GuestKernelService,
+  { control, general, segments }: CpuRegisters,
+  cpu: number
+): FailedCpu => {
+  const mode = (segments.cs.selector & 3) === 3 ? "user" : "kernel" // the requested privilege level
+  const symbol = mode === "kernel" ? symbolAt(general.rip) : undefined
+  return {
+    cpu,
+    mode,
+    place: symbol === undefined ? null : `${symbol.name}+${hex(symbol.offset)}`,
+    registers: Object.fromEntries([...Object.entries(general), ...Object.entries(control)].map(([name, value]) => [
+      name,
+      hex(value)
+    ]))
+  }
+}

@@ -1,0 +1,163 @@
+import { assert, beforeEach, describe, it } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { parseLogText } from "../../src/host/KernelLog.ts"
+import { parseScxExits } from "../../src/host/ScxExit.ts"
+import { boot, recordFailure } from "../../src/Ktstr.ts"
+import type { Vm } from "../../src/kvm/spec/VmEngine.ts"
+import { GuestKernel } from "../../src/memory/GuestKernel.ts"
+import { FailureSigns } from "../../src/monitor/FailureSigns.ts"
+import { watchSigns } from "../../src/monitor/FailureWatch.ts"
+import { type Failure, FailureDocument, sealFailure, stuckTask, type TakenMoment } from "../../src/monitor/index.ts"
+import { exitKindOf } from "../../src/sched/scx/ScxState.ts"
+import { compileBpf, compilePark, HostLive, scratch } from "../support/guest.ts"
+import { matrix } from "../support/kernels.ts"
+import { needsScx, needsStockScx, scx, stockScx } from "../support/scx.ts"
+
+const decode = Schema.decodeUnknown(Schema.parseJson(FailureDocument))
+
+/** Ends of failing.bpf.c by the task that comes: the kind in memory, what the kernel logs, and where a stuck task is. */
+const ERRORS = [
+  {
+    name: "failq1",
+    kind: "ERROR_STALL",
+    message: /^failq1\[\d+\] failed to run for \d+\.\d{3}s$/,
+    place: "in queue 48"
+  },
+  {
+    name: "failh1",
+    kind: "ERROR_STALL",
+    message: /^failh1\[\d+\] failed to run for \d+\.\d{3}s$/,
+    place: "with the BPF scheduler, which has not dispatched it"
+  },
+  { name: "faile1", kind: "ERROR_BPF", message: /^the test said 7$/ },
+  { name: "failc1", kind: "ERROR", message: /^invalid CPU 4095/ },
+  { name: "failn1", kind: "ERROR", message: /^non-existent DSQ 0x99/ }
+] as const
+
+/** Ends that are no errors: of themselves they make no dump, but a dump for another reason tells them. */
+const NORMAL = [
+  { way: "./park failx1", kind: "UNREG_BPF", reason: "unregistered from BPF" },
+  { way: "echo S >/proc/sysrq-trigger", kind: "SYSRQ", reason: "disabled by sysrq-S" }
+] as const
+
+const REGISTER = "cd /include-files && bpftool struct_ops register failing.bpf.o"
+
+/** A guest, and the signs in its memory that were not looked at before. */
+interface Watched {
+  readonly vm: Vm
+  readonly key: string
+  readonly signs: FailureSigns
+  /** Does the kernel keep a scheduler that ended, for its loader? It does since v6.16. */
+  readonly keepsEnded: boolean
+}
+
+const run = (vm: Vm, command: string) =>
+  Effect.gen(function*() {
+    const { output, status } = yield* vm.exec(command, { timeout: "3 minutes" })
+    assert.strictEqual(status, 0, `${command}: ${output}`)
+    return output
+  })
+
+/** The ends in what dmesg prints. */
+const printedEnds = (vm: Vm) => Effect.map(run(vm, "dmesg"), (text) => parseScxExits(parseLogText(text)))
+
+const documentOf = ({ key, vm }: Watched, failure: Failure, early?: TakenMoment) =>
+  Effect.flatMap(
+    recordFailure(vm, key, failure, early),
+    (captured) => decode(Buffer.concat(sealFailure(captured)).toString())
+  )
+
+/** The kind of exit that the scheduler's state has, of one that is loaded or whose loader holds it. */
+const kindIn = ({ sched }: FailureDocument): string | undefined => {
+  if ("kind" in sched || "kind" in sched.scx) return assert.fail("sched_ext was not read")
+  const [scheduler] = sched.scx.schedulers
+  return scheduler === undefined ? sched.scx.lastExit?.kind : exitKindOf(scheduler)
+}
+
+/** Run a command beside the watch, and read the guest when it has failed. */
+const failing = (watched: Watched, command: string) =>
+  Effect.gen(function*() {
+    const { key, signs, vm } = watched
+    let early: TakenMoment | undefined
+    const never = yield* Deferred.make<Failure | undefined>()
+    const watch = watchSigns(vm, signs, never, { kernel: key, early: (moment) => (early = moment) })
+    const [failure, output] = yield* Effect.all([watch, run(vm, command)], { concurrency: 2 })
+    if (failure === undefined) return assert.fail("nothing failed")
+    return { failure, output, document: yield* documentOf(watched, failure, early) }
+  })
+
+const unregister = ({ signs, vm }: Watched) =>
+  Effect.gen(function*() {
+    yield* run(vm, "bpftool struct_ops unregister name failing")
+    signs.look() // the kernel's words about the end that is known
+    assert.strictEqual(signs.look(), undefined)
+  })
+
+const compareError = (watched: Watched, { kind, message, name, ...error }: typeof ERRORS[number]) =>
+  Effect.gen(function*() {
+    const { document, failure, output } = yield* failing(watched, `${REGISTER} && ./park ${name}`)
+    assert.deepStrictEqual([failure.kind, document.log.problem, document.problems], ["scheduler", null, []])
+    const printed = yield* printedEnds(watched.vm)
+    assert.deepStrictEqual(document.log.exits, printed)
+    const end = printed.at(-1)
+    assert.match(end?.message ?? "", message)
+    assert.strictEqual(end?.scheduler, "ktstr_failing")
+    assert.include([kind, ...watched.keepsEnded ? [] : [undefined]], kindIn(document))
+    if ("place" in error) {
+      assert.strictEqual(document.schema, "dual")
+      const { comm, early, millis, pid, place } = stuckTask(document) ?? assert.fail("no task is stuck")
+      assert.deepStrictEqual({ comm, pid, millis }, end?.stalled)
+      assert.include(output, `@parked ${name} ${pid}\n`)
+      assert.strictEqual(place, error.place, `early: ${early}`)
+    } else assert.deepStrictEqual([document.schema, stuckTask(document)], ["single", undefined])
+    yield* unregister(watched)
+  })
+
+const compareNormal = (watched: Watched, { kind, reason, way }: typeof NORMAL[number]) =>
+  Effect.gen(function*() {
+    const { signs, vm } = watched
+    yield* run(
+      vm,
+      `${REGISTER} && ${way} && until [ $(cat /sys/kernel/sched_ext/state) = disabled ]; do sleep 0.1; done`
+    )
+    assert.strictEqual(signs.look(), undefined)
+    const asked: Failure = { kind: "script", text: "it is gone", seenIn: "report", at: new Date().toISOString() }
+    const document = yield* documentOf(watched, asked)
+    assert.deepStrictEqual(document.log.exits, yield* printedEnds(vm))
+    const { reason: said, scheduler } = document.log.exits.at(-1) ?? assert.fail("the kernel said nothing")
+    assert.deepStrictEqual([scheduler, said], ["ktstr_failing", reason])
+    if (watched.keepsEnded) assert.strictEqual(kindIn(document), kind)
+    yield* unregister(watched)
+  })
+
+const compareAll = (key: string) =>
+  Effect.gen(function*() {
+    const { bpftool } = yield* stockScx
+    const directory = yield* scratch
+    const vm = yield* boot({
+      kernel: key,
+      cpus: 2,
+      cmdline: "loglevel=1",
+      includes: [bpftool, ...yield* compileBpf(directory, "failing"), yield* compilePark(directory)],
+      timeout: "9 minutes"
+    })
+    const kernel = yield* GuestKernel.fromMemory(yield* vm.memory, "the running guest")
+    const watched = { vm, key, signs: new FailureSigns(kernel), keepsEnded: kernel.symbol("scx_root") !== undefined }
+    for (const error of ERRORS) yield* compareError(watched, error)
+    for (const end of NORMAL) yield* compareNormal(watched, end)
+  }).pipe(Effect.scoped, Effect.provide(HostLive))
+
+describe("a scheduler that fails is dumped with what the kernel says of it, whatever the way", () => {
+  beforeEach(needsStockScx)
+  it.live("on 7.3", () => Effect.flatMap(stockScx, ({ key }) => compareAll(key)), 600_000)
+  if (matrix.length === 0) it.skip("on 6.18 and the built 6.12: `npm run matrix` boots them")
+  else {
+    it.live("on 6.18", () => compareAll("debian:6.18-cloud"), 600_000)
+    describe("whose scheduler is in variables", () => {
+      beforeEach(needsScx)
+      it.live("on the built 6.12", () => Effect.flatMap(scx, ({ key }) => compareAll(key)), 600_000)
+    })
+  }
+})
