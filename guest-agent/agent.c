@@ -107,20 +107,20 @@ static void phase(const struct plan_op *op)
 		mailbox->step = 0;
 }
 
-static int perform(const struct plan_op *op, u32 *subject)
+static int perform(const struct plan_op *op, struct op_done *done)
 {
 	switch (op->code) {
 	case OP_CGROUP_ADD:
 	case OP_CGROUP_REMOVE:
 	case OP_CGROUP_WRITE:
-		return group_op(op, subject);
+		return group_op(op, &done->subject);
 	case OP_SPAWN:
 	case OP_STOP:
 	case OP_MOVE:
 	case OP_AFFINITY:
 	case OP_NICE:
 	case OP_POLICY:
-		return worker_op(op, subject);
+		return worker_op(op, done);
 	case OP_HOLD:
 		attend_until(now_ns() + op->ns, NULL, NULL);
 		return 0;
@@ -129,7 +129,7 @@ static int perform(const struct plan_op *op, u32 *subject)
 		phase(op);
 		return 0;
 	default:
-		return command_op(op, subject);
+		return command_op(op, done);
 	}
 }
 
@@ -140,7 +140,7 @@ static void run_plan(void)
 		struct op_done done = { .op = i, .code = op->code, .subject = NOTHING };
 		mailbox->op = i;
 		__atomic_store_n(&mailbox->heartbeat, now_ns(), __ATOMIC_RELAXED);
-		done.error = perform(op, &done.subject);
+		done.error = perform(op, &done);
 		put_record(RECORD_OP, &done, sizeof(done), NULL, 0);
 		if (op->code == OP_ATTACH && done.error != 0)
 			return; /* what the others would do says nothing of this scheduler */

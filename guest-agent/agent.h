@@ -30,8 +30,9 @@ u32 work_types(void);
 
 /* workers.c */
 void workers_make(void);
-int worker_op(const struct plan_op *op, u32 *subject);
+int worker_op(const struct plan_op *op, struct op_done *done);
 int worker_reaped(s32 pid, s32 status); /* 1 when it was one */
+u32 task_state(s32 pid);
 void workers_report(u32 step, u32 end);
 int set_affinity(s32 pid, const char *list);
 int cpu_time(s32 pid, u64 *ns);
@@ -46,7 +47,7 @@ int write_file(const char *path, const char *text);
 int read_file(const char *path, char *into, size_t size);
 
 /* commands.c */
-int command_op(const struct plan_op *op, u32 *subject);
+int command_op(const struct plan_op *op, struct op_done *done);
 int command_reaped(s32 pid, s32 status);
 void commands_look(void); /* at their output, and at sched_ext */
 void commands_end(void);

@@ -143,12 +143,9 @@ static int end_command(u32 command, u64 limit)
 	return 0;
 }
 
-int command_op(const struct plan_op *op, u32 *subject)
+static int perform(const struct plan_op *op)
 {
 	int error;
-	*subject = op->a;
-	if (op->a >= MOST_COMMANDS)
-		return EINVAL;
 	switch (op->code) {
 	case OP_ATTACH:
 		return attach(op);
@@ -164,6 +161,17 @@ int command_op(const struct plan_op *op, u32 *subject)
 	default:
 		return end_command(op->a, 1000000000u);
 	}
+}
+
+int command_op(const struct plan_op *op, struct op_done *done)
+{
+	done->subject = op->a;
+	if (op->a >= MOST_COMMANDS)
+		return EINVAL;
+	int error = perform(op);
+	if (error == ETIMEDOUT && running[op->a].pid != 0)
+		done->state = task_state(running[op->a].pid);
+	return error;
 }
 
 int command_reaped(s32 pid, s32 status)

@@ -157,6 +157,8 @@ struct op_done {
 	u32 op, code;
 	s32 error;
 	u32 subject; /* the worker, group or command that failed, or NOTHING */
+	u32 state; /* of the subject's process that was waited for in vain: its letter in /proc/PID/stat; 0: it is not there */
+	u32 others; /* workers that failed like the subject */
 };
 
 struct phase {

@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Longest time that workers are given to start in: a scheduler may starve them. */
+/* Longest time that workers are given to start and to end in: a scheduler may starve them. */
 #define START_NS 5000000000ull
 
 /* Of the agent: musl counts the CPUs that the caller may use. */
@@ -101,49 +101,61 @@ static void start(u32 worker)
 	work_forever(worker, spec, pair);
 }
 
-static int started(void *about)
+static int is_starting(u32 worker) { return pids[worker] != 0 && worker_page(worker)->state == WORKER_STARTING; }
+static int is_there(u32 worker) { return pids[worker] != 0; }
+
+struct awaited {
+	const struct plan_op *op;
+	int (*is)(u32 worker);
+};
+
+static int none(void *about)
 {
-	const struct plan_op *op = about;
-	for (u32 i = op->a; i < op->a + op->b; i++)
-		if (worker_page(i)->state == WORKER_STARTING && pids[i] != 0)
+	const struct awaited *awaited = about;
+	for (u32 i = awaited->op->a; i < awaited->op->a + awaited->op->b; i++)
+		if (awaited->is(i))
 			return 0;
 	return 1;
 }
 
-static int stopped(void *about)
+/* Waits until no worker of an operation `is`; when some still are, the first of them is told, and how many others. */
+static int await_none(const struct plan_op *op, int (*is)(u32 worker), struct op_done *done)
 {
-	const struct plan_op *op = about;
-	for (u32 i = op->a; i < op->a + op->b; i++)
-		if (pids[i] != 0)
-			return 0;
-	return 1;
+	struct awaited awaited = { op, is };
+	u32 late = 0;
+	attend_until(now_ns() + START_NS, none, &awaited);
+	for (u32 i = op->a; i < op->a + op->b; i++) {
+		if (!is(i) || late++ > 0)
+			continue;
+		done->subject = i;
+		done->state = task_state(pids[i]);
+	}
+	done->others = late > 0 ? late - 1 : 0;
+	return late > 0 ? ETIMEDOUT : 0;
 }
 
-static int spawn(const struct plan_op *op, u32 *subject)
+static int spawn(const struct plan_op *op, struct op_done *done)
 {
 	for (u32 i = op->a; i < op->a + op->b; i++)
 		if (pids[i] == 0)
 			start(i);
-	attend_until(now_ns() + START_NS, started, (void *)op);
+	int error = await_none(op, is_starting, done);
 	for (u32 i = op->a; i < op->a + op->b; i++) {
-		*subject = i;
-		if (worker_page(i)->setup_errno != 0)
-			return worker_page(i)->setup_errno;
-		if (pids[i] == 0)
-			return ECHILD;
-		if (worker_page(i)->state != WORKER_RUNNING)
-			return ETIMEDOUT;
+		if (pids[i] != 0)
+			continue;
+		done->subject = i;
+		done->state = done->others = 0;
+		return worker_page(i)->setup_errno != 0 ? worker_page(i)->setup_errno : ECHILD;
 	}
-	return 0;
+	return error;
 }
 
-static int stop(const struct plan_op *op)
+static int stop(const struct plan_op *op, struct op_done *done)
 {
 	for (u32 i = op->a; i < op->a + op->b; i++)
 		if (pids[i] != 0)
 			kill(pids[i], SIGKILL);
-	attend_until(now_ns() + START_NS, stopped, (void *)op);
-	return stopped((void *)op) ? 0 : ETIMEDOUT;
+	return await_none(op, is_there, done);
 }
 
 static int each(const struct plan_op *op, u32 worker)
@@ -160,15 +172,15 @@ static int each(const struct plan_op *op, u32 worker)
 	}
 }
 
-int worker_op(const struct plan_op *op, u32 *subject)
+int worker_op(const struct plan_op *op, struct op_done *done)
 {
 	if (op->code == OP_SPAWN)
-		return spawn(op, subject);
+		return spawn(op, done);
 	if (op->code == OP_STOP)
-		return stop(op);
+		return stop(op, done);
 	for (u32 i = op->a; i < op->a + op->b; i++) {
 		int error = pids[i] == 0 ? ESRCH : each(op, i);
-		*subject = i;
+		done->subject = i;
 		if (error != 0)
 			return error;
 	}
@@ -188,6 +200,16 @@ int worker_reaped(s32 pid, s32 status)
 		return 1;
 	}
 	return 0;
+}
+
+/* The letter behind the name, which is in parentheses; 0: there is no such process. */
+u32 task_state(s32 pid)
+{
+	char path[64], text[128];
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	read_file(path, text, sizeof(text));
+	const char *end = strrchr(text, ')');
+	return end != NULL && end[1] == ' ' ? (unsigned char)end[2] : 0;
 }
 
 /* include/linux/posix-timers.h: a process's CPU clock is the inverted pid, and 2 is CPUCLOCK_SCHED. */

@@ -271,9 +271,12 @@ export const ROOMS = {
   "harness/run": {
     holds: "a run: prepared, booted, watched to its end, judged, kept, shown",
     imports: [
+      "Ktstr.ts",
       "core/**",
       "host",
+      "memory/GuestKernel.ts",
       "memory/GuestMemory.ts",
+      "monitor",
       "kvm/**",
       "harness/agent",
       "harness/scenario",

@@ -13,9 +13,12 @@ import { Reading } from "./moments/Reading.ts"
  * @category schemas
  */
 export const Failure = Schema.Struct({
-  kind: Schema.Literal("scheduler", "panic", "oops", "soft-lockup", "script", "time-limit", "vm-ended").annotations({
-    description: "scheduler: sched_ext ended one for an error; script: it ended with another status than 0"
-  }),
+  kind: Schema.Literal("scheduler", "panic", "oops", "soft-lockup", "script", "time-limit", "vm-ended", "verdict")
+    .annotations({
+      description:
+        "scheduler: sched_ext ended one for an error; script: it ended with another status than 0; verdict: a test of "
+        + "a scheduler failed for what stands in `text`"
+    }),
   text: Schema.String.annotations({ description: "in one line, the kernel's words where it said it" }),
   seenIn: Schema.Literal("memory", "console", "report", "host"),
   at: Schema.String.annotations({ description: "when it was noticed: wall-clock time of the host, ISO 8601" }),

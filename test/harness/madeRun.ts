@@ -68,5 +68,5 @@ export const made: RunRecord = {
   end: { how: "done", at: 2e9, why: null },
   damage: null,
   verdict: { outcome: "inconclusive", details: [] },
-  host: { id: "x", startedAt: "", wallMillis: 1, ktstr: "0.1.0", directory: null }
+  host: { id: "x", startedAt: "", wallMillis: 1, ktstr: "0.1.0", directory: null, dump: null }
 }

@@ -41,7 +41,9 @@ export const show = (config: Config) =>
     ? writeText(`${JSON.stringify(JSONSchema.make(FailureDocument), null, 2)}\n`)
     : Effect.gen(function*() {
       if (Option.isNone(config.file)) {
-        return yield* new UsageError({ problem: "say which file to show: one that vm run --on-failure wrote" })
+        return yield* new UsageError({
+          problem: "say which file to show: one that vm run --on-failure or a failed run wrote"
+        })
       }
       const document = yield* open(config.file.value)
       if (Option.isNone(config.html)) return yield* writeText(failureText(document))
@@ -53,7 +55,7 @@ const open = (path: string) =>
   Effect.gen(function*() {
     const files = yield* FileSystem.FileSystem
     const unreadable = (why: string) =>
-      new FileUnreadable({ what: path, why, hint: "give a file that vm run --on-failure wrote" })
+      new FileUnreadable({ what: path, why, hint: "give a file that vm run --on-failure or a failed run wrote" })
     const readable = Effect.mapError((error: PlatformError) => unreadable(whyOf(error)))
     const { type } = yield* readable(files.stat(path))
     // some never end

@@ -63,7 +63,7 @@ export const RECORD_KINDS = {
 /** Bytes of each kind's fixed part. */
 export const RECORD_BYTES = {
   hello: 80,
-  op: 16,
+  op: 24,
   phase: 8,
   worker: 96,
   workerEnded: 16,

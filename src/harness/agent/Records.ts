@@ -34,7 +34,16 @@ export type AgentRecord =
       readonly features: number
       readonly release: string
     }
-    | { readonly kind: "op"; readonly op: number; readonly error: number; readonly subject: number }
+    | {
+      readonly kind: "op"
+      readonly op: number
+      readonly error: number
+      readonly subject: number
+      /** The state of the subject's process that was waited for in vain, as in /proc/PID/stat; undefined: it is not there. */
+      readonly state: string | undefined
+      /** Workers that failed like the subject. */
+      readonly others: number
+    }
     | { readonly kind: "phase"; readonly step: number; readonly end: boolean }
     | { readonly kind: "worker"; readonly counters: WorkerCounters }
     | {
@@ -125,7 +134,15 @@ const recordOf = (kind: keyof typeof RECORD_KINDS, body: DataView, atNs: number)
         release: cString(body, 16, 64)
       }
     case "op":
-      return { kind, atNs, op: u32(0), error: s32(8), subject: u32(12) }
+      return {
+        kind,
+        atNs,
+        op: u32(0),
+        error: s32(8),
+        subject: u32(12),
+        state: u32(16) === 0 ? undefined : String.fromCharCode(u32(16) & 0x7f),
+        others: u32(20)
+      }
     case "phase":
       return { kind, atNs, step: u32(0), end: u32(4) !== 0 }
     case "worker":

@@ -58,9 +58,11 @@ export const judgeRun = (run: RunRecord): Verdict => {
       ? detail("records", "pass", "no record is missing")
       : detail("records", "inconclusive", "no record is missing", run.damage)
   )
-  for (const { error, what } of run.operations) {
+  for (const { error, what, why } of run.operations) {
     // an attach that failed is told with the scheduler
-    if (started || !what.startsWith("attach")) details.push(detail("operation", "fail", what, error))
+    if (started || !what.startsWith("attach")) {
+      details.push(detail("operation", "fail", what, why === null ? error : `${error}: ${why}`))
+    }
   }
   details.push(...payloads(run))
   for (const claim of run.claims) details.push(judgeClaim(run, claim))

@@ -3,8 +3,11 @@ import { type Detail, detail } from "./Verdict.ts"
 
 /** Words of the verifier, or of libbpf, about a program that is refused. */
 const REFUSED = /BPF program load failed|prog '[^']*': failed to load|verifier|BPF_PROG_LOAD/i
-/** The last line of the verifier's log; the one before it says why. */
-const VERIFIER_END = /^processed \d+ insns/
+/**
+ * The line of the verifier's log behind the one that says why: its last, or the first of the explanation that it gives since v7.3,
+ * kernel/bpf/diagnostics.c.
+ */
+const VERIFIER_END = /^(?:processed \d+ insns|Verification failed: )/
 
 /** `status 1` or `signal 11` of a wait(2) status. */
 export const statusText = (status: number): string =>

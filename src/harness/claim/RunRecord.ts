@@ -146,9 +146,12 @@ export const RunRecord = Schema.Struct({
   latencies: Schema.Record({ key: Schema.String, value: Latencies }).annotations({
     description: "by group, over the whole run"
   }),
-  operations: Schema.Array(Schema.Struct({ op: Schema.Int, what: Schema.String, error: Schema.String })).annotations({
-    description: "those that failed"
-  }),
+  operations: Schema.Array(Schema.Struct({
+    op: Schema.Int,
+    what: Schema.String,
+    error: Schema.String,
+    why: Schema.NullOr(Schema.String).annotations({ description: "what was waited for in vain, and how it stands" })
+  })).annotations({ description: "those that failed" }),
   kernelLog: Schema.Array(Schema.String).annotations({ description: "warnings and sched_ext's lines since init" }),
   end: Schema.Struct({
     how: Schema.Literal("done", "refused", "panicked", "ended", "time limit"),
@@ -162,7 +165,10 @@ export const RunRecord = Schema.Struct({
     startedAt: Schema.String,
     wallMillis: Schema.Int,
     ktstr: Schema.String,
-    directory: Schema.NullOr(Schema.String)
+    directory: Schema.NullOr(Schema.String),
+    dump: Schema.NullOr(Schema.String).annotations({
+      description: "a file for `ktstr show`: the guest as it failed, or of a run that failed at its end as it was then"
+    })
   })
 }).annotations({ identifier: "RunRecord" })
 /**

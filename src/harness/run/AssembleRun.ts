@@ -1,12 +1,11 @@
-import { errnoName } from "../../core/Errors.ts"
 import { type LogLine, microsOf } from "../../host/KernelLog.ts"
 import { parseScxExits } from "../../host/ScxExit.ts"
 import { bucketFloor, type LiveCounters } from "../agent/Mailbox.ts"
-import type { PlanOp } from "../agent/Plan.ts"
 import type { AgentRecord, WorkerCounters } from "../agent/Records.ts"
 import type { Phase, RunRecord, SchedulerRun, Work } from "../claim/RunRecord.ts"
 import type { PlannedScenario } from "../scenario/PlanScenario.ts"
 import { cpuList } from "../scenario/ResolveCpus.ts"
+import { failedOperations } from "./FailedOperations.ts"
 
 type OfKind<K extends AgentRecord["kind"]> = Extract<AgentRecord, { readonly kind: K }>
 const ofKind = <K extends AgentRecord["kind"]>(records: ReadonlyArray<AgentRecord>, kind: K) =>
@@ -196,31 +195,6 @@ export type ToldByAgent = Pick<
   "scheduler" | "payloads" | "phases" | "latencies" | "operations" | "kernelLog"
 >
 
-/** Operations that work on workers: their subject is one of them. */
-const ON_WORKERS: ReadonlyArray<string> = ["spawn", "stop", "move", "affinity", "nice", "policy"]
-
-/** Operations that failed, in words. */
-const failures = (
-  records: ReadonlyArray<AgentRecord>,
-  { groups, plan: { ops }, steps }: PlannedScenario
-): RunRecord["operations"] =>
-  ofKind(records, "op").filter(({ error }) => error !== 0).map(({ error, op, subject }) => {
-    const { a, b, c, code, step }: PlanOp = ops[op] ?? { code: "hold", step: 0 }
-    const group = ON_WORKERS.includes(code)
-      ? groups.find(({ count, first }) => subject >= first && subject < first + count)?.name
-      : code.startsWith("cgroup")
-      ? groups.at(a ?? 0)?.name
-      : undefined
-    const texts = [b, c].filter((word) => typeof word === "string" && word.trim() !== "")
-    const of = group === undefined
-      ? ""
-      : ON_WORKERS.includes(code)
-      ? ` of worker ${subject} of ${group}`
-      : ` of ${group}`
-    const where = step === 0 ? "" : ` in ${steps[step - 1]}`
-    return { op, what: `${[code, ...texts].join(" ")}${of}${where}`, error: errnoName(error) }
-  })
-
 /** A run's numbers from what the agent wrote and what stands in its pages. */
 export const assembleRun = (
   records: ReadonlyArray<AgentRecord>,
@@ -234,7 +208,7 @@ export const assembleRun = (
     payloads: payloadsOf(records, planned),
     phases: phasesOf(records, planned),
     latencies: latenciesOf(planned, live, maxima),
-    operations: failures(records, planned),
+    operations: failedOperations(records, planned),
     kernelLog: kernelLines(records)
       .filter(({ level, text }) => level <= WARNING || text.startsWith("sched_ext:"))
       .map(({ text }) => text).slice(0, MOST_LINES)

@@ -3,6 +3,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { join } from "node:path"
 import type { HostLacks } from "../../core/Errors.ts"
@@ -11,11 +12,14 @@ import { stage } from "../../core/Progress.ts"
 import type { Emulation } from "../../kvm/qemu/Emulation.ts"
 import { bootQemu } from "../../kvm/qemu/Qemu.ts"
 import { type Vm, type VmBootError } from "../../kvm/spec/VmEngine.ts"
+import type { GuestMemory } from "../../memory/GuestMemory.ts"
+import { type CapturedFailure, sealFailure } from "../../monitor/FailureDump.ts"
 import { ANNOUNCEMENT, LAST_WORD, Mailbox } from "../agent/Mailbox.ts"
 import { type AgentRecord, type DecodedLog, decodeRecords } from "../agent/Records.ts"
 import { judgeRun } from "../claim/JudgeRun.ts"
 import type { RunRecord } from "../claim/RunRecord.ts"
 import { assembleRun, type ToldByAgent } from "./AssembleRun.ts"
+import { captureAtEnd, watchRun } from "./FailedRunDump.ts"
 import type { PreparedRun } from "./PrepareRun.ts"
 import { keepRun, makeRunFolder, newRunId, type RunFolderError } from "./RunFolder.ts"
 
@@ -37,6 +41,8 @@ interface Observed {
   readonly end: RunRecord["end"]
   readonly log: DecodedLog
   readonly told: ToldByAgent
+  /** All that was read of the guest when its kernel or its scheduler failed. */
+  readonly captured?: CapturedFailure | undefined
 }
 
 /** An observation of a guest whose mailbox was never there. */
@@ -52,11 +58,17 @@ const endOf = (records: ReadonlyArray<AgentRecord>, otherwise: RunRecord["end"])
   return done === undefined ? otherwise : { how: "done", at: done.atNs, why: null }
 }
 
+/** The guest's memory, asked for at once: a busy host's QEMU may answer so late that a short guest has ended. */
+type EarlyMemory = Fiber.Fiber<Either.Either<GuestMemory, { readonly message: string }>>
+
 /** Watch a guest to its end. Its memory stays ours after that, so what a dead one left is read like any other's. */
-const observe = (run: PreparedRun, vm: Vm): Effect.Effect<Observed> =>
+const observe = (
+  run: PreparedRun,
+  vm: Vm,
+  early: EarlyMemory,
+  dumps: boolean
+): Effect.Effect<Observed, never, Scope.Scope> =>
   Effect.gen(function*() {
-    // asked for at once: a busy host's QEMU may answer so late that a short guest has ended
-    const early = yield* Effect.fork(Effect.either(vm.memory))
     const late = Effect.as(Effect.sleep(run.limitMillis), undefined)
     const said = Effect.either(vm.awaitReport(new RegExp(`${ANNOUNCEMENT.source}|${LAST_WORD.source}`)))
     const first = yield* Effect.raceFirst(said, late)
@@ -80,6 +92,7 @@ const observe = (run: PreparedRun, vm: Vm): Effect.Effect<Observed> =>
     if (Either.isLeft(opened)) return nothing(run, "ended", opened.left.message)
     const mailbox = opened.right
 
+    const failed = dumps ? yield* watchRun(run, vm, memory.right) : Effect.succeed(undefined)
     const over = yield* Effect.raceFirst(Effect.flip(vm.ended), late)
     const { heartbeatNs, lost, op, state } = mailbox.state
     const log = decodeRecords(mailbox.log())
@@ -104,6 +117,7 @@ const observe = (run: PreparedRun, vm: Vm): Effect.Effect<Observed> =>
     return {
       end,
       told,
+      captured: yield* failed,
       log: { ...log, damage: damage ?? (end.how === "done" && state !== "done" ? "the agent did not end" : null) }
     }
   })
@@ -137,6 +151,36 @@ const recordOf = (
   host
 })
 
+/** A judged run, and where it failed and `dumps` are wanted all that was read of its guest. */
+const execute = (run: PreparedRun, dumps: boolean) =>
+  Effect.gen(function*() {
+    const startedAt = yield* Clock.currentTimeMillis
+    const vm = yield* boot(run)
+    const early = yield* Effect.fork(Effect.either(vm.memory))
+    const observed = yield* observe(run, vm, early, dumps)
+    const record = recordOf(run, observed, {
+      id: newRunId(startedAt),
+      startedAt: new Date(startedAt).toISOString(),
+      wallMillis: (yield* Clock.currentTimeMillis) - startedAt,
+      ktstr: VERSION,
+      directory: null,
+      dump: null
+    })
+    const judged = { ...record, verdict: judgeRun(record) }
+    if (!dumps || judged.verdict.outcome !== "fail") return { record: judged, captured: undefined }
+    const memory = Option.getOrUndefined(Either.getRight(yield* Fiber.join(early)))
+    return { record: judged, captured: observed.captured ?? (yield* captureAtEnd(run, vm, memory, judged)) }
+  }).pipe(
+    Effect.scoped,
+    stage(
+      `run ${run.request.scenario.name}${
+        run.scheduler === undefined ? "" : ` under ${run.scheduler.name}`
+      }, ${run.mode.mode}, seed ${run.seed}`,
+      "harness.run",
+      { seed: run.seed }
+    )
+  )
+
 /**
  * Boot a prepared run, watch it to its end and judge it. Whatever the guest does is in the record; it fails only where there
  * is no guest.
@@ -144,35 +188,16 @@ const recordOf = (
  * @since 0.1.0
  * @category constructors
  */
-export const executeRun = Effect.fn("ExecuteRun.execute")(
-  function*(run: PreparedRun): Effect.fn.Return<RunRecord, VmBootError | HostLacks, Native> {
-    const startedAt = yield* Clock.currentTimeMillis
-    const under = run.scheduler === undefined ? "" : ` under ${run.scheduler.name}`
-    const observed = yield* stage(
-      `run ${run.request.scenario.name}${under}, ${run.mode.mode}, seed ${run.seed}`,
-      "harness.run",
-      { seed: run.seed }
-    )(
-      Effect.scoped(Effect.flatMap(boot(run), (vm) => observe(run, vm)))
-    )
-    const wallMillis = (yield* Clock.currentTimeMillis) - startedAt
-    const record = recordOf(run, observed, {
-      id: newRunId(startedAt),
-      startedAt: new Date(startedAt).toISOString(),
-      wallMillis,
-      ktstr: VERSION,
-      directory: null
-    })
-    return { ...record, verdict: judgeRun(record) }
-  }
-)
+export const executeRun: (run: PreparedRun) => Effect.Effect<RunRecord, VmBootError | HostLacks, Native> = Effect.fn(
+  "ExecuteRun.execute"
+)((run) => Effect.map(execute(run, false), ({ record }) => record))
 
 /** The file of a run's folder that gets the guest's console as it comes. */
 const CONSOLE = "console.log"
 
 /**
  * Execute a run in a folder of its own below `directory`: the guest's console is there as `console.log`, also of a run that
- * is cut off, and the record as `run.json`.
+ * is cut off, and the record as `run.json`. A run that failed leaves a dump of its guest as `failure.json`.
  *
  * @since 0.1.0
  * @category constructors
@@ -184,6 +209,7 @@ export const executeAndKeep = Effect.fn("ExecuteRun.executeAndKeep")(
   ): Effect.fn.Return<RunRecord, VmBootError | HostLacks | RunFolderError, Native | FileSystem.FileSystem> {
     const folder = yield* makeRunFolder(directory)
     const spec = { ...run.spec, consoleFile: join(folder.path, CONSOLE) }
-    return yield* keepRun(yield* executeRun({ ...run, spec }), folder)
+    const { captured, record } = yield* execute({ ...run, spec }, true)
+    return yield* keepRun(record, folder, captured === undefined ? undefined : sealFailure(captured))
   }
 )

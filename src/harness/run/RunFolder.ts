@@ -29,6 +29,7 @@ export class RunFolderError extends Schema.TaggedError<RunFolderError>("ktstr/Ru
 /** Where runs are kept where nothing else is said, below the working directory. */
 export const RUNS_DIRECTORY = ".ktstr/runs"
 const RECORD = "run.json"
+const DUMP = "failure.json"
 
 /**
  * The folder of one run: its id is used once, and nothing in it is ever deleted or overwritten.
@@ -72,7 +73,8 @@ export const makeRunFolder = Effect.fn("RunFolder.make")(
 )
 
 /**
- * Keep a record as `run.json` of a run's folder; gives the record, which has the folder in it.
+ * Keep a record as `run.json` of a run's folder, and a failed run's dump beside it; gives the record, which has the folder and
+ * the dump's path in it.
  *
  * @since 0.1.0
  * @category writing
@@ -80,20 +82,21 @@ export const makeRunFolder = Effect.fn("RunFolder.make")(
 export const keepRun = Effect.fn("RunFolder.keep")(
   function*(
     record: RunRecord,
-    { id, path }: RunFolder
+    { id, path }: RunFolder,
+    dump?: ReadonlyArray<Uint8Array>
   ): Effect.fn.Return<RunRecord, RunFolderError, FileSystem.FileSystem> {
     const fs = yield* FileSystem.FileSystem
-    const kept: RunRecord = { ...record, host: { ...record.host, id, directory: path } }
+    const dumped = dump === undefined ? null : join(path, DUMP)
+    const kept: RunRecord = { ...record, host: { ...record.host, id, directory: path, dump: dumped } }
     const text = `${JSON.stringify(yield* Effect.orDie(Schema.encode(RunRecord)(kept)), undefined, 2)}\n`
     const file = join(path, RECORD)
     if (yield* Effect.mapError(fs.exists(file), unwritable(path))) {
       return yield* new RunFolderError({ path, why: "it has a run in it", hint: "make a folder for each run" })
     }
-    const part = `${file}.part`
-    yield* Effect.mapError(
-      Effect.andThen(fs.writeFileString(part, text), fs.rename(part, file)),
-      unwritable(path)
-    )
+    const write = (file: string, bytes: Uint8Array) =>
+      Effect.andThen(fs.writeFile(`${file}.part`, bytes), fs.rename(`${file}.part`, file))
+    if (dumped !== null) yield* Effect.mapError(write(dumped, Buffer.concat(dump ?? [])), unwritable(path))
+    yield* Effect.mapError(write(file, Buffer.from(text)), unwritable(path))
     return kept
   }
 )

@@ -61,6 +61,7 @@ export const runReport = (run: RunRecord): string => {
     schedulerLine(run),
     ...groupLines(run),
     ...(log.length === 0 ? [] : ["  the scheduler last printed:", ...log.map((line) => `    ${line}`)]),
+    ...(run.host.dump === null ? [] : [`  the guest as it failed: ktstr show ${run.host.dump}`]),
     ...(again === undefined ? [] : [`  again: ${again}`])
   ].map(escapeText).join("\n")
 }

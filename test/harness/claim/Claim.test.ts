@@ -143,7 +143,7 @@ describe("a run's verdict", () => {
 
   it("fails on an alarm in the kernel's log, a failed operation, and a guest that did not come to its end", () => {
     assert.deepStrictEqual(kinds({ ...made, kernelLog: ["WARNING: CPU: 1 PID: 7"] }), ["fail", "kernel"])
-    assert.deepStrictEqual(kinds({ ...made, operations: [{ op: 1, what: "spawn", error: "EINVAL" }] }), [
+    assert.deepStrictEqual(kinds({ ...made, operations: [{ op: 1, what: "spawn", error: "EINVAL", why: null }] }), [
       "fail",
       "operation"
     ])

@@ -49,6 +49,25 @@ const TOLD: ReadonlyArray<readonly [string, Partial<SchedulerRun>, ReadonlyArray
     },
     ["fail", "scheduler refused: the kernel refused s: the verifier says: R4 invalid mem access 'scalar'"]
   ],
+  [
+    "is refused by the verifier of v7.3, which explains",
+    {
+      ...DIED,
+      status: WITH_STATUS_1,
+      log: [
+        "libbpf: prog 's_enqueue': BPF program load failed: Permission denied",
+        "2: (79) r2 = *(u64 *)(r4 +0)",
+        "R4 invalid mem access 'scalar'",
+        "Verification failed: Register Type Safety: Invalid dereference",
+        "Reason:",
+        "  R4 is an integer scalar here, not a pointer to memory.",
+        "Suggestion:",
+        "  Preserve a pointer-valued register where needed.",
+        "processed 3 insns (limit 1000000)"
+      ]
+    },
+    ["fail", "scheduler refused: the kernel refused s: the verifier says: R4 invalid mem access 'scalar'"]
+  ],
   ["attaches late", { ...DIED, attached: "late", log: ["waiting"] }, [
     "fail",
     "scheduler late: s did not attach in time: it last said: waiting"

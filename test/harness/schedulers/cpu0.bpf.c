@@ -10,7 +10,7 @@ int BPF_PROG(cpu0_select_cpu, struct task_struct *p, int previous, __u64 flags)
 SEC("struct_ops/cpu0_enqueue")
 void BPF_PROG(cpu0_enqueue, struct task_struct *p, __u64 flags)
 {
-	scx_bpf_dispatch(p, p->nr_cpus_allowed == 1 ? LOCAL : LOCAL_ON, SLICE, flags);
+	scx_bpf_dsq_insert(p, p->nr_cpus_allowed == 1 ? LOCAL : LOCAL_ON, SLICE, flags);
 }
 
 SEC(".struct_ops")

@@ -4,7 +4,7 @@
 SEC("struct_ops/forever_enqueue")
 void BPF_PROG(forever_enqueue, struct task_struct *p, __u64 flags)
 {
-	scx_bpf_dispatch(p, GLOBAL, p->flags & PF_KTHREAD ? SLICE : ~0ull, flags);
+	scx_bpf_dsq_insert(p, GLOBAL, p->flags & PF_KTHREAD ? SLICE : ~0ull, flags);
 }
 
 SEC(".struct_ops")

@@ -42,6 +42,10 @@ int main(int count, char **arguments)
 		default: return 2;
 		}
 	opened = bpf_object__open_mem(object, object_end - object, NULL);
+	if (opened == NULL) {
+		perror("cannot open");
+		return 1;
+	}
 	bpf_object__for_each_map(map, opened)
 		if (bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS)
 			ops = map;

@@ -4,7 +4,7 @@
 SEC("struct_ops/partial_enqueue")
 void BPF_PROG(partial_enqueue, struct task_struct *p, __u64 flags)
 {
-	scx_bpf_dispatch(p, GLOBAL, SLICE, flags);
+	scx_bpf_dsq_insert(p, GLOBAL, SLICE, flags);
 }
 
 SEC(".struct_ops")

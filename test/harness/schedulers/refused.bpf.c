@@ -4,7 +4,7 @@
 SEC("struct_ops/refused_enqueue")
 void BPF_PROG(refused_enqueue, struct task_struct *p, __u64 flags)
 {
-	scx_bpf_dispatch(p, *(volatile __u64 *)flags, SLICE, flags);
+	scx_bpf_dsq_insert(p, *(volatile __u64 *)flags, SLICE, flags);
 }
 
 SEC(".struct_ops")

@@ -23,9 +23,14 @@ struct task_struct {
 struct sched_ext_ops {
 	int (*select_cpu)(struct task_struct *p, int previous, __u64 flags);
 	void (*enqueue)(struct task_struct *p, __u64 flags);
+	int (*init)(void);
 	__u64 flags;
 	__u32 timeout_ms;
 	char name[128];
 };
 
-extern void scx_bpf_dispatch(struct task_struct *p, __u64 queue, __u64 slice, __u64 flags) __ksym;
+// Before v6.13 its name is scx_bpf_dispatch: whoever compiles says so.
+#ifdef BEFORE_6_13
+#define scx_bpf_dsq_insert scx_bpf_dispatch
+#endif
+extern void scx_bpf_dsq_insert(struct task_struct *p, __u64 queue, __u64 slice, __u64 flags) __ksym;

@@ -11,7 +11,7 @@ SEC("struct_ops/seventh_enqueue")
 void BPF_PROG(seventh_enqueue, struct task_struct *p, __u64 flags)
 {
 	if ((unsigned int)p->pid % 7 != 0 || p->flags & PF_KTHREAD)
-		scx_bpf_dispatch(p, GLOBAL, SLICE, flags);
+		scx_bpf_dsq_insert(p, GLOBAL, SLICE, flags);
 }
 
 SEC(".struct_ops")
