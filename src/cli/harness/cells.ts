@@ -25,7 +25,7 @@ export interface Cell {
 const SMALL: Cell["topology"] = { name: "1,1,2,1", spec: { nodes: 1, llcs: 1, cores: 2, threads: 1 } }
 
 /** Every kernel with every topology with every seed: the seeds of a machine one after another. */
-export const cellsOf = (config: Axes) =>
+const cellsOf = (config: Axes) =>
   Effect.gen(function*() {
     const variable = config.kernel.length > 0 ? Option.none() : yield* kernelVariable
     const kernels = Option.isSome(variable) ? [variable.value] : config.kernel
@@ -40,15 +40,31 @@ export const cellsOf = (config: Axes) =>
     )
   })
 
-/** The scenario of `--scenario`, or the smoke test. */
-export const scenarioOf = (config: Pick<Axes, "scenario">) =>
-  Option.match(config.scenario, { onNone: () => Effect.succeed<Scenario>(smoke), onSome: readScenario })
+/** The scenarios of `--scenario` and of files; where there are neither these nor test files, the smoke test. */
+export const scenariosOf = (
+  config: Pick<Axes, "scenario">,
+  files: ReadonlyArray<string>,
+  tests: ReadonlyArray<string>
+) => {
+  const paths = [...Option.toArray(config.scenario), ...files]
+  return paths.length === 0 && tests.length === 0 ? Effect.succeed([smoke]) : Effect.forEach(paths, readScenario)
+}
+
+/** A cell with the scenario that is run in it. */
+export type Job = Cell & { readonly scenario: Scenario }
+
+/** Each scenario in each cell. */
+export const jobsOf = (config: Axes, scenarios: ReadonlyArray<Scenario>) =>
+  scenarios.length === 0
+    ? Effect.succeed<ReadonlyArray<Job>>([])
+    : Effect.map(cellsOf(config), (cells) =>
+      scenarios.flatMap((scenario) => cells.map((cell): Job => ({ ...cell, scenario }))))
 
 const readScenario = (path: string) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const unreadable = (why: string) =>
-      new FileUnreadable({ what: `the scenario ${path}`, why, hint: "give --scenario a JSON file that you can read" })
+      new FileUnreadable({ what: `the scenario ${path}`, why, hint: "give a scenario's JSON file that you can read" })
     const text = yield* Effect.mapError(fs.readFileString(path), (error) => unreadable(whyOf(error)))
     const json = yield* Either.mapLeft(parseForeignJson(text), (why) => unreadable(`not JSON: ${why}`))
     return yield* decodeScenario(json)

@@ -3,9 +3,9 @@ import * as Effect from "effect/Effect"
 import { Live } from "../source/snapshot.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
 import { writeText } from "../terminal/Output.ts"
-import { cellsOf, scenarioOf } from "./cells.ts"
+import { jobsOf, scenariosOf } from "./cells.ts"
 import type { listOptions } from "./runOptions.ts"
-import { collectTests } from "./testFiles.ts"
+import { collectTests, filesByKind } from "./testFiles.ts"
 
 type Config = Command.Command.ParseConfig<typeof listOptions>
 
@@ -14,11 +14,10 @@ export const list = (config: Config) =>
   Effect.gen(function*() {
     const write = <A extends object>(items: ReadonlyArray<A>, line: (item: A) => string) =>
       writeText(items.map((item) => `${config.json ? JSON.stringify(item) : escapeLine(line(item))}\n`).join(""))
-    if (config.files.length > 0) {
-      return yield* write(yield* collectTests(config.files), ({ file, test }) => `${file}: ${test}`)
-    }
-    const scenario = yield* scenarioOf(config)
-    const cells = (yield* cellsOf(config)).map(({ kernel, seed, topology }) => (
+    const { scenarios, tests } = filesByKind(config.files)
+    if (tests.length > 0) yield* write(yield* collectTests(tests), ({ file, test }) => `${file}: ${test}`)
+    const jobs = yield* jobsOf(config, yield* scenariosOf(config, scenarios, tests))
+    const cells = jobs.map(({ kernel, scenario, seed, topology }) => (
       { scenario: scenario.name, kernel, topology: topology.name, seed }
     ))
     yield* write(cells, ({ kernel, scenario, seed, topology }) => `${scenario}: ${kernel}, ${topology}, seed ${seed}`)

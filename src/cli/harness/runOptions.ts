@@ -45,8 +45,17 @@ export const axes = {
   seeds: count("seeds", 1, "this many seeds, one after another (default 1)")
 }
 
+const files = Args.file({ name: "file" }).pipe(
+  Args.withDescription(
+    "a workload as JSON, or a test file, which the project's vitest runs: each it.ktstr of it on the kernels, machines and seeds "
+      + "given here, in place of its own"
+  ),
+  Args.repeated
+)
+
 /** Options of `ktstr run`. */
 export const runOptions = {
+  files,
   ...axes,
   memoryMib: machine.memoryMib,
   scheduler: text("scheduler", "PROGRAM", "the scheduler to test (default: the kernel's own)"),
@@ -57,15 +66,15 @@ export const runOptions = {
   repeat: count("repeat", 1, "run each of them that often; in the exact modes all must be the same (default 1)"),
   plan: flag("plan", "print what would be done in the guest, and boot nothing"),
   runsDir,
-  json: output.json,
+  json: flag("json", "print the record of each run as JSON, one a line, as they end"),
   schema,
   ...timeLimit
 }
 
 /** Options of `ktstr list`. */
 export const listOptions = {
-  files: Args.text({ name: "test-file" }).pipe(
-    Args.withDescription("list this file's tests, which the project's vitest collects"),
+  files: Args.text({ name: "file" }).pipe(
+    Args.withDescription("a workload as JSON, or a test file, whose tests the project's vitest collects"),
     Args.repeated
   ),
   ...axes,

@@ -19,6 +19,7 @@ import { runReport } from "../run/RunReport.ts"
 import type { Scheduler } from "../run/SchedulerProgram.ts"
 import { type Scenario, smoke } from "../scenario/Scenario.ts"
 import { topologyOf } from "../scenario/TopologyPresets.ts"
+import { type Asked, askedByCommand, tellCommand } from "./AskedByCommand.ts"
 
 /**
  * A test of a scheduler. Left out: the kernel's own scheduler, `KTSTR_KERNEL`, the smoke scenario, 2 CPUs, mode `auto`, seed
@@ -56,15 +57,48 @@ const Host = Layer.provideMerge(KernelResolver.layer, Layer.merge(NativeKoffi.la
  */
 export const scheduler = (name: string, of: Omit<Scheduler, "name">): Scheduler => ({ name, ...of })
 
+/** One of the runs of a test. */
+interface Cell {
+  readonly kernel: string | undefined
+  readonly topology: string | undefined
+  readonly seed: number
+}
+
+/** The runs of a test with the names of their tests, each with what sets it apart: a kernel, a machine, a seed. */
+const cellsOf = <G extends string, S extends string>(
+  name: string,
+  test: KtstrTest<G, S>,
+  asked: Asked | undefined
+): ReadonlyArray<readonly [string, Cell]> => {
+  const several = <A>(given: ReadonlyArray<A> | undefined, own: A) => given?.length ? given : [own]
+  const kernels = several(asked?.kernels, test.kernel)
+  const topologies = several(asked?.topologies, test.topology)
+  const first = asked?.seed ?? test.seed ?? 1
+  const seeds = Array.from({ length: asked?.seeds ?? test.seeds ?? 1 }, (_, n) => first + n)
+  return kernels.flatMap((kernel) =>
+    topologies.flatMap((topology) =>
+      seeds.map((seed) => {
+        const apart = [
+          ...(kernels.length === 1 ? [] : [kernel]),
+          ...(topologies.length === 1 ? [] : [topology]),
+          ...(seeds.length === 1 ? [] : [`seed ${seed}`])
+        ]
+        return [apart.length === 0 ? name : `${name} [${apart.join(", ")}]`, { kernel, topology, seed }] as const
+      })
+    )
+  )
+}
+
 /** Run once, and keep the record. */
 const runOnce = <G extends string, S extends string>(
   name: string,
   test: KtstrTest<G, S>,
   claims: ReadonlyArray<Claim>,
-  seed: number
+  { kernel: asks, seed, topology }: Cell,
+  asked: Asked | undefined
 ) =>
   Effect.gen(function*() {
-    const kernel = test.kernel ?? Option.getOrUndefined(yield* kernelVariable)
+    const kernel = asks ?? Option.getOrUndefined(yield* kernelVariable)
     if (kernel === undefined) {
       return yield* new HostLacks({
         what: "a kernel",
@@ -78,12 +112,12 @@ const runOnce = <G extends string, S extends string>(
       scheduler: test.scheduler,
       scenario: (test.scenario ?? smoke) as Scenario,
       claims,
-      topology: test.topology === undefined ? undefined : yield* topologyOf(test.topology),
-      memoryMib: test.memoryMib,
-      mode: test.mode,
+      topology: topology === undefined ? undefined : yield* topologyOf(topology),
+      memoryMib: asked?.memoryMib ?? test.memoryMib,
+      mode: asked?.mode ?? test.mode,
       seed
     }
-    return yield* executeAndKeep(yield* prepareRun(request), RUNS_DIRECTORY)
+    return yield* executeAndKeep(yield* prepareRun(request), asked?.runsDir ?? RUNS_DIRECTORY)
   })
 
 /** An error whose place is that of the test, not ours. */
@@ -96,15 +130,20 @@ const failureAt = (message: string, place: string): Error => {
 const settle = (
   context: TestContext,
   exit: Exit.Exit<RunRecord, { readonly message: string }>,
-  place: string
+  place: string,
+  asked: Asked | undefined
 ): void => {
   if (Exit.isFailure(exit)) {
     const error = Option.getOrUndefined(Cause.failureOption(exit.cause))
     if (error === undefined) throw Cause.squash(exit.cause)
-    if (error instanceof HostLacks && process.env["KTSTR_NO_SKIP"] !== "1") return context.skip(error.message)
+    if (error instanceof HostLacks && process.env["KTSTR_NO_SKIP"] !== "1") {
+      tellCommand(asked, { skipped: context.task.name, why: error.message })
+      return context.skip(error.message)
+    }
     throw failureAt(error.message, place)
   }
   const record = exit.value
+  if (record.host.directory !== null) tellCommand(asked, { run: record.host.directory })
   if (record.verdict.outcome === "pass") return
   const report = runReport(record)
   if (record.verdict.outcome === "skip" && process.env["KTSTR_NO_SKIP"] !== "1") return context.skip(report)
@@ -126,12 +165,11 @@ const ktstr: DeclareRun = (name, test) => {
   const place = (new Error().stack ?? "").split("\n").slice(2).join("\n")
   // what a recorder refuses is told where the test is defined
   const claims = test.claims === undefined ? [] : recordClaims(test.claims)
-  const first = test.seed ?? 1
-  const seeds = Array.from({ length: test.seeds ?? 1 }, (_, n) => first + n)
-  for (const seed of seeds) {
-    vitestIt(seeds.length === 1 ? name : `${name} [seed ${seed}]`, { timeout: TIMEOUT }, async (context) => {
-      const run = runOnce(name, test, claims, seed).pipe(Effect.provide(Host))
-      settle(context, await Effect.runPromiseExit(run, { signal: context.signal }), place)
+  const asked = askedByCommand()
+  for (const [title, cell] of cellsOf(name, test, asked)) {
+    vitestIt(title, { timeout: TIMEOUT }, async (context) => {
+      const run = runOnce(name, test, claims, cell, asked).pipe(Effect.provide(Host))
+      settle(context, await Effect.runPromiseExit(run, { signal: context.signal }), place, asked)
     })
   }
 }
@@ -145,7 +183,7 @@ const ktstr: DeclareRun = (name, test) => {
 export type KtstrIt = typeof vitestIt & { readonly ktstr: DeclareRun }
 
 /**
- * `it.ktstr(name, test)` is a test of vitest's for each seed: it boots a guest, puts the scheduler under the scenario, and
+ * `it.ktstr(name, test)` is a test of vitest's for each seed, or for each run that `ktstr run` with the file asks for: it boots a guest, puts the scheduler under the scenario, and
  * passes where the verdict does. Fails with a report of one screen that has the command to run it again; is skipped where
  * the host lacks something (with `KTSTR_NO_SKIP=1` it fails).
  *
