@@ -79,7 +79,7 @@ const longGapsCheck = (gaps: ReadonlyArray<Span>): HiddenBytes => (view, at) => 
   return false
 }
 
-/** What is looked at in each value of a type, and a function that does. */
+/** All that is looked at in each value of a type, and a function that does. */
 export interface HiddenLook {
   readonly words: Words
   readonly texts: ReadonlyArray<TextSpan>
@@ -87,7 +87,7 @@ export interface HiddenLook {
   readonly check: HiddenBytes
 }
 
-/** What to look at; null where nothing can be hidden. */
+/** All that must be looked at; null where nothing can be hidden. */
 export const hiddenLook = (hidden: Hidden): HiddenLook | null => {
   if (sizeOf(hidden) === 0) return null
   const { gaps, texts } = hidden

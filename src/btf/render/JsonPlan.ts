@@ -74,7 +74,7 @@ const UNROLL = 24
 const plans = new WeakMap<RenderPlan, JsonPlan>()
 
 /** The plan that writes the JSON of a render plan; made once for each. */
-export const jsonPlan = (plan: RenderPlan): JsonPlan => {
+const jsonPlan = (plan: RenderPlan): JsonPlan => {
   const known = plans.get(plan)
   if (known !== undefined) return known
   const assembler = new Assembler()

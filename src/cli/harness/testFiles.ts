@@ -79,12 +79,12 @@ const Reported = Schema.parseJson(Schema.Struct({
 }))
 
 /** A test of a file that failed without a kept run, or was skipped, and why. */
-export interface OtherTest extends CollectedTest {
+interface OtherTest extends CollectedTest {
   readonly why: string
 }
 
 /** The outcome of test files: the folders of the runs that they kept, and what else failed, was skipped, or passed. */
-export interface TestedFiles {
+interface TestedFiles {
   readonly runs: ReadonlyArray<string>
   readonly failed: ReadonlyArray<OtherTest>
   readonly skipped: ReadonlyArray<string>
