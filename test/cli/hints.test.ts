@@ -58,7 +58,8 @@ it("an option that a message of the command names is one of its options", () => 
     ...node.options.map(({ name }) => `--${name}`),
     ...node.subcommands.flatMap(options)
   ]
-  const known = new Set([...options(root), "--help", "--version", "--completions", "--log-level"])
+  const ofVitest = "--reporter"
+  const known = new Set([...options(root), "--help", "--version", "--completions", "--log-level", ofVitest])
   const unknown = sources.filter(({ name }) => name.startsWith("cli/")).flatMap(({ code, name }) =>
     [...code.matchAll(/(?<![\w-])--[a-z][a-z-]+(?![\w-]| ===)/g)].map(([option]) => `${name}: ${option}`)
       .filter((found) => !known.has(found.split(": ")[1]))
