@@ -93,6 +93,13 @@ interface TestedFiles {
 
 const firstLine = (text: string): string => text.split("\n").find((line) => line.trim() !== "") ?? "it does not say why"
 
+/** A failure's message with its stack as far as the test's own line. */
+const briefly = (text: string): string => {
+  const lines = text.split("\n")
+  const stack = lines.findIndex((line) => line.startsWith("    at "))
+  return lines.slice(0, stack < 0 ? lines.length : stack + 1).join("\n")
+}
+
 /** Run test files by the vitest of the project, each of their `it.ktstr` on all that the command line asks for. */
 export const runTestFiles = (files: ReadonlyArray<string>, asked: Omit<Asked, "log">) =>
   Effect.gen(function*() {
@@ -123,7 +130,7 @@ export const runTestFiles = (files: ReadonlyArray<string>, asked: Omit<Asked, "l
       return assertionResults.length === 0
         ? [{ file, test: "the file", status: "failed", why: message ?? "it has no test" }]
         : assertionResults.map(({ failureMessages, fullName, status }) => (
-          { file, test: fullName, status, why: (failureMessages ?? []).join("\n") }
+          { file, test: fullName, status, why: (failureMessages ?? []).map(briefly).join("\n") }
         ))
     })
     const tested: TestedFiles = {

@@ -1,0 +1,69 @@
+import { assert, beforeEach, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { execFile } from "node:child_process"
+import { join } from "node:path"
+import { promisify } from "node:util"
+import { executeRun } from "../../../src/harness/run/ExecuteRun.ts"
+import { prepareRun } from "../../../src/harness/run/PrepareRun.ts"
+import { cgroup, op, type Scenario, scenario, step, work } from "../../../src/harness/scenario/Scenario.ts"
+import { needsExactQemu } from "../../support/exactQemu.ts"
+import { HostLive, scratch } from "../../support/guest.ts"
+
+const KERNEL = "debian:7.3-cloud"
+
+/** judge.c before and behind a phase of all kinds of workers: that sleep, that talk to each other, that never stop. */
+const judged = (program: string): Scenario =>
+  scenario("judged", {
+    groups: {
+      spin: cgroup({ workers: 2, work: work.spin() }),
+      pipe: cgroup({ workers: 2, work: work.pipe() }),
+      timer: cgroup({ workers: 4, work: work.timer({ interval: "2 millis" }) })
+    },
+    payloads: { before: { program }, after: { program } },
+    steps: () => [
+      step("run", { do: [op.run("before"), op.wait("before", "5 seconds")], hold: "1500 millis" }),
+      step("end", { do: [op.run("after"), op.wait("after", "5 seconds")], hold: "10 millis" })
+    ]
+  }) as Scenario
+
+/** Sums of judge.c's lines, by what they count and for whom. */
+const sums = (lines: ReadonlyArray<string>): ReadonlyMap<string, number> => {
+  const found = new Map<string, number>()
+  for (const line of lines) {
+    const [what, name, count] = line.split(" ")
+    found.set(`${what} ${name}`, (found.get(`${what} ${name}`) ?? 0) + Number(count))
+  }
+  return found
+}
+
+describe("what a run says of its workers", () => {
+  beforeEach(needsExactQemu)
+
+  it.live(
+    "is what the kernel says of them in the guest: context switches within 2 %, shares of the CPUs within 1 %",
+    () =>
+      Effect.gen(function*() {
+        const program = join(yield* scratch, "judge")
+        const source = new URL("./judge.c", import.meta.url).pathname
+        yield* Effect.promise(() =>
+          promisify(execFile)("gcc", ["-static", "-O1", "-Wall", "-Werror", source, "-o", program])
+        )
+        const prepared = yield* prepareRun({ test: "judged", kernel: KERNEL, scenario: judged(program), mode: "exact" })
+        const { payloads, phases: [{ groups }], verdict } = yield* executeRun(prepared)
+        assert.strictEqual(verdict.outcome, "pass", JSON.stringify(verdict.details))
+        const [before, after] = [sums(payloads["before"].log), sums(payloads["after"].log)]
+        const counted = (key: string): number => after.get(key)! - before.get(key)!
+        const names = Object.keys(groups)
+        const micros = names.reduce((sum, name) => sum + counted(`micros ${name}`), 0)
+        const cpu = names.reduce((sum, name) => sum + groups[name].cpu!, 0)
+        assert.isAbove(micros, 2_500_000, "both CPUs are busy for a second and a half")
+        for (const name of names) {
+          const switches = counted(`switches ${name}`)
+          assert.isAbove(switches, 100, name)
+          assert.approximately(groups[name].runs, switches, switches * 0.02, `switches of ${name}`)
+          assert.approximately(groups[name].cpu! / cpu, counted(`micros ${name}`) / micros, 0.01, `share of ${name}`)
+        }
+      }).pipe(Effect.scoped, Effect.provide(HostLive)),
+    400_000
+  )
+})
