@@ -76,14 +76,14 @@ const kindIn = ({ sched }: FailureDocument): string | undefined => {
   return scheduler === undefined ? sched.scx.lastExit?.kind : exitKindOf(scheduler)
 }
 
-/** Run a command beside the watch, and read the guest when it has failed. */
-const failing = (watched: Watched, command: string) =>
+/** Let it fail beside the watch, and read the guest when it has. */
+const failing = <A, E>(watched: Watched, fail: Effect.Effect<A, E>) =>
   Effect.gen(function*() {
     const { key, signs, vm } = watched
     let early: TakenMoment | undefined
     const never = yield* Deferred.make<Failure | undefined>()
     const watch = watchSigns(vm, signs, never, { kernel: key, early: (moment) => (early = moment) })
-    const [failure, output] = yield* Effect.all([watch, run(vm, command)], { concurrency: 2 })
+    const [failure, output] = yield* Effect.all([watch, fail], { concurrency: 2 })
     if (failure === undefined) return assert.fail("nothing failed")
     return { failure, output, document: yield* documentOf(watched, failure, early) }
   })
@@ -97,7 +97,7 @@ const unregister = ({ signs, vm }: Watched) =>
 
 const compareError = (watched: Watched, { kind, message, name, ...error }: typeof ERRORS[number]) =>
   Effect.gen(function*() {
-    const { document, failure, output } = yield* failing(watched, `${REGISTER} && ./park ${name}`)
+    const { document, failure, output } = yield* failing(watched, run(watched.vm, `${REGISTER} && ./park ${name}`))
     assert.deepStrictEqual([failure.kind, document.log.problem, document.problems], ["scheduler", null, []])
     const printed = yield* printedEnds(watched.vm)
     assert.deepStrictEqual(document.log.exits, printed)
@@ -132,24 +132,50 @@ const compareNormal = (watched: Watched, { kind, reason, way }: typeof NORMAL[nu
     yield* unregister(watched)
   })
 
-const compareAll = (key: string) =>
+/** A program of BPF that does not let go of its CPU; then a panic, which is the guest's last. */
+const compareOthers = (watched: Watched) =>
+  Effect.gen(function*() {
+    const { signs, vm } = watched
+    const lockup = `echo 1 >/proc/sys/kernel/watchdog_thresh && ln -s /bin/busybox /tmp/lockup &&
+      bpftool prog load /include-files/lockup.bpf.o /sys/fs/bpf/lockup autoattach && { /tmp/lockup 2>/dev/null & }`
+    const stuck = yield* failing(watched, run(vm, lockup))
+    const { document: { failure, sched, vcpus } } = stuck
+    const [, cpu, pid] = /^watchdog: BUG: soft lockup - CPU#(\d) stuck for \d+s! \[lockup:(\d+)\]$/.exec(failure.text)
+      ?? assert.fail(failure.text)
+    assert.strictEqual(failure.kind, "soft-lockup")
+    assert.include(yield* run(vm, "dmesg"), failure.text)
+    if ("kind" in sched || "kind" in sched.runQueues || "kind" in vcpus) return assert.fail("not read")
+    assert.strictEqual(sched.runQueues.find((queue) => queue.cpu === Number(cpu))?.curr?.pid, Number(pid))
+    assert.strictEqual(vcpus[Number(cpu)].mode, "kernel")
+    while (signs.look() !== undefined); // one stall may be told more than once
+
+    const panic = yield* failing(watched, Effect.ignore(vm.exec("echo c >/proc/sysrq-trigger")))
+    assert.match(panic.failure.text, /^Kernel panic - not syncing: sysrq triggered crash$/)
+    assert.deepStrictEqual([panic.failure.kind, panic.document.schema], ["panic", "single"])
+    assert.isTrue(panic.document.log.lines.some(({ text }) => text === panic.failure.text))
+    assert.include((yield* vm.consoleTail).join("\n"), panic.failure.text)
+  })
+
+/** @param isBuilt by scripts/kernel.sh: without sysrq, and without a detector of soft lockups */
+const compareAll = (key: string, isBuilt = false) =>
   Effect.gen(function*() {
     const { bpftool } = yield* stockScx
     const directory = yield* scratch
     const vm = yield* boot({
       kernel: key,
       cpus: 2,
-      cmdline: "loglevel=1",
-      includes: [bpftool, ...yield* compileBpf(directory, "failing"), yield* compilePark(directory)],
+      cmdline: "loglevel=1 panic=60 printk.time=1",
+      includes: [bpftool, ...yield* compileBpf(directory, "failing", "lockup"), yield* compilePark(directory)],
       timeout: "9 minutes"
     })
     const kernel = yield* GuestKernel.fromMemory(yield* vm.memory, "the running guest")
     const watched = { vm, key, signs: new FailureSigns(kernel), keepsEnded: kernel.symbol("scx_root") !== undefined }
     for (const error of ERRORS) yield* compareError(watched, error)
-    for (const end of NORMAL) yield* compareNormal(watched, end)
+    for (const end of NORMAL) if (!isBuilt || end.kind !== "SYSRQ") yield* compareNormal(watched, end)
+    if (!isBuilt) yield* compareOthers(watched)
   }).pipe(Effect.scoped, Effect.provide(HostLive))
 
-describe("a scheduler that fails is dumped with what the kernel says of it, whatever the way", () => {
+describe("a guest that fails is dumped with what the kernel says of it: each way of a scheduler, a soft lockup, a panic", () => {
   beforeEach(needsStockScx)
   it.live("on 7.3", () => Effect.flatMap(stockScx, ({ key }) => compareAll(key)), 600_000)
   if (matrix.length === 0) it.skip("on 6.18 and the built 6.12: `npm run matrix` boots them")
@@ -157,7 +183,7 @@ describe("a scheduler that fails is dumped with what the kernel says of it, what
     it.live("on 6.18", () => compareAll("debian:6.18-cloud"), 600_000)
     describe("whose scheduler is in variables", () => {
       beforeEach(needsScx)
-      it.live("on the built 6.12", () => Effect.flatMap(scx, ({ key }) => compareAll(key)), 600_000)
+      it.live("on the built 6.12", () => Effect.flatMap(scx, ({ key }) => compareAll(key, true)), 600_000)
     })
   }
 })
