@@ -6,7 +6,7 @@ import { bootAndFreeze } from "../../src/Ktstr.ts"
 import { GuestKernel } from "../../src/memory/GuestKernel.ts"
 import { bootSeconds, parseCapture, SAY_BOOTED } from "../support/capture.ts"
 import { compileBpf, HostLive, scratch } from "../support/guest.ts"
-import { matrix } from "../support/kernels.ts"
+import { matrix, seriesOf } from "../support/kernels.ts"
 import { needsStockScx, stockScx } from "../support/scx.ts"
 import { compareKinds } from "./compareKinds.ts"
 import { compareMaps } from "./compareMaps.ts"
@@ -21,26 +21,26 @@ interface Counts {
 }
 
 /** The ways of attaching that `attach.c` finds from this series on. */
-const waysOf = (series: string): number => series === "6.1" ? 15 : 19
+const waysOf = (name: string): number => seriesOf(name) === "6.1" ? 15 : 19
 
-const compareAll = (series: string, bpftool: string): Effect.Effect<Counts> =>
+const compareAll = (name: string, bpftool: string): Effect.Effect<Counts> =>
   Effect.gen(function*() {
-    const kernel = `debian:${series}-cloud`
+    const kernel = `debian:${name}`
     const counts = yield* compareKinds({ kernel, ops: "congestion", bpftool })
     return {
       ...counts,
-      ...yield* compareProgramsAndLinks({ kernel, cpus: 2, kindsOfLinks: waysOf(series), bpftool })
+      ...yield* compareProgramsAndLinks({ kernel, cpus: 2, kindsOfLinks: waysOf(name), bpftool })
     }
   }).pipe(Effect.orDie)
 
 /** 5.10 has neither bpf_loop nor half of the types: the maps of types.bpf.c, filled by steps, and the programs that do it. */
-const compareOld = (series: string, bpftool: string): Effect.Effect<Counts> =>
+const compareOld = (name: string, bpftool: string): Effect.Effect<Counts> =>
   Effect.gen(function*() {
     const directory = yield* scratch
     const consoleFile = `${directory}/console`
     const sources = new URL("../bpf-src/", import.meta.url).pathname
     const snapshot = yield* bootAndFreeze({
-      kernel: `debian:${series}-cloud`,
+      kernel: `debian:${name}`,
       cpus: 2,
       includes: [bpftool, ...yield* compileBpf(directory, "steps"), `${sources}fill.sh`, `${sources}capture.sh`],
       script: `${SAY_BOOTED} && sh /include-files/fill.sh && date +%s >/tmp/capture/now &&
@@ -62,20 +62,20 @@ describe("maps, programs and links are what bpftool says in the guest", () => {
   ]
   beforeEach(needsStockScx)
   afterAll(() => {
-    const line = (row: ReadonlyArray<unknown>) => row.map((cell) => String(cell).padEnd(10)).join(" ").trimEnd()
+    const line = (row: ReadonlyArray<unknown>) => row.map((cell) => String(cell).padEnd(11)).join(" ").trimEnd()
     if (matrix.length > 0) process.stderr.write(`${rows.map(line).join("\n")}\n`)
   })
   if (matrix.length === 0) it.skip("on each kernel of the matrix: `npm run matrix` boots them")
-  for (const series of matrix) {
-    it.live(`on Debian's ${series}`, () =>
+  for (const name of matrix) {
+    it.live(`on Debian's ${name}`, () =>
       Effect.gen(function*() {
         const { bpftool } = yield* stockScx
-        const compare = series === "5.10" ? compareOld : compareAll
+        const compare = seriesOf(name) === "5.10" ? compareOld : compareAll
         const { bootSeconds, entries, links, maps, programs } = yield* Effect.onError(
-          compare(series, bpftool),
-          () => Effect.sync(() => rows.push([series, "", "", "", "", "", "see the failure"]))
+          compare(name, bpftool),
+          () => Effect.sync(() => rows.push([name, "", "", "", "", "", "see the failure"]))
         )
-        rows.push([series, bootSeconds, maps, entries, programs, links, 0])
+        rows.push([name, bootSeconds, maps, entries, programs, links, 0])
       }), 600_000)
   }
 })

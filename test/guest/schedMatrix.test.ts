@@ -2,20 +2,20 @@ import { afterAll, beforeEach, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { compareParked } from "../scx/compareParked.ts"
 import { compileBpf, compilePark, HostLive, scratch } from "../support/guest.ts"
-import { matrix } from "../support/kernels.ts"
+import { matrix, seriesOf } from "../support/kernels.ts"
 import { needsStockScx, stockScx } from "../support/scx.ts"
 import { compareSched } from "./compareSched.ts"
 
-/** What is compared from 6.1 on; of these, the series whose stock kernels have no sched_ext. */
-const series = matrix.filter((each) => each !== "5.10")
+/** What is compared, from 6.1 on; and the series whose stock kernels have no sched_ext. */
+const kernels = matrix.filter((name) => seriesOf(name) !== "5.10")
 const WITHOUT_SCX = ["6.1", "6.12"]
 
 /** On one CPU; then on two, and on four of two nodes with KASLR, under a scheduler where the kernel has sched_ext; then parked tasks. */
-const compareAll = (series: string, bpftool: string) =>
+const compareAll = (name: string, bpftool: string) =>
   Effect.gen(function*() {
-    const kernel = `debian:${series}-cloud`
+    const kernel = `debian:${name}`
     const directory = yield* scratch
-    const scx = WITHOUT_SCX.includes(series)
+    const scx = WITHOUT_SCX.includes(seriesOf(name))
       ? {}
       : {
         includes: [bpftool, ...yield* compileBpf(directory, "park"), yield* compilePark(directory)],
@@ -26,7 +26,7 @@ const compareAll = (series: string, bpftool: string) =>
     const one = yield* compareSched({ kernel, cpus: 1 })
     const two = yield* compareSched({ kernel, cpus: 2, ...scx })
     const four = yield* compareSched({ kernel, topology, kaslr: true, ...scx })
-    const parked = WITHOUT_SCX.includes(series) ? "no scx" : yield* compareParked(kernel, bpftool)
+    const parked = WITHOUT_SCX.includes(seriesOf(name)) ? "no scx" : yield* compareParked(kernel, bpftool)
     const all = [one, two, four]
     return [
       all.map(({ tasks }) => tasks).join("+"),
@@ -41,18 +41,18 @@ describe("the scheduler's state is what /proc and /sys say in the guest", () => 
   beforeEach(needsStockScx)
   afterAll(() => {
     const line = (row: ReadonlyArray<unknown>) => row.map((cell) => String(cell).padEnd(14)).join(" ").trimEnd()
-    if (series.length > 0) process.stderr.write(`${rows.map(line).join("\n")}\n`)
+    if (kernels.length > 0) process.stderr.write(`${rows.map(line).join("\n")}\n`)
   })
-  if (series.length === 0) it.skip("on each kernel of the matrix: `npm run matrix` boots them")
-  for (const each of series) {
-    it.live(`on Debian's ${each}`, () =>
+  if (kernels.length === 0) it.skip("on each kernel of the matrix: `npm run matrix` boots them")
+  for (const name of kernels) {
+    it.live(`on Debian's ${name}`, () =>
       Effect.gen(function*() {
         const { bpftool } = yield* stockScx
         const cells = yield* Effect.onError(
-          compareAll(each, bpftool),
-          () => Effect.sync(() => rows.push([each, "", "", "", "", "see the failure"]))
+          compareAll(name, bpftool),
+          () => Effect.sync(() => rows.push([name, "", "", "", "", "see the failure"]))
         )
-        rows.push([each, ...cells, 0])
+        rows.push([name, ...cells, 0])
       }), 900_000)
   }
 })

@@ -3,14 +3,31 @@ import * as Effect from "effect/Effect"
 import { KernelResolver } from "../../src/core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
 
-/** The series of Debian's cloud kernels that `npm run matrix` reads, the oldest first; none in other runs of the tests. */
+/**
+ * Debian's kernels that `npm run matrix` reads, by series and flavour (none: the generic one), the oldest of a flavour
+ * first; none in other runs of the tests.
+ */
 export const matrix: ReadonlyArray<string> = process.env["KTSTR_MATRIX"] === "1"
-  ? ["5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3"]
+  ? [
+    ...["5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3"].map((series) =>
+      `${series}-cloud`
+    ),
+    "6.1",
+    "7.3",
+    "6.1-rt",
+    "7.3-rt"
+  ]
   : []
 
+/** The series of a kernel of the matrix. */
+export const seriesOf = (name: string): string => name.replace(/-.*/, "")
+
 /** Debian's newest cloud kernel of a series, from the user's cache or fetched into it: its bzImage's path. */
-export const kernelImage = (series: string) =>
-  Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(`debian:${series}-cloud`)).pipe(
+export const kernelImage = (series: string) => debianImage(`${series}-cloud`)
+
+/** The same for a kernel named as in the matrix. */
+export const debianImage = (name: string) =>
+  Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(`debian:${name}`)).pipe(
     Effect.map(({ image }) => image),
     Effect.provide(KernelResolver.layer),
     Effect.provide(NativeKoffi.layer),

@@ -111,7 +111,7 @@ const renameEach = (bytes: Uint8Array): void => {
 }
 
 describe("a group whose member has another name is absent and says so, or lacks an optional field, in the BTF of", () => {
-  it.effect("Debian's 6.12", () => Effect.map(fromImage("6.12"), renameEach))
+  it.effect("Debian's 6.12", () => Effect.map(fromImage("6.12-cloud"), renameEach))
 
   const scx = fromBuilt
   if (scx === undefined) it.skip(`a sched_ext 6.12: ${NOT_BUILT}`)

@@ -53,16 +53,16 @@ describe("the offsets are pahole's, and so is what is not there, in the BTF of",
   else it.skip(`the running kernel: ${HOST} does not exist here`)
 
   it.effect("Debian's 6.1", () =>
-    Effect.flatMap(fromImage("6.1"), (bytes) => compare(bytes, [...WITHOUT_SCX, "bpf-arena"])))
+    Effect.flatMap(fromImage("6.1-cloud"), (bytes) => compare(bytes, [...WITHOUT_SCX, "bpf-arena"])))
 
-  it.effect("Debian's 6.12", () => Effect.flatMap(fromImage("6.12"), (bytes) => compare(bytes, WITHOUT_SCX)))
+  it.effect("Debian's 6.12", () => Effect.flatMap(fromImage("6.12-cloud"), (bytes) => compare(bytes, WITHOUT_SCX)))
 
-  it.effect("Debian's 7.3", () => Effect.flatMap(fromImage("7.3"), (bytes) => compare(bytes, [])), 120_000)
+  it.effect("Debian's 7.3", () => Effect.flatMap(fromImage("7.3-cloud"), (bytes) => compare(bytes, [])), 120_000)
 
-  for (const series of matrix) {
+  for (const name of matrix) {
     it.effect(
-      `Debian's ${series}, of the matrix`,
-      () => Effect.flatMap(fromImage(series), (bytes) => compare(bytes)),
+      `Debian's ${name}, of the matrix`,
+      () => Effect.flatMap(fromImage(name), (bytes) => compare(bytes)),
       120_000
     )
   }

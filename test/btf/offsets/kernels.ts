@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { cacheRoot } from "../../../src/core/CacheDir.ts"
 import { parseElf } from "../../../src/core/image/Elf.ts"
 import { vmlinuxOf } from "../../../src/core/image/KernelImage.ts"
-import { kernelImage } from "../../support/kernels.ts"
+import { debianImage } from "../../support/kernels.ts"
 
 /** More files of BTF that the comparison runs on, apart by colons: those of newer kernels, which no package here has. */
 export const MORE_FILES: ReadonlyArray<string> = (process.env["KTSTR_BTF_FILES"] ?? "").split(":")
@@ -44,10 +44,10 @@ const fromElf = (path: string, bytes: Uint8Array): Uint8Array => {
   assert(section !== undefined)
   return new Uint8Array(elf.data(section))
 }
-/** The BTF in a Debian kernel. */
-export const fromImage = (series: string) =>
+/** The BTF in a Debian kernel, named as in the matrix. */
+export const fromImage = (name: string) =>
   Effect.gen(function*() {
-    const path = yield* kernelImage(series)
+    const path = yield* debianImage(name)
     return fromElf(path, yield* vmlinuxOf(readFileSync(path), path))
   })
 
