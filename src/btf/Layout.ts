@@ -2,6 +2,7 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import type { Btf } from "./Btf.ts"
 import type { StructType } from "./BtfType.ts"
+import { memoizeByBtf } from "./MemoizeByBtf.ts"
 
 /**
  * A kernel that keeps things elsewhere than the caller expects: a struct or a member is not in its BTF.
@@ -228,23 +229,42 @@ const follow = (btf: Btf, form: StructType, path: ReadonlyArray<string>): Member
   let place: MemberPlace = { bitOffset: 0, bitSize: 0, type: form.id }
   for (const name of path) {
     const within = structOf(btf, place.type)
-    const found = within === undefined ? undefined : memberOf(btf, within, name, new Set())
+    const found = within === undefined || name === "" ? undefined : membersOf(btf, within).get(name)
     if (found === undefined) return undefined
     place = { ...found, bitOffset: place.bitOffset + found.bitOffset }
   }
   return place
 }
 
-/** A member by name, also of anonymous members. `seen` keeps a hostile blob from leading in circles. */
-const memberOf = (btf: Btf, form: StructType, name: string, seen: Set<number>): MemberPlace | undefined => {
-  if (name === "" || seen.size > 256) return undefined
+/** By a struct's id its members by name: a struct of two hundred members is asked for dozens. */
+const memberTables = memoizeByBtf(() => new Map<number, ReadonlyMap<string, MemberPlace>>())
+
+/** A struct's members by name, those of anonymous members too; of two with one name the first. */
+const membersOf = (btf: Btf, form: StructType): ReadonlyMap<string, MemberPlace> => {
+  const before = memberTables(btf).get(form.id)
+  if (before !== undefined) return before
+  const found = new Map<string, MemberPlace>()
+  addMembers(btf, form, 0, found, new Set())
+  memberTables(btf).set(form.id, found)
+  return found
+}
+
+/** `seen` keeps a hostile blob from leading in circles. */
+const addMembers = (
+  btf: Btf,
+  form: StructType,
+  start: number,
+  found: Map<string, MemberPlace>,
+  seen: Set<number>
+): void => {
+  if (seen.size > 256) return
   seen.add(form.id)
-  for (const member of form.members) {
-    if (member.name === name) return member
-    const inner = member.name === "" ? structOf(btf, member.type) : undefined
-    if (inner === undefined || seen.has(inner.id)) continue
-    const found = memberOf(btf, inner, name, seen)
-    if (found !== undefined) return { ...found, bitOffset: member.bitOffset + found.bitOffset }
+  for (const { bitOffset, bitSize, name, type } of form.members) {
+    if (name !== "") {
+      if (!found.has(name)) found.set(name, { bitOffset: start + bitOffset, bitSize, type })
+      continue
+    }
+    const inner = structOf(btf, type)
+    if (inner !== undefined && !seen.has(inner.id)) addMembers(btf, inner, start + bitOffset, found, seen)
   }
-  return undefined
 }

@@ -1,4 +1,3 @@
-import * as Either from "effect/Either"
 import type { Btf } from "../btf/Btf.ts"
 import { memoizeByBtf } from "../btf/MemoizeByBtf.ts"
 import { flag, int, structFields, text, uint } from "./StructFields.ts"
@@ -207,8 +206,6 @@ export const DOMAIN_STATS = {
   ttwu_move_balance: uint()
 } as const
 
-const get = <A, E>(either: Either.Either<A, E>): A | undefined => Either.getOrUndefined(either)
-
 /** Where a kernel keeps its scheduler's state. A part that is undefined is not in this kernel's BTF. */
 export interface SchedLayouts extends ReturnType<typeof resolve> {}
 
@@ -216,8 +213,8 @@ export interface SchedLayouts extends ReturnType<typeof resolve> {}
 const RQ_OWN = ["nr_running", "clock"]
 
 /** `struct rq` of kernel/sched/sched.h, and the structs embedded in it. */
-const runQueueLayouts = (btf: Btf) => ({
-  rq: get(structFields(btf, "rq", RQ, RQ_OWN, [
+const runQueueLayouts = (btf: Btf) => {
+  const rq = structFields(btf, "rq", RQ, RQ_OWN, [
     "__lock",
     "curr",
     "donor",
@@ -234,19 +231,22 @@ const runQueueLayouts = (btf: Btf) => ({
     "scx.rescue.dsq",
     "scx.runnable_list",
     "scx.ddsp_deferred_locals"
-  ])),
-  cfs: get(structFields(btf, "rq", CFS_RQ, RQ_OWN)),
-  rt: get(structFields(btf, "rq", RT_RQ, RQ_OWN)),
-  dl: get(structFields(btf, "rq", DL_RQ, RQ_OWN)),
-  scxRq: get(structFields(btf, "rq", SCX_RQ, [...RQ_OWN, "scx"])),
-  rqStats: get(structFields(btf, "rq", RQ_STATS, RQ_OWN))
-})
+  ])
+  return {
+    rq,
+    cfs: structFields(btf, "rq", CFS_RQ, RQ_OWN),
+    rt: structFields(btf, "rq", RT_RQ, RQ_OWN),
+    dl: structFields(btf, "rq", DL_RQ, RQ_OWN),
+    scxRq: rq?.at("scx") === undefined ? undefined : structFields(btf, "rq", SCX_RQ, RQ_OWN),
+    rqStats: structFields(btf, "rq", RQ_STATS, RQ_OWN)
+  }
+}
 
 const TASK_OWN = ["pid", "comm"]
 
 /** `struct task_struct`, the structs embedded in it, and those that it points at. */
-const taskLayouts = (btf: Btf) => ({
-  task: get(structFields(btf, "task_struct", TASK, TASK_OWN, [
+const taskLayouts = (btf: Btf) => {
+  const task = structFields(btf, "task_struct", TASK, TASK_OWN, [
     "sched_class",
     "cpus_ptr",
     "cpus_mask",
@@ -269,37 +269,45 @@ const taskLayouts = (btf: Btf) => ({
     "scx.runnable_node",
     "scx.tasks_node",
     "scx.sched"
-  ])),
-  se: get(structFields(btf, "task_struct", SE, TASK_OWN)),
-  schedInfo: get(structFields(btf, "task_struct", SCHED_INFO, TASK_OWN)),
-  entity: get(structFields(btf, "task_struct", ENTITY, [...TASK_OWN, "scx"])),
-  signal: get(structFields(btf, "signal_struct", { nr_threads: int() } as const, ["thread_head", "pids"])),
-  pid: get(structFields(btf, "pid", {}, ["numbers"], ["tasks"])),
-  pidNamespace: get(structFields(btf, "pid_namespace", {}, ["idr"])),
-  upid: get(structFields(btf, "upid", {}, ["nr"])),
-  cssSet: get(structFields(btf, "css_set", {}, ["dfl_cgrp"])),
-  cgroup: get(structFields(btf, "cgroup", {}, ["kn"])),
-  kernfs: get(structFields(btf, "kernfs_node", { id: uint() } as const, ["name"], ["parent", "__parent"])),
-  cpumask: get(structFields(btf, "cpumask", {}, ["bits"]))
-})
+  ])
+  return {
+    task,
+    taskName: structFields(btf, "task_struct", { pid: int(), comm: text() } as const, TASK_OWN),
+    se: structFields(btf, "task_struct", SE, TASK_OWN),
+    schedInfo: structFields(btf, "task_struct", SCHED_INFO, TASK_OWN),
+    entity: task?.at("scx") === undefined ? undefined : structFields(btf, "task_struct", ENTITY, TASK_OWN),
+    signal: structFields(btf, "signal_struct", { nr_threads: int() } as const, ["thread_head", "pids"]),
+    pid: structFields(btf, "pid", {}, ["numbers"], ["tasks"]),
+    pidNamespace: structFields(btf, "pid_namespace", {}, ["idr"]),
+    upid: structFields(btf, "upid", {}, ["nr"]),
+    cssSet: structFields(btf, "css_set", {}, ["dfl_cgrp"]),
+    cgroup: structFields(btf, "cgroup", {}, ["kn"]),
+    kernfs: structFields(btf, "kernfs_node", { id: uint() } as const, ["name"], ["parent", "__parent"]),
+    cpumask: structFields(btf, "cpumask", {}, ["bits"])
+  }
+}
+
+/** For kernels without sched_ext: a name that is not in the BTF takes the longest to look for. */
+const noFields: typeof structFields = () => undefined
 
 /** sched_ext: its schedulers, dispatch queues and exits. */
-const scxLayouts = (btf: Btf) => ({
-  dispatchQ: get(
-    structFields(btf, "scx_dispatch_q", { nr: uint(), seq: uint() } as const, ["list", "nr", "id"], [
-      "lock",
-      "list",
-      "priq",
-      "nr",
-      "seq",
-      "id",
-      "hash_node",
-      "first_task",
-      "sched"
-    ])
-  ),
-  dsqNode: get(structFields(btf, "scx_dsq_list_node", { flags: uint() } as const, ["node", "flags"])),
-  sched: get(structFields(btf, "scx_sched", SCX_SCHED, ["ops", "exit_info"], [
+const scxLayouts = (btf: Btf) =>
+  scxLayoutsBy(btf, btf.idsByName("sched_ext_ops").length === 0 ? noFields : structFields)
+
+const scxLayoutsBy = (btf: Btf, fields: typeof structFields) => ({
+  dispatchQ: fields(btf, "scx_dispatch_q", { nr: uint(), seq: uint() } as const, ["list", "nr", "id"], [
+    "lock",
+    "list",
+    "priq",
+    "nr",
+    "seq",
+    "id",
+    "hash_node",
+    "first_task",
+    "sched"
+  ]),
+  dsqNode: fields(btf, "scx_dsq_list_node", { flags: uint() } as const, ["node", "flags"]),
+  sched: fields(btf, "scx_sched", SCX_SCHED, ["ops", "exit_info"], [
     "dsq_hash",
     "global_dsqs",
     "pnode",
@@ -308,8 +316,8 @@ const scxLayouts = (btf: Btf) => ({
     "all",
     "cgrp_path",
     "ancestors"
-  ])),
-  ops: get(structFields(
+  ]),
+  ops: fields(
     btf,
     "sched_ext_ops",
     {
@@ -321,30 +329,30 @@ const scxLayouts = (btf: Btf) => ({
       hotplug_seq: uint()
     } as const,
     ["name"]
-  )),
-  pcpu: get(structFields(btf, "scx_sched_pcpu", { flags: uint() } as const, ["event_stats"], ["sch", "bypass_dsq"])),
-  pnode: get(structFields(btf, "scx_sched_pnode", {}, ["global_dsq"])),
-  exitInfo: get(structFields(btf, "scx_exit_info", EXIT_INFO, ["kind"], ["reason", "bt", "msg", "dump"]))
+  ),
+  pcpu: fields(btf, "scx_sched_pcpu", { flags: uint() } as const, ["event_stats"], ["sch", "bypass_dsq"]),
+  pnode: fields(btf, "scx_sched_pnode", {}, ["global_dsq"]),
+  exitInfo: fields(btf, "scx_exit_info", EXIT_INFO, ["kind"], ["reason", "bt", "msg", "dump"])
 })
 
 /** Scheduling domains, memory nodes, CPU times and pressure. */
 const machineLayouts = (btf: Btf) => ({
-  clocksource: get(structFields(btf, "clocksource", { mult: uint(), shift: uint() } as const, ["mult", "shift"])),
-  domain: get(structFields(btf, "sched_domain", DOMAIN, ["parent", "flags"], [
+  clocksource: structFields(btf, "clocksource", { mult: uint(), shift: uint() } as const, ["mult", "shift"]),
+  domain: structFields(btf, "sched_domain", DOMAIN, ["parent", "flags"], [
     "name",
     "span",
     ...DOMAIN_BY_IDLENESS
-  ])),
-  domainStats: get(structFields(btf, "sched_domain", DOMAIN_STATS, ["parent", "flags"])),
-  flagDebug: get(structFields(btf, "sd_flag_debug", {}, ["name"])),
-  psi: get(structFields(btf, "psi_group", {}, ["total", "avg"])),
-  pglist: get(structFields(btf, "pglist_data", { nr_zones: int() } as const, ["node_zones", "nr_zones"])),
-  zone: get(structFields(btf, "zone", { present_pages: uint() } as const, ["vm_numa_event"], [
+  ]),
+  domainStats: structFields(btf, "sched_domain", DOMAIN_STATS, ["parent", "flags"]),
+  flagDebug: structFields(btf, "sd_flag_debug", {}, ["name"]),
+  psi: structFields(btf, "psi_group", {}, ["total", "avg"]),
+  pglist: structFields(btf, "pglist_data", { nr_zones: int() } as const, ["node_zones", "nr_zones"]),
+  zone: structFields(btf, "zone", { present_pages: uint() } as const, ["vm_numa_event"], [
     "per_cpu_zonestats"
-  ])),
-  zoneStat: get(structFields(btf, "per_cpu_zonestat", {}, ["vm_numa_event"])),
-  cpustat: get(structFields(btf, "kernel_cpustat", {}, ["cpustat"])),
-  kstat: get(structFields(btf, "kernel_stat", { irqs_sum: uint() } as const, ["irqs_sum", "softirqs"]))
+  ]),
+  zoneStat: structFields(btf, "per_cpu_zonestat", {}, ["vm_numa_event"]),
+  cpustat: structFields(btf, "kernel_cpustat", {}, ["cpustat"]),
+  kstat: structFields(btf, "kernel_stat", { irqs_sum: uint() } as const, ["irqs_sum", "softirqs"])
 })
 
 const resolve = (btf: Btf) => ({

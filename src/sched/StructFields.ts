@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 import type { Btf } from "../btf/Btf.ts"
-import { type Layout, layout, type LayoutError } from "../btf/Layout.ts"
+import { type Layout, layout } from "../btf/Layout.ts"
 import { cString } from "../core/CString.ts"
 
 /**
@@ -57,6 +57,17 @@ interface FieldPlace {
   readonly at: number
   readonly size: number
   readonly bits: { readonly offset: number; readonly size: number } | undefined
+  readonly way: Way
+}
+
+/** How a field is read. Nearly all are of the first four, which have a branch each where ten thousand structs are read. */
+type Way = "u32" | "i32" | "u64" | "text" | "other"
+
+const wayOf = (kind: Kind, size: number, bits: FieldPlace["bits"]): Way => {
+  if (kind === "text") return "text"
+  if (bits !== undefined || kind === "flag") return "other"
+  if (size === 4) return kind === "int" ? "i32" : "u32"
+  return size === 8 && kind === "uint" ? "u64" : "other"
 }
 
 /** Members of a kernel struct that are read together, each in the place and width that the kernel's BTF gives it. */
@@ -69,6 +80,8 @@ export class StructFields<Specs extends FieldSpecs> {
   readonly #layout: Layout<string, string>
   /** Copied for each struct: an object that gets its fields one by one by computed names soon turns into a slow table. */
   readonly #blank: Record<string, Int | string | boolean>
+  #lastBytes = new Uint8Array()
+  #lastText = ""
 
   constructor(found: Layout<string, string>, specs: Specs) {
     this.size = found.size
@@ -77,7 +90,9 @@ export class StructFields<Specs extends FieldSpecs> {
     this.lacking = all.filter(({ path }) => found.at[path] === undefined).map(({ path }) => path)
     this.#places = all.flatMap(({ kind, name, path }) => {
       const at: number | undefined = found.at[path]
-      return at === undefined ? [] : [{ name, kind, at, size: found.sizeOf[path] ?? 0, bits: found.bits[path] }]
+      if (at === undefined) return []
+      const [size, bits] = [found.sizeOf[path] ?? 0, found.bits[path]]
+      return [{ name, kind, at, size, bits, way: wayOf(kind, size, bits) }]
     })
     this.#blank = JSON.parse(JSON.stringify(Object.fromEntries(this.#places.map(({ name }) => [name, ""]))))
   }
@@ -102,26 +117,59 @@ export class StructFields<Specs extends FieldSpecs> {
   /** All fields of the struct that starts at `at`. */
   read(view: DataView, at: number): Values<Specs> {
     const out = { ...this.#blank }
-    for (const place of this.#places) {
+    const places = this.#places
+    for (let i = 0; i < places.length; i++) {
+      const place = places[i]
       const start = at + place.at
-      switch (place.kind) {
-        case "text":
-          out[place.name] = cString(view, start, place.size)
+      let value: Int | string | boolean
+      switch (place.way) {
+        case "u32":
+          value = view.getUint32(start, true)
           break
-        default: {
-          const value = place.bits === undefined
-            ? integerAt(view, start, place.size, place.kind === "int")
-            : bitsAt(view, at, place.bits, place.kind === "int")
-          out[place.name] = place.kind === "flag" ? value !== 0 : value
+        case "i32":
+          value = view.getInt32(start, true)
+          break
+        case "u64": {
+          const high = view.getUint32(start + 4, true)
+          value = high < 0x20_0000
+            ? high * 2 ** 32 + view.getUint32(start, true)
+            : integerAt(view, start, 8, false)
+          break
         }
+        case "text":
+          value = this.#text(view, start, place.size)
+          break
+        default:
+          value = otherAt(view, at, place)
       }
+      out[place.name] = value
     }
     return out as Values<Specs>
   }
+
+  /** Threads of a process come one after the other and mostly have one name: the last one is compared first. */
+  #text(view: DataView, at: number, size: number): string {
+    const last = this.#lastBytes
+    let same = last.length === size
+    for (let i = 0; same && i < size; i++) same = view.getUint8(at + i) === last[i]
+    if (!same) {
+      this.#lastText = cString(view, at, size)
+      this.#lastBytes = new Uint8Array(view.buffer, view.byteOffset + at, size).slice()
+    }
+    return this.#lastText
+  }
+}
+
+const otherAt = (view: DataView, at: number, { at: start, bits, kind, size }: FieldPlace): Int | boolean => {
+  const value = bits === undefined
+    ? integerAt(view, at + start, size, kind === "int")
+    : bitsAt(view, at, bits, kind === "int")
+  return kind === "flag" ? value !== 0 : value
 }
 
 /**
- * The fields of the struct of that name that has all `required` members. Members of `specs` may be missing.
+ * The fields of the struct of that name that has all `required` members, undefined where there is none. Members of `specs`
+ * may be missing.
  * @param more members whose places are asked for, but that are not read
  */
 export const structFields = <const Specs extends FieldSpecs>(
@@ -130,11 +178,12 @@ export const structFields = <const Specs extends FieldSpecs>(
   specs: Specs,
   required: ReadonlyArray<string> = [],
   more: ReadonlyArray<string> = []
-): Either.Either<StructFields<Specs>, LayoutError> => {
+): StructFields<Specs> | undefined => {
+  if (btf.idsByName(struct).length === 0) return undefined // most that are missing; to say why takes longer than to look
   const paths = [...Object.entries(specs).map(([name, { path = name }]) => path), ...more]
-  return Either.map(
+  return Either.match(
     layout<string, string>(btf, struct, required, paths.filter((path) => !required.includes(path))),
-    (found) => new StructFields(found, specs)
+    { onLeft: () => undefined, onRight: (found) => new StructFields(found, specs) }
   )
 }
 

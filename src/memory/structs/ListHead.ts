@@ -1,4 +1,4 @@
-import { hex } from "../../core/Address.ts"
+import { hex, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { corrupted, type Reason, truncated } from "../../core/Reason.ts"
 import type { KernelSpace } from "../KernelSpace.ts"
 
@@ -26,11 +26,12 @@ export const listNodes = (space: KernelSpace, head: bigint, end: bigint = head):
   const previous = (node: bigint): bigint | undefined => space.u64(node + 8n)
   // All zeros: a `bpf_list_head`, or a head in BSS, before its first use.
   if (end !== 0n && next(head) === 0n && previous(head) === 0n) return ended(undefined)
-  for (let before = head;;) {
-    const node = next(before)
+  for (let before = head, node = next(head);;) {
     if (node === 0n && end === 0n) return ended(undefined)
-    const back = node === undefined ? undefined : previous(node)
-    if (node === undefined || back === undefined) return ended(space.faultReason)
+    // Both words in one look: lists of tens of thousands of tasks are read before anything else of them.
+    if (node === undefined || !space.window(kvaPage(node), kvaOffset(node), 16)) return ended(space.faultReason)
+    const after = space.view.getBigUint64(space.at, true)
+    const back = space.view.getBigUint64(space.at + 8, true)
     // The kernel may have been frozen in the middle: a node between the two is not linked yet, or not any more.
     if (back !== before && back !== previous(before) && !(next(back) === node && previous(back) === before)) {
       return ended(corrupted(`${hex(node)} points back at ${hex(back)}, not at ${hex(before)}`))
@@ -40,6 +41,7 @@ export const listNodes = (space: KernelSpace, head: bigint, end: bigint = head):
     if (nodes.size === NODE_LIMIT) return ended(truncated(`more than ${NODE_LIMIT} nodes in the list at ${hex(head)}`))
     nodes.add(node)
     before = node
+    node = after
   }
 }
 

@@ -260,13 +260,13 @@ class DispatchQueueWalk {
 
   #queued(address: bigint, queue: bigint, problems: Array<Reason>): QueuedTask | undefined {
     const { space } = this.#kernel
-    const { entity, task } = this.#layouts
-    if (task === undefined || entity === undefined) return undefined
+    const { entity, task, taskName } = this.#layouts
+    if (task === undefined || taskName === undefined || entity === undefined) return undefined
     if (!space.window(kvaPage(address), kvaOffset(address), task.size)) {
       problems.push(unreadable(`task ${hex(address)}: ${space.faultText}`))
       return undefined
     }
-    const { comm, pid } = task.read(space.view, space.at)
+    const { comm, pid } = taskName.read(space.view, space.at)
     const scx = entity.read(space.view, space.at)
     const dsqAt = task.at("scx.dsq")
     const dsq = dsqAt === undefined ? queue : space.view.getBigUint64(space.at + dsqAt, true)

@@ -174,10 +174,10 @@ export class TaskReader {
   /** Who a task is; undefined where it cannot be read. */
   ref(address: bigint): TaskRef | undefined {
     if (!this.#open(address)) return undefined
-    const { space } = this.#kernel
-    const { comm, pid } = this.#task.read(space.view, space.at)
-    const at = this.#task.at("sched_class")
-    const pointer = at === undefined ? 0n : space.view.getBigUint64(space.at + at, true)
+    const { at, view } = this.#kernel.space // valid until the next look at anything else
+    const { comm, pid } = this.#layouts.taskName?.read(view, at) ?? {}
+    const classAt = this.#pointers.sched_class
+    const pointer = classAt === undefined ? 0n : view.getBigUint64(at + classAt, true)
     return { address: hex(address), pid: Number(pid), comm: comm ?? "", class: this.#classOf(pointer) }
   }
 
