@@ -1,15 +1,14 @@
 import type * as Command from "@effect/cli/Command"
-import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import { kernelVariable } from "../../core/kernels/FindKernel.ts"
 import { parseForeignJson } from "../../core/process/ForeignJson.ts"
+import { readForeignText } from "../../core/process/ForeignText.ts"
 import { type Scenario, smoke } from "../../harness/scenario/Scenario.ts"
 import { decodeScenario } from "../../harness/scenario/ValidateScenario.ts"
 import type { TopologySpec } from "../../kvm/spec/Topology.ts"
 import { FileUnreadable, UsageError } from "../terminal/exit.ts"
-import { whyOf } from "../terminal/whyOf.ts"
 import type { axes } from "./runOptions.ts"
 
 type Axes = Command.Command.ParseConfig<typeof axes>
@@ -62,10 +61,9 @@ export const jobsOf = (config: Axes, scenarios: ReadonlyArray<Scenario>) =>
 
 const readScenario = (path: string) =>
   Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
     const unreadable = (why: string) =>
       new FileUnreadable({ what: `the scenario ${path}`, why, hint: "give a scenario's JSON file that you can read" })
-    const text = yield* Effect.mapError(fs.readFileString(path), (error) => unreadable(whyOf(error)))
+    const text = yield* Effect.mapError(readForeignText(path), unreadable)
     const json = yield* Either.mapLeft(parseForeignJson(text), (why) => unreadable(`not JSON: ${why}`))
     return yield* decodeScenario(json)
   })

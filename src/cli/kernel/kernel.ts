@@ -1,5 +1,4 @@
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
-import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -27,6 +26,7 @@ import { parseKernelId } from "../../core/kernels/KernelId.ts"
 import { KernelResolver } from "../../core/kernels/KernelResolver.ts"
 import { searchKernels } from "../../core/kernels/SearchKernels.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
+import { readForeignText } from "../../core/process/ForeignText.ts"
 import { bold, dim, green, red, yellow } from "../terminal/Color.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
 import { FileUnreadable, UsageError } from "../terminal/exit.ts"
@@ -340,11 +340,10 @@ const sourceOf = (config: BuildConfig): Effect.Effect<BuildSource, UsageError | 
 const extraKconfigOf = ({ extraKconfig }: BuildConfig) =>
   Effect.gen(function*() {
     if (Option.isNone(extraKconfig)) return undefined
-    const fs = yield* FileSystem.FileSystem
-    return yield* Effect.mapError(fs.readFileString(extraKconfig.value), (error) =>
+    return yield* Effect.mapError(readForeignText(extraKconfig.value), (why) =>
       new FileUnreadable({
         what: `the kconfig ${extraKconfig.value}`,
-        why: error.message,
+        why,
         hint: "give --extra-kconfig a file that you can read"
       }))
   })

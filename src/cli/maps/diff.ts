@@ -1,7 +1,4 @@
-import type { PlatformError } from "@effect/platform/Error"
-import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import { listPrograms } from "../../bpf/guest/programs/ProgramWalk.ts"
 import { DUMP_VERSION } from "../../bpf/Report.ts"
 import type { Change, EntryWhole, FieldChange } from "../../bpf/report/DiffChange.ts"
@@ -16,6 +13,7 @@ import {
 } from "../../bpf/report/SnapshotDiff.ts"
 import type { Json } from "../../btf/render/RenderedValue.ts"
 import { Losses } from "../../core/Losses.ts"
+import { readForeignText, startsAsJson } from "../../core/process/ForeignText.ts"
 import { formatReason } from "../../core/Reason.ts"
 import { openImage } from "../../Ktstr.ts"
 import { GuestKernel } from "../../memory/GuestKernel.ts"
@@ -29,7 +27,6 @@ import { FileUnreadable } from "../terminal/exit.ts"
 import { writePieces } from "../terminal/Output.ts"
 import { type Printable, printable } from "../terminal/Printable.ts"
 import * as Stages from "../terminal/Stages.ts"
-import { whyOf } from "../terminal/whyOf.ts"
 
 /** Pieces of output of about this many characters. */
 const PIECE = 1 << 16
@@ -64,20 +61,14 @@ const schedOf = (from: Opened, to: Opened) =>
 /** A dump if the file starts as JSON does, else an image of memory. */
 const openSide = (path: string) =>
   Effect.gen(function*() {
-    const files = yield* FileSystem.FileSystem
-    const unreadable = (error: PlatformError) =>
+    const unreadable = (why: string) =>
       new FileUnreadable({
         what: path,
-        why: whyOf(error),
+        why,
         hint: "give a dump or a memory image"
       })
-    const start = yield* Effect.mapError(
-      Effect.scoped(Effect.flatMap(files.open(path), (file) => file.readAlloc(64))),
-      unreadable
-    )
-    const isJson = Option.isSome(start) && /^\s*\{/.test(Buffer.from(start.value).toString("latin1"))
-    if (isJson) {
-      const document = yield* parseDump(yield* Effect.mapError(files.readFileString(path), unreadable), path)
+    if (yield* Effect.mapError(startsAsJson(path), unreadable)) {
+      const document = yield* parseDump(yield* Effect.mapError(readForeignText(path), unreadable), path)
       const sched = document.sched === undefined ? undefined : { json: document.sched, subject: path }
       return { side: sideOfDocument(document), sched }
     }

@@ -1,5 +1,3 @@
-import type { PlatformError } from "@effect/platform/Error"
-import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as JSONSchema from "effect/JSONSchema"
@@ -8,13 +6,13 @@ import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
 import { parseForeignJson } from "../../core/process/ForeignJson.ts"
+import { readForeignText } from "../../core/process/ForeignText.ts"
 import { FailureDocument } from "../../monitor/Failure.ts"
 import { failurePage } from "../../monitor/FailurePage.ts"
 import { writeFile } from "../source/writeFile.ts"
 import { FileUnreadable, UsageError } from "../terminal/exit.ts"
 import { writeMessage, writeText } from "../terminal/Output.ts"
 import { printable } from "../terminal/Printable.ts"
-import { whyOf } from "../terminal/whyOf.ts"
 import { failureText } from "./failureText.ts"
 
 /** The file is not a dump of a failure. */
@@ -53,14 +51,15 @@ export const show = (config: Config) =>
 
 const open = (path: string) =>
   Effect.gen(function*() {
-    const files = yield* FileSystem.FileSystem
-    const unreadable = (why: string) =>
-      new FileUnreadable({ what: path, why, hint: "give a file that vm run --on-failure or a failed run wrote" })
-    const readable = Effect.mapError((error: PlatformError) => unreadable(whyOf(error)))
-    const { type } = yield* readable(files.stat(path))
-    // some never end
-    if (type === "CharacterDevice" || type === "BlockDevice") return yield* unreadable("it is a device, not a file")
-    const text = yield* readable(files.readFileString(path))
+    const text = yield* Effect.mapError(
+      readForeignText(path),
+      (why) =>
+        new FileUnreadable({
+          what: path,
+          why,
+          hint: "give a file that vm run --on-failure or a failed run wrote"
+        })
+    )
     const json = yield* Either.mapLeft(parseForeignJson(text), (why) => new NotAFailure({ path, why }))
     return yield* Effect.mapError(decode(json), (error) => {
       const [{ message, path: at }] = ParseResult.ArrayFormatter.formatErrorSync(error)

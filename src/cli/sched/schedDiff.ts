@@ -1,5 +1,3 @@
-import type { PlatformError } from "@effect/platform/Error"
-import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as JSONSchema from "effect/JSONSchema"
@@ -9,6 +7,7 @@ import * as Schema from "effect/Schema"
 import { DUMP_VERSION, Header } from "../../bpf/Report.ts"
 import { isSameBoot } from "../../bpf/report/SnapshotDiff.ts"
 import { parseForeignJson } from "../../core/process/ForeignJson.ts"
+import { readForeignText, startsAsJson } from "../../core/process/ForeignText.ts"
 import type { Reason } from "../../core/Reason.ts"
 import { openImage } from "../../Ktstr.ts"
 import {
@@ -30,7 +29,6 @@ import { writeText } from "../terminal/Output.ts"
 import { duration } from "../terminal/Stages.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
-import { whyOf } from "../terminal/whyOf.ts"
 import { documentOfRecords } from "./schedRecords.ts"
 
 /** The file is neither a memory image nor what `sched show --json` or `--ndjson` wrote. */
@@ -125,15 +123,10 @@ const compare = (config: Output & Loss & Sides) =>
 /** A document if the file starts as JSON does, else an image of memory. */
 const openSide = (path: string) =>
   Effect.gen(function*() {
-    const files = yield* FileSystem.FileSystem
-    const unreadable = (error: PlatformError) =>
-      new FileUnreadable({ what: path, why: whyOf(error), hint: "give a file of sched show --json or a memory image" })
-    const start = yield* Effect.mapError(
-      Effect.scoped(Effect.flatMap(files.open(path), (file) => file.readAlloc(64))),
-      unreadable
-    )
-    if (Option.isSome(start) && /^\s*\{/.test(Buffer.from(start.value).toString("latin1"))) {
-      const text = yield* Effect.mapError(files.readFileString(path), unreadable)
+    const unreadable = (why: string) =>
+      new FileUnreadable({ what: path, why, hint: "give a file of sched show --json or a memory image" })
+    if (yield* Effect.mapError(startsAsJson(path), unreadable)) {
+      const text = yield* Effect.mapError(readForeignText(path), unreadable)
       return yield* parseSide(text, path)
     }
     const { header, kernel } = yield* openImage(path)

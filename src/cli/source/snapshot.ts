@@ -1,4 +1,3 @@
-import * as FileSystem from "@effect/platform/FileSystem"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -7,13 +6,13 @@ import { openLive } from "../../bpf/live/OpenLive.ts"
 import { kernelVariable } from "../../core/kernels/FindKernel.ts"
 import { KernelResolver } from "../../core/kernels/KernelResolver.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
+import { readForeignText } from "../../core/process/ForeignText.ts"
 import { LiveHost } from "../../host/LiveHost.ts"
 import { boot, type BootOptions, freezeAndAttach, openImage, openQemu } from "../../Ktstr.ts"
 import * as Engine from "../../kvm/Engine.ts"
 import { FileUnreadable, UsageError } from "../terminal/exit.ts"
 import { holding } from "../terminal/signals.ts"
 import { restartTimeLimit } from "../terminal/timeLimit.ts"
-import { whyOf } from "../terminal/whyOf.ts"
 import type { Machine, Output, Script, Target } from "./options.ts"
 
 /** Options that only a VM booted by this command has, by the names of their values. */
@@ -175,11 +174,10 @@ const scriptOf = (target: Script) =>
     if (Option.isSome(target.exec)) return { script: target.exec.value }
     if (Option.isNone(target.execFile)) return {}
     const path = target.execFile.value
-    const files = yield* FileSystem.FileSystem
-    const script = yield* Effect.mapError(files.readFileString(path), (error) =>
+    const script = yield* Effect.mapError(readForeignText(path), (why) =>
       new FileUnreadable({
         what: `the script ${path}`,
-        why: whyOf(error),
+        why,
         hint: "give --exec-file a file that you can read"
       }))
     return { script }

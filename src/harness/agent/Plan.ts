@@ -1,3 +1,4 @@
+import * as Either from "effect/Either"
 import { crc32 } from "node:zlib"
 import { MOST_WORKERS, NOTHING, OP_CODES, type OpCode, PLAN_BYTES, PLAN_LIMIT, PLAN_MAGIC } from "./Protocol.ts"
 
@@ -96,10 +97,10 @@ class Texts {
 const aligned = (at: number): number => Math.ceil(at / 8) * 8
 
 /**
- * A plan as the agent reads it; the same plan gives the same bytes.
- * @throws RangeError where it has more workers or bytes than the agent takes; `validateScenario` says so before
+ * A plan as the agent reads it; the same plan gives the same bytes. Left: its bytes, which are more than the agent takes.
+ * @throws RangeError where it has more workers than the agent takes; `validateScenario` says so before
  */
-export const encodePlan = (plan: Plan): Uint8Array<ArrayBuffer> => {
+export const encodePlan = (plan: Plan): Either.Either<Uint8Array<ArrayBuffer>, number> => {
   if (plan.workers.length > MOST_WORKERS) throw new RangeError(`a plan of ${plan.workers.length} workers`)
   const texts = new Texts()
   texts.addAll([""])
@@ -145,7 +146,7 @@ export const encodePlan = (plan: Plan): Uint8Array<ArrayBuffer> => {
   const workersAt = place(workers.length * PLAN_BYTES.worker)
   const commandsAt = place(commands.length * PLAN_BYTES.command)
   const opsAt = place(ops.length * PLAN_BYTES.op)
-  if (end > PLAN_LIMIT) throw new RangeError(`a plan of ${end} bytes`)
+  if (end > PLAN_LIMIT) return Either.left(end)
 
   const out = new Uint8Array(end)
   const view = new DataView(out.buffer)
@@ -169,5 +170,5 @@ export const encodePlan = (plan: Plan): Uint8Array<ArrayBuffer> => {
     view.setBigUint64(at + 16, BigInt(ns), true)
   })
   view.setUint32(12, crc32(out), true)
-  return out
+  return Either.right(out)
 }

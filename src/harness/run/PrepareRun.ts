@@ -1,6 +1,7 @@
 import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import { createHash } from "node:crypto"
 import { basename } from "node:path"
 import type { CacheError } from "../../core/CacheDir.ts"
@@ -14,11 +15,12 @@ import type { VmSpec } from "../../kvm/spec/VmEngine.ts"
 import { agentInitramfs } from "../agent/AgentInitramfs.ts"
 import { agentProgram } from "../agent/AgentProgram.ts"
 import { encodePlan } from "../agent/Plan.ts"
+import { PLAN_LIMIT } from "../agent/Protocol.ts"
 import type { Claim } from "../claim/Claim.ts"
 import { chooseMode, type ChosenMode, type EngineMode } from "../engine/EngineMode.ts"
 import { payloadProgram, type PlannedScenario, planScenario } from "../scenario/PlanScenario.ts"
 import type { Scenario } from "../scenario/Scenario.ts"
-import { type ScenarioInvalid, validateScenario } from "../scenario/ValidateScenario.ts"
+import { ScenarioInvalid, validateScenario } from "../scenario/ValidateScenario.ts"
 import type { GivenScheduler } from "./AssembleRun.ts"
 import { type ProgramInvalid, readProgram } from "./ProgramOfHost.ts"
 import { readScheduler, type Scheduler } from "./SchedulerProgram.ts"
@@ -161,7 +163,11 @@ export const prepareRun = Effect.fn("PrepareRun.prepare")(
       ...(scheduler === undefined ? [] : [{ name: basename(scheduler.path), path: scheduler.path }]),
       ...payloads
     ]
-    const initramfs = yield* agentInitramfs(yield* agentProgram, encodePlan(planned.plan), programs)
+    const plan = yield* Either.mapLeft(encodePlan(planned.plan), (bytes) => {
+      const problem = `its plan has ${bytes} bytes, with all arguments of programs`
+      return new ScenarioInvalid({ problems: [{ path: "", problem, fix: `give at most ${PLAN_LIMIT}` }] })
+    })
+    const initramfs = yield* agentInitramfs(yield* agentProgram, plan, programs)
     const memoryMib = Math.max(
       topology.memoryMib,
       request.memoryMib === undefined ? minimumMemoryMib(initramfs.length) : 0

@@ -8,6 +8,7 @@ import { join, resolve } from "node:path"
 import { makeDirectories } from "../../core/CacheDir.ts"
 import { platformText } from "../../core/Errors.ts"
 import { parseForeignJson } from "../../core/process/ForeignJson.ts"
+import { readForeignText } from "../../core/process/ForeignText.ts"
 import { RunRecord } from "../claim/RunRecord.ts"
 
 /**
@@ -112,13 +113,12 @@ const RUN_ID = /^\d{8}T\d{6}-[0-9a-f]{8}$/
  */
 export const readRun = Effect.fn("RunFolder.read")(
   function*(run: string, directory: string): Effect.fn.Return<RunRecord, RunFolderError, FileSystem.FileSystem> {
-    const fs = yield* FileSystem.FileSystem
     const given = RUN_ID.test(run) ? join(resolve(directory), run) : resolve(run)
     const path = given.endsWith(".json") ? given : join(given, RECORD)
     const failed = (why: string, hint: string) => new RunFolderError({ path, why, hint })
     const text = yield* Effect.mapError(
-      fs.readFileString(path),
-      (error) => failed(platformText(error), "check the run's id")
+      readForeignText(path),
+      (why) => failed(why, "check the run's id")
     )
     const json = Either.mapLeft(parseForeignJson(text), (why) => `not JSON: ${why}`)
     if (Either.isLeft(json)) return yield* failed(json.left, "was it written by ktstr run?")
