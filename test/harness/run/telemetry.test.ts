@@ -49,18 +49,22 @@ describe("what a run says of its workers", () => {
           promisify(execFile)("gcc", ["-static", "-O1", "-Wall", "-Werror", source, "-o", program])
         )
         const prepared = yield* prepareRun({ test: "judged", kernel: KERNEL, scenario: judged(program), mode: "exact" })
-        const { payloads, phases: [{ groups }], verdict } = yield* executeRun(prepared)
+        const { payloads, phases: [{ from, groups, to }], verdict } = yield* executeRun(prepared)
         assert.strictEqual(verdict.outcome, "pass", JSON.stringify(verdict.details))
         const [before, after] = [sums(payloads["before"].log), sums(payloads["after"].log)]
         const counted = (key: string): number => after.get(key)! - before.get(key)!
+        // it looks some milliseconds before and behind the phase: what happens a second is compared
+        const seconds = counted("clock now") / 1e6
+        assert.approximately(seconds, (to - from) / 1e9, 0.2)
         const names = Object.keys(groups)
         const micros = names.reduce((sum, name) => sum + counted(`micros ${name}`), 0)
         const cpu = names.reduce((sum, name) => sum + groups[name].cpu!, 0)
         assert.isAbove(micros, 2_500_000, "both CPUs are busy for a second and a half")
         for (const name of names) {
-          const switches = counted(`switches ${name}`)
+          const switches = counted(`switches ${name}`) / seconds
           assert.isAbove(switches, 100, name)
-          assert.approximately(groups[name].runs, switches, switches * 0.02, `switches of ${name}`)
+          const ours = groups[name].runs / (to - from) * 1e9
+          assert.approximately(ours, switches, switches * 0.02, `switches of ${name} a second`)
           assert.approximately(groups[name].cpu! / cpu, counted(`micros ${name}`) / micros, 0.01, `share of ${name}`)
         }
       }).pipe(Effect.scoped, Effect.provide(HostLive)),
