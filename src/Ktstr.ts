@@ -50,7 +50,7 @@ import {
   snapshot,
   sourceOf,
   stopGuest
-} from "./monitor/moments/Standing.ts"
+} from "./monitor/moments/StopGuest.ts"
 
 /**
  * The script in the guest ended with a status other than 0. `lastLines` are the last three that it printed.

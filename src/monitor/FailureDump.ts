@@ -9,7 +9,7 @@ import type { Failure, FailureDocument, FailureLog } from "./Failure.ts"
 import { readKernelRing } from "./KernelRing.ts"
 import { captureReading, type StoppedGuest } from "./moments/CaptureReading.ts"
 import { momentPieces, type TakenMoment } from "./moments/Moment.ts"
-import { withMembers } from "./moments/withMembers.ts"
+import { withMembers } from "./moments/WithMembers.ts"
 
 /** Lines of the log and of the console that a dump has at most. */
 const MOST_LINES = 400

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { unreadable } from "../../src/core/Reason.ts"
 import { MomentStore } from "../../src/monitor/index.ts"
-import { pointsOf } from "../../src/monitor/moments/pointsOf.ts"
+import { pointsOf } from "../../src/monitor/moments/PointsOf.ts"
 
 const moment = (name: string, bytes: number) => ({
   name,

@@ -7,6 +7,9 @@ import { Verdict } from "./Verdict.ts"
 
 const Nanos = Schema.Number.annotations({ description: "nanoseconds of the guest" })
 const Count = Schema.Int
+/** A text that records of an earlier ktstr do not have: null there. */
+const laterText = (description: string) =>
+  Schema.optionalWith(Schema.NullOr(Schema.String).annotations({ description }), { default: () => null })
 
 /** Latencies of a worker or group: wake-ups, or whatever its work type measures. Null: there was none. */
 const Latencies = Schema.Struct({
@@ -150,7 +153,7 @@ export const RunRecord = Schema.Struct({
     op: Schema.Int,
     what: Schema.String,
     error: Schema.String,
-    why: Schema.NullOr(Schema.String).annotations({ description: "what was waited for in vain, and how it stands" })
+    why: laterText("what was waited for in vain, and how it stands")
   })).annotations({ description: "those that failed" }),
   kernelLog: Schema.Array(Schema.String).annotations({ description: "warnings and sched_ext's lines since init" }),
   end: Schema.Struct({
@@ -166,9 +169,9 @@ export const RunRecord = Schema.Struct({
     wallMillis: Schema.Int,
     ktstr: Schema.String,
     directory: Schema.NullOr(Schema.String),
-    dump: Schema.NullOr(Schema.String).annotations({
-      description: "a file for `ktstr show`: the guest as it failed, or of a run that failed at its end as it was then"
-    })
+    dump: laterText(
+      "a file for `ktstr show`: the guest as it failed, or of a run that failed at its end as it was then"
+    )
   })
 }).annotations({ identifier: "RunRecord" })
 /**

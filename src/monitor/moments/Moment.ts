@@ -3,7 +3,7 @@ import * as Schema from "effect/Schema"
 import { escapedJson } from "../../core/EscapeText.ts"
 import { Reason } from "../../core/Reason.ts"
 import { Reading } from "./Reading.ts"
-import { withMembers } from "./withMembers.ts"
+import { withMembers } from "./WithMembers.ts"
 
 /**
  * The reasons for taking a moment: it was `asked` for; it was one of the points of a `periodic` series; a `line` came on

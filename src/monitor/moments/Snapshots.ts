@@ -7,10 +7,10 @@ import type { Vm, VmEnded } from "../../kvm/spec/VmEngine.ts"
 import { type MonitorError, type MonitorOptions, watch } from "../Monitor.ts"
 import { defaultRules, type Rule } from "../Rules.ts"
 import type { TakenMoment } from "./Moment.ts"
-import { pointsOf } from "./pointsOf.ts"
-import { attempt, type SnapshotOptions, stamp, take } from "./takeMoment.ts"
+import { pointsOf } from "./PointsOf.ts"
+import { attempt, type SnapshotOptions, stamp, take } from "./TakeMoment.ts"
 
-export type { SnapshotOptions } from "./takeMoment.ts"
+export type { SnapshotOptions } from "./TakeMoment.ts"
 
 /**
  * Options of `periodic`.

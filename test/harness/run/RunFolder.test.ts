@@ -35,6 +35,20 @@ describe("a run's folder", () => {
       })
     ))
 
+  it.effect("holds a record of an earlier ktstr, which did not tell of dumps, nor why an operation failed", () =>
+    inDirectory((directory) =>
+      Effect.gen(function*() {
+        const fs = yield* FileSystem.FileSystem
+        const path = join(directory, "run.json")
+        const { dump, ...host } = made.host
+        const operations = [{ op: 1, what: "stop", error: "ETIMEDOUT" }]
+        yield* fs.writeFileString(path, JSON.stringify({ ...made, host, operations }))
+        const read = yield* readRun(path, directory)
+        assert.deepStrictEqual(read, { ...made, operations: [{ ...operations[0], why: null }] })
+        assert.isNull(dump)
+      })
+    ))
+
   it.effect("is never written a second time, and nothing that is no run is taken for one", () =>
     inDirectory((directory) =>
       Effect.gen(function*() {

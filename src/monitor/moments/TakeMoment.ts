@@ -5,7 +5,7 @@ import { inRealTime } from "../../kvm/spec/RealTime.ts"
 import type { Vm } from "../../kvm/spec/VmEngine.ts"
 import { captureReading } from "./CaptureReading.ts"
 import type { TakenMoment } from "./Moment.ts"
-import { stopGuest } from "./Standing.ts"
+import { stopGuest } from "./StopGuest.ts"
 
 /**
  * Options of all ways to take moments.
