@@ -165,6 +165,9 @@ export const reasonOf = (error: unknown): SystemErrorReason | undefined =>
 export const platformText = (error: PlatformError): string =>
   (error._tag === "SystemError" ? error.description : undefined) ?? error.message
 
+/** The reason of a failed file operation without its system call: `ENOENT: no such file or directory`. */
+export const whyOf = (error: PlatformError): string => platformText(error).replace(/, .*$/, "")
+
 /** The path that a failed file operation was for, or an empty text. */
 export const pathOf = (error: PlatformError): string =>
   error._tag === "SystemError" ? error.pathOrDescriptor?.toString() ?? "" : ""

@@ -8,12 +8,11 @@ import { randomUUID } from "node:crypto"
 import { closeSync, constants, openSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { isatty } from "node:tty"
-import { SyscallError } from "../../core/Errors.ts"
+import { SyscallError, whyOf } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
 import type { SparsePiece } from "../../memory/SparsePieces.ts"
 import type { Printable } from "../terminal/Printable.ts"
 import { holding, holdSignals } from "../terminal/signals.ts"
-import { whyOf } from "../terminal/whyOf.ts"
 
 /** A file cannot be written. */
 export class FileUnwritable extends Schema.TaggedError<FileUnwritable>("ktstr/FileUnwritable")("FileUnwritable", {

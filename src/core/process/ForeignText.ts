@@ -1,16 +1,12 @@
-import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import { constants, openSync } from "node:fs"
 import { Socket } from "node:net"
-import { platformText } from "../Errors.ts"
+import { whyOf } from "../Errors.ts"
 
 /** A text of more bytes may not fit into one string. */
 const LIMIT = 2 ** 29 - 24
 const TOO_LARGE = "it is larger than 512 MiB"
-
-/** `ENOENT: no such file or directory`, without the system call that comes behind. */
-const why = (error: PlatformError): string => platformText(error).replace(/, .*$/, "")
 
 /**
  * The text of a file from outside, or of a pipe up to its end; fails with why it cannot be read. A device is refused, since
@@ -19,12 +15,12 @@ const why = (error: PlatformError): string => platformText(error).replace(/, .*$
 export const readForeignText = (path: string): Effect.Effect<string, string, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const files = yield* FileSystem.FileSystem
-    const { size, type } = yield* Effect.mapError(files.stat(path), why)
+    const { size, type } = yield* Effect.mapError(files.stat(path), whyOf)
     if (type === "CharacterDevice" || type === "BlockDevice") {
       return yield* Effect.fail("it is a device and not a file")
     }
     if (size > LIMIT) return yield* Effect.fail(TOO_LARGE)
-    return yield* type === "FIFO" ? textOfPipe(path) : Effect.mapError(files.readFileString(path), why)
+    return yield* type === "FIFO" ? textOfPipe(path) : Effect.mapError(files.readFileString(path), whyOf)
   })
 
 /**
@@ -38,7 +34,7 @@ export const startsAsJson = (path: string): Effect.Effect<boolean, string, FileS
     const start = Buffer.alloc(64)
     const read = yield* Effect.scoped(Effect.flatMap(files.open(path), (file) => file.read(start)))
     return /^\s*\{/.test(start.toString("latin1", 0, Number(read)))
-  }).pipe(Effect.mapError(why))
+  }).pipe(Effect.mapError(whyOf))
 
 /**
  * The event loop waits for a pipe, not a thread of Node's pool: a thread that waits for a writer that never comes would
