@@ -67,8 +67,6 @@ interface Wrong {
   readonly said: ReadonlyArray<RegExp>
   /** The dump is of the moment when the kernel threw it out. */
   readonly thrownOut?: true
-  /** Only where `KTSTR_MATRIX` is set. */
-  readonly matrix?: true
 }
 
 const WRONG: Readonly<Record<string, Wrong>> = {
@@ -94,7 +92,6 @@ const WRONG: Readonly<Record<string, Wrong>> = {
     said: [/^progress: no worker stood still: worker \d of timer in run, for /]
   },
   "the verifier refuses": {
-    matrix: true,
     name: "refused",
     said: [/^scheduler refused: .*: the verifier says: R4 invalid mem access 'scalar'$/]
   },
@@ -105,7 +102,6 @@ const WRONG: Readonly<Record<string, Wrong>> = {
     said: [/^scheduler late: wrong did not attach in time/]
   },
   "detaches after 3 s": {
-    matrix: true,
     name: "good",
     args: ["-d", "3"],
     scenario: { ...short, steps: [{ name: "run", hold: "4 seconds" }] },
@@ -127,7 +123,6 @@ const WRONG: Readonly<Record<string, Wrong>> = {
     said: [/^scheduler exited: wrong left by itself: /]
   },
   "its own init refuses": {
-    matrix: true,
     name: "unready",
     said: [/^scheduler error: wrong was thrown out: runtime error: ops\.init\(\) failed \(-12\)$/],
     thrownOut: true
@@ -153,8 +148,8 @@ describe("a scheduler is reported as what it is that", () => {
   beforeEach(needsStockScx)
   beforeEach(needsExactQemu)
 
-  for (const [what, { args = [], matrix, name, said: expected, scenario: other, thrownOut }] of Object.entries(WRONG)) {
-    it.live.skipIf(matrix === true && process.env["KTSTR_MATRIX"] === undefined)(what, () =>
+  for (const [what, { args = [], name, said: expected, scenario: other, thrownOut }] of Object.entries(WRONG)) {
+    it.live(what, () =>
       Effect.gen(function*() {
         const request = other === undefined ? {} : { scenario: other }
         const { dump, outcome, said } = yield* reported(directory, yield* compile(name), args, request)
