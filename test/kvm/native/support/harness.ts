@@ -53,6 +53,9 @@ const fetchKernel = (): string => {
     const [archive] = readdirSync(directory)
     execFileSync("dpkg", ["-x", join(directory, archive), join(directory, "root")])
     renameSync(join(directory, "root"), join(cache, name))
+  } catch (error) {
+    // another test file may have fetched the same package meanwhile
+    if (!existsSync(join(cache, name))) throw error
   } finally {
     rmSync(directory, { recursive: true, force: true })
   }
