@@ -123,7 +123,7 @@ export const RunRecord = Schema.Struct({
   determinismKey: Schema.String.annotations({
     description: "SHA-256 over the QEMU, the kernel, the initramfs, the machine, the mode and the seed"
   }),
-  seed: Schema.Int,
+  seed: Schema.NonNegativeInt,
   mode: Schema.Struct({ mode: EngineMode, why: Schema.String, qemu: Schema.NullOr(Schema.String) }),
   kernel: Schema.Struct({ id: Schema.String, release: Schema.String, sha256: Schema.String }),
   machine: Schema.Struct({

@@ -2,6 +2,7 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import { randomUUID } from "node:crypto"
 import { join, resolve } from "node:path"
@@ -128,8 +129,11 @@ export const readRun = Effect.fn("RunFolder.read")(
     }
     return yield* Effect.mapError(
       Schema.decodeUnknown(RunRecord)(json.right),
-      (error) =>
-        failed(`not a run: ${error.message.replaceAll(/\s+/g, " ").slice(0, 200)}`, "was it written by ktstr run?")
+      (error) => {
+        const [{ message, path }] = ParseResult.ArrayFormatter.formatErrorSync(error)
+        const why = `${path.join(".") || "it"}: ${message}`.replaceAll(/\s+/g, " ").slice(0, 200)
+        return failed(`not a run: ${why}`, "was it written by ktstr run?")
+      }
     )
   }
 )

@@ -1,8 +1,9 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { basename } from "node:path"
+import { basename, dirname } from "node:path"
 import type { ExpectedEnd } from "../claim/RunRecord.ts"
 import { GuestTime, nanosOf } from "../scenario/GuestTime.ts"
+import { payloadProgram } from "../scenario/PlanScenario.ts"
 import type { GivenScheduler } from "./AssembleRun.ts"
 import { ProgramInvalid, readProgram } from "./ProgramOfHost.ts"
 
@@ -33,14 +34,22 @@ const ATTACH_WITHIN = "10 seconds"
 export const readScheduler = (scheduler: Scheduler): Effect.Effect<GivenScheduler, ProgramInvalid> =>
   Effect.gen(function*() {
     const { path, sha256 } = yield* readProgram("scheduler", scheduler.binary)
+    const invalid = (why: string, hint: string) => new ProgramInvalid({ role: "scheduler", path, why, hint })
+    if (basename(path) === dirname(payloadProgram("any"))) {
+      return yield* invalid("a guest's payloads lie in a directory of that name", "rename the program")
+    }
     const within = scheduler.attachWithin ?? ATTACH_WITHIN
     if (!Schema.is(GuestTime)(within)) {
-      return yield* new ProgramInvalid({
-        role: "scheduler",
-        path,
-        why: `attachWithin is ${JSON.stringify(within)}`,
-        hint: "give a time of at most an hour, as in \"30 seconds\""
-      })
+      return yield* invalid(
+        `attachWithin is ${JSON.stringify(within)}`,
+        "give a time of at most an hour, as in \"30 seconds\""
+      )
+    }
+    if ([...scheduler.args ?? [], scheduler.ops ?? ""].some((text) => text.includes("\0"))) {
+      return yield* invalid(
+        "an argument of it, or its name in sysfs, has a NUL",
+        "take it out: the guest would end there"
+      )
     }
     return {
       name: scheduler.name,

@@ -36,7 +36,7 @@ export interface PlannedScenario {
   readonly steps: ReadonlyArray<string>
 }
 
-/** The name of a payload's program in the guest's /bin; a scheduler's cannot be the same. */
+/** The name of a payload's program in the guest's /bin; `readScheduler` sees to it that no scheduler's is its directory's. */
 export const payloadProgram = (payload: string): string => `payload/${payload}`
 
 /** Longest time that a scheduler may take to end when it is asked to, in nanoseconds of the guest. */

@@ -16,6 +16,9 @@ const GroupName = Schema.String.pipe(
   })
 )
 
+/** The guest's kernel ends each at its first NUL. */
+const Argument = Schema.String.pipe(Schema.pattern(/^[^\0]*$/, { message: () => "expected an argument without a NUL" }))
+
 /**
  * CPUs of the guest, worked out on the host by its topology: all, those of an LLC or a NUMA node, from one fraction of them
  * to another, or a list.
@@ -61,7 +64,7 @@ const Policy = Schema.Union(
  */
 export const Payload = Schema.Struct({
   program: Schema.NonEmptyString.annotations({ description: "its path on the host" }),
-  args: optional(Schema.Array(Schema.String).pipe(Schema.maxItems(255))),
+  args: optional(Schema.Array(Argument).pipe(Schema.maxItems(255))),
   group: optional(GroupName)
 }).annotations({ identifier: "Payload" })
 /**
@@ -156,7 +159,8 @@ export const Scenario = Schema.Struct({
   groups: Schema.Record({ key: GroupName, value: CgroupDef }),
   payloads: optional(Schema.Record({ key: GroupName, value: Payload })),
   steps: Schema.NonEmptyArray(Step).pipe(Schema.maxItems(256))
-}).annotations({ identifier: "Scenario" })
+  // a member that is not known says something that would not be done, and a name of another form may lead anywhere
+}).annotations({ identifier: "Scenario", parseOptions: { errors: "all", onExcessProperty: "error" } })
 
 /**
  * A step of a scenario; `N` is its name.

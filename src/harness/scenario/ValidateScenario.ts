@@ -209,7 +209,7 @@ class Checker {
  */
 export const decodeScenario = (json: unknown): Either.Either<Scenario, ScenarioInvalid> =>
   Either.mapLeft(
-    Schema.decodeUnknownEither(Scenario, { errors: "all", onExcessProperty: "error" })(json),
+    Schema.decodeUnknownEither(Scenario)(json),
     (error) => {
       const problems = ParseResult.ArrayFormatter.formatErrorSync(error).map(({ message, path }) => ({
         path: pathOf(path),
@@ -225,7 +225,8 @@ const pathOf = (path: ReadonlyArray<PropertyKey>): string =>
   path.map((part) => typeof part === "number" ? `[${part}]` : `.${String(part)}`).join("").replace(/^\./, "")
 
 /**
- * Whether a scenario can be run on that machine; all that is wrong with it.
+ * Whether a scenario can be run on that machine; all that is wrong with it. Its form is looked at too: a name of another form
+ * would lead out of the guest's directory of programs.
  *
  * @since 0.1.0
  * @category parsing
@@ -234,7 +235,8 @@ export const validateScenario = (
   scenario: Scenario,
   topology: Topology,
   hasScheduler: boolean
-): Either.Either<Scenario, ScenarioInvalid> => {
-  const [first, ...rest] = new Checker(scenario, topology, hasScheduler).problems
-  return first === undefined ? Either.right(scenario) : Either.left(new ScenarioInvalid({ problems: [first, ...rest] }))
-}
+): Either.Either<Scenario, ScenarioInvalid> =>
+  Either.flatMap(decodeScenario(scenario), (valid) => {
+    const [first, ...rest] = new Checker(valid, topology, hasScheduler).problems
+    return first === undefined ? Either.right(valid) : Either.left(new ScenarioInvalid({ problems: [first, ...rest] }))
+  })

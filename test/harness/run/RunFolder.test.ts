@@ -2,9 +2,16 @@ import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as FileSystem from "@effect/platform/FileSystem"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Runtime from "effect/Runtime"
+import * as Schema from "effect/Schema"
+import { writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { escapeControls } from "../../../src/cli/terminal/escapeControls.ts"
+import { RunRecord } from "../../../src/harness/claim/RunRecord.ts"
 import { differences, keepRun, makeRunFolder, readRun } from "../../../src/harness/run/RunFolder.ts"
 import { runReport } from "../../../src/harness/run/RunReport.ts"
+import { mutateJson, MUTATIONS, MUTATIONS_TIMEOUT, tryAll } from "../../support/mutations.ts"
 import { made } from "../madeRun.ts"
 
 const inDirectory = <A, E>(use: (directory: string) => Effect.Effect<A, E, FileSystem.FileSystem>) =>
@@ -72,4 +79,59 @@ describe("a run's folder", () => {
         assert.match(absent.message, /ffffffff\/run.json: /)
       })
     ))
+
+  it.effect("is refused where its record has a name that would be a path, or a member that would not be done", () =>
+    inDirectory((directory) =>
+      Effect.gen(function*() {
+        const fs = yield* FileSystem.FileSystem
+        const path = join(directory, "run.json")
+        const refused = (scenario: object) =>
+          Effect.gen(function*() {
+            const record = { ...made, scenario: { ...made.scenario, ...scenario } }
+            yield* fs.writeFileString(path, JSON.stringify(record))
+            return (yield* Effect.flip(readRun(path, directory))).why
+          })
+        const program = { program: "/bin/true" }
+        for (const name of ["../../x", "/etc/x", "..", "a/b"]) {
+          assert.match(yield* refused({ payloads: { [name]: program } }), /^not a run: .*payloads/)
+          assert.match(yield* refused({ groups: { [name]: {} } }), /^not a run: .*groups/)
+        }
+        assert.match(yield* refused({ payloadz: { p: program } }), /^not a run: scenario.payloadz: is unexpected/)
+        const cut = { payloads: { p: { ...program, args: ["a\0b"] } } }
+        assert.match(yield* refused(cut), /^not a run: scenario.payloads.p.args.0: expected an argument without a NUL$/)
+      })
+    ))
+
+  it.effect(
+    `is refused in a line, or shown, whatever ${MUTATIONS} mutations of its record say`,
+    () =>
+      inDirectory((directory) =>
+        Effect.gen(function*() {
+          const path = join(directory, "run.json")
+          const golden = JSON.stringify(
+            Schema.encodeSync(RunRecord)({
+              ...made,
+              scenario: { ...made.scenario, payloads: { p: { program: "/bin/true", args: ["a"], group: "a" } } },
+              payloads: { p: { status: 0, killed: false, log: ["\u001b[2J"] } },
+              operations: [{ op: 1, what: "stop", error: "ETIMEDOUT", why: null }],
+              kernelLog: ["a line"]
+            })
+          )
+          const run = yield* Effect.runtime<FileSystem.FileSystem>()
+          const read = yield* Effect.promise(() =>
+            tryAll(async (pick) => {
+              writeFileSync(path, mutateJson(golden, pick))
+              const read = await Runtime.runPromise(run)(Effect.either(readRun(path, directory)))
+              const shown = escapeControls(Either.isLeft(read) ? read.left.message : runReport(read.right))
+              // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
+              assert.notMatch(shown, /(?!\n)[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u)
+              assert.notProperty({}, "polluted")
+              return Either.isRight(read)
+            })
+          )
+          assert.isAbove(read, MUTATIONS / 20, "enough of them are runs")
+        })
+      ),
+    MUTATIONS_TIMEOUT
+  )
 })

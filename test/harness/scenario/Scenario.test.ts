@@ -142,6 +142,47 @@ describe("a scenario", () => {
   }
 })
 
+describe("names of a scenario", () => {
+  const names = [
+    "../../x",
+    "/etc/shadow",
+    "..",
+    ".",
+    "a/b",
+    "a\0b",
+    "\u001b[2J",
+    "\u202e",
+    "",
+    "a\n",
+    "\ud800",
+    "__proto__"
+  ]
+  const inPlaces = (name: string): Readonly<Record<string, object>> => {
+    const keyed = (value: object) => Object.fromEntries([[name, value]])
+    const program = { program: "/bin/true" }
+    return {
+      "a group's": { groups: keyed({}) },
+      "a payload's": { payloads: keyed(program) },
+      "a payload's group's": { payloads: { p: { ...program, group: name } } },
+      "an operation's group's": { steps: [{ name: "x", hold: "1 second", do: [{ op: "add", group: name }] }] },
+      "an operation's payload's": { steps: [{ name: "x", hold: "1 second", do: [{ op: "run", payload: name }] }] },
+      "a step's": { steps: [{ name, hold: "1 second" }] },
+      "its own": { name }
+    }
+  }
+  for (const place of Object.keys(inPlaces(""))) {
+    it(`lead nowhere: ${place}`, () => {
+      for (const name of names) {
+        const scenario = { ...smoke, ...inPlaces(name)[place] }
+        const read = decodeScenario(JSON.parse(JSON.stringify(scenario)))
+        assert.isTrue(Either.isLeft(read), JSON.stringify(name))
+        // a program's own scenario does not come out of JSON
+        assert.isNotEmpty(problems(scenario as Scenario), JSON.stringify(name))
+      }
+    })
+  }
+})
+
 describe("CPUs", () => {
   it("are worked out by the topology", () => {
     const of = (spec: Parameters<typeof resolveCpus>[0]) =>
