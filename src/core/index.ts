@@ -71,7 +71,7 @@ export {
   type PackageListError
 } from "./kernels/debian/DebianPackages.ts"
 export { type DebianRange, packagesInRange } from "./kernels/debian/DebianRange.ts"
-export { type DebianSelector, parseDebianSelector } from "./kernels/debian/DebianSelector.ts"
+export { type DebianArchitecture, type DebianSelector, parseDebianSelector } from "./kernels/debian/DebianSelector.ts"
 export { compareDebianVersions } from "./kernels/debian/DebianVersion.ts"
 export { findKernel, type HostPlace } from "./kernels/FindKernel.ts"
 export { artifactsOf, type KernelArtifacts } from "./kernels/KernelArtifacts.ts"

@@ -42,7 +42,7 @@ type Host = CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
  * 1. what `KTSTR_KERNEL` names. A path must lead to a kernel, and for a version or a cache key there must be a cache, else
  *    it fails; so do a range and a git source, which may mean several. A version or a key that the cache does not hold
  *    goes on to 3: another kernel of the cache never takes its place.
- * 2. the kernel of the cache that was stored last, corrupt and stale ones aside, and such with an unusable vmlinux
+ * 2. the x86-64 kernel of the cache that was stored last, corrupt and stale ones aside, and such with an unusable vmlinux
  * 3. a build tree: `./linux`, `../linux`, `/lib/modules/RELEASE/build`
  * 4. the host's kernel: `/lib/modules/RELEASE/vmlinuz`, `/boot/vmlinuz-RELEASE`, `/boot/vmlinuz`
  *
@@ -104,7 +104,7 @@ const newestCached: Effect.Effect<Option.Option<KernelArtifacts>, never, Host> =
   function*() {
     const fs = yield* FileSystem.FileSystem
     for (const entry of yield* listEntries(yield* cacheRoot)) {
-      if (entry._tag === "Corrupt") continue
+      if (entry._tag === "Corrupt" || entry.metadata.arch !== "x86_64") continue
       const { kconfigHash: hash } = entry.metadata
       if (hash !== null && hash !== kconfigHash()) continue
       const artifacts = artifactsOf(entry)

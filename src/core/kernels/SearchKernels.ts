@@ -8,7 +8,7 @@ import { stage } from "../Progress.ts"
 import { listEntries, type ValidEntry } from "./cache/KernelCache.ts"
 import { parseConfig } from "./config/Kconfig.ts"
 import { type DebianPackage, listPackages, type PackageListError } from "./debian/DebianPackages.ts"
-import { type DebianSelector, partsOfRelease, selects } from "./debian/DebianSelector.ts"
+import { architectureOf, type DebianSelector, partsOfRelease, selects } from "./debian/DebianSelector.ts"
 import { compareDebianVersions } from "./debian/DebianVersion.ts"
 
 /**
@@ -49,7 +49,11 @@ export const searchKernels = Effect.fn("SearchKernels.searchKernels")(
     CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
   > {
     const packages = yield* stage("find packages", "SearchKernels.find")(
-      listPackages(suite, (name) => selector === undefined || selects(selector, name))
+      listPackages(
+        suite,
+        (name) => selector === undefined || selects(selector, name),
+        selector === undefined ? "amd64" : architectureOf(selector)
+      )
     )
     const entries = (yield* listEntries(yield* cacheRoot)).filter((entry) => entry._tag === "Valid")
     const found = new Map<string, DebianPackage>()

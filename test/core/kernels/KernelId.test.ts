@@ -32,6 +32,10 @@ describe("parseKernelId", () => {
       ["debian:6.12.117-rt", { _tag: "Series", series: "6.12.117", flavour: "rt" }],
       ["debian:6.12.117+deb12-cloud-amd64", { _tag: "Release", release: "6.12.117+deb12-cloud-amd64" }],
       ["debian:6.1.0-56-amd64", { _tag: "Release", release: "6.1.0-56-amd64" }],
+      ["debian:7.3-cloud-arm64", { _tag: "Series", series: "7.3", flavour: "cloud-arm64" }],
+      ["debian:7.3-arm64", { _tag: "Series", series: "7.3", flavour: "arm64" }],
+      ["debian:7.3.4-arm64-16k", { _tag: "Series", series: "7.3.4", flavour: "arm64-16k" }],
+      ["debian:7.3.4+deb13-arm64-16k", { _tag: "Release", release: "7.3.4+deb13-arm64-16k" }],
       [
         "debian:linux-image-6.1.0-56-cloud-amd64-unsigned",
         { _tag: "Package", name: "linux-image-6.1.0-56-cloud-amd64-unsigned" }
@@ -135,8 +139,9 @@ describe("parseKernelId", () => {
       "debian:6.12/*",
       "a suite's name is lower-case letters, digits, - and .; write it as in debian:trixie-backports/7.3-cloud"
     ],
-    ["debian:6.1.0-56-cloud-arm64", "a kernel for arm64 does not run here; name one for amd64"],
-    ["debian:linux-image-6.1.0-56-686-pae", "a kernel for 686-pae does not run here; name one for amd64"],
+    ["debian:6.1.0-56-s390x", "kernels for s390x are not read; name one for amd64 or arm64"],
+    ["debian:linux-image-6.1.0-56-686-pae", "kernels for 686-pae are not read; name one for amd64 or arm64"],
+    ["debian:6.12-arm64-64k", "after debian: or debian:SUITE/ write a series"],
     ["debian:6.16..x", "the ends of a Debian range are series; write it as in debian:6.16-cloud..7.3-cloud"],
     [
       "debian:6.16-rt..7.3-cloud",

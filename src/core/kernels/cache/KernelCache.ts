@@ -88,6 +88,8 @@ export type CacheEntry = ValidEntry | CorruptEntry
 export interface KernelContents {
   readonly source: KernelSource
   readonly release: string
+  /** `x86_64` */
+  readonly arch?: KernelMetadata["arch"]
   readonly image: string
   readonly vmlinux: string | null
   readonly unpacked?: string | null
@@ -357,7 +359,7 @@ const seal = (
       ...rest,
       modules: rest.modules ?? null,
       format: 1,
-      arch: "x86_64",
+      arch: rest.arch ?? "x86_64",
       image: yield* describeFile(directory, image),
       vmlinux: vmlinux === null ? null : yield* describeFile(directory, vmlinux),
       unpacked: unpacked === undefined || unpacked === null ? null : yield* describeFile(directory, unpacked),

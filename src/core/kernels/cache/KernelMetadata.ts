@@ -55,7 +55,8 @@ export class KernelMetadata extends Schema.Class<KernelMetadata>("ktstr/KernelMe
   source: KernelSource,
   /** `uname -r`. */
   release: Schema.NonEmptyString,
-  arch: Schema.Literal("x86_64"),
+  /** `uname -m`. */
+  arch: Schema.Literal("x86_64", "aarch64"),
   /** The file that a VM boots. */
   image: KernelFile,
   /** The ELF kernel with symbols and BTF, without debug info; null where the source has none. */

@@ -9,10 +9,11 @@ import { FetchFailed, HostLacks } from "../../Errors.ts"
 import type { Native } from "../../Native.ts"
 import { type Ended, lastLine, runToEnd, type Surroundings } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
+import type { DebianArchitecture } from "./DebianSelector.ts"
 import { APT_HINT, type DebianHost, KEYRING, sourcesOf } from "./DebianSuites.ts"
 
 /**
- * A private apt for one suite, in `<cache>/.apt/SUITE`: its own sources, lists and index. It reads the machine's
+ * A private apt for one suite and architecture, in `<cache>/.apt/SUITE` (`SUITE_arm64`): its own sources, lists and index. It reads the machine's
  * configuration of proxies and the like, and writes nothing of the machine's.
  */
 export interface AptState {
@@ -33,7 +34,8 @@ const TEMPORARY = "tmp"
 const [SOURCES, CONFIGURATION, REFRESHED] = ["sources.list", "apt.conf", "refreshed"]
 
 /** In place of what the machine says: see apt.conf(5). Hooks of the machine's would run on the machine's own files. */
-const CONFIGURATION_TEXT = `#clear APT::Update::Pre-Invoke;
+const configurationFor = (architecture: DebianArchitecture): string =>
+  `#clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
 #clear APT::Architectures;
@@ -42,8 +44,8 @@ const CONFIGURATION_TEXT = `#clear APT::Update::Pre-Invoke;
 Acquire::IndexTargets::deb::Packages { MetaKey "$(COMPONENT)/binary-$(ARCHITECTURE)/Packages";
   flatMetaKey "Packages"; ShortDescription "Packages";
   Description "$(RELEASE)/$(COMPONENT) $(ARCHITECTURE) Packages"; Optional "no"; };
-APT::Architecture "amd64";
-APT::Architectures { "amd64"; };
+APT::Architecture "${architecture}";
+APT::Architectures { "${architecture}"; };
 APT::Sandbox::User "";
 Acquire::Languages "none";
 Acquire::Retries "1";
@@ -83,9 +85,15 @@ const locked = (directory: string, mode: "shared" | "exclusive") =>
 
 /** The state of a suite, as it is in the cache. Nothing is downloaded. */
 export const openAptState = Effect.fn("AptState.openAptState")(
-  function*(root: string, host: DebianHost, suite: string): Effect.fn.Return<AptState, CacheError | LockTimeout, Host> {
+  function*(
+    root: string,
+    host: DebianHost,
+    suite: string,
+    architecture: DebianArchitecture = "amd64"
+  ): Effect.fn.Return<AptState, CacheError | LockTimeout, Host> {
     const fs = yield* FileSystem.FileSystem
-    const directory = join(root, ".apt", suite)
+    const directory = join(root, ".apt", architecture === "amd64" ? suite : `${suite}_${architecture}`)
+    const configuration = configurationFor(architecture)
     const prepare = Effect.gen(function*() {
       yield* fs.remove(join(directory, TEMPORARY), { recursive: true, force: true })
       for (const name of [TEMPORARY, "lists/partial", "cache/archives/partial"]) {
@@ -93,9 +101,9 @@ export const openAptState = Effect.fn("AptState.openAptState")(
       }
       const read = (name: string) => Effect.orElseSucceed(fs.readFileString(join(directory, name)), () => "")
       const sources = sourcesOf(host, suite)
-      if ((yield* read(SOURCES)) !== sources || (yield* read(CONFIGURATION)) !== CONFIGURATION_TEXT) {
+      if ((yield* read(SOURCES)) !== sources || (yield* read(CONFIGURATION)) !== configuration) {
         yield* fs.remove(join(directory, REFRESHED), { force: true })
-        yield* fs.writeFileString(join(directory, CONFIGURATION), CONFIGURATION_TEXT)
+        yield* fs.writeFileString(join(directory, CONFIGURATION), configuration)
         yield* fs.writeFileString(join(directory, SOURCES), sources)
       }
       const text = yield* read(REFRESHED)

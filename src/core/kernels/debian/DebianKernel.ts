@@ -11,7 +11,7 @@ import { stage } from "../../Progress.ts"
 import { type KernelContents, listEntries, readEntry, storeKernel, type ValidEntry } from "../cache/KernelCache.ts"
 import { aptOf, openAptState } from "./AptState.ts"
 import { type DebianPackage, findPackage, type PackageListError } from "./DebianPackages.ts"
-import { type DebianSelector, selects } from "./DebianSelector.ts"
+import { architectureOf, architectureOfPackage, type DebianSelector, selects } from "./DebianSelector.ts"
 import { APT_HINT, debianHost } from "./DebianSuites.ts"
 import { compareDebianVersions } from "./DebianVersion.ts"
 import { complaintOf, flush, unpack, UNPACKED, withUnpacked } from "./UnpackedKernel.ts"
@@ -116,6 +116,7 @@ const newestCached = (root: string, selector: DebianSelector, suite: string | un
       .flatMap((entry) =>
         entry._tag === "Valid" && entry.metadata.source.kind === "debian" &&
           (suite === undefined || entry.metadata.source.suite === suite) &&
+          architectureOfPackage(entry.metadata.source.package) === architectureOf(selector) &&
           selects(selector, entry.metadata.source.package)
           ? [{ entry, version: entry.metadata.source.version }]
           : []
@@ -141,7 +142,8 @@ const fetchInto = (
   return Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const scratch = yield* fs.makeTempDirectoryScoped({ directory: join(directory, "..") })
-    const state = yield* openAptState(yield* cacheRoot, yield* debianHost, chosen.suite)
+    const architecture = architectureOfPackage(chosen.name)
+    const state = yield* openAptState(yield* cacheRoot, yield* debianHost, chosen.suite, architecture)
 
     const words = chosen.parts.map((part) => `${part}=${chosen.version}`)
     const mebibytes = Math.ceil(chosen.bytes / 2 ** 20)
@@ -196,6 +198,7 @@ const fetchInto = (
     return {
       source: { kind: "debian" as const, package: chosen.name, version: chosen.version, suite: chosen.suite },
       release,
+      arch: architecture === "arm64" ? "aarch64" as const : "x86_64" as const,
       image: "vmlinuz",
       vmlinux: null,
       unpacked: unpacked ? UNPACKED : null,

@@ -7,7 +7,15 @@ import type { LockTimeout } from "../../EntryLock.ts"
 import { type FetchFailed, type HostLacks, KernelNotFound } from "../../Errors.ts"
 import type { Native } from "../../Native.ts"
 import { aptOf, type AptState, openAptState, refreshAptState } from "./AptState.ts"
-import { type DebianSelector, describeSelector, partsOfRelease, releaseOfPackage, selects } from "./DebianSelector.ts"
+import {
+  architectureOf,
+  type DebianArchitecture,
+  type DebianSelector,
+  describeSelector,
+  partsOfRelease,
+  releaseOfPackage,
+  selects
+} from "./DebianSelector.ts"
 import { type DebianHost, debianHost, suitesOf } from "./DebianSuites.ts"
 import { compareDebianVersions } from "./DebianVersion.ts"
 
@@ -64,7 +72,7 @@ export const findPackage = Effect.fn("DebianPackages.findPackage")(
     lists: "recent" | "newest",
     gone: ReadonlyArray<string> = []
   ): Effect.fn.Return<DebianPackage, PackageListError | KernelNotFound, Host> {
-    const reader = yield* makeReader(suite)
+    const reader = yield* makeReader(suite, architectureOf(selector))
     const close: Array<string> = []
     for (const wanted of lists === "newest" ? ["newest"] as const : ["recent", "newest"] as const) {
       close.length = 0
@@ -91,9 +99,10 @@ export const findPackage = Effect.fn("DebianPackages.findPackage")(
 export const listPackages = Effect.fn("DebianPackages.listPackages")(
   function*(
     suite: string | undefined,
-    matches: (name: string) => boolean
+    matches: (name: string) => boolean,
+    architecture: DebianArchitecture = "amd64"
   ): Effect.fn.Return<ReadonlyArray<DebianPackage>, PackageListError, Host> {
-    const reader = yield* makeReader(suite)
+    const reader = yield* makeReader(suite, architecture)
     const found: Array<DebianPackage> = []
     yield* openAll(reader, "recent")
     for (const name of reader.suites) {
@@ -120,7 +129,10 @@ interface Reader {
   ) => Effect.Effect<AptState | undefined, CacheError | LockTimeout, Host>
 }
 
-const makeReader = (pinned: string | undefined): Effect.Effect<Reader, CacheError | HostLacks, Host> =>
+const makeReader = (
+  pinned: string | undefined,
+  architecture: DebianArchitecture
+): Effect.Effect<Reader, CacheError | HostLacks, Host> =>
   Effect.gen(function*() {
     const root = yield* cacheRoot
     const host: DebianHost = yield* debianHost
@@ -130,7 +142,7 @@ const makeReader = (pinned: string | undefined): Effect.Effect<Reader, CacheErro
     let reachable = true
     const open: Reader["open"] = (suite, lists) =>
       Effect.gen(function*() {
-        const state = yield* openAptState(root, host, suite)
+        const state = yield* openAptState(root, host, suite, architecture)
         const had = state.refreshedAt === undefined ? undefined : state
         const age = (yield* Clock.currentTimeMillis) - (state.refreshedAt ?? 0)
         if (done.has(suite) || (had !== undefined && lists === "recent" && age < DAY)) return had

@@ -1,8 +1,16 @@
 import * as Either from "effect/Either"
 
 /**
+ * Debian's names of the architectures that kernels are fetched for.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type DebianArchitecture = "amd64" | "arm64"
+
+/**
  * Which Debian package: one by its name, one by its release (`uname -r`), the newest of a series and flavour (`""` is the
- * plain one), or the newest whose name or release a shell pattern (`*`, `?`, `[…]`) matches.
+ * plain one of amd64; arm64's are `arm64`, `cloud-arm64`, `rt-arm64`, `arm64-16k`), or the newest whose name or release a shell pattern (`*`, `?`, `[…]`) matches.
  *
  * @since 0.1.0
  * @category models
@@ -14,15 +22,15 @@ export type DebianSelector =
   | { readonly _tag: "Pattern"; readonly pattern: string }
 
 const PACKAGE = /^linux-image-[a-z0-9][a-z0-9.+-]*$/
-const RELEASE = /^\d+\.\d+\.\d+[a-z0-9.+-]*-amd64$/
-const SERIES = /^(\d+\.\d+(?:\.\d+)?)(?:-(cloud|rt))?$/
+const RELEASE = /^\d+\.\d+\.\d+[a-z0-9.+-]*-(?:amd64|arm64(?:-16k)?)$/
+const SERIES = /^(\d+\.\d+(?:\.\d+)?)(?:-((?:cloud|rt)(?:-arm64)?|arm64(?:-16k)?))?$/
 const PATTERN = /^(?=.*[*?[])[a-z0-9.+*?[][a-z0-9.+*?[\]!-]*$/
 
-/** Debian's other architectures, at the end of a release or of a package's name. */
+/** Debian's architectures whose kernels are not read, at the end of a release or of a package's name. */
 const OTHER_ARCHITECTURE =
-  /-(arm64|armel|armhf|armmp|armmp-lpae|i386|686|686-pae|loong64|mips64el|ppc64el|powerpc64le|riscv64|s390x)(?:-16k)?(?:-unsigned)?$/
+  /-(armel|armhf|armmp|armmp-lpae|i386|686|686-pae|loong64|mips64el|ppc64el|powerpc64le|riscv64|s390x)(?:-unsigned)?$/
 
-const FORMS = "write a series (6.12, 7.3-cloud, 6.18-rt), a release (6.1.0-56-cloud-amd64), " +
+const FORMS = "write a series (6.12, 7.3-cloud, 6.18-rt, 7.3-cloud-arm64), a release (6.1.0-56-cloud-amd64), " +
   "a package (linux-image-…) or a pattern of those (6.12*-rt-amd64)"
 
 /**
@@ -33,7 +41,7 @@ const FORMS = "write a series (6.12, 7.3-cloud, 6.18-rt), a release (6.1.0-56-cl
  */
 export const parseDebianSelector = (text: string): Either.Either<DebianSelector, string> => {
   const other = OTHER_ARCHITECTURE.exec(text)
-  if (other !== null) return Either.left(`a kernel for ${other[1]} does not run here; name one for amd64`)
+  if (other !== null) return Either.left(`kernels for ${other[1]} are not read; name one for amd64 or arm64`)
   if (PACKAGE.test(text)) return Either.right({ _tag: "Package", name: text })
   if (RELEASE.test(text)) return Either.right({ _tag: "Release", release: text })
   if (PATTERN.test(text)) return Either.right({ _tag: "Pattern", pattern: text })
@@ -74,16 +82,35 @@ const wildcard = (pattern: string, text: string): boolean => {
   return Either.getOrElse(Either.try(() => new RegExp(`^${source}$`, "s").test(text)), () => false)
 }
 
+/** The architecture whose packages a selector asks for. */
+export const architectureOf = (selector: DebianSelector): DebianArchitecture => {
+  switch (selector._tag) {
+    case "Package":
+      return architectureOfPackage(selector.name)
+    case "Release":
+      return architectureOfPackage(selector.release)
+    case "Pattern":
+      return architectureOfPackage(selector.pattern)
+    case "Series":
+      return architectureOfPackage(selector.flavour)
+  }
+}
+
+/** The architecture of a kernel image's package, or release. */
+export const architectureOfPackage = (name: string): DebianArchitecture => /\barm64\b/.test(name) ? "arm64" : "amd64"
+
 /** `6.1.0-56-cloud-amd64` of `linux-image-6.1.0-56-cloud-amd64-unsigned`, the same with or without the last word. */
 export const releaseOfPackage = (name: string): string | undefined =>
-  /^linux-image-(\d+\.\d+\.\d+.*-amd64)(?:-unsigned)?$/.exec(name)?.[1]
+  /^linux-image-(\d+\.\d+\.\d+.*-(?:amd64|arm64(?:-16k)?))(?:-unsigned)?$/.exec(name)?.[1]
 
-/** Version, series and flavour (`""` is the plain one) of a release: 7.3.4, 7.3 and cloud of `7.3.4+deb13-cloud-amd64`. */
+/** Version, series and flavour of a release: 7.3.4, 7.3 and cloud of `7.3.4+deb13-cloud-amd64`; cloud-arm64 of arm64's. */
 export const partsOfRelease = (
   release: string
 ): { readonly version: string; readonly series: string; readonly flavour: string } | undefined => {
-  const parts = /^((\d+\.\d+)\.\d+)[^-]*(?:-\d[^-]*)?-(?:([a-z]+)-)?amd64$/.exec(release)
-  return parts === null ? undefined : { version: parts[1], series: parts[2], flavour: parts[3] ?? "" }
+  const parts = /^((\d+\.\d+)\.\d+)[^-]*(?:-\d[^-]*)?-((?:[a-z]+-)?(?:amd64|arm64(?:-16k)?))$/.exec(release)
+  return parts === null
+    ? undefined
+    : { version: parts[1], series: parts[2], flavour: parts[3].replace(/-?amd64$/, "") }
 }
 
 /** The selector as an error names it. */

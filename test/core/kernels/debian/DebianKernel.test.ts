@@ -53,7 +53,11 @@ describe("which package a selector means", () => {
     "linux-image-6.12.117+deb12-cloud-amd64-unsigned",
     "linux-image-6.12.117+deb12-rt-amd64-unsigned",
     "linux-image-6.12.43+bpo-amd64-unsigned",
-    "linux-image-cloud-amd64"
+    "linux-image-cloud-amd64",
+    "linux-image-7.3.4+deb13-arm64",
+    "linux-image-7.3.4+deb13-arm64-16k",
+    "linux-image-7.3.4+deb13-cloud-arm64-unsigned",
+    "linux-image-7.3.4+deb13-arm64-16k-dbg"
   ]
   const pattern = (text: string): DebianSelector => ({ _tag: "Pattern", pattern: text })
   it.each<[DebianSelector, ReadonlyArray<number>]>([
@@ -69,7 +73,13 @@ describe("which package a selector means", () => {
     [pattern("linux-image-6.12*-rt-amd64*"), [8]],
     [pattern("6.12.*-cloud-amd64"), [5, 7]],
     [pattern("6.12.???+deb12-[!cr]*"), [4]],
-    [pattern("*"), [0, 2, 4, 5, 7, 8, 9]],
+    [pattern("*"), [0, 2, 4, 5, 7, 8, 9, 11, 12, 13]],
+    [{ _tag: "Series", series: "7.3", flavour: "cloud-arm64" }, [13]],
+    [{ _tag: "Series", series: "7.3", flavour: "arm64" }, [11]],
+    [{ _tag: "Series", series: "7.3", flavour: "arm64-16k" }, [12]],
+    [{ _tag: "Series", series: "7.3", flavour: "" }, []],
+    [{ _tag: "Release", release: "7.3.4+deb13-cloud-arm64" }, [13]],
+    [pattern("7.3*arm64*"), [11, 12, 13]],
     [pattern("6.1?0*"), [0, 2]],
     [pattern("6.1.0"), []]
   ])("%j", (selector, expected) => {
