@@ -208,10 +208,12 @@ export const openQemu = Effect.fn("Ktstr.openQemu")(
  */
 export const prepare = Effect.fn("Ktstr.prepare")(
   function*(options: BootOptions): Effect.fn.Return<Prepared, PrepareError, KernelResolver | FileSystem.FileSystem> {
+    const resolver = yield* KernelResolver
     const kernel = yield* stage(`kernel ${options.kernel}`, "Ktstr.resolve", { kernel: options.kernel })(
-      Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(options.kernel))
+      resolver.resolve(options.kernel)
     )
     const { image, release, unpacked } = kernel
+    const arm64Programs = kernel.arch === "arm64" ? options.arm64Programs ?? (yield* resolver.arm64Programs) : undefined
     const forDevices = [
       ...((options.disks ?? []).length === 0 ? [] : DISK_MODULES),
       ...((options.shares ?? []).length === 0 ? [] : SHARE_MODULES)
@@ -223,7 +225,7 @@ export const prepare = Effect.fn("Ktstr.prepare")(
       new Map([...needed.modules, ...asked.modules].map((one) => [one.name, one])).values()
     )
     const initramfs = yield* stage("initramfs", "Ktstr.initramfs", { release })(
-      makeInitramfs({ ...options, guestModules })
+      makeInitramfs({ ...options, guestModules, arm64Programs })
     )
     const spec: VmSpec = {
       ...options,

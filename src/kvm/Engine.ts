@@ -4,6 +4,7 @@ import { HostLacks } from "../core/Errors.ts"
 import { Native } from "../core/Native.ts"
 import { probeKvm } from "./probe/KvmProbe.ts"
 import { accelerationBy, bootQemu } from "./qemu/Qemu.ts"
+import { readKernelImage } from "./spec/LinuxImage.ts"
 import { VmEngine, type VmSpec } from "./spec/VmEngine.ts"
 
 /**
@@ -31,6 +32,8 @@ export const layerWith = (requested: EngineChoice): Layer.Layer<VmEngine, never,
       const boot = (spec: VmSpec) =>
         Effect.gen(function*() {
           const status = yield* probed
+          const image = yield* readKernelImage(spec.kernel)
+          if (requested !== "kvm" && image.kind === "arm64 Image") return yield* bootQemu(spec, accelerationBy(status))
           if (requested === "kvm" && status.kind !== "hardware") {
             return yield* new HostLacks({
               what: "the kvm engine",

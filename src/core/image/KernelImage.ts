@@ -75,6 +75,13 @@ export const bannerRelease = (bytes: Uint8Array): string | undefined => {
 export const isElf = (bytes: Uint8Array): boolean =>
   bytes.length >= 4 && new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, false) === ELF_MAGIC
 
+/** "ARM\x64" at byte 56; Documentation/arch/arm64/booting.rst, v6.12. */
+const ARM64_MAGIC = 0x644d_5241
+
+/** Whether the bytes start like an arm64 kernel's `Image`. */
+export const isArm64Image = (bytes: Uint8Array): boolean =>
+  bytes.length >= 64 && new DataView(bytes.buffer, bytes.byteOffset).getUint32(56, true) === ARM64_MAGIC
+
 /** Whether the bytes (512 and more of them) start like a bzImage. */
 export const isBzImage = (bytes: Uint8Array): boolean =>
   bytes.length >= SETUP_END && new DataView(bytes.buffer, bytes.byteOffset).getUint32(0x202, true) === SETUP_MAGIC

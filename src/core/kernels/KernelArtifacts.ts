@@ -11,6 +11,8 @@ import type { KernelFile, KernelSource } from "./cache/KernelMetadata.ts"
 export interface KernelArtifacts {
   /** `uname -r` of the kernel. */
   readonly release: string
+  /** Of an arm64 kernel; x86-64 is not said. */
+  readonly arch?: "arm64"
   /** The file that a VM boots: a bzImage or a vmlinux. */
   readonly image: string
   /** The ELF kernel inside `image`, known to be of the very same build, which a VM can boot without unpacking it. */
@@ -35,6 +37,7 @@ export const artifactsOf = (
   { directory, metadata }: Pick<ValidEntry, "directory" | "metadata">
 ): KernelArtifacts => ({
   release: metadata.release,
+  ...(metadata.arch === "aarch64" ? { arch: "arm64" as const } : {}),
   image: join(directory, metadata.image.name),
   ...unpackedOf(directory, metadata.unpacked ?? metadata.vmlinux),
   ...(metadata.vmlinux === null ? {} : { vmlinux: join(directory, metadata.vmlinux.name) }),

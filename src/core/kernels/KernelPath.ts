@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { dirname, join, resolve as absolute } from "node:path"
 import { type FormatError, isPlatformError, KernelNotFound, platformText, reasonOf } from "../Errors.ts"
-import { bannerRelease, isBzImage, isElf, releaseOf } from "../image/KernelImage.ts"
+import { bannerRelease, isArm64Image, isBzImage, isElf, releaseOf } from "../image/KernelImage.ts"
 import type { KernelArtifacts } from "./KernelArtifacts.ts"
 
 /** Where a kernel image is in a directory: a build tree first, then a plain folder of kernels. */
@@ -43,8 +43,8 @@ export const kernelAtPath = Effect.fn("KernelPath.kernelAtPath")(
     if (image === undefined) {
       return yield* KernelNotFound.atPath(path, `the directory holds none of ${IMAGES.join(", ")}`)
     }
-    const { isVmlinux, release } = yield* inspect(image)
-    const vmlinux = isVmlinux ? image : yield* vmlinuxBeside(image, release, root)
+    const { isArm64, isVmlinux, release } = yield* inspect(image)
+    const vmlinux = isVmlinux ? image : isArm64 ? undefined : yield* vmlinuxBeside(image, release, root)
     const config = yield* firstFile([
       ...(info.type === "Directory" ? [join(path, ".config")] : []),
       join(dirname(vmlinux ?? image), ".config"),
@@ -55,6 +55,7 @@ export const kernelAtPath = Effect.fn("KernelPath.kernelAtPath")(
     )
     return {
       release,
+      ...(isArm64 ? { arch: "arm64" as const } : {}),
       image,
       ...(modules === undefined ? {} : { modules: dirname(modules) }),
       ...(vmlinux === undefined ? {} : { vmlinux }),
@@ -117,25 +118,30 @@ const BANNER_OVERLAP = 512
 /** The kind of a kernel file. Only the bytes needed for that are read: an ELF kernel with DWARF has a gigabyte. */
 const inspect = (
   path: string
-): Effect.Effect<{ release: string; isVmlinux: boolean }, KernelNotFound | FormatError, FileSystem.FileSystem> =>
+): Effect.Effect<
+  { release: string; isVmlinux: boolean; isArm64: boolean },
+  KernelNotFound | FormatError,
+  FileSystem.FileSystem
+> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const file = yield* fs.open(path)
     const piece = new Uint8Array(PIECE)
     const first = piece.subarray(0, Number(yield* file.read(piece)))
-    if (isBzImage(first)) return { release: yield* releaseOf(first, path), isVmlinux: false }
-    if (!isElf(first)) {
-      return yield* KernelNotFound.atPath(path, "the file is neither a bzImage nor an ELF vmlinux")
+    if (isBzImage(first)) return { release: yield* releaseOf(first, path), isVmlinux: false, isArm64: false }
+    const isArm64 = isArm64Image(first)
+    if (!isArm64 && !isElf(first)) {
+      return yield* KernelNotFound.atPath(path, "the file is neither a bzImage, an ELF vmlinux nor an Image of arm64")
     }
     let filled = first.length
     while (filled > BANNER_OVERLAP) {
       const release = bannerRelease(piece.subarray(0, filled))
-      if (release !== undefined) return { release, isVmlinux: true }
+      if (release !== undefined) return { release, isVmlinux: !isArm64, isArm64 }
       piece.copyWithin(0, filled - BANNER_OVERLAP, filled) // the banner may straddle two pieces
       filled = BANNER_OVERLAP + Number(yield* file.read(piece.subarray(BANNER_OVERLAP)))
       if (filled === BANNER_OVERLAP) break
     }
-    return yield* KernelNotFound.atPath(path, "the ELF file holds no \"Linux version\" banner, so it is not a kernel")
+    return yield* KernelNotFound.atPath(path, "the file holds no \"Linux version\" banner, so it is not a kernel")
   }).pipe(
     Effect.scoped,
     Effect.catchIf(isPlatformError, (error) => KernelNotFound.atPath(path, platformText(error)))

@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type { Native } from "../Native.ts"
+import { arm64Programs } from "./debian/GuestPrograms.ts"
 import { findKernel } from "./FindKernel.ts"
 import { type KernelArtifacts } from "./KernelArtifacts.ts"
 import { parseKernelId } from "./KernelId.ts"
@@ -38,6 +39,8 @@ export interface KernelResolverService {
   /** The files of a kernel id; fetches what the cache does not have, where the id allows that. */
   readonly resolve: (id: string) => Effect.Effect<KernelArtifacts, ResolveError>
   readonly find: Effect.Effect<Option.Option<KernelArtifacts>, ResolveError>
+  /** A directory with busybox, bpftool and libraries for arm64 guests; fetched where the cache does not have them. */
+  readonly arm64Programs: Effect.Effect<string, ResolveError>
 }
 
 /**
@@ -53,7 +56,8 @@ export class KernelResolver extends Context.Tag("ktstr/core/KernelResolver")<Ker
     KernelResolver,
     Effect.map(Effect.context<Host>(), (host) => ({
       resolve: (id) => Effect.provide(resolve(id), host),
-      find: Effect.provide(Effect.suspend(() => findKernel()), host)
+      find: Effect.provide(Effect.suspend(() => findKernel()), host),
+      arm64Programs: Effect.provide(arm64Programs, host)
     }))
   )
 
@@ -61,6 +65,7 @@ export class KernelResolver extends Context.Tag("ktstr/core/KernelResolver")<Ker
   static readonly layerTest = (artifacts: KernelArtifacts): Layer.Layer<KernelResolver> =>
     Layer.succeed(KernelResolver, {
       resolve: () => Effect.succeed(artifacts),
-      find: Effect.succeed(Option.some(artifacts))
+      find: Effect.succeed(Option.some(artifacts)),
+      arm64Programs: Effect.succeed("/")
     })
 }

@@ -67,10 +67,10 @@ export interface StartedGuest {
   readonly topology: Topology
   readonly acceleration: Acceleration
   readonly pid: number
-  /** The guest's output on ttyS0 and on ttyS1; both end with the VM. */
+  /** The guest's output on its console and on its report; both end with the VM. */
   readonly console: Console
   readonly report: Console
-  /** Send to ttyS0 or ttyS1; waits while the guest does not read, for ever once it has ended. */
+  /** Send to the console (0) or the report (1); waits while the guest does not read, for ever once it has ended. */
   readonly send: (port: 0 | 1, bytes: Uint8Array) => Effect.Effect<void>
   readonly end: Effect.Effect<GuestEnd, VmDied>
   readonly exit: Effect.Effect<VmExit>

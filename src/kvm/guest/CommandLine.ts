@@ -1,5 +1,6 @@
 import * as Effect from "effect/Effect"
 import { VmBootError, type VmSpec } from "../spec/VmEngine.ts"
+import { PORTS, type SerialPorts } from "./Init.ts"
 
 /**
  * Words before the user's on every command line. `panic=-1`: a panic ends the VM at once. `no_timer_check`: an emulated
@@ -8,7 +9,7 @@ import { VmBootError, type VmSpec } from "../spec/VmEngine.ts"
  * there is; a tmpfs, as the kernel would make it, takes half of it and leaves out what is too much, and boots on
  * (init/do_mounts.c `init_rootfs`, v6.12).
  */
-const words = "console=ttyS0 panic=-1 no_timer_check cryptomgr.notests rootfstype=ramfs"
+const words = "panic=-1 no_timer_check cryptomgr.notests rootfstype=ramfs"
 
 /**
  * The command line of a guest: our words, the engine's, the user's.
@@ -17,11 +18,14 @@ const words = "console=ttyS0 panic=-1 no_timer_check cryptomgr.notests rootfstyp
 export const commandLine = (
   spec: VmSpec,
   limit: number,
-  more: ReadonlyArray<string> = []
+  more: ReadonlyArray<string> = [],
+  ports: SerialPorts = PORTS["x86-64"]
 ): Effect.Effect<string, VmBootError> =>
   Effect.suspend(() => {
     const broken = (why: string, hint: string) => new VmBootError({ subject: spec.kernel, why, hint })
-    const cmdline = [words, ...more, spec.cmdline?.trim() ?? ""].filter((part) => part !== "").join(" ")
+    const cmdline = [`console=${ports.console} ${words}`, ...more, spec.cmdline?.trim() ?? ""].filter((part) =>
+      part !== ""
+    ).join(" ")
     const length = Buffer.byteLength(cmdline)
     if (length > limit) return broken(`command line too long: ${length} bytes, limit ${limit}`, "shorten cmdline")
     if (/[\n\0]/.test(cmdline)) return broken("its command line has a line break or a NUL", "take it out of cmdline")

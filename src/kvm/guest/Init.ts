@@ -81,8 +81,22 @@ export const partLine = (number: number, base64: string): Uint8Array =>
 export const execLine = (number: number, outputBytes: number): Uint8Array =>
   new TextEncoder().encode(`exec ${number} ${outputBytes}\n`)
 
+/** The names of a machine's serial ports, as in /dev. */
+export interface SerialPorts {
+  readonly console: string
+  /** A 8250's, number 64 and on of major 4. */
+  readonly report: string
+}
+
+/** QEMU's pc and our own VMM; QEMU's virt has one PL011, and the report on PCI. */
+export const PORTS = {
+  "x86-64": { console: "ttyS0", report: "ttyS1" },
+  arm64: { console: "ttyAMA0", report: "ttyS0" }
+} as const
+
 /** The facts about its initramfs that an init needs. */
 export interface InitContents {
+  readonly ports: SerialPorts
   /** The guest's directories of shared libraries; its linker has no cache of them. */
   readonly libraryDirectories: ReadonlyArray<string>
   /** Libraries whose path is under a mount point: `/ktstr/under` has them, and a link is made where they belong. */
@@ -100,15 +114,16 @@ export const isUnderMount = (path: string): boolean => mountPoints.some((mount) 
 
 /**
  * The guest's first process. It checks that all of the initramfs was unpacked, mounts what a BPF or scheduler tool
- * expects, takes commands on ttyS1, runs the script as root with its output on the console, reports how it ended on
- * ttyS1, where no kernel message can garble it, and stays. What the script left running goes on; children are reaped,
+ * expects, takes commands on the report's port, runs the script as root with its output on the console, reports how it ended
+ * on that port, where no kernel message can garble it, and stays. What the script left running goes on; children are reaped,
  * because busybox sh waits for any child while it waits for `sleep`.
  */
 export const initScript = (spec: InitSpec, contents: InitContents): string =>
   `#!/bin/busybox sh
 export PATH=/${INCLUDES}:/bin:/sbin:/usr/bin:/usr/sbin HOME=/root TERM=linux
-exec 3<> /dev/ttyS1
-/bin/busybox stty -echo < /dev/ttyS1
+console=/dev/${contents.ports.console}
+exec 3<> /dev/${contents.ports.report}
+/bin/busybox stty -echo < /dev/${contents.ports.report}
 set -- $(/bin/busybox find / -xdev -type f ! -path /init -exec /bin/busybox stat -c %s {} + |
   /bin/busybox awk '{ files++; bytes += $1 } END { printf "%.0f %.0f", files, bytes }')
 if [ "\${1:-0}" -lt ${contents.files} ] || [ "\${2:-0}" -lt ${contents.bytes} ] ||
@@ -141,7 +156,7 @@ ${
     contents.libraryDirectories.length === 0
       ? ""
       : `export LD_LIBRARY_PATH=${shellQuote(contents.libraryDirectories.join(":"))}\n`
-  }${commandLines}${endsVm(spec) ? "stty -F /dev/ttyS0 -opost\n" : ""}${
+  }${commandLines}${endsVm(spec) ? "stty -F $console -opost\n" : ""}${
     spec.guestModules === undefined || spec.guestModules.length === 0 ? "" : loadFunction
   }${spec.shares === undefined || spec.shares.length === 0 ? "" : shareFunction}${
     loadingModules(spec.guestModules ?? [])
@@ -154,12 +169,12 @@ const endsVm = ({ powerOff }: InitSpec): boolean => powerOff === true || powerOf
 const linkLine = (path: string): string =>
   `mkdir -p ${shellQuote(posix.dirname(path))}; ln -s ${shellQuote(`/${UNDER}${path}`)} ${shellQuote(path)}\n`
 
-/** Runs what the host sends on ttyS1, one command after the other. ttyS1's settings last while it is open. */
+/** Runs what the host sends on the report's port, one command after the other. Its settings last while it is open. */
 const commandLines = `commands() {
   cd /ktstr
   while read -r verb number rest <&3; do
     case "$verb" in
-    rows) stty -F /dev/ttyS0 rows "$number" $rest ;;
+    rows) stty -F $console rows "$number" $rest ;;
     part) printf %s "$rest" >> "command$number"; echo "ktstr part $number" >&3 ;;
     exec)
       base64 -d "command$number" > "script$number"
@@ -183,7 +198,7 @@ while :; do sleep 3600; done
 
 /** `stty` waits until the console has sent all; printk is silenced: "reboot: Power down" is logged at KERN_EMERG. */
 const powerOffLines = ({ powerOff }: InitSpec): string =>
-  `stty -F /dev/ttyS0 opost
+  `stty -F $console opost
 echo "ktstr exit $status" >&3
 ${powerOff === "byHost" ? "while :; do sleep 3600; done\n" : ""}echo 0 > /proc/sys/kernel/printk
 reboot -f
@@ -191,11 +206,11 @@ reboot -f
 
 /** A shell needs a session whose terminal is the console. */
 const shellLines = ({ colorTerm, size, term }: ShellTerminal): string =>
-  `${size === undefined ? "" : `stty -F /dev/ttyS0 rows ${size.rows} columns ${size.columns}\n`}${
+  `${size === undefined ? "" : `stty -F $console rows ${size.rows} columns ${size.columns}\n`}${
     term === undefined ? "" : `export TERM=${shellQuote(term)}\n`
   }${colorTerm === undefined ? "" : `export COLORTERM=${shellQuote(colorTerm)}\n`}echo "ktstr shell $status" >&3
-setsid -c /bin/busybox sh -l < /dev/ttyS0 > /dev/ttyS0 2>&1 3<&-
-stty -F /dev/ttyS0 sane
+setsid -c /bin/busybox sh -l < $console > $console 2>&1 3<&-
+stty -F $console sane
 echo 0 > /proc/sys/kernel/printk
 reboot -f
 `

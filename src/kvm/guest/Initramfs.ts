@@ -1,13 +1,30 @@
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import { execFile } from "node:child_process"
-import { posix } from "node:path"
-import type { HostLacks } from "../../core/Errors.ts"
+import { existsSync } from "node:fs"
+import { posix, resolve } from "node:path"
+import { type HostLacks, parsing } from "../../core/Errors.ts"
+import { parseElf } from "../../core/image/Elf.ts"
 import { requireProgram } from "../../core/process/Programs.ts"
 import { cpioArchive, type CpioEntry } from "./Cpio.ts"
 import { moduleEntries } from "./GuestModules.ts"
-import { IncludeError, INITRAMFS_LIMIT, readHostFile, readInclude } from "./HostFiles.ts"
-import { COMPLETE, INCLUDES, initDirectories, initScript, type InitSpec, isUnderMount, SCRIPT, UNDER } from "./Init.ts"
-import { sharedLibraries } from "./SharedLibraries.ts"
+import { type HostFile, IncludeError, INITRAMFS_LIMIT, readHostFile, readInclude } from "./HostFiles.ts"
+import {
+  COMPLETE,
+  INCLUDES,
+  initDirectories,
+  initScript,
+  type InitSpec,
+  isUnderMount,
+  PORTS,
+  SCRIPT,
+  UNDER
+} from "./Init.ts"
+import { arm64System, type GuestSystem, hostSystem, sharedLibraries } from "./SharedLibraries.ts"
+
+/** `e_type` of programs; BPF objects and modules have another. */
+const ET_EXEC = 2
+const ET_DYN = 3
 
 /**
  * Contents of a guest's initramfs.
@@ -18,6 +35,11 @@ import { sharedLibraries } from "./SharedLibraries.ts"
 export interface InitramfsSpec extends InitSpec {
   /** Files and directories of the host; each becomes `/include-files/NAME`, which is on the guest's PATH. */
   readonly includes?: ReadonlyArray<string> | undefined
+  /**
+   * For an arm64 guest: a directory with its busybox and libraries as they lie in such a system. An include of a path that
+   * is in it, such as `/usr/sbin/bpftool`, is taken from there.
+   */
+  readonly arm64Programs?: string | undefined
 }
 
 /**
@@ -30,17 +52,26 @@ export interface InitramfsSpec extends InitSpec {
  */
 export const makeInitramfs = Effect.fn("Initramfs.make")(
   function*(spec: InitramfsSpec): Effect.fn.Return<Uint8Array, HostLacks | IncludeError> {
+    const system = spec.arm64Programs === undefined ? hostSystem : arm64System(spec.arm64Programs)
     const busybox = yield* requireProgram("busybox", "it is the guest's shell", "busybox-static")
-    const shell = yield* readHostFile(busybox)
-    const includes = yield* Effect.forEach(spec.includes ?? [], readInclude)
+    const shell = yield* readHostFile(spec.arm64Programs === undefined ? busybox : `${spec.arm64Programs}/bin/busybox`)
+    const ports = PORTS[spec.arm64Programs === undefined ? "x86-64" : "arm64"]
+    const includes = yield* Effect.forEach(spec.includes ?? [], (path) => readInclude(systemPath(system, path)))
     const files = includes.flat().flatMap(({ file }) => file === undefined ? [] : [file])
-    const libraries = yield* sharedLibraries([shell, ...files])
+    for (const file of [shell, ...files]) yield* checkMachine(file, system)
+    const libraries = yield* sharedLibraries([shell, ...files], system)
 
     const tree = new InitramfsTree()
     // the kernel opens /dev/console for init before anything is mounted
     tree.add({ kind: "character device", path: "dev/console", mode: 0o600, major: 5, minor: 1 })
     tree.add({ kind: "character device", path: "dev/null", mode: 0o666, major: 1, minor: 3 })
-    tree.add({ kind: "character device", path: "dev/ttyS1", mode: 0o600, major: 4, minor: 65 })
+    tree.add({
+      kind: "character device",
+      path: `dev/${ports.report}`,
+      mode: 0o600,
+      major: 4,
+      minor: 64 + Number(ports.report.slice(4))
+    })
     tree.add({ kind: "file", path: "bin/busybox", mode: 0o755, bytes: shell.bytes })
     tree.add({ kind: "file", path: "init", mode: 0o755, bytes: new Uint8Array(0) })
     tree.add({ kind: "file", path: SCRIPT, mode: 0o755, bytes: new TextEncoder().encode(spec.script ?? "") })
@@ -71,6 +102,7 @@ export const makeInitramfs = Effect.fn("Initramfs.make")(
       return yield* new IncludeError({ path: "all of them", why, hint: "include only what the guest needs" })
     }
     const init = initScript(spec, {
+      ports,
       libraryDirectories: [...new Set(libraries.map(({ path }) => posix.dirname(path)))].sort(),
       hidden: libraries.map(({ path }) => path).filter(isUnderMount),
       files: tree.files - 1,
@@ -80,6 +112,25 @@ export const makeInitramfs = Effect.fn("Initramfs.make")(
     return cpioArchive(tree.entries)
   }
 )
+
+/** Where a path of the guest's system is on this host; a path that its system does not have is one of the host's. */
+const systemPath = ({ root }: GuestSystem, path: string): string => {
+  const inRoot = root + resolve(path)
+  return root !== "" && existsSync(inRoot) ? inRoot : path
+}
+
+/** A program of this host in a guest that is not like it: the kernel would only say that there is no such file. */
+const checkMachine = (file: HostFile, { machine, name, root }: GuestSystem): Effect.Effect<void, IncludeError> =>
+  Effect.suspend(() => {
+    const elf = Either.getOrUndefined(parsing(() => parseElf(file.bytes, file.path)))
+    return root === "" || elf === undefined || elf.machine === machine || (elf.type !== ET_EXEC && elf.type !== ET_DYN)
+      ? Effect.void
+      : new IncludeError({
+        path: file.path,
+        why: `it is a program for machine ${elf.machine}, and the guest is ${name} (${machine})`,
+        hint: "build it for the guest"
+      })
+  })
 
 /** The contents of a guest's root, directories before their contents. */
 class InitramfsTree {

@@ -104,6 +104,13 @@ export const bootKvm = (
     const checked = yield* checkSpec(spec, options, minimumMemoryMib(spec.initramfs.length))
     const { freezeTimeout, limits, topology } = checked
     const image = yield* readKernelImage(spec.kernel)
+    if (image.kind === "arm64 Image") {
+      return yield* new VmBootError({
+        subject: spec.kernel,
+        why: "an arm64 kernel",
+        hint: "use the engine auto or qemu"
+      })
+    }
     if ((spec.shares ?? []).length > 0) {
       return yield* broken(
         "this engine cannot share folders with its guest",

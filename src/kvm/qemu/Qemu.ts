@@ -9,6 +9,7 @@ import { bootedVm, failAtEnd, type GuestEnd } from "../guest/BootedVm.ts"
 import { commandLine } from "../guest/CommandLine.ts"
 import { Console } from "../guest/Console.ts"
 import { keepConsole } from "../guest/GuestConsole.ts"
+import { PORTS } from "../guest/Init.ts"
 import { minimumMemoryMib } from "../guest/Initramfs.ts"
 import { type KvmStatus, probeKvm } from "../probe/KvmProbe.ts"
 import { checkSpec } from "../spec/Limits.ts"
@@ -20,7 +21,7 @@ import { type Emulation, isSlicersWarning, type QemuProgram } from "./Emulation.
 import { makeFreeze, makeLayOut, makeMemory } from "./QemuFreeze.ts"
 import { startQemu } from "./QemuProcess.ts"
 import { fd } from "./QemuProcess.ts"
-import { qemuShowsLlcs } from "./QemuTopology.ts"
+import { isPlain, qemuShowsLlcs } from "./QemuTopology.ts"
 import { connect, endedOr, type Qmp } from "./Qmp.ts"
 
 /**
@@ -51,6 +52,7 @@ const GREETING_SECONDS = 30
  *
  * The machine is `pc` without default devices; ttyS0 is the console and ttyS1 the init's report. On this class of
  * machine, emulated, a Debian 6.12 kernel that unpacks itself is at its init after 2.6 s; q35 and microvm are not faster.
+ * An arm64 kernel (its `Image`) gets the machine `virt`, always emulated: its console is a PL011, its report on PCI.
  *
  * @since 0.1.0
  * @category layers
@@ -100,29 +102,37 @@ export const accelerationBy = ({ kind, why }: KvmStatus): Acceleration => ({
  */
 export const bootQemu = (
   spec: VmSpec,
-  acceleration: Acceleration,
+  requested: Acceleration,
   options: QemuOptions = {}
 ): Effect.Effect<Vm, VmBootError | HostLacks, Native | Scope.Scope> =>
   inRealTime(Effect.gen(function*() {
     const broken = (why: string, hint: string) => new VmBootError({ subject: spec.kernel, why, hint })
     const checked = yield* checkSpec(spec, options, minimumMemoryMib(spec.initramfs.length))
     const { freezeTimeout, limits, topology } = checked
-    const { image, kernel } = yield* chooseKernel(spec, acceleration)
-    if (image.kind !== "bzImage" && !image.pvh) {
+    const { image, kernel } = yield* chooseKernel(spec, requested)
+    const isArm64 = image.kind === "arm64 Image"
+    const acceleration: Acceleration = isArm64 ? { by: "emulation", why: "an arm64 guest on x86-64" } : requested
+    if (image.kind === "vmlinux" && !image.pvh) {
       return yield* broken(
         "a vmlinux without a PVH entry",
         "give the compressed image that boots (boot/vmlinuz-…, arch/x86/boot/bzImage), or build with CONFIG_PVH"
       )
     }
-    const cmdline = yield* commandLine(spec, image.cmdlineLimit)
+    const cmdline = yield* commandLine(spec, image.cmdlineLimit, [], PORTS[isArm64 ? "arm64" : "x86-64"])
     if (!qemuShowsLlcs(topology, acceleration.by)) {
       return yield* broken(
         "Linux takes 8 threads for an LLC on this host's CPU",
         "give LLCs of 8 threads, or one LLC, or let QEMU emulate"
       )
     }
+    if (isArm64 && !isPlain(topology)) {
+      return yield* broken("arm64 guests have one NUMA node, one LLC and no threads of cores", "use cpus alone")
+    }
     const keep = yield* keepConsole(spec)
-    const { child, ram, shareFailed } = yield* startQemu({ ...spec, kernel }, topology, acceleration, cmdline, options)
+    const { child, ram, shareFailed } = yield* startQemu({ ...spec, kernel }, topology, acceleration, cmdline, {
+      ...options,
+      isArm64
+    })
 
     const complaints = listen(child.socket(fd.stderr))
     const report = listen(child.socket(fd.report))
@@ -183,7 +193,7 @@ const greeted = (
   const broken = (why: string, hint: string) => new VmBootError({ subject: spec.kernel, why, hint })
   const exited = Effect.flatMap(child.exit, ({ signal, status }) =>
     broken(
-      complaintOf(complaints)?.replace(/^\S*qemu-system-x86_64: /, "") ?? `QEMU ended with ${signal ?? status}`,
+      complaintOf(complaints)?.replace(/^\S*qemu-system-\w+: /, "") ?? `QEMU ended with ${signal ?? status}`,
       "does QEMU know this setting?"
     ))
   const refused = (error: { readonly message: string }) =>

@@ -14,7 +14,7 @@ import { type Acceleration, VmBootError, type VmSpec } from "../spec/VmEngine.ts
 import { type ChildProcess, runChild } from "./ChildProcess.ts"
 import { type Emulation, emulationParameters, type QemuProgram } from "./Emulation.ts"
 import type { SharedRam } from "./QemuFreeze.ts"
-import { backendOf, qemuTopology } from "./QemuTopology.ts"
+import { ARM64_CPU, arm64Machine, backendOf, qemuTopology } from "./QemuTopology.ts"
 import { serveShare } from "./ShareServer.ts"
 
 const MIB = 2 ** 20
@@ -49,11 +49,19 @@ export const startQemu = (
   topology: Topology,
   acceleration: Acceleration,
   cmdline: string,
-  options: { readonly program?: QemuProgram | undefined; readonly emulation?: Emulation | undefined } = {}
+  options: {
+    readonly program?: QemuProgram | undefined
+    readonly emulation?: Emulation | undefined
+    readonly isArm64?: boolean
+  } = {}
 ): Effect.Effect<QemuProcess, VmBootError | HostLacks, Native | Scope.Scope> =>
   Effect.gen(function*() {
-    const qemu = options.program ?? {
-      path: yield* requireProgram("qemu-system-x86_64", "it runs the guest", "qemu-system-x86"),
+    const isArm64 = options.isArm64 === true
+    const [name, from] = isArm64
+      ? ["qemu-system-aarch64", "qemu-system-arm"]
+      : ["qemu-system-x86_64", "qemu-system-x86"]
+    const qemu = (isArm64 ? undefined : options.program) ?? {
+      path: yield* requireProgram(name, "it runs the guest", from),
       firmware: []
     }
     if (!existsSync(OUR_FILES)) {
@@ -88,7 +96,7 @@ export const startQemu = (
         : emulationParameters(options.emulation ?? "turns")
       const parameters = [
         ...qemu.firmware.flatMap((directory) => ["-L", directory]),
-        ...parametersOf(spec, topology, acceleration, cmdline, disks),
+        ...parametersOf(spec, topology, acceleration, cmdline, disks, isArm64),
         ...accelerator
       ]
       const child = yield* Scope.extend(runChild(qemu.path, parameters, descriptors), vmScope)
@@ -141,16 +149,20 @@ const parametersOf = (
   topology: Topology,
   acceleration: Acceleration,
   cmdline: string,
-  disks: ReadonlyArray<Disk>
+  disks: ReadonlyArray<Disk>,
+  isArm64: boolean
 ): ReadonlyArray<string> => {
+  const report = isArm64 ? ["-device", "pci-serial,chardev=report"] : ["-serial", "chardev:report"]
   const firstDisk = fd.ram + topology.nodes.length
   return [
     ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-sandbox", SANDBOX],
-    qemuTopology(topology, spec.cpuModel ?? "max", acceleration.by, fd.ram),
+    isArm64
+      ? arm64Machine(topology, spec.cpuModel ?? ARM64_CPU, fd.ram)
+      : qemuTopology(topology, spec.cpuModel ?? "max", acceleration.by, fd.ram),
     ["-kernel", resolve(spec.kernel), "-initrd", `${OUR_FILES}/${fd.initramfs}`, "-append", cmdline],
     ["-chardev", `socket,id=monitor,fd=${fd.monitor}`, "-mon", "chardev=monitor,mode=control"],
     ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"],
-    ["-chardev", `socket,id=report,fd=${fd.report}`, "-serial", "chardev:report"],
+    ["-chardev", `socket,id=report,fd=${fd.report}`, ...report],
     ...disks.map(({ readOnly }, index) => [
       "-drive",
       `if=none,id=disk${index},format=raw,file=${OUR_FILES}/${firstDisk + index},readonly=${readOnly ? "on" : "off"}`,

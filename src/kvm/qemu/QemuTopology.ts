@@ -61,6 +61,25 @@ export const qemuTopology = (
   ].flat()
 }
 
+/** Pointers are signed by QEMU's own quick algorithm: the architecture's takes an emulated guest several times as long. */
+export const ARM64_CPU = "max,pauth-impdef=on"
+
+/** QEMU's parameters for an arm64 machine. */
+export const arm64Machine = (
+  { cpus, memoryMib }: Topology,
+  cpuModel: string,
+  ramFd: number
+): ReadonlyArray<string> => [
+  ...["-machine", `virt,gic-version=3,memory-backend=${backendOf(0)}`, "-cpu", cpuModel],
+  ...["-m", `${memoryMib}M`, "-smp", String(cpus)],
+  "-object",
+  `memory-backend-file,id=${backendOf(0)},mem-path=/proc/self/fd/${ramFd},share=on,size=${memoryMib}M`
+]
+
+/** Whether it is nothing but a number of CPUs. */
+export const isPlain = ({ llcs, nodes, threads }: Topology): boolean =>
+  llcs === 1 && nodes.length === 1 && threads === 1
+
 /** Whether a guest sees these LLCs; emulated CPUs are none of those that cannot show them. */
 export const qemuShowsLlcs = (topology: Topology, by: "kvm" | "emulation"): boolean =>
   by === "emulation" || showsLlcs(topology, hostProcessor())

@@ -4,6 +4,7 @@ import { closeSync, fstatSync, openSync, readSync } from "node:fs"
 import { FormatError, parsing } from "../../core/Errors.ts"
 import { SegmentType } from "../../core/image/Elf.ts"
 import { elfNote } from "../../core/image/ElfNote.ts"
+import { isArm64Image } from "../../core/image/KernelImage.ts"
 import { VmBootError } from "./VmEngine.ts"
 
 /** A piece of the file that belongs at a guest-physical address; the rest up to `memBytes` is zero. */
@@ -16,7 +17,7 @@ interface LoadSegment {
 
 /** A kernel as a boot loader sees it. */
 export interface LinuxImage {
-  readonly kind: "bzImage" | "vmlinux"
+  readonly kind: "bzImage" | "vmlinux" | "arm64 Image"
   /** Whether it is a vmlinux with a PVH entry (CONFIG_PVH), which is the one that QEMU enters. */
   readonly pvh: boolean
   readonly pieces: ReadonlyArray<LoadSegment>
@@ -50,6 +51,18 @@ const SECTOR = 512
 /** The first version that has `xloadflags`. */
 const OLDEST = 0x20c
 
+/** QEMU places it; COMMAND_LINE_SIZE of arch/arm64/include/uapi/asm/setup.h, v6.12. */
+const ARM64: LinuxImage = {
+  kind: "arm64 Image",
+  pvh: false,
+  pieces: [],
+  entry: 0,
+  end: 0,
+  cmdlineLimit: 2047,
+  initrdMax: 0,
+  setupHeader: new Uint8Array(0)
+}
+
 const ELF_HEADER = 64
 const PROGRAM_HEADER = 56
 /** Far more than the notes of a kernel take, in bytes. */
@@ -78,6 +91,7 @@ export const readLinuxImage = (path: string): Either.Either<LinuxImage, FormatEr
       const broken = (offset: number, expected: string) =>
         new FormatError({ format: "kernel image", subject: path, offset, expected })
       if (got >= ELF_HEADER && view.getUint32(0, false) === 0x7f454c46) return vmlinux(fd, size, view, broken)
+      if (isArm64Image(head)) return ARM64
       if (
         got < head.length || view.getUint16(BOOT_FLAG, true) !== 0xaa55 || view.getUint32(HEADER, true) !== 0x53726448
       ) {

@@ -1,0 +1,83 @@
+import type * as CommandExecutor from "@effect/platform/CommandExecutor"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import { join } from "node:path"
+import { cacheRoot, makeDirectories, refused } from "../../CacheDir.ts"
+import { FetchFailed, isPlatformError, pathOf } from "../../Errors.ts"
+import type { Native } from "../../Native.ts"
+import { lastLine, runToEnd } from "../../process/Subprocess.ts"
+import { stage } from "../../Progress.ts"
+import { aptOf, openAptState, refreshAptState } from "./AptState.ts"
+import type { PackageListError } from "./DebianPackages.ts"
+import { APT_HINT, debianHost } from "./DebianSuites.ts"
+
+/** The guest's shell, and what shows BPF objects in it; with the libraries that they need. */
+const PACKAGES = ["busybox-static", "bpftool"]
+/** Where there is no Debian release to take the same from. */
+const OTHERWISE = "bookworm"
+const DIRECTORY = ".programs"
+
+/**
+ * A directory with Debian's programs for arm64 guests as they lie in such a system: busybox, bpftool and their libraries.
+ * Downloaded and unpacked into the cache by a private apt, once; nothing is installed.
+ */
+export const arm64Programs: Effect.Effect<
+  string,
+  PackageListError,
+  CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
+> = Effect.gen(function*() {
+  const fs = yield* FileSystem.FileSystem
+  const root = yield* cacheRoot
+  const host = yield* debianHost
+  const suite = host.codename === undefined || host.codename === "sid" ? OTHERWISE : host.codename
+  const directory = join(root, DIRECTORY, `${suite}_arm64`)
+  if (yield* fs.exists(directory)) return directory
+  const failed = (step: "download" | "unpack", why: string) =>
+    new FetchFailed({
+      step,
+      subject: `programs for arm64 guests of ${suite}`,
+      why,
+      hint: "check the network, and the disk"
+    })
+  const opened = yield* openAptState(root, host, suite, "arm64")
+  const state = opened.refreshedAt === undefined ? yield* refreshAptState(opened) : opened
+  yield* makeDirectories(join(root, DIRECTORY))
+  const scratch = yield* fs.makeTempDirectoryScoped({ directory: join(root, DIRECTORY) })
+  const needed = yield* aptOf(state, "apt-get", [
+    "-qq",
+    "--print-uris",
+    "--no-install-recommends",
+    "install",
+    ...PACKAGES
+  ])
+  const words = Array.from(
+    needed.stdout.matchAll(/ ([a-z0-9.+-]+)_([^_ ]+)_(?:arm64|all)\.deb /g),
+    ([, name, version]) => `${name}=${decodeURIComponent(version)}`
+  )
+  if (needed.code !== 0 || words.length < PACKAGES.length) return yield* failed("download", lastLine(needed.stderr))
+  const download = yield* stage(`download busybox and bpftool for arm64 of ${suite}, 5 MB`, "GuestPrograms.download")(
+    aptOf(state, "apt-get", ["-qq", "download", ...words], scratch)
+  )
+  const archives = (yield* fs.readDirectory(scratch)).filter((name) => name.endsWith(".deb"))
+  if (download.code !== 0 || archives.length !== words.length) {
+    return yield* failed("download", lastLine(download.stderr))
+  }
+  const tree = join(scratch, "tree")
+  for (const archive of archives) {
+    const unpack = yield* runToEnd("dpkg", ["-x", join(scratch, archive), tree], APT_HINT)
+    if (unpack.code !== 0) return yield* failed("unpack", lastLine(unpack.stderr))
+  }
+  // since trixie they lie under usr alone
+  if (!(yield* fs.exists(join(tree, "bin")))) yield* fs.symlink("usr/bin", join(tree, "bin"))
+  if (!(yield* fs.exists(join(tree, "lib")))) yield* fs.symlink("usr/lib", join(tree, "lib"))
+  // complete or not at all; another process may have been first
+  yield* Effect.catchAll(
+    fs.rename(tree, directory),
+    (error) => Effect.flatMap(fs.exists(directory), (exists) => exists ? Effect.void : Effect.fail(error))
+  )
+  return directory
+}).pipe(
+  Effect.scoped,
+  Effect.catchIf(isPlatformError, (error) => refused(pathOf(error))(error)),
+  Effect.withSpan("GuestPrograms.arm64Programs")
+)
