@@ -44,8 +44,8 @@ export interface QemuOptions {
 /** How long a QEMU that has closed its connections may take to be seen as ended. */
 const QEMU_LEAVES = "1 second"
 
-/** Longest wait for QEMU's monitor to greet us; it takes 20 ms. */
-const GREETING_SECONDS = 30
+/** Longest wait for QEMU's monitor to greet us; it takes 20 ms, but 2 s of a CPU where it places an arm64 kernel. */
+const GREETING_SECONDS = { "x86-64": 30, arm64: 120 } as const
 
 /**
  * A `VmEngine` that is a QEMU process a VM. Guest memory is an anonymous file that we map and QEMU inherits.
@@ -145,7 +145,7 @@ export const bootQemu = (
       })
     )
     const qmp = connect(child.socket(fd.monitor))
-    yield* greeted(spec, child, qmp, complaints)
+    yield* greeted(spec, child, qmp, complaints, GREETING_SECONDS[isArm64 ? "arm64" : "x86-64"])
     const layOut = yield* makeLayOut(qmp, ram)
     // without it the guest would wait for that folder without end; a server that QEMU has left alone fails too
     let shareFault: string | undefined
@@ -188,7 +188,8 @@ const greeted = (
   spec: VmSpec,
   child: ChildProcess,
   qmp: Qmp,
-  complaints: Console
+  complaints: Console,
+  seconds: number
 ): Effect.Effect<void, VmBootError> => {
   const broken = (why: string, hint: string) => new VmBootError({ subject: spec.kernel, why, hint })
   const exited = Effect.flatMap(child.exit, ({ signal, status }) =>
@@ -199,8 +200,8 @@ const greeted = (
   const refused = (error: { readonly message: string }) =>
     endedOr(exited, broken(error.message, "is the QEMU on the PATH 7.2 or newer?"))
   return Effect.raceFirst(Effect.catchAll(qmp.ready, refused), exited).pipe(Effect.timeoutFail({
-    duration: `${GREETING_SECONDS} seconds`,
-    onTimeout: () => broken(`QEMU did not answer within ${GREETING_SECONDS} s`, "is the host overloaded? try again")
+    duration: `${seconds} seconds`,
+    onTimeout: () => broken(`QEMU did not answer within ${seconds} s`, "is the host overloaded? try again")
   }))
 }
 
