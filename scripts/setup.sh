@@ -7,10 +7,11 @@ cd "$(dirname "$0")/.."
 say() { printf 'setup: %s\n' "$*" >&2; }
 . scripts/debian.sh
 
-# qemu boots guests; busybox is their user space; bpftool loads BPF objects there and judges our answers; clang and
-# libbpf's headers compile those objects; musl-gcc compiles the guests' agent; gcc and those after it build kernels. The rest judges our answers in the tests:
-# pahole, cpio, readelf, file, lz4, xz; gnupg signs the packages of the tests' own mirror; chromium shows the failure page.
-packages="qemu-system-x86 busybox-static bpftool clang libbpf-dev linux-libc-dev"
+# qemu boots guests, x86-64 and arm64 ones; busybox is their user space; bpftool loads BPF objects there and judges our
+# answers; clang and libbpf's headers compile those objects; musl-gcc compiles the guests' agent; gcc and those after it
+# build kernels. The rest judges our answers in the tests: pahole, cpio, readelf, file, lz4, xz; gnupg signs the packages
+# of the tests' own mirror; chromium shows the failure page.
+packages="qemu-system-x86 qemu-system-arm busybox-static bpftool clang libbpf-dev linux-libc-dev"
 packages="$packages musl-tools gcc make flex bison bc libelf-dev git python3-minimal dwarves cpio binutils file lz4 xz-utils zstd gnupg chromium"
 
 # shellcheck disable=SC2086 # a list of words

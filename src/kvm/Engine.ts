@@ -32,9 +32,8 @@ export const layerWith = (requested: EngineChoice): Layer.Layer<VmEngine, never,
       const boot = (spec: VmSpec) =>
         Effect.gen(function*() {
           const status = yield* probed
-          const image = yield* readKernelImage(spec.kernel)
-          if (requested !== "kvm" && image.kind === "arm64 Image") return yield* bootQemu(spec, accelerationBy(status))
-          if (requested === "kvm" && status.kind !== "hardware") {
+          const isArm64 = (yield* readKernelImage(spec.kernel)).kind === "arm64 Image"
+          if (requested === "kvm" && status.kind !== "hardware" && !isArm64) {
             return yield* new HostLacks({
               what: "the kvm engine",
               why: status.why,
@@ -42,8 +41,9 @@ export const layerWith = (requested: EngineChoice): Layer.Layer<VmEngine, never,
             })
           }
           yield* Effect.logDebug(`engine ${requested} requested; ${status.why}`)
-          const qemuOnly = spec.cpuModel !== undefined || (spec.shares ?? []).length > 0
-          if (requested === "qemu" || status.kind !== "hardware" || (requested === "auto" && qemuOnly)) {
+          const qemuOnly = isArm64 || spec.cpuModel !== undefined || (spec.shares ?? []).length > 0
+          const takesQemu = requested === "auto" && (status.kind !== "hardware" || qemuOnly)
+          if (requested === "qemu" || takesQemu) {
             return yield* bootQemu(spec, accelerationBy(status))
           }
           const { bootKvm } = yield* Effect.promise(() => import("./native/Kvm.ts"))

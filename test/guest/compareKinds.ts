@@ -7,18 +7,10 @@ import type { MapInfo } from "../../src/bpf/MapInfo.ts"
 import { DumpDocument, DumpRecord } from "../../src/bpf/Report.ts"
 import { jsonDocument, ndjsonRecords } from "../../src/bpf/report/DumpWriter.ts"
 import { bootAndFreeze, type Snapshot } from "../../src/Ktstr.ts"
-import {
-  Members,
-  parseEntries,
-  parseMaps,
-  parsePrinted,
-  type PrintedEntry,
-  type PrintedMap,
-  PrintedTypes
-} from "../support/bpftool.ts"
+import { Members, parseEntries, parseMaps, parsePrinted, type PrintedEntry, PrintedTypes } from "../support/bpftool.ts"
 import { bootSeconds, parseCapture, SAY_BOOTED } from "../support/capture.ts"
 import { compileBpf, compileKindsFill, HostLive, scratch } from "../support/guest.ts"
-import { BY_BYTES, byKey, comparable, compareEntries, KEYED, listed } from "./entries.ts"
+import { BY_BYTES, byKey, comparable, compareEntries, KEYED, listed, withoutLeftovers } from "./entries.ts"
 
 type Entry = ReturnType<typeof comparable>
 
@@ -70,22 +62,6 @@ const jhashOfWord = (word: number, seed: number): number => {
   b = ((b ^ a) - rotated(a, 14)) | 0
   c = ((c ^ b) - rotated(b, 24)) | 0
   return c >>> 0
-}
-
-/**
- * The maps that `bpftool map list` printed. Since 6.18 the kernel does not write btf_id of a map without BTF into the struct
- * that it is given (kernel/bpf/syscall.c bpf_map_get_info_by_fd copies it in first), and bpftool gives it that of the map
- * before: such a number is left out where we say that there is none. What is dumped of the map, with types or without,
- * still tells who is right.
- */
-const withoutLeftovers = (theirs: ReadonlyArray<PrintedMap>, ours: ReadonlyArray<MapInfo>, release: string) => {
-  const [major, minor] = release.split(".").map(Number)
-  const leavesOut = major > 6 || (major === 6 && minor >= 18)
-  return theirs.map((map, index) =>
-    leavesOut && ours.at(index)?.btfId === null && map.btfId === theirs.at(index - 1)?.btfId
-      ? { ...map, btfId: null }
-      : { ...map }
-  )
 }
 
 /**

@@ -53,6 +53,26 @@ export const listed = (
   { btfId, flags, id, keySize, maxEntries, name, type, valueSize }: MapInfo
 ): PrintedMap => ({ id, name, type, flags, keySize, valueSize, maxEntries, btfId })
 
+/**
+ * The maps that `bpftool map list` printed. Since 6.18 the kernel does not write btf_id of a map without BTF into the struct
+ * that it is given (kernel/bpf/syscall.c bpf_map_get_info_by_fd copies it in first), and bpftool gives it that of the map
+ * before: such a number is left out where we say that there is none. What is dumped of the map, with types or without,
+ * still tells who is right.
+ */
+export const withoutLeftovers = (
+  theirs: ReadonlyArray<PrintedMap>,
+  ours: ReadonlyArray<MapInfo>,
+  release: string
+): ReadonlyArray<PrintedMap> => {
+  const [major, minor] = release.split(".").map(Number)
+  const leavesOut = major > 6 || (major === 6 && minor >= 18)
+  return theirs.map((map, index) =>
+    leavesOut && ours.at(index)?.btfId === null && map.btfId === theirs.at(index - 1)?.btfId
+      ? { ...map, btfId: null }
+      : { ...map }
+  )
+}
+
 /** Equal bytes, and equal plain JSON: both lists ordered by key. */
 export const compareEntries = (
   info: MapInfo,

@@ -4,7 +4,7 @@ import { matrix, seriesOf } from "../support/kernels.ts"
 import { needsStockScx, stockScx } from "../support/scx.ts"
 import { compareKinds } from "./compareKinds.ts"
 import { compareProgramsAndLinks } from "./comparePrograms.ts"
-import { compareSteps, type Counts } from "./compareSteps.ts"
+import { compareTypes, type Counts } from "./compareTypes.ts"
 
 /** The ways of attaching that `attach.c` finds from this series on. */
 const waysOf = (name: string): number => seriesOf(name) === "6.1" ? 15 : 19
@@ -34,7 +34,7 @@ describe("maps, programs and links are what bpftool says in the guest", () => {
       Effect.gen(function*() {
         const { bpftool } = yield* stockScx
         const { bootSeconds, entries, links, maps, programs } = yield* Effect.onError(
-          seriesOf(name) === "5.10" ? compareSteps(`debian:${name}`, bpftool) : compareAll(name, bpftool),
+          seriesOf(name) === "5.10" ? compareTypes(`debian:${name}`, "steps", bpftool) : compareAll(name, bpftool),
           () => Effect.sync(() => rows.push([name, "", "", "", "", "", "see the failure"]))
         )
         rows.push([name, bootSeconds, maps, entries, programs, links, 0])

@@ -5,7 +5,7 @@ import * as Either from "effect/Either"
 import { createHash } from "node:crypto"
 import { basename } from "node:path"
 import type { CacheError } from "../../core/CacheDir.ts"
-import { HostLacks } from "../../core/Errors.ts"
+import { HostLacks, KernelIdInvalid } from "../../core/Errors.ts"
 import { KernelResolver, type ResolveError } from "../../core/kernels/KernelResolver.ts"
 import { stage } from "../../core/Progress.ts"
 import type { IncludeError } from "../../kvm/guest/HostFiles.ts"
@@ -142,6 +142,11 @@ export const prepareRun = Effect.fn("PrepareRun.prepare")(
     const kernel = yield* stage(`kernel ${request.kernel}`, "kernel.resolve", { kernel: request.kernel })(
       Effect.flatMap(KernelResolver, (resolver) => resolver.resolve(request.kernel))
     )
+    if (kernel.arch === "arm64") {
+      const why =
+        "it is an arm64 kernel, and the agent of runs is an x86-64 program; name an x86-64 one, or use `ktstr vm run`"
+      return yield* new KernelIdInvalid({ given: "kernel id", id: request.kernel, why })
+    }
     const seed = request.seed ?? 1
     // in an emulated guest a second is as long as the host's load makes it
     const attachNs = (scheduler?.attachLimit ?? 0) * (mode.mode === "emulated" ? EMULATED_PATIENCE : 1)

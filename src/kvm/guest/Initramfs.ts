@@ -119,7 +119,7 @@ const systemPath = ({ root }: GuestSystem, path: string): string => {
   return root !== "" && existsSync(inRoot) ? inRoot : path
 }
 
-/** A program of this host in a guest that is not like it: the kernel would only say that there is no such file. */
+/** A program of this host in a guest that is not like it: the kernel would only say `No such file or directory`. */
 const checkMachine = (file: HostFile, { machine, name, root }: GuestSystem): Effect.Effect<void, IncludeError> =>
   Effect.suspend(() => {
     const elf = Either.getOrUndefined(parsing(() => parseElf(file.bytes, file.path)))

@@ -70,8 +70,14 @@ export const arm64Machine = (
   cpuModel: string,
   ramFd: number
 ): ReadonlyArray<string> => [
-  ...["-machine", `virt,gic-version=3,memory-backend=${backendOf(0)}`, "-cpu", cpuModel],
-  ...["-m", `${memoryMib}M`, "-smp", String(cpus)],
+  "-machine",
+  `virt,gic-version=3,memory-backend=${backendOf(0)}`,
+  "-cpu",
+  cpuModel,
+  "-m",
+  `${memoryMib}M`,
+  "-smp",
+  String(cpus),
   "-object",
   `memory-backend-file,id=${backendOf(0)},mem-path=/proc/self/fd/${ramFd},share=on,size=${memoryMib}M`
 ]

@@ -11,14 +11,15 @@ import { aptOf, openAptState, refreshAptState } from "./AptState.ts"
 import type { PackageListError } from "./DebianPackages.ts"
 import { APT_HINT, debianHost } from "./DebianSuites.ts"
 
-/** The guest's shell, and what shows BPF objects in it; with the libraries that they need. */
-const PACKAGES = ["busybox-static", "bpftool"]
+/** The guest's shell, what shows BPF objects in it, and chrt, which busybox-static lacks; with the libraries that they need. */
+const PACKAGES = ["busybox-static", "bpftool", "util-linux"]
 /** Where there is no Debian release to take the same from. */
 const OTHERWISE = "bookworm"
 const DIRECTORY = ".programs"
 
 /**
- * A directory with Debian's programs for arm64 guests as they lie in such a system: busybox, bpftool and their libraries.
+ * A directory with Debian's programs for arm64 guests as they lie in such a system: busybox, bpftool, chrt and others of
+ * util-linux, and their libraries.
  * Downloaded and unpacked into the cache by a private apt, once; nothing is installed.
  */
 export const arm64Programs: Effect.Effect<
@@ -28,10 +29,10 @@ export const arm64Programs: Effect.Effect<
 > = Effect.gen(function*() {
   const fs = yield* FileSystem.FileSystem
   const root = yield* cacheRoot
+  const directory = join(root, DIRECTORY, "arm64")
+  if (yield* fs.exists(directory)) return directory
   const host = yield* debianHost
   const suite = host.codename === undefined || host.codename === "sid" ? OTHERWISE : host.codename
-  const directory = join(root, DIRECTORY, `${suite}_arm64`)
-  if (yield* fs.exists(directory)) return directory
   const failed = (step: "download" | "unpack", why: string) =>
     new FetchFailed({
       step,
@@ -55,7 +56,10 @@ export const arm64Programs: Effect.Effect<
     ([, name, version]) => `${name}=${decodeURIComponent(version)}`
   )
   if (needed.code !== 0 || words.length < PACKAGES.length) return yield* failed("download", lastLine(needed.stderr))
-  const download = yield* stage(`download busybox and bpftool for arm64 of ${suite}, 5 MB`, "GuestPrograms.download")(
+  const download = yield* stage(
+    `download busybox, bpftool and util-linux for arm64 of ${suite}, 9 MB`,
+    "GuestPrograms.download"
+  )(
     aptOf(state, "apt-get", ["-qq", "download", ...words], scratch)
   )
   const archives = (yield* fs.readDirectory(scratch)).filter((name) => name.endsWith(".deb"))

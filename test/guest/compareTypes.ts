@@ -19,10 +19,14 @@ export interface Counts {
 }
 
 /**
- * The maps of types.bpf.c and the programs that fill them by steps, against bpftool in the guest: for kernels without
- * bpf_loop, as 5.10, and for guests that only have busybox and bpftool.
+ * The maps of types.bpf.c and the programs that fill them, against bpftool in the guest: `steps` for kernels without
+ * bpf_loop, as 5.10; for guests that only have busybox and bpftool.
  */
-export const compareSteps = (kernel: string, bpftool: string): Effect.Effect<Counts> =>
+export const compareTypes = (
+  kernel: string,
+  source: "types" | "steps",
+  bpftool = "/usr/sbin/bpftool"
+): Effect.Effect<Counts> =>
   Effect.gen(function*() {
     const directory = yield* scratch
     const consoleFile = `${directory}/console`
@@ -30,7 +34,7 @@ export const compareSteps = (kernel: string, bpftool: string): Effect.Effect<Cou
     const snapshot = yield* bootAndFreeze({
       kernel,
       cpus: 2,
-      includes: [bpftool, ...yield* compileBpf(directory, "steps"), `${sources}fill.sh`, `${sources}capture.sh`],
+      includes: [bpftool, ...yield* compileBpf(directory, source), `${sources}fill.sh`, `${sources}capture.sh`],
       script: `${SAY_BOOTED} && sh /include-files/fill.sh && date +%s >/tmp/capture/now &&
         cat /proc/uptime >/tmp/capture/uptime && sh /include-files/capture.sh`,
       consoleFile,
