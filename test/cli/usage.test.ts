@@ -195,8 +195,8 @@ describe("a kernel that is none", () => {
       const before = leftovers()
       const cases = [
         ["./missing", /no kernel at .*missing: no such file or directory; give a bzImage/],
-        ["./text", /neither a bzImage nor an ELF vmlinux; give/],
-        ["./empty", /neither a bzImage nor an ELF vmlinux; give/],
+        ["./text", /neither a bzImage nor an ELF vmlinux nor an arm64 Image; give/],
+        ["./empty", /neither a bzImage nor an ELF vmlinux nor an arm64 Image; give/],
         ["./directory", /the directory holds none of .*; give/],
         ["/dev/zero", /no kernel at \/dev\/zero: .*; give/],
         ["/bin/ls", /so it is not a kernel; give/],

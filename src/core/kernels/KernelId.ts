@@ -57,7 +57,7 @@ const parseDebian = (text: string): KernelId | string => {
   })
 }
 
-const SERIES_END = /^(\d+)\.(\d+)(?:-(cloud|rt))?$/
+const SERIES_END = /^(\d+)\.(\d+)(?:-((?:cloud|rt)(?:-arm64)?|arm64(?:-16k)?))?$/
 
 const parseDebianRange = (text: string): DebianRange | string => {
   const [from, to] = text.split("..").map((end) => SERIES_END.exec(end))

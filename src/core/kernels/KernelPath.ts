@@ -131,7 +131,7 @@ const inspect = (
     if (isBzImage(first)) return { release: yield* releaseOf(first, path), isVmlinux: false, isArm64: false }
     const isArm64 = isArm64Image(first)
     if (!isArm64 && !isElf(first)) {
-      return yield* KernelNotFound.atPath(path, "the file is neither a bzImage, an ELF vmlinux nor an Image of arm64")
+      return yield* KernelNotFound.atPath(path, "the file is neither a bzImage nor an ELF vmlinux nor an arm64 Image")
     }
     let filled = first.length
     while (filled > BANNER_OVERLAP) {
@@ -141,7 +141,8 @@ const inspect = (
       filled = BANNER_OVERLAP + Number(yield* file.read(piece.subarray(BANNER_OVERLAP)))
       if (filled === BANNER_OVERLAP) break
     }
-    return yield* KernelNotFound.atPath(path, "the file holds no \"Linux version\" banner, so it is not a kernel")
+    const kind = isArm64 ? "Image" : "ELF file"
+    return yield* KernelNotFound.atPath(path, `the ${kind} holds no "Linux version" banner, so it is not a kernel`)
   }).pipe(
     Effect.scoped,
     Effect.catchIf(isPlatformError, (error) => KernelNotFound.atPath(path, platformText(error)))

@@ -51,6 +51,10 @@ describe("parseKernelId", () => {
     parses("debian:trixie-backports/6.18-rt", { _tag: "Debian", selector, suite: "trixie-backports" })
     const range = { start: "6.16", end: "7.3", flavour: "cloud" }
     parses("debian:6.16-cloud..7.3-cloud", { _tag: "DebianRange", range })
+    parses("debian:6.16-cloud-arm64..7.3-cloud-arm64", {
+      _tag: "DebianRange",
+      range: { ...range, flavour: "cloud-arm64" }
+    })
     parses("debian:sid/6.9..6.10", {
       _tag: "DebianRange",
       range: { start: "6.9", end: "6.10", flavour: "" },
@@ -100,7 +104,7 @@ describe("parseKernelId", () => {
     "a path (./bzImage, /boot/vmlinuz-6.12, ~/linux), a version (6.14, 6.14.2, 6.15-rc3), " +
     "or a cache key (`ktstr kernel list`)"
   const debian =
-    "after debian: or debian:SUITE/ write a series (6.12, 7.3-cloud, 6.18-rt), a release (6.1.0-56-cloud-amd64), " +
+    "after debian: or debian:SUITE/ write a series (6.12, 7.3-cloud, 6.18-rt, 7.3-cloud-arm64), a release (6.1.0-56-cloud-amd64), " +
     "a package (linux-image-…) or a pattern of those (6.12*-rt-amd64)"
   const numbers = "a version has two or three numbers; write it as in 6.14, 6.14.2 or 6.15-rc3"
   const ends = "the ends of a range are versions; write it as in 6.12..6.14"
@@ -141,7 +145,7 @@ describe("parseKernelId", () => {
     ],
     ["debian:6.1.0-56-s390x", "kernels for s390x are not read; name one for amd64 or arm64"],
     ["debian:linux-image-6.1.0-56-686-pae", "kernels for 686-pae are not read; name one for amd64 or arm64"],
-    ["debian:6.12-arm64-64k", "after debian: or debian:SUITE/ write a series"],
+    ["debian:6.12-arm64-64k", debian],
     ["debian:6.16..x", "the ends of a Debian range are series; write it as in debian:6.16-cloud..7.3-cloud"],
     [
       "debian:6.16-rt..7.3-cloud",

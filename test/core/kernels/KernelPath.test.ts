@@ -76,7 +76,7 @@ layer(Host)("a path", (it) => {
       )
       assert.strictEqual(
         yield* messageOf("/etc/passwd"),
-        `no kernel at /etc/passwd: the file is neither a bzImage nor an ELF vmlinux; ${hint}`
+        `no kernel at /etc/passwd: the file is neither a bzImage nor an ELF vmlinux nor an arm64 Image; ${hint}`
       )
       assert.strictEqual(
         yield* messageOf("/bin/busybox"),

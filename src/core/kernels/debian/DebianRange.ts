@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import type { Native } from "../../Native.ts"
 import { stage } from "../../Progress.ts"
 import { type DebianPackage, listPackages, type PackageListError } from "./DebianPackages.ts"
-import { partsOfRelease, releaseOfPackage } from "./DebianSelector.ts"
+import { architectureOfPackage, partsOfRelease, releaseOfPackage } from "./DebianSelector.ts"
 import { compareDebianVersions } from "./DebianVersion.ts"
 
 /**
@@ -34,11 +34,14 @@ export const packagesInRange = Effect.fn("DebianRange.packagesInRange")(
     PackageListError,
     CommandExecutor.CommandExecutor | FileSystem.FileSystem | Native
   > {
-    const packages = yield* stage("find packages", "DebianRange.find")(listPackages(suite, (name) => {
+    const inRange = (name: string) => {
       const parts = partsOfRelease(releaseOfPackage(name) ?? "")
       return parts !== undefined && parts.flavour === range.flavour &&
         compareDebianVersions(range.start, parts.series) <= 0 && compareDebianVersions(parts.series, range.end) <= 0
-    }))
+    }
+    const packages = yield* stage("find packages", "DebianRange.find")(
+      listPackages(suite, inRange, architectureOfPackage(range.flavour))
+    )
     const bySeries = new Map<string, DebianPackage>()
     for (const offered of packages) {
       const series = partsOfRelease(offered.release)?.series ?? ""

@@ -10,7 +10,8 @@ export type DebianArchitecture = "amd64" | "arm64"
 
 /**
  * Which Debian package: one by its name, one by its release (`uname -r`), the newest of a series and flavour (`""` is the
- * plain one of amd64; arm64's are `arm64`, `cloud-arm64`, `rt-arm64`, `arm64-16k`), or the newest whose name or release a shell pattern (`*`, `?`, `[…]`) matches.
+ * plain one of amd64; arm64's are `arm64`, `cloud-arm64`, `rt-arm64`, `arm64-16k`), or the newest whose name or release a
+ * shell pattern (`*`, `?`, `[…]`) matches.
  *
  * @since 0.1.0
  * @category models
@@ -43,12 +44,12 @@ export const parseDebianSelector = (text: string): Either.Either<DebianSelector,
   const other = OTHER_ARCHITECTURE.exec(text)
   if (other !== null) return Either.left(`kernels for ${other[1]} are not read; name one for amd64 or arm64`)
   if (PACKAGE.test(text)) return Either.right({ _tag: "Package", name: text })
+  const series = SERIES.exec(text) // 7.3.4-arm64 too: no release is without a revision
+  if (series !== null) return Either.right({ _tag: "Series", series: series[1], flavour: series[2] ?? "" })
   if (RELEASE.test(text)) return Either.right({ _tag: "Release", release: text })
-  if (PATTERN.test(text)) return Either.right({ _tag: "Pattern", pattern: text })
-  const series = SERIES.exec(text)
-  return series === null
-    ? Either.left(`after debian: or debian:SUITE/ ${FORMS}`)
-    : Either.right({ _tag: "Series", series: series[1], flavour: series[2] ?? "" })
+  return PATTERN.test(text)
+    ? Either.right({ _tag: "Pattern", pattern: text })
+    : Either.left(`after debian: or debian:SUITE/ ${FORMS}`)
 }
 
 /** Whether a package's name is of what the selector asks for. Debug, meta and other architectures' packages never are. */
