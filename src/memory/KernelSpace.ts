@@ -155,6 +155,14 @@ export class KernelSpace {
     return this.#gather(page, offset, len)
   }
 
+  /** Hot: the same of a physical address whose page was translated before; what does not lie in one region is refused. */
+  windowAt(pa: number, len: number): boolean {
+    if (!this.memory.seek(pa, len)) return false
+    this.view = this.memory.view
+    this.at = this.memory.at
+    return true
+  }
+
   /** The physical address of a run of pages that lie in one piece, else negative. */
   #piece(page: number, bytes: number): number {
     const first = this.translatePage(page)

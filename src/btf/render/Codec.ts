@@ -78,10 +78,24 @@ export const compilerWith = (btf: Btf, special: Special): (typeId: number) => Co
   const known = new Map<number, Codec>()
   return (typeId) => {
     const id = btf.peel(typeId)
-    const codec = known.get(id) ?? codecOf(plans(id), btf.sizeOf(id) ?? 0, true)
+    const done = known.get(id)
+    if (done !== undefined) return done
+    const plan = plans(id)
+    const codec = codecOf(plan, btf.sizeOf(id) ?? 0, holdsDerived(plan))
     known.set(id, codec)
     return codec
   }
+}
+
+/** Whether any part of a value is shown as something else than its bytes. */
+const holdsDerived = (root: RenderPlan): boolean => {
+  const seen = new Set<RenderPlan>([root])
+  for (const plan of seen) { // grows meanwhile
+    if (plan.kind === "derived") return true
+    if (plan.kind === "array") seen.add(plan.element)
+    if (plan.kind === "struct" || plan.kind === "union") { for (const member of plan.members) seen.add(member.plan) }
+  }
+  return false
 }
 
 /**

@@ -47,10 +47,11 @@ export class PerCpuCopies {
     }))
   }
 
-  /** Where a CPU's copy is in physical memory, if it is mapped; else somewhere. */
+  /** The physical address where a CPU's copy begins; negative where it is not mapped. */
   place(page: number, offset: number, cpu: number): number {
     const sum = offset + this.offsets[cpu]
-    return this.space.translatePage(this.pageOf(page, sum, cpu)) + (sum & 4095)
+    const pa = this.space.translatePage(this.pageOf(page, sum, cpu))
+    return pa < 0 ? pa : pa + (sum & 4095)
   }
 
   private pageOf(page: number, sum: number, cpu: number): number {

@@ -8,17 +8,31 @@ const BUCKETS = 64
 const DEPTH = 3
 /** Capacity of a batch; a table as full as kernels keep theirs has 64 elements in those buckets. */
 const PLACES = 512
+/** Per-CPU copies of a batch. */
+const COPIES = 2048
 
 /**
  * Prefetches the elements of the buckets that a walk comes to next, and the per-CPU copies they point at, which lie
- * anywhere in memory. It takes a tenth or more off the printing of a hash of a million elements.
+ * anywhere in memory, and keeps what the walk would else look up again: the chains' heads, and where the nodes are.
  */
 export class HashPrefetch {
+  /** First bucket of the batch. */
+  start = 0
   /** First bucket not prefetched yet. */
   end = 0
-  /** Physical addresses. */
-  private readonly nodes = new Float64Array(PLACES)
-  private readonly values: Float64Array
+  /** Of each bucket of the batch: 1 if its head was read … */
+  readonly known = new Uint8Array(BUCKETS)
+  /** … and the pointer it is. */
+  readonly lo = new Uint32Array(BUCKETS)
+  readonly hi = new Uint32Array(BUCKETS)
+  /** Its first node, an index of `nodes`; -1 if that is not in the batch. */
+  readonly first = new Int32Array(BUCKETS)
+  /** Physical addresses of the nodes. */
+  readonly nodes = new Float64Array(PLACES)
+  /** Of each node the next one in its chain, as in `first`. */
+  readonly next = new Int32Array(PLACES)
+  /** Physical addresses of the copies, those of a node side by side; negative where one cannot be read. */
+  readonly values: Float64Array
 
   constructor(
     private readonly space: KernelSpace,
@@ -28,7 +42,7 @@ export class HashPrefetch {
     /** From an element's start to its per-CPU pointer. */
     private readonly pointer: number
   ) {
-    this.values = new Float64Array(copies === undefined ? 0 : PLACES)
+    this.values = new Float64Array(copies === undefined ? 0 : Math.min(PLACES * copies.cpus, COPIES))
   }
 
   /** Look at buckets from `bucket` on. */
@@ -36,19 +50,32 @@ export class HashPrefetch {
     const { nodes, space, table } = this
     const { layout } = table
     const { memory } = space
+    this.start = bucket
     this.end = Math.min(bucket + BUCKETS, table.bucketCount)
     let count = 0
-    for (; bucket < this.end; bucket++) {
+    for (let index = 0; bucket < this.end; bucket++, index++) {
       const at = table.bucketsOffset + bucket * layout.bucketSize + layout.bucketFirst
-      if (space.window(table.bucketsPage, at, 8)) count = this.add(space.view, space.at, count)
+      this.known[index] = 0
+      if (!space.window(table.bucketsPage, at, 8)) continue
+      const { view } = space
+      this.known[index] = 1
+      this.lo[index] = view.getUint32(space.at, true)
+      this.hi[index] = view.getUint32(space.at + 4, true)
+      const before = count
+      count = this.add(view, space.at, count)
+      this.first[index] = count > before ? before : -1
     }
-    for (let depth = 0, first = 0; depth < DEPTH && first < count; depth++) {
+    let node = 0
+    for (let depth = 0; depth < DEPTH && node < count; depth++) {
       const last = count
-      memory.prefetch(nodes, first, last, this.elementBytes)
-      for (; first < last; first++) {
-        if (memory.seek(nodes[first], 8)) count = this.add(memory.view, memory.at, count)
+      memory.prefetch(nodes, node, last, this.elementBytes)
+      for (; node < last; node++) {
+        const before = count
+        if (memory.seek(nodes[node], 8)) count = this.add(memory.view, memory.at, count)
+        this.next[node] = count > before ? before : -1
       }
     }
+    this.next.fill(-1, node, count)
     if (this.copies !== undefined) {
       memory.prefetch(this.values, 0, this.placeCopies(this.copies, count), table.valueSize)
     }
@@ -64,15 +91,18 @@ export class HashPrefetch {
     return count + 1
   }
 
+  /** Gives how many places there are. */
   private placeCopies(copies: PerCpuCopies, nodes: number): number {
+    const { values } = this
     const { memory } = this.space
-    let count = 0
-    for (let n = 0; n < nodes; n++) {
-      if (!memory.seek(this.nodes[n] - this.table.layout.next + this.pointer, 8)) continue
-      const page = pointerPage(memory.view, memory.at)
-      const offset = pointerOffset(memory.view, memory.at)
-      for (let cpu = 0; cpu < copies.cpus && count < PLACES; cpu++) {
-        if (copies.isPossible(cpu)) this.values[count++] = copies.place(page, offset, cpu)
+    const { cpus } = copies
+    const count = Math.min(nodes * cpus, values.length)
+    for (let node = 0, place = 0; place < count; node++) {
+      const found = memory.seek(this.nodes[node] - this.table.layout.next + this.pointer, 8)
+      const page = found ? pointerPage(memory.view, memory.at) : 0
+      const offset = found ? pointerOffset(memory.view, memory.at) : 0
+      for (let cpu = 0; cpu < cpus && place < count; cpu++) {
+        values[place++] = found && copies.isPossible(cpu) ? copies.place(page, offset, cpu) : -1
       }
     }
     return count

@@ -28,6 +28,10 @@ export class HashWalk implements EntryWalk {
   // The pointer to the next element, and Brent's tortoise with its power and step count.
   private lo = 1
   private hi = 0
+  /** The element that the pointer leads to, where it is in the batch that was prefetched; else -1. */
+  private node = -1
+  /** Where the batch has the copies of the element that the walk stands at; -1 where it has none. */
+  private values = -1
   private tortoiseLo = 0
   private tortoiseHi = 0
   private power = 1
@@ -82,13 +86,7 @@ export class HashWalk implements EntryWalk {
         this.lo = 1
         return false
       }
-      let page = this.hi * 2 ** 20 + (this.lo >>> 12)
-      let offset = (this.lo & 4095) - layout.next
-      while (offset < 0) {
-        page--
-        offset += 4096
-      }
-      if (!space.window(page, offset, this.elementBytes)) {
+      if (!this.window()) {
         this.problems.add(within(`bucket ${this.bucket}: element`, space.faultReason))
         this.lo = 1
         continue
@@ -116,10 +114,48 @@ export class HashWalk implements EntryWalk {
     }
   }
 
+  /**
+   * Make the element that the pointer leads to readable at `space.view`, `space.at`. The batch spares its translation; where
+   * memory goes on running, the batch may be older than the pointer by as long as it takes to write its elements.
+   */
+  private window(): boolean {
+    const { ahead, elementBytes, layout, node, space } = this
+    const inPage = (this.lo & 4095) - layout.next
+    this.values = -1
+    if (node >= 0) {
+      this.node = ahead.next[node]
+      if (this.copies !== undefined) this.values = node * this.copies.cpus
+      if (
+        inPage >= 0 && inPage + elementBytes <= 4096
+        && space.windowAt(ahead.nodes[node] - layout.next, elementBytes)
+      ) return true
+    }
+    let page = this.hi * 2 ** 20 + (this.lo >>> 12)
+    let offset = inPage
+    while (offset < 0) {
+      page--
+      offset += 4096
+    }
+    return space.window(page, offset, elementBytes)
+  }
+
+  /** The same of a per-CPU copy, by its index in the batch. */
+  private windowOfCopy(index: number): boolean {
+    const { ahead: { values }, space, valueLength } = this
+    if (index >= values.length) return false
+    const place = values[index]
+    return place >= 0 && place % 4096 + valueLength <= 4096 && space.windowAt(place, valueLength)
+  }
+
   value(copy: number): boolean {
     const { copies, space } = this
     if (copies === undefined) return true
     if (!copies.isPossible(copy)) return false
+    if (this.values >= 0 && this.windowOfCopy(this.values + copy)) {
+      this.valueView = space.view
+      this.valueAt = space.at
+      return true
+    }
     if (!copies.window(this.pointerPage, this.pointerOffset, copy, this.table.valueSize)) {
       this.problems.add(within(`bucket ${this.bucket}, CPU ${copy}`, space.faultReason))
       return false
@@ -161,22 +197,29 @@ export class HashWalk implements EntryWalk {
 
   /** Read the pointer to the next element; an end becomes an odd one. */
   private follow(view: DataView, at: number): void {
-    this.lo = view.getUint32(at, true)
-    this.hi = view.getUint32(at + 4, true)
-    if (this.lo === this.endLo && this.hi === this.endHi) this.lo = 1
+    this.point(view.getUint32(at, true), view.getUint32(at + 4, true))
+  }
+
+  private point(lo: number, hi: number): void {
+    this.lo = lo === this.endLo && hi === this.endHi ? 1 : lo
+    this.hi = hi
   }
 
   /** Read the chain head of `bucket`; where the table's page is not there, `bucket` becomes the last one in it. */
   private openBucket(): void {
-    const { layout, space, table } = this
-    const at = table.bucketsOffset + this.bucket * layout.bucketSize
-    if (space.window(table.bucketsPage, at + layout.bucketFirst, 8)) {
-      this.follow(space.view, space.at)
-      this.tortoiseLo = this.tortoiseHi = 0
-      this.power = 1
-      this.steps = 0
+    const { ahead, layout, space, table } = this
+    const index = this.bucket - ahead.start
+    this.tortoiseLo = this.tortoiseHi = 0
+    this.power = 1
+    this.steps = 0
+    if (ahead.known[index] === 1) {
+      this.node = ahead.first[index]
+      this.point(ahead.lo[index], ahead.hi[index])
       return
     }
+    const at = table.bucketsOffset + this.bucket * layout.bucketSize
+    this.node = -1
+    if (space.window(table.bucketsPage, at + layout.bucketFirst, 8)) return this.follow(space.view, space.at)
     this.problems.add(within(`bucket ${this.bucket}`, space.faultReason))
     this.lo = 1
     const nextPage = (Math.floor(at / 4096) + 1) * 4096

@@ -22,6 +22,30 @@ describe("HashWalk", () => {
     assert.deepStrictEqual(made.read().entries[3], ["09000000", "5a000000"])
   })
 
+  it.each(["HASH", "PERCPU_HASH"] as const)(
+    "gives each element of %s once, those that lie across pages and those deeper than are prefetched too",
+    (type) => {
+      const made = new MadeHash({ type, keySize: 8, valueSize: 24 })
+      const value = (number: number) => new Uint8Array(BigUint64Array.of(1n, 2n, BigInt(number)).buffer)
+      const elements = Array.from({ length: 150 }, (_, key) => {
+        const at = made.element(u64(key), value(key), value(key + 1000))
+        return { at, key, isAcross: (at & 4095n) + BigInt(made.elementSize) > 4096n }
+      })
+      const [whole, across] = [false, true].map((is) => elements.filter(({ isAcross }) => isAcross === is))
+      assert.isAtLeast(across.length, 2)
+      const chains = [across, [], whole.slice(1), whole.slice(0, 1)]
+      for (const [bucket, chain] of chains.entries()) made.chain(bucket, chain.map(({ at }) => at))
+      const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex")
+      const values = (key: number) => [hex(value(key)), hex(value(key + 1000))]
+      const { entries, problem } = made.read()
+      assert.deepStrictEqual(
+        entries,
+        chains.flat().map(({ key }) => [hex(u64(key)), type === "HASH" ? values(key)[0] : values(key)])
+      )
+      assert.isNull(problem)
+    }
+  )
+
   it("leaves a chain that is a cycle, and goes on with the next bucket", () => {
     const { elements, made } = hash()
     made.set64(elements[2], elements[0])
