@@ -4,6 +4,7 @@ import { Reason } from "../core/Reason.ts"
 import { ScxExitEvent } from "../host/ScxExit.ts"
 import { Moment } from "./moments/Moment.ts"
 import { Reading } from "./moments/Reading.ts"
+import { Sample } from "./Sample.ts"
 
 /**
  * A failure in a guest, and how that was noticed: in its running `memory`, on its `console`, by its init's `report`, or
@@ -73,6 +74,9 @@ export const FailureDocument = Schema.Struct({
   console: Schema.Array(Schema.String).annotations({ description: "its last lines" }),
   log: FailureLog.annotations({
     description: "read last: when a scheduler fails, the kernel says why some time after"
+  }),
+  samples: Schema.optional(Schema.Array(Sample)).annotations({
+    description: "of the last seconds before the failure, five a second, while the guest ran"
   }),
   early: Schema.optional(Moment).annotations({ description: "the guest before the failure" })
 }).annotations({ identifier: "FailureDocument" })

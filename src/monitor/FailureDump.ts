@@ -10,6 +10,7 @@ import { readKernelRing } from "./KernelRing.ts"
 import { captureReading, type StoppedGuest } from "./moments/CaptureReading.ts"
 import { momentPieces, type TakenMoment } from "./moments/Moment.ts"
 import { withMembers } from "./moments/WithMembers.ts"
+import type { Sample } from "./Sample.ts"
 
 /** Lines of the log and of the console that a dump has at most. */
 const MOST_LINES = 400
@@ -24,6 +25,8 @@ export interface CapturedFailure {
   readonly pieces: ReadonlyArray<Uint8Array>
   readonly log: FailureLog
   readonly early?: TakenMoment | undefined
+  /** Samples before the failure, which `awaitFailure` can give. */
+  readonly samples?: ReadonlyArray<Sample> | undefined
 }
 
 /**
@@ -61,7 +64,7 @@ export const degradedFailure = (
   console: ReadonlyArray<string>,
   early?: TakenMoment
 ): CapturedFailure => {
-  const front: Omit<FailureDocument, "maps" | "programs" | "problems" | "losses" | "log" | "early"> = {
+  const front: Omit<FailureDocument, "maps" | "programs" | "problems" | "losses" | "log" | "early" | "samples"> = {
     schema: "degraded",
     version: DUMP_VERSION,
     failure,
@@ -104,8 +107,9 @@ export const saysWhyItEnded = ({ lines }: FailureLog): boolean =>
  * @since 0.1.0
  * @category rendering
  */
-export const sealFailure = ({ early, log, pieces }: CapturedFailure): ReadonlyArray<Uint8Array> =>
+export const sealFailure = ({ early, log, pieces, samples }: CapturedFailure): ReadonlyArray<Uint8Array> =>
   withMembers(pieces, {
     log: [Buffer.from(escapedJson(log))],
+    ...(samples === undefined ? {} : { samples: [Buffer.from(escapedJson(samples))] }),
     ...(early === undefined ? {} : { early: momentPieces(early) })
   })

@@ -1,4 +1,5 @@
 import { kvaOffset, kvaPage } from "../core/Address.ts"
+import type { Reason } from "../core/Reason.ts"
 import type { LogLine } from "../host/KernelLog.ts"
 import { parseScxExits } from "../host/ScxExit.ts"
 import type { GuestKernelService } from "../memory/GuestKernel.ts"
@@ -9,6 +10,8 @@ import { TaskReader } from "../sched/tasks/Tasks.ts"
 import type { Failure } from "./Failure.ts"
 import { readKernelRing } from "./KernelRing.ts"
 import { oldestRunnable } from "./ReadSampled.ts"
+import type { Sample } from "./Sample.ts"
+import { Sampler } from "./Sampler.ts"
 
 /** A failure without the time and the place where it was noticed. */
 export type Sign = Pick<Failure, "kind" | "text">
@@ -79,11 +82,13 @@ const isEnding = (kernel: GuestKernelService): boolean => {
  */
 export class FailureSigns {
   readonly #kernel: GuestKernelService
+  readonly #sampler: Sampler
   #log: bigint | undefined
   #old: { readonly pid: number; readonly looks: number } | undefined
 
   constructor(kernel: GuestKernelService) {
     this.#kernel = kernel
+    this.#sampler = new Sampler(kernel)
   }
 
   /** The gravest sign that is there now. */
@@ -101,6 +106,11 @@ export class FailureSigns {
       text: [ended.name, errorOf(ended), ended.exitInfo?.message].filter((part) => part !== undefined && part !== "")
         .join(": ")
     }
+  }
+
+  /** A sample, or why there is none. */
+  sample(): Sample | Reason {
+    return this.#sampler.next()
   }
 
   /**

@@ -9,11 +9,14 @@ import type { Failure } from "./Failure.ts"
 import { CONSOLE_SIGN, FailureSigns, type Sign, signOfConsole } from "./FailureSigns.ts"
 import type { TakenMoment } from "./moments/Moment.ts"
 import { type SnapshotOptions, take } from "./moments/TakeMoment.ts"
+import type { Sample } from "./Sample.ts"
 
 /** Time between two looks at a running guest's memory, each of which takes well below a millisecond. */
 const LOOK = Duration.millis(10)
 /** Of these looks one in ten is at how long tasks have been runnable, too: there can be many. */
 const LOOKS_AN_AGE = 10
+/** And one in twenty is for a sample. */
+const LOOKS_A_SAMPLE = 20
 
 /**
  * Options of `awaitFailure`.
@@ -27,6 +30,8 @@ export interface FailureWatchOptions extends SnapshotOptions {
    * ends the scheduler: a task that is stuck is still where it is stuck then. If not given, none is taken.
    */
   readonly early?: ((moment: TakenMoment) => void) | undefined
+  /** Given a sample five times a second. If not given, none is taken. */
+  readonly sample?: ((sample: Sample) => void) | undefined
 }
 
 const noticed = (sign: Sign, seenIn: Failure["seenIn"]): Failure => ({
@@ -73,7 +78,7 @@ export const watchSigns = (
   vm: Vm,
   signs: FailureSigns,
   end: Deferred.Deferred<Failure | undefined>,
-  { early, ...options }: FailureWatchOptions
+  { early, sample, ...options }: FailureWatchOptions
 ): Effect.Effect<Failure | undefined> =>
   Effect.gen(function*() {
     for (let looks = 0;; looks++) {
@@ -83,6 +88,8 @@ export const watchSigns = (
       if (isOver) return yield* Deferred.await(end)
       const text = early === undefined || looks % LOOKS_AN_AGE !== 0 ? undefined : signs.lookAtAges()
       if (text !== undefined) early?.(yield* take(vm, { name: "early", cause: "age", text }, options))
+      const sampled = sample === undefined || looks % LOOKS_A_SAMPLE !== 0 ? undefined : signs.sample()
+      if (sampled !== undefined && !("kind" in sampled)) sample?.(sampled)
       yield* Effect.raceFirst(Effect.sleep(LOOK), Deferred.await(end))
     }
   })

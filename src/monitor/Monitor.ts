@@ -9,9 +9,9 @@ import { inRealTime } from "../kvm/spec/RealTime.ts"
 import type { Vm, VmEnded } from "../kvm/spec/VmEngine.ts"
 import type { NoBtf, NotAKernel } from "../memory/Errors.ts"
 import { GuestKernel } from "../memory/GuestKernel.ts"
-import { readRunning } from "./ReadSampled.ts"
 import { defaultRules, type Rule, RuleJudge, type RuleVerdict } from "./Rules.ts"
-import { type Sample, type Sampled, sampleOf } from "./Sample.ts"
+import type { Sample } from "./Sample.ts"
+import { Sampler } from "./Sampler.ts"
 
 /**
  * Options of `samples` and `watch`.
@@ -81,19 +81,17 @@ export const samples = (vm: Vm, options: MonitorOptions = {}): Stream.Stream<Sam
   Stream.unwrap(Effect.gen(function*() {
     const memory = yield* vm.memory
     const kernel = yield* GuestKernel.fromMemory(memory, "memory of the running guest")
-    let before: Sampled | undefined
+    const sampler = new Sampler(kernel)
     let torn = 0
     const next = Effect.suspend(() => {
-      const sampled = readRunning(kernel)
-      if ("kind" in sampled) {
+      const sample = sampler.next()
+      if ("kind" in sample) {
         torn++
-        return sampled.kind === "absent" || torn >= MOST_TORN
-          ? Effect.fail(new NotSampled({ why: sampled }))
+        return sample.kind === "absent" || torn >= MOST_TORN
+          ? Effect.fail(new NotSampled({ why: sample }))
           : Effect.succeedNone
       }
       torn = 0
-      const sample = sampleOf(sampled, before, "racing")
-      before = sampled
       return Effect.succeedSome(sample)
     })
     const ticks = Stream.repeatEffectWithSchedule(

@@ -1,39 +1,63 @@
-import { absent, type Reason } from "../core/Reason.ts"
+import * as Schema from "effect/Schema"
+import { absent, type Reason, ReasonKind } from "../core/Reason.ts"
 import { queueName } from "../sched/Findings.ts"
+import { Finding, QueueKind } from "../sched/SchedDocument.ts"
 import type { SchedSnapshot } from "../sched/SchedState.ts"
-import type { DispatchQueue } from "../sched/scx/DispatchQueues.ts"
 import type { ScxBase } from "../sched/scx/ScxState.ts"
 
 /**
  * A task that waits for a CPU: how long it has been runnable, and of which CPU's run queue it is.
  *
  * @since 0.1.0
+ * @category schemas
+ */
+export const OldestTask = Schema.Struct({
+  pid: Schema.Int,
+  comm: Schema.String,
+  millis: Schema.Number,
+  cpu: Schema.Int
+}).annotations({ identifier: "OldestTask" })
+/**
+ * The type that the Schema `OldestTask` decodes to.
+ *
+ * @since 0.1.0
  * @category models
  */
-export interface OldestTask {
-  readonly pid: number
-  readonly comm: string
-  readonly millis: number
-  readonly cpu: number
-}
+export type OldestTask = typeof OldestTask.Type
 
 /**
  * A part of a sample, at which a rule can look. `events`: a scheduler's counters; `oldest`: the task that has been runnable for longest.
  *
  * @since 0.1.0
+ * @category schemas
+ */
+export const SamplePart = Schema.Literal("cpus", "scheduler", "queues", "events", "oldest", "tasks").annotations({
+  identifier: "SamplePart"
+})
+/**
+ * The type that the Schema `SamplePart` decodes to.
+ *
+ * @since 0.1.0
  * @category models
  */
-export type SamplePart = "cpus" | "scheduler" | "queues" | "events" | "oldest" | "tasks"
+export type SamplePart = typeof SamplePart.Type
 
 /**
  * Why a part of a sample is missing, or may be incomplete.
  *
  * @since 0.1.0
+ * @category schemas
+ */
+export const SampleProblem = Schema.Struct({ part: SamplePart, kind: ReasonKind, text: Schema.String }).annotations({
+  identifier: "SampleProblem"
+})
+/**
+ * The type that the Schema `SampleProblem` decodes to.
+ *
+ * @since 0.1.0
  * @category models
  */
-export interface SampleProblem extends Reason {
-  readonly part: SamplePart
-}
+export type SampleProblem = typeof SampleProblem.Type
 
 /**
  * The parts of a scheduler's state that a sample is made of; `oldest` is `oldestRunnable`'s.
@@ -47,44 +71,56 @@ export interface Sampled extends Pick<SchedSnapshot, "time" | "runQueues" | "dis
   readonly problems: ReadonlyArray<SampleProblem>
 }
 
+const perSecond = (what: string) =>
+  Schema.NullOr(Schema.Number).annotations({ description: `${what}; null in the first sample` })
+
 /**
  * One reading against the one before: `…PerSecond` is null in the first, and where a new scheduler began to count.
  *
  * @since 0.1.0
+ * @category schemas
+ */
+export const Sample = Schema.Struct({
+  at: Schema.String.annotations({ description: "wall-clock time of the host, ISO 8601" }),
+  consistency: Schema.Literal("frozen", "racing").annotations({
+    description: "whether the guest stood still for it; `racing`: values of one sample may be of different instants"
+  }),
+  seconds: Schema.NullOr(Schema.Number).annotations({ description: "guest time since the reading before, by jiffies" }),
+  scheduler: Schema.NullOr(Schema.String),
+  watchdogMillis: Schema.NullOr(Schema.Number).annotations({
+    description: "how long a task may be runnable before the kernel ends the scheduler"
+  }),
+  cpus: Schema.Array(Schema.Struct({
+    cpu: Schema.Int,
+    online: Schema.Boolean,
+    nr_running: Schema.Number,
+    clockMillis: Schema.NullOr(Schema.Number).annotations({ description: "milliseconds that its clock moved on" }),
+    runs: Schema.String,
+    switchesPerSecond: perSecond("context switches")
+  })),
+  queues: Schema.Array(Schema.Struct({
+    name: Schema.String,
+    kind: QueueKind,
+    nr: Schema.Number,
+    change: Schema.NullOr(Schema.Number)
+  })),
+  oldest: Schema.NullOr(OldestTask).annotations({
+    description: "the task of sched_ext that has been runnable for longest without running; null: none waits"
+  }),
+  eventsPerSecond: Schema.NullOr(Schema.Record({ key: Schema.String, value: Schema.Number })),
+  findings: Schema.Array(Finding),
+  problems: Schema.Array(SampleProblem).annotations({
+    description:
+      "parts that are missing or may be incomplete: a rule that looks at one passes on nothing that it does not see"
+  })
+}).annotations({ identifier: "Sample" })
+/**
+ * The type that the Schema `Sample` decodes to.
+ *
+ * @since 0.1.0
  * @category models
  */
-export interface Sample {
-  /** Wall-clock time of the host, ISO 8601. */
-  readonly at: string
-  /** Whether the guest stood still for it; `racing`: values of one sample may be of different instants. */
-  readonly consistency: "frozen" | "racing"
-  /** Guest time since the reading before, by jiffies. */
-  readonly seconds: number | null
-  readonly scheduler: string | null
-  /** How long a task may be runnable before the kernel ends the scheduler. */
-  readonly watchdogMillis: number | null
-  readonly cpus: ReadonlyArray<{
-    readonly cpu: number
-    readonly online: boolean
-    readonly nr_running: number
-    /** Milliseconds that its clock moved on. */
-    readonly clockMillis: number | null
-    readonly runs: string
-    readonly switchesPerSecond: number | null
-  }>
-  readonly queues: ReadonlyArray<{
-    readonly name: string
-    readonly kind: DispatchQueue["kind"]
-    readonly nr: number
-    readonly change: number | null
-  }>
-  /** The task of sched_ext that has been runnable for longest without running; null: none waits. */
-  readonly oldest: OldestTask | null
-  readonly eventsPerSecond: { readonly [event: string]: number } | null
-  readonly findings: SchedSnapshot["findings"]
-  /** Parts that are missing or may be incomplete: a rule that looks at one passes on nothing that it does not see. */
-  readonly problems: ReadonlyArray<SampleProblem>
-}
+export type Sample = typeof Sample.Type
 
 /** A part that is missing is told by a problem. */
 const listed = <A>(part: ReadonlyArray<A> | Reason): ReadonlyArray<A> => "kind" in part ? [] : part

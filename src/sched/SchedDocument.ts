@@ -157,8 +157,11 @@ const ScxState = Schema.Struct({
   problems: Schema.Array(Reason)
 }).annotations({ identifier: "ScxState" })
 
+/** Purposes of a dispatch queue. */
+export const QueueKind = Schema.Literal("local", "global", "bypass", "reject", "rescue", "user")
+
 const DispatchQueue = Schema.Struct({
-  kind: Schema.Literal("local", "global", "bypass", "reject", "rescue", "user"),
+  kind: QueueKind,
   address: Address,
   id: Int,
   name: maybe(Schema.String),
@@ -196,7 +199,8 @@ const Domain = Schema.Struct({
   stats: maybe(Schema.Struct(fieldsOf(DOMAIN_STATS)))
 }).annotations({ identifier: "SchedDomain" })
 
-const Finding = Schema.Struct({
+/** Something that looks wrong. */
+export const Finding = Schema.Struct({
   name: Schema.Literal(
     "runnable-too-long",
     "idle-with-work",

@@ -8,7 +8,7 @@ import { parseLogText } from "../../src/host/KernelLog.ts"
 import { parseScxExits } from "../../src/host/ScxExit.ts"
 import { prepare, recordFailure } from "../../src/Ktstr.ts"
 import { VmEngine } from "../../src/kvm/spec/VmEngine.ts"
-import { awaitFailure, FailureDocument, sealFailure, stuckTask } from "../../src/monitor/index.ts"
+import { awaitFailure, FailureDocument, type Sample, sealFailure, stuckTask } from "../../src/monitor/index.ts"
 import { HostLive, scratch } from "../support/guest.ts"
 import { needsStockScx, stockScx } from "../support/scx.ts"
 
@@ -44,10 +44,11 @@ describe("a scheduler that stalls a task of a running guest", () => {
         timeout: "4 minutes"
       })
       const vm = yield* (yield* VmEngine).boot(spec)
-      const failure = yield* awaitFailure(vm)
+      const samples: Array<Sample> = []
+      const failure = yield* awaitFailure(vm, { sample: (sample) => samples.push(sample) })
       if (failure === undefined) return assert.fail("nothing failed")
       assert.deepStrictEqual([failure.kind, failure.seenIn], ["scheduler", "memory"])
-      const bytes = Buffer.concat(sealFailure(yield* recordFailure(vm, key, failure)))
+      const bytes = Buffer.concat(sealFailure({ ...yield* recordFailure(vm, key, failure), samples }))
       const document = yield* Schema.decodeUnknown(Schema.parseJson(FailureDocument))(bytes.toString())
       assert.strictEqual((yield* vm.exec("touch /tmp/read")).status, 0)
       assert.strictEqual(yield* vm.awaitReady, 5)
@@ -76,6 +77,11 @@ describe("a scheduler that stalls a task of a running guest", () => {
       assert.deepStrictEqual([stuck?.comm, stuck?.pid, stuck?.millis], [comm, pid, millis])
       assert.strictEqual(stuck?.task?.pid, pid) // its name may be another by then: it was stuck before it became sh
       assert.isNotEmpty(stuck?.place)
+      // its wait was seen before it was too long
+      assert.deepStrictEqual(document.samples, samples)
+      const last = samples.findLast(({ scheduler }) => scheduler === "qmap") ?? assert.fail("no sample of qmap")
+      assert.deepStrictEqual([last.oldest?.pid, last.consistency], [pid, "racing"])
+      assert.isAbove(last.oldest?.millis ?? 0, 500)
       if ("kind" in document.vcpus || "kind" in document.sched) return assert.fail("not read")
       assert.deepStrictEqual(document.vcpus.map(({ cpu }) => cpu), [0, 1])
       for (const { mode, registers } of document.vcpus) {

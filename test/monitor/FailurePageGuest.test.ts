@@ -1,12 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
 import { readFileSync, writeFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import { join } from "node:path"
 import { escapeText } from "../../src/core/EscapeText.ts"
 import { boot, recordFailure } from "../../src/Ktstr.ts"
-import { FailureDocument, failurePage, sealFailure } from "../../src/monitor/index.ts"
+import { FailureDocument, failurePage, Monitor, sealFailure } from "../../src/monitor/index.ts"
 import { type Browser, browser, LAYOUT_FAULTS, type Tab } from "../support/browser.ts"
 import { HostLive, scratch } from "../support/guest.ts"
 import { kernelImage } from "../support/kernels.ts"
@@ -19,6 +21,23 @@ const VIEWS = [1280, 400].flatMap((width) => (["light", "dark"] as const).map((t
 const TASK = "<b>&quot;'</b>"
 const MARKUP =
   "</pre></td><img src=x onerror=alert(1)><script>alert(2)</script><svg onload=alert(3)>\" onfocus=alert(4) '"
+
+const FAILURE = {
+  kind: "script",
+  text: `the script ended with exit status 3 ${MARKUP}`,
+  seenIn: "report"
+} as const
+
+/** The guest has no scheduler: its samples get made queues, more than the page has, and a made wait. */
+const MADE_QUEUES = (sample: number) => ({
+  queues: Array.from({ length: 14 }, (_, i) => ({
+    name: `queue ${i} ${MARKUP}`,
+    kind: "user" as const,
+    nr: i === 0 && sample < 3 ? 0 : i * sample,
+    change: null
+  })),
+  oldest: sample < 10 ? null : { pid: 1, comm: TASK, millis: 200 * (sample - 10), cpu: 0 }
+})
 
 /** A guest of a thousand tasks, among them one with markup as its name, and markup in the log and on the console. */
 const SCRIPT = `
@@ -34,13 +53,16 @@ const crowded = Effect.gen(function*() {
   const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`
   const script = `MARKUP_NAME=${quoted(TASK)}; MARKUP=${quoted(MARKUP)}\n${SCRIPT}`
   const vm = yield* boot({ kernel, cpus: 4, memoryMib: 512, script, timeout: "4 minutes" })
-  const failure = {
-    kind: "script",
-    text: `the script ended with exit status 3 ${MARKUP}`,
-    seenIn: "report",
-    at: "2026-11-29T11:00:00.000Z"
-  } as const
-  const sealed = sealFailure(yield* recordFailure(vm, kernel, failure))
+  const busy = yield* Effect.fork(
+    vm.exec("for i in 1 2 3 4 5 6; do timeout 8 sh -c 'while :; do :; done' & done; wait")
+  )
+  const samples = yield* Stream.runCollect(Stream.take(Monitor.samples(vm, { every: "200 millis" }), 30))
+  yield* Fiber.interrupt(busy)
+  const failure = { ...FAILURE, at: new Date().toISOString() }
+  const sealed = sealFailure({
+    ...yield* recordFailure(vm, kernel, failure),
+    samples: [...samples].map((sample, i) => ({ ...sample, ...MADE_QUEUES(i) }))
+  })
   const document = yield* Schema.decodeUnknown(Schema.parseJson(FailureDocument))(Buffer.concat(sealed).toString())
   if ("kind" in document.sched || "kind" in document.sched.tasks) return assert.fail("not read")
   const { tasks } = document.sched
@@ -72,6 +94,59 @@ const ELEMENTS = `(() => {
 const accessibility = (tab: Tab) =>
   tab.evaluate<ReadonlyArray<string>>(`${AXE}; axe.run({ resultTypes: ["violations"] }).then(({ violations }) =>
     violations.map(({ id, nodes }) => id + ": " + nodes.length + " such as " + nodes[0].html.slice(0, 200)))`)
+
+/** The page's own account of its samples. */
+const SAMPLES = `[...document.querySelectorAll("#samples tbody tr")].map(({ cells }) =>
+  [...cells].map(({ dataset, textContent }) => [dataset.value === undefined ? null : Number(dataset.value), textContent]))`
+
+/** Charts that are shown, by title: the colors that their canvas has. */
+const CHARTS = `Object.fromEntries([...document.querySelectorAll("figure")].filter((figure) => figure.checkVisibility())
+  .map((figure) => {
+    const canvas = figure.querySelector("canvas")
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height)
+    const pixels = new Set()
+    for (let at = 0; at < data.length; at += 4) if (data[at + 3] === 255) pixels.add(data.slice(at, at + 3).join())
+    return [figure.querySelector("figcaption").textContent, pixels.size]
+  }))`
+
+/** The samples' numbers are a table without scripts, and charts with them. */
+const assertTimeline = (chromium: Browser, file: string, { samples = [] }: FailureDocument) =>
+  Effect.promise(async () => {
+    const plain = await chromium.open(file, { width: 1280, theme: "light", scripts: false })
+    const rows = await plain.evaluate<ReadonlyArray<ReadonlyArray<readonly [number | null, string]>>>(SAMPLES)
+    const shown = rows.map(([, wait, ...cells]) => [wait[0], ...cells.slice(0, 4)])
+    assert.deepStrictEqual(
+      shown,
+      samples.map(({ cpus, oldest }) => [
+        oldest === null ? null : oldest.millis,
+        ...cpus.map(({ nr_running, runs }): readonly [number, string] => [nr_running, `${nr_running} ${runs}`])
+      ])
+    )
+    // the longest queues, the longest one first
+    assert.deepStrictEqual(
+      rows[29].slice(6).map(([nr]) => nr),
+      [13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2].map((i) => i * 29)
+    )
+    const text = await plain.evaluate<string>("document.body.innerText")
+    assert.include(text, "left out: 2 more queues, which were shorter")
+    assert.deepStrictEqual(await plain.evaluate(CHARTS), {})
+    const busy = samples.filter(({ cpus }) => cpus[0].runs !== "idle").length
+    const strip = `document.querySelector(".strips svg")`
+    assert.strictEqual(
+      await plain.evaluate(`${strip}.getAttribute("aria-label")`),
+      `CPU 0: a task ran in ${busy} of ${samples.length} samples`
+    )
+    for (const theme of ["light", "dark"] as const) {
+      const tab = await chromium.open(file, { width: 400, theme })
+      const charts = await tab.evaluate<Record<string, number>>(CHARTS)
+      assert.deepStrictEqual(Object.keys(charts), [
+        "Tasks that run or wait, by CPU",
+        "Tasks in dispatch queues",
+        "Longest wait of a task of sched_ext, in milliseconds"
+      ])
+      for (const colors of Object.values(charts)) assert.isAbove(colors, 2) // axes, grid, lines
+    }
+  })
 
 const assertText = (chromium: Browser, file: string, { console, sched, log }: FailureDocument) =>
   Effect.promise(async () => {
@@ -126,7 +201,7 @@ const assertInert = (chromium: Browser, directory: string, document: FailureDocu
     const elements = async (name: string, document: FailureDocument) => {
       const file = join(directory, `${name}.html`)
       writeFileSync(file, failurePage(document))
-      const tab = await chromium.open(file, { width: 1280, theme: "light" })
+      const tab = await chromium.open(file, { width: 1280, theme: "light", policy: false })
       const found = await tab.evaluate<Record<string, number>>(ELEMENTS)
       assert.deepStrictEqual([tab.requests, tab.dialogs], [[`file://${file}`], []])
       return found
@@ -175,6 +250,7 @@ describe("the page of a guest that failed with a thousand tasks", () => {
         const chromium = yield* browser(join(directory, "profile"))
         yield* assertText(chromium, file, document)
         yield* assertViews(chromium, file)
+        yield* assertTimeline(chromium, file, document)
         yield* assertTable(chromium, file, document)
         yield* assertInert(chromium, directory, document)
       }).pipe(Effect.scoped, Effect.provide(HostLive)),

@@ -9,6 +9,8 @@ export interface View {
   readonly theme: "light" | "dark"
   /** Whether the page's own scripts run; those of `evaluate` do in any case. */
   readonly scripts?: boolean
+  /** Whether the page's own policy for scripts holds. */
+  readonly policy?: boolean
 }
 
 interface Message {
@@ -89,7 +91,7 @@ export class Browser {
   }
 
   /** A new tab that shows a file. */
-  async open(path: string, { scripts = true, theme, width }: View): Promise<Tab> {
+  async open(path: string, { policy = true, scripts = true, theme, width }: View): Promise<Tab> {
     const { targetId } = await this.call<{ targetId: string }>("Target.createTarget", { url: "about:blank" })
     const attached = await this.call<{ sessionId: string }>("Target.attachToTarget", { targetId, flatten: true })
     const { sessionId } = attached
@@ -105,8 +107,7 @@ export class Browser {
     await tab.call("Emulation.setScriptExecutionDisabled", { value: !scripts })
     await tab.call("Emulation.setDeviceMetricsOverride", { width, height: 900, deviceScaleFactor: 1, mobile: false })
     await tab.call("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: theme }] })
-    // what is in the page must be harmless by itself, not only by the page's policy
-    await tab.call("Page.setBypassCSP", { enabled: true })
+    await tab.call("Page.setBypassCSP", { enabled: !policy })
     await tab.call("Page.navigate", { url: `file://${path}` })
     await Promise.race([load, this.#ended])
     return tab

@@ -7,6 +7,7 @@ import type { Vm } from "../../kvm/spec/VmEngine.ts"
 import { sealFailure } from "../../monitor/FailureDump.ts"
 import { awaitFailure } from "../../monitor/FailureWatch.ts"
 import type { TakenMoment } from "../../monitor/moments/Moment.ts"
+import type { Sample } from "../../monitor/Sample.ts"
 import { writeFile } from "../source/writeFile.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
 import { writeMessage } from "../terminal/Output.ts"
@@ -16,6 +17,9 @@ import { restartTimeLimit } from "../terminal/timeLimit.ts"
 /** Words for the kernel's command line: a guest that panicked stays for as long, so that it can be stopped and read. */
 export const ON_FAILURE_WORDS = "panic=30"
 
+/** Half a minute of samples before the failure. */
+const MOST_SAMPLES = 150
+
 /** When the commands have ended the guest stays, to be read; this ends it, and with it its console. */
 const POWER_OFF = "echo 0 > /proc/sys/kernel/printk; reboot -f"
 
@@ -23,12 +27,20 @@ const POWER_OFF = "echo 0 > /proc/sys/kernel/printk; reboot -f"
 const dumpOnFailure = (vm: Vm, kernel: string, path: string) =>
   Effect.gen(function*() {
     let early: TakenMoment | undefined
-    const failure = yield* awaitFailure(vm, { kernel, early: (moment) => (early = moment) })
+    const samples: Array<Sample> = []
+    const failure = yield* awaitFailure(vm, {
+      kernel,
+      early: (moment) => (early = moment),
+      sample: (sample) => {
+        samples.push(sample)
+        if (samples.length > MOST_SAMPLES) samples.shift()
+      }
+    })
     if (failure !== undefined) {
       yield* restartTimeLimit()
       writeMessage(`  failure: ${escapeLine(failure.text)}\n`)
       const captured = yield* recordFailure(vm, kernel, failure, early)
-      yield* writeFile(path, dumpPieces(sealFailure(captured)))
+      yield* writeFile(path, dumpPieces(sealFailure({ ...captured, samples })))
       writeMessage(`  ${path}: written; ktstr show reads it\n`)
     }
     yield* Effect.forkScoped(endOnceOver(vm))

@@ -17,10 +17,13 @@ const run = (...args: ReadonlyArray<string>) =>
     const ran = yield* ktstr(["vm", "run", ...guest, ...args], { cwd, env })
     const written = leftovers().includes("dump.json")
     const shown = written ? yield* ktstr(["show", file], { cwd, env }) : undefined
+    const made = written ? yield* ktstr(["show", file, "--html", join(cwd, "page.html")], { cwd, env }) : undefined
+    const page = made?.code === 0 ? readFileSync(join(cwd, "page.html"), "utf8") : undefined
+    rmSync(join(cwd, "page.html"), { force: true })
     const dump = written ? JSON.parse(readFileSync(file, "utf8")) : undefined
     rmSync(file, { force: true })
     yield* Effect.promise(() => until("everything is gone", () => leftovers().length === 0, 5))
-    return { ran, dump, shown }
+    return { ran, dump, page, shown }
   }).pipe(Effect.scoped)
 
 /** The complaints but what is said of the dump. */
@@ -34,9 +37,15 @@ describe("ktstr vm run --on-failure", () => {
       Effect.gen(function*() {
         const failed = yield* run("--exec", "echo first; printf 'last'; exit 7")
         assert.deepStrictEqual([failed.ran.stdout, failed.ran.code, others(failed.ran)], ["first\nlast", 7, []])
-        const { console, failure, schema, sched, vcpus } = failed.dump
+        const { console, failure, samples, schema, sched, vcpus } = failed.dump
         assert.deepInclude(failure, { kind: "script", seenIn: "report", status: 7 })
         assert.deepStrictEqual([schema, console.slice(-2), vcpus.length], ["single", ["first", "last"], 1])
+        assert.deepInclude(samples[0], { consistency: "racing", scheduler: null, seconds: null })
+        assert.include(failed.page, "Copyright (c) 2022 Leon Sorokin")
+        assert.include(
+          failed.page,
+          `<tbody>\n<tr><td class="n" data-value="${(Date.parse(samples[0].at) - Date.parse(failure.at)) / 1000}">`
+        )
         // the init waits behind its script
         assert.deepInclude(sched.tasks.find(({ pid }: { pid: number }) => pid === 1), { comm: "init", kthread: false })
         assert.match(failed.shown?.stdout ?? "", /^script {2}the script ended with exit status 7\n/)
