@@ -25,7 +25,16 @@ export {
   type VariableType,
   type VoidType
 } from "./BtfType.ts"
-export { diffAll, diffTypes, type MemberChange, type Placed, type TypeChange } from "./c/BtfDiff.ts"
+export {
+  type ComparedType,
+  diffAll,
+  diffTypes,
+  isCompared,
+  type MemberChange,
+  type Placed,
+  type TypeChange,
+  type ValueChange
+} from "./c/BtfDiff.ts"
 export { Budget, type Declaration, declarationOf, oneLine } from "./c/CDeclaration.ts"
 export { type Hole, type MemberLayout, type StructLayout, structLayout, structTotals } from "./c/StructLayout.ts"
 export { typeText } from "./c/TypeText.ts"

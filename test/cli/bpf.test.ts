@@ -82,7 +82,7 @@ describe("programs, links and differences of an image", () => {
     [["progs", "list", "--live", "--image", "x"], /--image does not go with --live/],
     [["links", "--live", "--cpus", "2"], /--cpus does not go with --live/],
     [["maps", "write", "--live", "--racy", "--map", "x", "--key", "1", "=2"], /--racy goes with --kernel/],
-    [["maps", "write", "--image", "x", "a=1"], /this needs a running VM: give --kernel/],
+    [["maps", "write", "--image", "x", "a=1"], /maps write has no option --image/],
     [["maps", "write", "--kernel", "x", "nothing"], /"nothing" sets nothing: write VARIABLE\.PATH=VALUE/],
     [["watch"], /say what to watch: --live, the maps of this host, or --kernel/],
     [["watch", "--live", "--every", "soon"], /--every needs a time such as 1s, 250ms or 2m/]

@@ -1,5 +1,5 @@
 import type { Btf } from "../Btf.ts"
-import type { StructType } from "../BtfType.ts"
+import type { BtfType, EnumType, ReferenceType, StructType } from "../BtfType.ts"
 import { Budget, oneLine } from "./CDeclaration.ts"
 import { type MemberLayout, type StructLayout, structLayout } from "./StructLayout.ts"
 
@@ -35,37 +35,77 @@ export interface MemberChange {
 }
 
 /**
- * The change of a struct or union; without a size on one side, it does not exist there.
+ * The change of one name of an enum; its values are decimal numbers.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ValueChange {
+  readonly name: string
+  /** Null: the name is new. */
+  readonly before: string | null
+  /** Null: it is gone. */
+  readonly after: string | null
+}
+
+/**
+ * The types that are compared.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type ComparedType = StructType | EnumType | (ReferenceType & { readonly kind: "TYPEDEF" })
+
+/**
+ * Whether a type is one that is compared: a struct, union, enum or typedef.
+ *
+ * @since 0.1.0
+ * @category comparing
+ */
+export const isCompared = (type: BtfType | undefined): type is ComparedType =>
+  type !== undefined && COMPARED.includes(type.kind)
+
+const COMPARED: ReadonlyArray<BtfType["kind"]> = ["STRUCT", "UNION", "ENUM", "ENUM64", "TYPEDEF"]
+
+/**
+ * The change of a type; without a size on one side, it does not exist there. Of a typedef of a struct, union or enum without a
+ * name, the change is in the members or values.
  *
  * @since 0.1.0
  * @category models
  */
 export interface TypeChange {
-  /** `struct task_struct` */
+  /** `struct task_struct`, `enum pid_type`, `typedef pid_t` */
   readonly type: string
+  /** 0: the type has none, as that of a function. */
   readonly sizeBefore: number | null
   readonly sizeAfter: number | null
   readonly members: ReadonlyArray<MemberChange>
+  readonly values: ReadonlyArray<ValueChange>
+  /** A typedef's type, as C writes it; null: it is the same, or this is not a typedef. */
+  readonly meaning: { readonly before: string; readonly after: string } | null
   /** Only the first members were compared, because there are too many, or they are too deep in one another. */
   readonly cut: boolean
 }
 
 /**
- * The differences between the structs and unions called `name` on the two sides; none if they are alike. Where several
- * have the name, those that are alike on both sides are set aside, then the largest is compared with the largest and so
- * on.
+ * The differences between types on the two sides; none if they are alike. Types are compared with those of their sort and name.
+ * Where several have it, those that are alike on both sides are set aside, then the largest is compared with the largest
+ * and so on.
  *
  * @since 0.1.0
  * @category comparing
  */
 export const diffTypes = (before: Btf, after: Btf, types: {
-  readonly before: ReadonlyArray<StructType>
-  readonly after: ReadonlyArray<StructType>
-}): ReadonlyArray<TypeChange> =>
-  compare(
-    formsOf(before, types.before, Budget.ofAll(before)),
-    formsOf(after, types.after, Budget.ofAll(after))
+  readonly before: ReadonlyArray<ComparedType>
+  readonly after: ReadonlyArray<ComparedType>
+}): ReadonlyArray<TypeChange> => {
+  const [old, new_] = [byTitle(types.before), byTitle(types.after)]
+  const [was, is] = [Budget.ofAll(before), Budget.ofAll(after)]
+  return [...new Set([...old.keys(), ...new_.keys()])].toSorted().flatMap((title) =>
+    compare(formsOf(before, old.get(title) ?? [], was), formsOf(after, new_.get(title) ?? [], is))
   )
+}
 
 const compare = (before: ReadonlyArray<Form>, after: ReadonlyArray<Form>): ReadonlyArray<TypeChange> => {
   const changed = withoutTwins(before, after)
@@ -88,68 +128,89 @@ const withoutTwins = (forms: ReadonlyArray<Form>, others: ReadonlyArray<Form>): 
 }
 
 /**
- * All named structs and unions that differ, by name; those of a base, which are the kernel's and not the module's, are left out.
+ * All named structs, unions, enums and typedefs that differ, by name; those of a base, which are the kernel's and not the module's,
+ * are left out.
  *
  * @since 0.1.0
  * @category comparing
  */
-export const diffAll = (before: Btf, after: Btf): ReadonlyArray<TypeChange> => {
-  const [old, new_] = [named(before), named(after)]
-  const [was, is] = [Budget.ofAll(before), Budget.ofAll(after)]
-  return [...new Set([...old.keys(), ...new_.keys()])].toSorted().flatMap((name) =>
-    compare(formsOf(before, old.get(name) ?? [], was), formsOf(after, new_.get(name) ?? [], is))
-  )
-}
+export const diffAll = (before: Btf, after: Btf): ReadonlyArray<TypeChange> =>
+  diffTypes(before, after, { before: named(before), after: named(after) })
 
-const named = (btf: Btf): ReadonlyMap<string, ReadonlyArray<StructType>> => {
-  const types = new Map<string, Array<StructType>>()
+const named = (btf: Btf): ReadonlyArray<ComparedType> => {
+  const types: Array<ComparedType> = []
   for (let id = btf.firstId; id < btf.endId; id++) {
     const type = btf.type(id)
-    if (type?.kind !== "STRUCT" && type?.kind !== "UNION" || type.name === "") continue
-    const key = titleOf(type)
-    const same = types.get(key)
-    if (same === undefined) types.set(key, [type])
-    else same.push(type)
+    if (isCompared(type) && type.name !== "") types.push(type)
   }
   return types
 }
 
-const titleOf = ({ kind, name }: StructType): string => `${kind.toLowerCase()} ${name}`
+const byTitle = (types: ReadonlyArray<ComparedType>): ReadonlyMap<string, ReadonlyArray<ComparedType>> => {
+  const groups = new Map<string, Array<ComparedType>>()
+  for (const type of types) {
+    const title = titleOf(type)
+    const same = groups.get(title)
+    if (same === undefined) groups.set(title, [type])
+    else same.push(type)
+  }
+  return groups
+}
+
+const titleOf = ({ kind, name }: ComparedType): string => `${kind === "ENUM64" ? "enum" : kind.toLowerCase()} ${name}`
 
 interface Form {
   readonly title: string
   readonly size: number
   readonly members: ReadonlyMap<string, Placed>
-  /** Members are missing, so nothing is known to be its equal. */
+  readonly values: ReadonlyMap<string, string>
+  readonly meaning: string | null
+  /** Members or values are missing, so nothing is known to be its equal. */
   readonly cut: boolean
   /** All of the above: equal forms have equal texts. */
   readonly text: string
 }
 
 /** Largest first. */
-const formsOf = (btf: Btf, types: ReadonlyArray<StructType>, budget: Budget): ReadonlyArray<Form> =>
+const formsOf = (btf: Btf, types: ReadonlyArray<ComparedType>, budget: Budget): ReadonlyArray<Form> =>
   types.map((type): Form => {
-    const members = new MemberNames()
-    const cut = collect(btf, structLayout(btf, type, budget), "", members, budget)
-    const title = titleOf(type)
-    const { places } = members
-    return { title, size: type.size, members: places, cut, text: JSON.stringify([title, type.size, [...places]]) }
+    const [title, size] = [titleOf(type), btf.sizeOf(type.id) ?? 0]
+    const target = type.kind === "TYPEDEF" ? btf.type(type.type) : undefined
+    const unnamed = isCompared(target) && target.name === "" ? target : undefined
+    const body = unnamed ?? type
+    const members = new Places<Placed>()
+    const values = new Places<string>()
+    const cut = "members" in body
+      ? collect(btf, structLayout(btf, body, budget), "", members, budget)
+      : "values" in body && collectValues(body, values, budget)
+    const meaning = body.kind === "TYPEDEF" ? oneLine(btf, body.type, "", budget) : null
+    const text = JSON.stringify([title, size, [...members.byName], [...values.byName], meaning])
+    return { title, size, members: members.byName, values: values.byName, meaning, cut, text }
   }).sort((a, b) => b.size - a.size)
 
-/** Places of members by their paths. */
-class MemberNames {
-  readonly places = new Map<string, Placed>()
-  /** How often a path was taken: only blobs that no compiler made have one twice. */
+/** Gives whether some are missing. */
+const collectValues = ({ values }: EnumType, into: Places<string>, budget: Budget): boolean => {
+  for (const { name, value } of values) {
+    if (!budget.spend(name.length + 8)) return true
+    into.add(name, `${value}`)
+  }
+  return false
+}
+
+/** Places of members, or values, by their names. */
+class Places<A> {
+  readonly byName = new Map<string, A>()
+  /** How often a name was taken: only blobs that no compiler made have one twice. */
   private readonly copies = new Map<string, number>()
 
-  add(path: string, placed: Placed): void {
-    let free = path
-    while (this.places.has(free)) {
-      const copy = (this.copies.get(path) ?? 1) + 1
-      this.copies.set(path, copy)
-      free = `${path}#${copy}`
+  add(name: string, place: A): void {
+    let free = name
+    while (this.byName.has(free)) {
+      const copy = (this.copies.get(name) ?? 1) + 1
+      this.copies.set(name, copy)
+      free = `${name}#${copy}`
     }
-    this.places.set(free, placed)
+    this.byName.set(free, place)
   }
 }
 
@@ -157,7 +218,7 @@ class MemberNames {
  * Members of an unnamed struct are compared one by one, whether the member has a name or not; behind a pointer or in an
  * array, as a type. Gives whether some are missing.
  */
-const collect = (btf: Btf, layout: StructLayout, prefix: string, into: MemberNames, budget: Budget): boolean => {
+const collect = (btf: Btf, layout: StructLayout, prefix: string, into: Places<Placed>, budget: Budget): boolean => {
   let { cut } = layout
   for (const member of layout.members) {
     const { body, declaration, name } = member
@@ -177,13 +238,27 @@ const placedOf = (btf: Btf, { bits, offset, size, typeId }: MemberLayout, budget
   type: oneLine(btf, typeId, "", budget)
 })
 
-const change = (before: Form | undefined, after: Form | undefined): TypeChange => ({
-  type: (before ?? after)?.title ?? "",
-  sizeBefore: before?.size ?? null,
-  sizeAfter: after?.size ?? null,
-  members: before === undefined || after === undefined ? [] : memberChanges(before.members, after.members),
-  cut: before?.cut === true || after?.cut === true
-})
+const change = (before: Form | undefined, after: Form | undefined): TypeChange => {
+  const both = before !== undefined && after !== undefined
+  const [was, is] = [before?.meaning ?? null, after?.meaning ?? null]
+  return {
+    type: (before ?? after)?.title ?? "",
+    sizeBefore: before?.size ?? null,
+    sizeAfter: after?.size ?? null,
+    members: both ? memberChanges(before.members, after.members) : [],
+    values: both ? valueChanges(before.values, after.values) : [],
+    meaning: was === null || is === null || was === is ? null : { before: was, after: is },
+    cut: before?.cut === true || after?.cut === true
+  }
+}
+
+const valueChanges = (
+  before: ReadonlyMap<string, string>,
+  after: ReadonlyMap<string, string>
+): ReadonlyArray<ValueChange> =>
+  [...new Set([...before.keys(), ...after.keys()])].map((name): ValueChange => (
+    { name, before: before.get(name) ?? null, after: after.get(name) ?? null }
+  )).filter(({ after, before }) => before !== after)
 
 const memberChanges = (
   before: ReadonlyMap<string, Placed>,

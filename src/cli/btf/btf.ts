@@ -1,13 +1,13 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type { Btf } from "../../btf/Btf.ts"
 import { headerOf, kindCounts } from "../../btf/BtfHeader.ts"
 import { BtfLoader } from "../../btf/BtfLoader.ts"
-import type { StructType } from "../../btf/BtfType.ts"
-import { diffAll, diffTypes } from "../../btf/c/BtfDiff.ts"
+import { type ComparedType, diffAll, diffTypes, isCompared } from "../../btf/c/BtfDiff.ts"
 import { typeText } from "../../btf/c/TypeText.ts"
 import { findTypes } from "../../btf/FindTypes.ts"
 import { HostLacks } from "../../core/Errors.ts"
@@ -172,18 +172,17 @@ const loadSide = (side: string) =>
 
 const asked = (before: Btf, after: Btf, query: string) =>
   Effect.gen(function*() {
-    const [old, now] = [structs(before, query), structs(after, query)]
+    const [old, now] = [compared(before, query), compared(after, query)]
     if (old.length + now.length > 0) return { query, changes: diffTypes(before, after, { before: old, after: now }) }
     yield* Effect.orElse(findTypes(after, query), () => findTypes(before, query))
-    return yield* new UsageError({ problem: `"${query}" is not a struct or union: btf diff compares only those` })
+    return yield* new UsageError({
+      problem: `"${query}" is not a struct, union, enum or typedef: btf diff compares only those`
+    })
   })
 
-/** The structs and unions of a name, also behind a typedef. */
-const structs = (btf: Btf, query: string): ReadonlyArray<StructType> => {
-  const ids = findTypes(btf, query)
-  const peeled = new Set(ids._tag === "Right" ? ids.right.map((id) => btf.peel(id)) : [])
-  return [...peeled].flatMap((id) => {
-    const type = btf.type(id)
-    return type?.kind === "STRUCT" || type?.kind === "UNION" ? [type] : []
-  })
+/** The types of a name that can be compared, and those behind its typedefs. */
+const compared = (btf: Btf, query: string): ReadonlyArray<ComparedType> => {
+  const ids = Either.getOrElse(findTypes(btf, query), () => [])
+  return [...new Set(ids.flatMap((id) => [id, btf.peel(id)]))].map((id) => btf.type(id)).filter(isCompared)
+    .filter(({ name }) => name !== "")
 }

@@ -49,7 +49,7 @@ const diff = Command.make(
   handler(handlers, (module) => module.diff)
 ).pipe(
   Command.withDescription(
-    "Compare structs and unions of two kernels, member by member; without a type, list all that differ"
+    "Compare structs, unions, enums and typedefs of two kernels, by members and values; without a type, list all that differ"
   )
 )
 

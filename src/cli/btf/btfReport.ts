@@ -78,7 +78,7 @@ const MemberPlace = Schema.NullOr(Schema.Struct({
   type: Schema.String
 }))
 
-/** The document of `btf diff --json`: the structs and unions that differ, with the members that do. */
+/** The document of `btf diff --json`: the structs, unions, enums and typedefs that differ, with the members or values that do. */
 export const BtfDifference = Schema.Struct({
   before: Schema.String,
   after: Schema.String,
@@ -94,6 +94,14 @@ export const BtfDifference = Schema.Struct({
       resized: Schema.Boolean,
       retyped: Schema.Boolean
     })),
+    values: Schema.Array(Schema.Struct({
+      name: Schema.String,
+      before: Schema.NullOr(Schema.String).annotations({ description: "in decimal digits; null: the name is new" }),
+      after: Schema.NullOr(Schema.String).annotations({ description: "null: it is gone" })
+    })),
+    meaning: Schema.NullOr(Schema.Struct({ before: Schema.String, after: Schema.String })).annotations({
+      description: "of a typedef: its type as C writes it, where that differs"
+    }),
     cut: Schema.Boolean.annotations({ description: "only the first members were compared: there are too many" })
   }))
 })

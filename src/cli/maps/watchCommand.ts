@@ -1,11 +1,12 @@
 import * as Command from "@effect/cli/Command"
 import { handler } from "../handler.ts"
 import { every } from "../source/every.ts"
-import { filter, output, target } from "../source/options.ts"
+import { filter, output, source, vm } from "../source/options.ts"
 
 /** `ktstr watch` */
 export const watch = Command.make("watch", {
-  ...target,
+  ...vm,
+  live: source.live,
   map: filter.map,
   every,
   ndjson: output.ndjson

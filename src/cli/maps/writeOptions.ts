@@ -1,10 +1,11 @@
 import * as Args from "@effect/cli/Args"
 import type * as Command from "@effect/cli/Command"
-import { flag, output, target, text } from "../source/options.ts"
+import { flag, output, source, text, vm } from "../source/options.ts"
 
 /** The arguments and options of `maps write`. */
 export const writeOptions = {
-  ...target,
+  ...vm,
+  live: source.live,
   ...output,
   map: text("map", "MAP", "the map, by name or id (default: the map that has the variable)"),
   key: text(

@@ -3,13 +3,13 @@ import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
 import { every } from "../source/every.ts"
-import { count, loss, output, schema, target, text, timeLimit } from "../source/options.ts"
+import { count, frozen, loss, output, schema, text, timeLimit, vm } from "../source/options.ts"
 
 const handlers = () => import("./sched.ts")
 
 const show = Command.make(
   "show",
-  { ...target, ...output, ...loss, schema },
+  { ...frozen, ...output, ...loss, schema },
   handler(handlers, (module) => module.show)
 ).pipe(
   Command.withDescription(
@@ -18,7 +18,7 @@ const show = Command.make(
 )
 
 const tasks = Command.make("tasks", {
-  ...target,
+  ...frozen,
   ...output,
   ...loss,
   sort: Options.choice("sort", ["wait", "runtime", "vruntime", "switches", "pid"]).pipe(
@@ -34,7 +34,7 @@ const tasks = Command.make("tasks", {
 )
 
 const dsqs = Command.make("dsqs", {
-  ...target,
+  ...frozen,
   ...output,
   ...loss,
   id: Args.text({ name: "id" }).pipe(
@@ -47,7 +47,7 @@ const dsqs = Command.make("dsqs", {
 
 const domains = Command.make(
   "domains",
-  { ...target, ...output, ...loss },
+  { ...frozen, ...output, ...loss },
   handler(handlers, (module) => module.domains)
 ).pipe(
   Command.withDescription("Show each CPU's scheduling domains and their statistics")
@@ -56,7 +56,7 @@ const domains = Command.make(
 const watch = Command.make(
   "watch",
   {
-    ...target,
+    ...vm,
     every,
     ndjson: output.ndjson,
     count: count("count", 1, "end after N readings")

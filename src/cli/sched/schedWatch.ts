@@ -7,15 +7,15 @@ import { NotSampled } from "../../monitor/Monitor.ts"
 import { readFrozen } from "../../monitor/ReadSampled.ts"
 import { type Sampled, sampleOf } from "../../monitor/Sample.ts"
 import { type SampleOptions, showSamples } from "../monitor/showSamples.ts"
-import type { Target } from "../source/options.ts"
+import type { Machine, Script } from "../source/options.ts"
 import { bootTarget, Live } from "../source/snapshot.ts"
 import { UsageError } from "../terminal/exit.ts"
 import * as Stages from "../terminal/Stages.ts"
 
 /** Boot a VM and read it again and again, frozen for each reading, until Ctrl-C or `--count`. */
-export const watch = (config: Target & SampleOptions) =>
+export const watch = (config: Machine & Script & SampleOptions) =>
   Effect.gen(function*() {
-    if (Option.isNone(config.kernel) || config.live) {
+    if (Option.isNone(config.kernel)) {
       return yield* new UsageError({ problem: "say what to watch: --kernel ID boots a VM" })
     }
     const { name, vm } = yield* Effect.provide(bootTarget(config), Stages.layer)

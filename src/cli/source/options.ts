@@ -113,7 +113,8 @@ export const script = {
   execFile: text("exec-file", "FILE", "the same, from a file")
 }
 
-const source = {
+/** What is read, where it is not a VM that is booted for it; each command has those of them that it can read. */
+export const source = {
   image: text("image", "FILE", "read a guest's memory from this image (raw, ELF or kdump core, LiME)"),
   qemu: text(
     "qemu",
@@ -124,8 +125,14 @@ const source = {
   vmlinux: text("vmlinux", "FILE", "with --image: take symbols and types from this vmlinux, not from the memory")
 }
 
-/** Which kernel to read: an image of its memory, a VM that is booted for it, or this host's. */
-export const target = { ...machine, ...script, ...source }
+/** A VM that is booted for the command, with a script. */
+export const vm = { ...machine, ...script }
+
+/** Which kernel to read while it stands still: an image of its memory, a QEMU that is stopped, or a VM that is booted for it. */
+export const frozen = { ...vm, image: source.image, qemu: source.qemu, vmlinux: source.vmlinux }
+
+/** The same, or this host's. */
+export const target = { ...vm, ...source }
 
 /** How to print the answer. */
 export const output = {
@@ -180,7 +187,8 @@ export const optionGroups: ReadonlyArray<Group> = [
 /** The parsed options, as handlers take them. */
 export type Machine = Command.Command.ParseConfig<typeof machine>
 export type Script = Command.Command.ParseConfig<typeof script>
-export type Target = Command.Command.ParseConfig<typeof target>
+/** Of any command: sources that it does not have are left out. */
+export type Target = Command.Command.ParseConfig<typeof vm> & Partial<Command.Command.ParseConfig<typeof source>>
 export type Output = Command.Command.ParseConfig<typeof output>
 export type Loss = Command.Command.ParseConfig<typeof loss>
 export type Filter = Command.Command.ParseConfig<typeof filter>

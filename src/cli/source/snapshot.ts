@@ -36,6 +36,10 @@ const VM_ONLY_OPTIONS = {
 const SAY_WHICH =
   "say which kernel to read: --kernel ID (or KTSTR_KERNEL) boots one, --image FILE and --qemu PID read one, --live this host"
 
+/** The value of an option that the command may not have. */
+const valueOf = <A>(option: Option.Option<A> | undefined): A | undefined =>
+  option === undefined ? undefined : Option.getOrUndefined(option)
+
 const givenOfAVm = (target: Target) =>
   (Object.keys(VM_ONLY_OPTIONS) as Array<keyof typeof VM_ONLY_OPTIONS>).filter((name) => {
     const value = target[name]
@@ -46,12 +50,10 @@ const givenOfAVm = (target: Target) =>
 /** The maps of the kernel that the options name, and what the lists say of it, until the scope closes. */
 export const openMaps = (target: Target) =>
   Effect.gen(function*() {
-    if (!target.live) return yield* openTarget(target)
+    if (target.live !== true) return yield* openTarget(target)
     const given = [
       ...givenOfAVm(target).map((name) => VM_ONLY_OPTIONS[name]),
-      ...(Option.isSome(target.image) ? ["image"] : []),
-      ...(Option.isSome(target.qemu) ? ["qemu"] : []),
-      ...(Option.isSome(target.vmlinux) ? ["vmlinux"] : [])
+      ...(["image", "qemu", "vmlinux"] as const).filter((name) => valueOf(target[name]) !== undefined)
     ]
     if (given.length > 0) return yield* new UsageError({ problem: `--${given[0]} does not go with --live` })
     return yield* Effect.provide(openLive(), yield* Layer.build(LiveHost.layer))
@@ -72,28 +74,22 @@ export const openTarget = (target: Target) =>
 /** The QEMU that the options name: its monitor's socket or its process; undefined where they name none. */
 export const qemuOf = (target: Target) =>
   Effect.gen(function*() {
-    if (Option.isNone(target.qemu)) return undefined
+    const given = valueOf(target.qemu)
+    if (given === undefined) return undefined
     const other = [
       ...givenOfAVm(target).map((name) => VM_ONLY_OPTIONS[name]),
-      ...(Option.isSome(target.image) ? ["image"] : []),
-      ...(Option.isSome(target.vmlinux) ? ["vmlinux"] : []),
-      ...(target.live ? ["live"] : [])
+      ...(["image", "vmlinux"] as const).filter((name) => valueOf(target[name]) !== undefined)
     ].at(0)
     if (other !== undefined) return yield* new UsageError({ problem: `--${other} does not go with --qemu` })
-    const given = target.qemu.value
     return /^\d{1,10}$/.test(given) ? Number(given) : given
   })
 
 /** The image that the options name; undefined where they name a VM to boot. */
 export const imageOf = (target: Target) =>
   Effect.gen(function*() {
-    if (target.live) {
-      return yield* new UsageError({
-        problem: "this reads frozen kernels: give --kernel, --image or --qemu, not --live"
-      })
-    }
-    if (Option.isNone(target.image)) {
-      if (Option.isNone(target.vmlinux)) return undefined
+    const [path, vmlinux] = [valueOf(target.image), valueOf(target.vmlinux)]
+    if (path === undefined) {
+      if (vmlinux === undefined) return undefined
       return yield* new UsageError({ problem: "--vmlinux goes with --image" })
     }
     if (Option.isSome(target.kernel)) {
@@ -105,15 +101,12 @@ export const imageOf = (target: Target) =>
     if (given.length > 0) {
       return yield* new UsageError({ problem: `--${VM_ONLY_OPTIONS[given[0]]} goes with --kernel, not with --image` })
     }
-    return { path: target.image.value, vmlinux: Option.getOrUndefined(target.vmlinux) }
+    return { path, vmlinux }
   })
 
 /** The VM that the options name, booted and its script run, until the scope closes; what its kernel was called. */
-export const bootTarget = (target: Target) =>
+export const bootTarget = (target: Machine & Script) =>
   Effect.gen(function*() {
-    if (target.live || [target.image, target.qemu, target.vmlinux].some(Option.isSome)) {
-      return yield* new UsageError({ problem: "this needs a running VM: give --kernel, which boots one" })
-    }
     const options = yield* bootOptions(target)
     return { vm: yield* bootWithin(options, target), name: options.kernel }
   })
@@ -125,7 +118,7 @@ export const PREPARE_MILLIS = 10_000
  * Boot. Meanwhile signals interrupt; they end the process once the guest is only read, which may be one long synchronous
  * walk: the kernel ends QEMU with us (`runChild`), and nothing else needs to be put back in order.
  */
-const bootWithin = (options: BootOptions, target: Target) =>
+const bootWithin = (options: BootOptions, target: Machine) =>
   holding(Effect.provide(boot(options), engineOf(target))).pipe(
     (booting) => Effect.zipRight(restartTimeLimit(PREPARE_MILLIS), booting),
     Effect.tap(() => restartTimeLimit())

@@ -7,7 +7,6 @@ import { openMemoryImage } from "../../memory/MemoryImage.ts"
 import type { Target } from "../source/options.ts"
 import { bootTarget, imageOf, Live, qemuOf } from "../source/snapshot.ts"
 import { checkWritable, writeBinary } from "../source/writeFile.ts"
-import { UsageError } from "../terminal/exit.ts"
 import { writeMessage } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
 
@@ -34,9 +33,6 @@ const standing = (config: Target) =>
       return { memory: attached.memory, cpus: yield* attached.registers }
     }
     const image = yield* imageOf(config)
-    if (image?.vmlinux !== undefined) {
-      return yield* new UsageError({ problem: "a core is written without symbols: leave out --vmlinux" })
-    }
     if (image !== undefined) {
       const memory = yield* openMemoryImage(image.path)
       return { memory, cpus: [] as ReadonlyArray<VmcoreCpu> }

@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
-import { dmesg, machine, onFailure, script, target, words } from "../source/options.ts"
+import { dmesg, machine, onFailure, script, source, vm as guest, words } from "../source/options.ts"
 
 const handlers = () => import("./vm.ts")
 
@@ -35,7 +35,7 @@ const shell = Command.make("shell", { ...machine, dmesg }, handler(handlers, (mo
 
 const core = Command.make(
   "core",
-  { ...target, out: words("out", "FILE", "write the core to this file") },
+  { ...guest, image: source.image, qemu: source.qemu, out: words("out", "FILE", "write the core to this file") },
   handler(() => import("./core.ts"), (module) => module.core)
 ).pipe(
   Command.withDescription(

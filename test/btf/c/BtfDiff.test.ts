@@ -17,6 +17,43 @@ import { compileC } from "../compileC.ts"
 const parsed = (source: string): Btf => Either.getOrThrow(Btf.parse(compileC(source).btf, { subject: "a.o" }))
 
 describe("the difference of two blobs", () => {
+  it("is that of names, values and sizes of enums, and of what typedefs stand for", () => {
+    const before = parsed(`
+      enum same { S }; enum e { A, B = 7, GONE }; enum wide { W = 1 }; enum old { O };
+      typedef int number; typedef struct { int a; } unnamed_t; typedef enum { X, Y } choice_t; typedef int (*call_t)(int);
+      struct user {
+        enum same s; enum e e; enum wide w; enum old o; number n; unnamed_t u; choice_t c; call_t call;
+      } user;
+    `)
+    const after = parsed(`
+      enum same { S }; enum e { A, B = 9, FRESH }; enum wide { W = 1 } __attribute__((packed));
+      typedef long number; typedef struct { int a, b; } unnamed_t; typedef enum { X, Y = 5 } choice_t;
+      typedef long (*call_t)(int);
+      struct user { enum same s; enum e e; enum wide w; number n; unnamed_t u; choice_t c; call_t call; } user;
+    `)
+    const told = (one: Btf, other: Btf) =>
+      diffAll(one, other).filter(({ type }) => type !== "struct user").map((
+        { meaning, members, sizeAfter, sizeBefore, type, values }
+      ) => [
+        type,
+        sizeBefore,
+        sizeAfter,
+        meaning === null ? null : `${meaning.before} > ${meaning.after}`,
+        members.map(({ member }) => member),
+        values.map(({ after, before, name }) => `${name} ${before} > ${after}`)
+      ])
+    assert.deepStrictEqual(told(before, after), [
+      ["enum e", 4, 4, null, [], ["B 7 > 9", "GONE 8 > null", "FRESH null > 10"]],
+      ["enum old", 4, null, null, [], []],
+      ["enum wide", 4, 1, null, [], []],
+      ["typedef call_t", 8, 8, "int (*)(int) > long (*)(int)", [], []],
+      ["typedef choice_t", 4, 4, null, [], ["Y 1 > 5"]],
+      ["typedef number", 4, 8, "int > long", [], []],
+      ["typedef unnamed_t", 4, 8, null, ["b"], []]
+    ])
+    assert.deepStrictEqual(diffAll(after, after), [])
+  })
+
   it("is what moved, came and went, member by member", () => {
     const before = parsed(`
       struct inner { int a; };
@@ -98,12 +135,27 @@ const paholeMembers = (directory: string, bytes: Uint8Array, struct: string): Re
   )
 }
 
+/** The enums whose name no other has, as bpftool lists them: names with their values. */
+const enumsOfBpftool = (directory: string, bytes: Uint8Array): ReadonlyMap<string, ReadonlyArray<string>> => {
+  const file = join(directory, "blob.btf")
+  writeFileSync(file, bytes)
+  const text = execFileSync("bpftool", ["btf", "dump", "file", file], { encoding: "utf8", maxBuffer: 2 ** 28 })
+  const all = [...text.matchAll(/^\[\d+\] ENUM(?:64)? '(\w+)' .*(size=\d+) .*\n((?:\t.*\n)*)/gm)].map(
+    ([, name, size, values]) => [name, [size, ...values.trim().split(/\n\t/)]] as const
+  )
+  const times = new Map<string, number>()
+  for (const [name] of all) times.set(name, (times.get(name) ?? 0) + 1)
+  return new Map(all.filter(([name]) => times.get(name) === 1))
+}
+
 /** What a change would be the other way round. */
-const mirrored = ({ cut, members, sizeAfter, sizeBefore, type }: TypeChange) => ({
+const mirrored = ({ cut, meaning, members, sizeAfter, sizeBefore, type, values }: TypeChange) => ({
   type,
   sizeBefore: sizeAfter,
   sizeAfter: sizeBefore,
   members: members.map((change) => ({ ...change, before: change.after, after: change.before })),
+  values: values.map(({ after, before, name }) => ({ name, before: after, after: before })),
+  meaning: meaning === null ? null : { before: meaning.after, after: meaning.before },
   cut
 })
 
@@ -116,11 +168,20 @@ describe("the difference of Debian's 6.1 and 6.12", () => {
       const sorted = (some: ReadonlyArray<TypeChange>) =>
         some.map((change) => ({
           ...change,
-          members: change.members.toSorted((a, b) => a.member < b.member ? -1 : 1)
+          members: change.members.toSorted((a, b) => a.member < b.member ? -1 : 1),
+          values: change.values.toSorted((a, b) => a.name < b.name ? -1 : 1)
         })).toSorted((a, b) => `${a.type} ${a.sizeBefore}` < `${b.type} ${b.sizeBefore}` ? -1 : 1)
       assert.deepStrictEqual(sorted(diffAll(now.btf, old.btf).map(mirrored)), sorted(changes))
 
       const directory = mkdtempSync(join(tmpdir(), "ktstr-diff-"))
+      const enums = [old, now].map(({ bytes }) => enumsOfBpftool(directory, bytes))
+      const ofEnums = changes.filter(({ type }) => type.startsWith("enum "))
+      for (const name of new Set(enums.flatMap((side) => [...side.keys()]))) {
+        const [was, is] = enums.map((side) => side.get(name))
+        const found = ofEnums.filter(({ type }) => type === `enum ${name}`)
+        assert.strictEqual(found.length === 0, JSON.stringify(was) === JSON.stringify(is), name)
+      }
+      assert.isAbove(ofEnums.length, 100)
       let compared = 0
       for (const struct of ["task_struct", "rq", "mm_struct", "bpf_map", "sock", "inode", "file", "cgroup"]) {
         const [before, after] = [old, now].map(({ bytes }) => paholeMembers(directory, bytes, struct))
@@ -220,6 +281,13 @@ describe("hostile blobs", () => {
     assert.deepStrictEqual(diffAll(long, long).map(({ cut, members }) => [cut, members.length]), [[true, 0]])
     assert.deepStrictEqual(diffAll(short, long).map(({ cut }) => cut), [true])
     assert.deepStrictEqual(diffAll(short, empty).map(({ cut }) => cut), [false, false])
+  })
+
+  it("an enum whose names are too long to compare is said to be one", () => {
+    const long = "x".repeat(50_000)
+    const of65535 = (last: number) =>
+      of((writer) => writer.enum32("e", Array.from({ length: 65_535 }, (_, at) => [long, at + last])))
+    assert.deepStrictEqual(diffAll(of65535(0), of65535(1)).map(({ cut, type }) => [type, cut]), [["enum e", true]])
   })
 
   it("60,000 structs of one name are paired with their equals", () => {

@@ -93,7 +93,11 @@ describe("ktstr btf show", () => {
           [["show", "--base", file, "thing"], 2, "--base goes with --btf"],
           [["show", "--btf", "./none", "thing"], 1, "./none: no such file"],
           [["header", "--btf", "/bin/busybox"], 1, "/bin/busybox: no .BTF section"],
-          [["diff", file, file, "int"], 2, "\"int\" is not a struct or union: btf diff compares only those"],
+          [
+            ["diff", file, file, "int"],
+            2,
+            "\"int\" is not a struct, union, enum or typedef: btf diff compares only those"
+          ],
           [["diff", file, file, "thinng"], 1, "no type \"thinng\""],
           [["diff", file], 2, "Missing argument <b>"]
         ] as const
@@ -176,9 +180,12 @@ describe("ktstr btf diff", () => {
       assert.strictEqual((yield* run("a.o", "a.o", "s")).stdout, "s: no difference\n")
       assert.strictEqual((yield* run("a.o", "b.o", "gone")).stdout, "struct gone: gone, it had 4 bytes\n")
       assert.strictEqual((yield* run("a.o", "b.o", "fresh")).stdout, "struct fresh: new, 4 bytes\n")
-      assert.strictEqual((yield* run("a.o", "a.o")).stdout, "no difference\n")
+      assert.strictEqual((yield* run("a.o", "a.o")).stdout, "no difference in structs, unions, enums and typedefs\n")
       const all = yield* run("a.o", "b.o")
-      assert.match(all.stdout, /^CHANGED +SIZE +ADDED +REMOVED +MOVED +RESIZED +RETYPED\nstruct s +16 → 24 +1 +2 +1\n/)
+      assert.match(
+        all.stdout,
+        /^CHANGED +SIZE +ADDED +REMOVED +MOVED +RESIZED +RETYPED +VALUES\nstruct s +16 → 24 +1 +2 +1\n/
+      )
       assert.match(
         all.stdout,
         /only in a\.o\n {2}struct gone\n\nonly in b\.o\n {2}struct fresh\n\n1 changed, 1 gone, 1 new\n/
@@ -189,6 +196,39 @@ describe("ktstr btf diff", () => {
         ["struct fresh", 0],
         ["struct gone", 0],
         ["struct s", 4]
+      ])
+    }))
+
+  it.scoped("says which values of enums and what typedefs stand for are others", () =>
+    Effect.gen(function*() {
+      const { cwd, env } = yield* place
+      object(cwd, "a", "enum e { A, B, C }; typedef int n_t; typedef struct { int m; } s_t; enum e e; n_t n; s_t s;")
+      object(
+        cwd,
+        "b",
+        "enum e { A = 2, B = 1, D }; typedef long n_t; typedef struct { long m; } s_t; enum e e; n_t n; s_t s;"
+      )
+      const run = (...args: ReadonlyArray<string>) => ktstr(["btf", "diff", "a.o", "b.o", ...args], { cwd, env })
+      const asked = yield* run("enum", "e", "typedef", "n_t", "s_t")
+      assert.strictEqual(
+        asked.stdout,
+        "enum e: 4 bytes, as before\n"
+          + "  ~ A: was 0, is 2\n"
+          + "  - C = 2\n"
+          + "  + D = 2\n"
+          + "\ntypedef n_t: 4 bytes, now 8\n"
+          + "  ~ retyped from int to long\n"
+          + "\ntypedef s_t: 4 bytes, now 8\n"
+          + "  ~ m: resized from 4 bytes to 8 bytes, retyped from int to long\n"
+      )
+      assert.deepStrictEqual([asked.code, asked.stderr], [0, ""])
+      const all = yield* run()
+      assert.match(all.stdout, /^enum e +4 +1 +1 +1\ntypedef n_t +4 → 8 +1\ntypedef s_t +4 → 8 +1 +1\n/m)
+      const { types } = yield* decoded(BtfDifference, (yield* run("--json")).stdout)
+      assert.deepStrictEqual(types.map(({ meaning, type, values }) => [type, values.length, meaning]), [
+        ["enum e", 3, null],
+        ["typedef n_t", 0, { before: "int", after: "long" }],
+        ["typedef s_t", 0, null]
       ])
     }))
 
