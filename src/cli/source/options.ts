@@ -113,7 +113,7 @@ export const script = {
   execFile: text("exec-file", "FILE", "the same, from a file")
 }
 
-/** What is read, where it is not a VM that is booted for it; each command has those of them that it can read. */
+/** Sources that are not a VM booted for the command; each command has those of them that it can read. */
 export const source = {
   image: text("image", "FILE", "read a guest's memory from this image (raw, ELF or kdump core, LiME)"),
   qemu: text(
