@@ -7,7 +7,8 @@ import { createHash } from "node:crypto"
 import { FormatError, parsing } from "../core/Errors.ts"
 import { buildIdOf } from "../core/image/BuildId.ts"
 import { parseElf, SegmentType } from "../core/image/Elf.ts"
-import { isBzImage, isElf, vmlinuxOf } from "../core/image/KernelImage.ts"
+import { isArm64Image, isBzImage, isElf, vmlinuxOf } from "../core/image/KernelImage.ts"
+import { longestBlobIn } from "./BtfHeader.ts"
 
 /** The state of a file, told from another state without reading its contents. */
 export interface Stamp {
@@ -22,7 +23,7 @@ export interface Stamp {
 /**
  * An open file that may hold BTF, of which only the first bytes are read so far. `section` gives a copy of its BTF,
  * `base` of the distilled base that this continues (`.BTF.base`), undefined where it has none; `stamp` what its contents
- * are known by, undefined for an ELF file without a build id.
+ * are known by, undefined for an ELF file without a build id and an arm64 `Image`.
  */
 export type BtfFile =
   | { readonly kind: "raw"; readonly section: Read<Uint8Array> }
@@ -67,6 +68,14 @@ export const openBtfFile = (
         section: elf.section(".BTF"),
         base: elf.section(".BTF.base"),
         stamp: stamped(Effect.map(elf.buildId, (id) => id === undefined ? undefined : `build-id:${id}`))
+      }
+    }
+    if (isArm64Image(head)) {
+      return {
+        kind: "image",
+        section: Effect.map(files.readFile(path), (bytes) => longestBlobIn(bytes)?.slice()),
+        base: Effect.succeed(undefined),
+        stamp: Effect.succeed(undefined)
       }
     }
     if (!isBzImage(head)) return { kind: "other" }

@@ -44,6 +44,34 @@ export const headerOf = (bytes: Uint8Array): BtfHeader => {
   }
 }
 
+/** Magic, version and flags of a little-endian blob. */
+const START = Buffer.of(0x9f, 0xeb, 1, 0)
+/** Of the header, with its newest fields; v7.3. */
+const MOST_HEADER = 32
+
+/**
+ * The longest blob in a file without a table of sections, as an arm64 kernel's `Image`: a kernel has programs of its own,
+ * whose BTF is shorter.
+ */
+export const longestBlobIn = (bytes: Uint8Array): Uint8Array | undefined => {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  let longest: Uint8Array | undefined
+  for (let at = buffer.indexOf(START); at >= 0; at = buffer.indexOf(START, at + 1)) {
+    if (at + MOST_HEADER > bytes.length) break
+    const { headerLength, layoutLength, layoutOffset, stringLength, stringOffset, typeLength, typeOffset } = headerOf(
+      bytes.subarray(at, at + MOST_HEADER)
+    )
+    if (headerLength < 24 || headerLength > MOST_HEADER || typeLength === 0 || stringLength === 0) continue
+    const [strings, layouts] = [stringOffset + stringLength, (layoutOffset ?? 0) + (layoutLength ?? 0)]
+    const length = headerLength + Math.max(typeOffset + typeLength, strings, layouts)
+    if (at + length > bytes.length || length <= (longest?.length ?? 0)) continue
+    // strings begin with the empty one, and all end in a NUL
+    const [first, last] = [bytes[at + headerLength + stringOffset], bytes[at + headerLength + strings - 1]]
+    if (first === 0 && last === 0) longest = bytes.subarray(at, at + length)
+  }
+  return longest
+}
+
 /**
  * The number of types of a kind.
  *

@@ -126,7 +126,7 @@ const open = (path: string) =>
     const file = yield* openBtfFile(path)
     if (file.kind !== "other") return file
     const why =
-      "neither raw BTF nor an ELF file nor a bzImage; give a vmlinux, a kernel image or /sys/kernel/btf/vmlinux"
+      "neither raw BTF nor an ELF file nor a bzImage nor an arm64 Image; give a vmlinux, a kernel image or /sys/kernel/btf/vmlinux"
     return yield* new BtfLoadError({ path, reason: "NotRecognised", why })
   })
 

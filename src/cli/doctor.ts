@@ -148,6 +148,9 @@ const look = Effect.gen(function*() {
       version: "--version",
       find: findVirtiofsd
     }),
+    program("qemu-system-aarch64", "qemu-system-arm", { state: "limited", means: "no arm64 kernel can be booted" }, {
+      version: "--version"
+    }),
     program("apt-get", "apt", { state: "limited", means: NO_DEBIAN }, { version: "--version" }),
     program("dpkg-deb", "dpkg", { state: "limited", means: NO_DEBIAN }, { version: "--version" }),
     cache,

@@ -56,6 +56,23 @@ layer(Live)("BtfLoader", (it) => {
       assert.isAbove((yield* layout(btf, "bpf_map", ["map_type"])).size, 100)
     }), 120_000)
 
+  it.scoped("reads the longest whole blob of an arm64 Image", () =>
+    Effect.gen(function*() {
+      const head = Buffer.alloc(64 + 5)
+      head.write("ARM\x64", 56, "latin1")
+      const [kernels, programs] = [new BlobWriter(), new BlobWriter()]
+      programs.int("program", 4)
+      for (const name of ["kernel", "long", "int"]) kernels.int(name, 4)
+      const cut = kernels.bytes().slice(0, -1) // looks longer than it is: the file ends before it does
+      const magic = Uint8Array.of(0x9f, 0xeb, 1, 0)
+      const pieces = [head, magic, programs.bytes(), magic, kernels.bytes(), Buffer.alloc(3), programs.bytes()]
+      const btf = yield* load(yield* file(Buffer.concat([...pieces, cut])))
+      assert.deepStrictEqual([btf.idsByName("kernel"), btf.idsByName("program")], [[1], []])
+      const none = "FILE: no .BTF section; build the kernel with CONFIG_DEBUG_INFO_BTF=y, or a BPF object with clang -g"
+      assert.strictEqual(yield* text(yield* file(Buffer.concat([head, cut]))), none)
+      assert.strictEqual(yield* text(yield* file(Buffer.concat([head, magic]))), none)
+    }))
+
   it.scoped("reads the section of an ELF file, and continues a base", () =>
     Effect.gen(function*() {
       const files = yield* FileSystem.FileSystem
@@ -83,7 +100,8 @@ layer(Live)("BtfLoader", (it) => {
       assert.strictEqual(yield* text(dir), "FILE: a regular file is needed, this is a Directory")
       assert.strictEqual(yield* text("/dev/zero"), "FILE: a regular file is needed, this is a CharacterDevice")
       const unknown =
-        "FILE: neither raw BTF nor an ELF file nor a bzImage; give a vmlinux, a kernel image or /sys/kernel/btf/vmlinux"
+        "FILE: neither raw BTF nor an ELF file nor a bzImage nor an arm64 Image; give a vmlinux, a kernel image " +
+        "or /sys/kernel/btf/vmlinux"
       assert.strictEqual(yield* text(yield* file(new Uint8Array(0))), unknown)
       assert.strictEqual(yield* text(yield* file(Uint8Array.of(0x9f))), unknown)
       assert.strictEqual(yield* text(yield* file(Buffer.from("#!/bin/sh\n".repeat(100)))), unknown)

@@ -171,10 +171,14 @@ describe("ktstr doctor", () => {
       // who has KVM can do without QEMU
       const hardware = (yield* probeKvm).kind === "hardware"
       const qemu = hardware
-        ? /^limited  qemu-system-x86_64  not on the PATH\n +guests are booted on \/dev\/kvm; --engine qemu does not work\n/
-        : /^lacking  qemu-system-x86_64  not on the PATH\n +no guest can be booted; --image still works\n/
+        ? /^limited  qemu-system-x86_64 +not on the PATH\n +guests are booted on \/dev\/kvm; --engine qemu does not work\n/
+        : /^lacking  qemu-system-x86_64 +not on the PATH\n +no guest can be booted; --image still works\n/
       assert.match(ran.stdout, qemu)
       assert.match(ran.stdout, /^limited  apt-get +not on the PATH\n/m)
+      assert.match(
+        ran.stdout,
+        /^limited  qemu-system-aarch64 +not on the PATH\n +no arm64 kernel can be booted\n +fix: apt-get install qemu-system-arm\n/m
+      )
       const lacking = hardware ? "busybox" : "qemu-system-x86_64, busybox"
       const hint = hardware ? "" : "apt-get install qemu-system-x86 && "
       assert.strictEqual(

@@ -19,6 +19,11 @@ export const matrix: ReadonlyArray<string> = process.env["KTSTR_MATRIX"] === "1"
   ]
   : []
 
+/** Kernels for arm64 in the same way: of 4 KiB pages and 48 bits of addresses; then 52 bits by LPA2, of 5 levels with 4 KiB and of 4 with 16 KiB. */
+export const arm64Matrix: ReadonlyArray<string> = matrix.length === 0
+  ? []
+  : ["6.1-cloud-arm64", "6.18-cloud-arm64", "7.3-cloud-arm64", "7.3-arm64-16k"]
+
 /** The series of a kernel of the matrix. */
 export const seriesOf = (name: string): string => name.replace(/-.*/, "")
 

@@ -9,7 +9,7 @@ import type { Enumeration } from "../../../src/btf/Enumeration.ts"
 import type { Layout } from "../../../src/btf/Layout.ts"
 import type { GroupMissing } from "../../../src/btf/OffsetGroup.ts"
 import { offsetGroups } from "../../../src/btf/offsets/offsetGroups.ts"
-import { matrix } from "../../support/kernels.ts"
+import { arm64Matrix, matrix } from "../../support/kernels.ts"
 import { fromBuilt, fromImage, HOST, MORE_FILES, NOT_BUILT, SCX_6_12, WITHOUT_SCX } from "./kernels.ts"
 import { paholeEnum, paholeMember, type PaholeStruct, paholeStructs } from "./pahole.ts"
 
@@ -59,7 +59,13 @@ describe("the offsets are pahole's, and so is what is not there, in the BTF of",
 
   it.effect("Debian's 7.3", () => Effect.flatMap(fromImage("7.3-cloud"), (bytes) => compare(bytes, [])), 120_000)
 
-  for (const name of matrix) {
+  it.effect(
+    "Debian's 7.3 for arm64",
+    () => Effect.flatMap(fromImage("7.3-cloud-arm64"), (bytes) => compare(bytes, [])),
+    120_000
+  )
+
+  for (const name of [...matrix, ...arm64Matrix]) {
     it.effect(
       `Debian's ${name}, of the matrix`,
       () => Effect.flatMap(fromImage(name), (bytes) => compare(bytes)),
