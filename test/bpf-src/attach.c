@@ -131,11 +131,16 @@ static int event(int type, uint64_t config, const char *text, uint64_t offset)
 	return syscall(SYS_perf_event_open, &attr, -1, 0, -1, PERF_FLAG_FD_CLOEXEC);
 }
 
+#ifdef __aarch64__
+#define SYSTEM_CALL "__arm64_sys_"
+#else
+#define SYSTEM_CALL "__x64_sys_"
+#endif
 #define SOURCES "/sys/bus/event_source/devices/"
 
 int main(int count, char **arguments)
 {
-	const char *symbols[] = { "__x64_sys_sethostname", "__x64_sys_setdomainname" };
+	const char *symbols[] = { SYSTEM_CALL "sethostname", SYSTEM_CALL "setdomainname" };
 	uint64_t offsets[] = { 0x1000, 0x1010 };
 	int cgroup, netns, target, btf_id;
 

@@ -9,7 +9,7 @@ import { jsonDocument, ndjsonRecords } from "../../src/bpf/report/DumpWriter.ts"
 import { bootAndFreeze, type Snapshot } from "../../src/Ktstr.ts"
 import { Members, parseEntries, parseMaps, parsePrinted, type PrintedEntry, PrintedTypes } from "../support/bpftool.ts"
 import { bootSeconds, parseCapture, SAY_BOOTED } from "../support/capture.ts"
-import { compileBpf, compileKindsFill, HostLive, scratch } from "../support/guest.ts"
+import { compileBpf, compileKindsFill, type GuestArch, HostLive, scratch } from "../support/guest.ts"
 import { BY_BYTES, byKey, comparable, compareEntries, KEYED, listed, withoutLeftovers } from "./entries.ts"
 
 type Entry = ReturnType<typeof comparable>
@@ -69,7 +69,12 @@ const jhashOfWord = (word: number, seed: number): number => {
  * Gives the number of maps and of entries that were equal, and how long the kernel booted.
  */
 export const compareKinds = (
-  options: { readonly kernel: string; readonly ops: "congestion" | "scheduler"; readonly bpftool?: string }
+  options: {
+    readonly kernel: string
+    readonly ops: "congestion" | "scheduler"
+    readonly bpftool?: string
+    readonly arch?: GuestArch
+  }
 ) =>
   Effect.gen(function*() {
     const files = yield* FileSystem.FileSystem
@@ -84,7 +89,7 @@ export const compareKinds = (
       includes: [
         options.bpftool ?? "/usr/sbin/bpftool",
         ...objects,
-        yield* compileKindsFill(directory),
+        yield* compileKindsFill(directory, options.arch),
         `${sources}fill.sh`,
         `${sources}capture.sh`
       ],

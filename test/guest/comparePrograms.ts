@@ -8,7 +8,7 @@ import type { Program } from "../../src/bpf/Program.ts"
 import { bootAndFreeze } from "../../src/Ktstr.ts"
 import { GuestKernel } from "../../src/memory/GuestKernel.ts"
 import { parseCapture } from "../support/capture.ts"
-import { compileAttach, compileBpf, HostLive, scratch } from "../support/guest.ts"
+import { compileAttach, compileBpf, type GuestArch, HostLive, scratch } from "../support/guest.ts"
 
 const sources = new URL("../bpf-src/", import.meta.url).pathname
 
@@ -128,6 +128,10 @@ const ATTACHED: Readonly<
   xdp: { type: "xdp", kind: "netdev", names: ["lo"] }
 }
 
+/** Names of the functions of system calls differ. */
+const namesOn = (arch: GuestArch, names: ReadonlyArray<string>) =>
+  arch === "x86-64" ? names : names.map((name) => name.replace("__x64_sys_", "__arm64_sys_"))
+
 /** What bpftool says of a link in `link list -j`; it knows the types up to 9 by name. */
 export interface PrintedLink {
   readonly id: number
@@ -140,7 +144,12 @@ export interface PrintedLink {
   readonly tp_name?: string
 }
 
-const compareLinks = (ours: ReadonlyArray<Link>, printed: ReadonlyMap<string, string>, least: number) => {
+const compareLinks = (
+  ours: ReadonlyArray<Link>,
+  printed: ReadonlyMap<string, string>,
+  least: number,
+  arch: GuestArch
+) => {
   const made = parse<Readonly<Record<string, number | string | null>>>(printed.get("links-made.json"))
   const theirs = parse<ReadonlyArray<PrintedLink>>(printed.get("links.json"))
   const links = ours.filter(({ id }) => id !== null)
@@ -165,7 +174,7 @@ const compareLinks = (ours: ReadonlyArray<Link>, printed: ReadonlyMap<string, st
     const netns = theirs.find(({ netns_ino }) => netns_ino !== undefined)?.netns_ino
     assert.deepStrictEqual(
       [link.type, link.attachType, link.target?.kind, link.target?.names, link.problem],
-      [type, attachType, kind, kind === "netns" ? [`net:[${netns}]`] : names, null],
+      [type, attachType, kind, kind === "netns" ? [`net:[${netns}]`] : namesOn(arch, names), null],
       name
     )
     if (name === "xdp") assert.deepStrictEqual([link.target?.id, link.target?.netns], [1, netns])
@@ -205,11 +214,12 @@ const compareLinks = (ours: ReadonlyArray<Link>, printed: ReadonlyMap<string, st
  * compare. At least `kindsOfLinks` of the ways must be there. Gives the number of programs and of links that were equal.
  */
 export const compareProgramsAndLinks = (
-  { bpftool = "/usr/sbin/bpftool", cpus, kernel, kindsOfLinks }: {
+  { arch = "x86-64", bpftool = "/usr/sbin/bpftool", cpus, kernel, kindsOfLinks }: {
     readonly kernel: string
     readonly cpus: number
     readonly kindsOfLinks: number
     readonly bpftool?: string
+    readonly arch?: GuestArch
   }
 ) =>
   Effect.gen(function*() {
@@ -223,7 +233,7 @@ export const compareProgramsAndLinks = (
       includes: [
         bpftool,
         ...objects,
-        yield* compileAttach(directory),
+        yield* compileAttach(directory, arch),
         `${sources}programs-fill.sh`,
         `${sources}capture.sh`
       ],
@@ -253,6 +263,6 @@ export const compareProgramsAndLinks = (
     })
     const links = yield* Effect.provideService(listLinks, GuestKernel, snapshot.kernel)
     assert.deepStrictEqual(links.problems, [])
-    compareLinks(links.items, printed, kindsOfLinks)
+    compareLinks(links.items, printed, kindsOfLinks, arch)
     return { programs: programs.items.length, links: links.items.length }
   }).pipe(Effect.scoped, Effect.provide(HostLive))

@@ -32,20 +32,24 @@ export const compileBpf = (directory: string, ...names: ReadonlyArray<string>) =
       return object
     }))
 
+/** The compilers of programs for guests: scripts/arm64.sh installs the second. */
+const COMPILERS = { "x86-64": "gcc", arm64: "aarch64-linux-gnu-gcc" }
+export type GuestArch = keyof typeof COMPILERS
+
 /** Compile a C source of test/bpf-src into `directory`, for a guest; gives the program's path. */
-const compileC = (directory: string, name: string) =>
+const compileC = (directory: string, name: string, arch: GuestArch = "x86-64") =>
   Effect.promise(async () => {
     const program = join(directory, name)
     const source = new URL(`../bpf-src/${name}.c`, import.meta.url).pathname
-    await promisify(execFile)("gcc", ["-static", "-O1", "-Wall", "-Werror", source, "-o", program])
+    await promisify(execFile)(COMPILERS[arch], ["-static", "-O1", "-Wall", "-Werror", source, "-o", program])
     return program
   })
 
 /** Compile test/bpf-src/kinds-fill.c, which fills maps in the guest. */
-export const compileKindsFill = (directory: string) => compileC(directory, "kinds-fill")
+export const compileKindsFill = (directory: string, arch?: GuestArch) => compileC(directory, "kinds-fill", arch)
 
 /** Compile test/bpf-src/attach.c, which attaches programs in the guest. */
-export const compileAttach = (directory: string) => compileC(directory, "attach")
+export const compileAttach = (directory: string, arch?: GuestArch) => compileC(directory, "attach", arch)
 
 /** Compile test/bpf-src/special-fill.c, which fills the maps of special.bpf.c and objects.bpf.c in the guest. */
 export const compileSpecialFill = (directory: string) => compileC(directory, "special-fill")
