@@ -35,7 +35,7 @@ export const headerText = ({ freeze, kernel, source }: Header): string => {
 const sourceText = (source: Header["source"]): string => {
   switch (source.kind) {
     case "vm":
-      return source.engine
+      return escapeLine(source.engine)
     case "image":
       return escapeLine(source.path)
     case "qemu":

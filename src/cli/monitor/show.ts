@@ -16,7 +16,7 @@ import { printable } from "../terminal/Printable.ts"
 import { failureText } from "./failureText.ts"
 
 /** The file is not a dump of a failure. */
-class NotAFailure extends Schema.TaggedError<NotAFailure>("ktstr/NotAFailure")("NotAFailure", {
+export class NotAFailure extends Schema.TaggedError<NotAFailure>("ktstr/NotAFailure")("NotAFailure", {
   path: Schema.String,
   why: Schema.String
 }) {
@@ -26,7 +26,20 @@ class NotAFailure extends Schema.TaggedError<NotAFailure>("ktstr/NotAFailure")("
 }
 
 /** Fields that only a newer ktstr writes are passed over. */
-const decode = Schema.decodeUnknown(FailureDocument, { onExcessProperty: "ignore" })
+const decode = Schema.decodeUnknownEither(FailureDocument, { onExcessProperty: "ignore" })
+
+/** The dump in a file's text. */
+export const parseFailure = (text: string, path: string): Either.Either<FailureDocument, NotAFailure> => {
+  const notAFailure = (why: string) => new NotAFailure({ path, why: why.split("\n", 1)[0].slice(0, 200) })
+  return Either.flatMap(
+    Either.mapLeft(parseForeignJson(text), notAFailure),
+    (json) =>
+      Either.mapLeft(decode(json), (error) => {
+        const [{ message, path: at }] = ParseResult.ArrayFormatter.formatErrorSync(error)
+        return notAFailure([...at, message].join(": "))
+      })
+  )
+}
 
 interface Config {
   readonly html: Option.Option<string>
@@ -60,9 +73,5 @@ const open = (path: string) =>
           hint: "give a file that vm run --on-failure or a failed run wrote"
         })
     )
-    const json = yield* Either.mapLeft(parseForeignJson(text), (why) => new NotAFailure({ path, why }))
-    return yield* Effect.mapError(decode(json), (error) => {
-      const [{ message, path: at }] = ParseResult.ArrayFormatter.formatErrorSync(error)
-      return new NotAFailure({ path, why: [...at, message].join(": ").split("\n", 1)[0].slice(0, 200) })
-    })
+    return yield* parseFailure(text, path)
   })

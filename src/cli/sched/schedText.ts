@@ -160,7 +160,7 @@ const waitingText = (tasks: ReadonlyArray<Task>, queues: ReadonlyArray<DispatchQ
   if (waiting.length === 0) return ""
   return heading("waiting longest") + table(
     ["TASK", "WAITS", "WHERE"],
-    waiting.map(({ task, waits }) => [named(task), duration(waits), placeOf(task, places)]),
+    waiting.map(({ task, waits }) => [named(task), duration(waits), escapeLine(placeOf(task, places))]),
     [1]
   )
 }
@@ -194,17 +194,17 @@ export const tasksText = (tasks: ReadonlyArray<Task>, time: Time, sched: SchedSn
         String(task.pid),
         String(task.tgid),
         escapeLine(task.comm),
-        task.state,
+        escapeLine(task.state),
         escapeLine(task.class),
-        task.policy,
+        escapeLine(task.policy),
         String(task.prio ?? ""),
         String(task.nice),
         String(task.cpu ?? ""),
-        task.cpus_ptr ?? "",
+        escapeLine(task.cpus_ptr ?? ""),
         task.se?.sum_exec_runtime === undefined ? "" : duration(Number(task.se.sum_exec_runtime) / 1e6),
         String(Number(task.nvcsw ?? 0) + Number(task.nivcsw ?? 0)),
         ...(ext ? [millis(waits)] : []),
-        waits === undefined && task.state !== "R" ? escapeLine(task.wchan ?? "") : placeOf(task, queues)
+        escapeLine(waits === undefined && task.state !== "R" ? task.wchan ?? "" : placeOf(task, queues))
       ]
     }),
     [0, 1, 6, 7, 8, 10, 11, ...(ext ? [12] : [])]
