@@ -6,6 +6,10 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFil
 import { dirname, join } from "node:path"
 import { KernelList, KernelReport, KernelSearch } from "../../../src/cli/kernel/kernel.ts"
 import { vmlinuxOf } from "../../../src/core/image/KernelImage.ts"
+import { openAptState } from "../../../src/core/kernels/debian/AptState.ts"
+import { debianHost } from "../../../src/core/kernels/debian/DebianSuites.ts"
+import { Host } from "../../core/kernelEntries.ts"
+import { has } from "../../core/samples.ts"
 import { complaints, ktstr, place } from "../../support/cli.ts"
 import { kernelImage } from "../../support/kernels.ts"
 
@@ -29,7 +33,104 @@ const cache = Effect.gen(function*() {
   return { cwd: here.cwd, env: { ...here.env, KTSTR_CACHE_DIR: root }, root, entry }
 })
 
+/** What a terminal acts on, and what would lead out of a folder. */
+const HOSTILE = ["\u001b[2J", "\u001b]0;x\u0007", "\u009b1m", "\u202e", "../../../x", "/etc/x", "x".repeat(20_000)]
+// oxlint-disable-next-line no-control-regex -- control characters are what is looked for
+const UNPRINTABLE = /(?!\n)[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u
+
+/** A suite's lists as apt has them, with these packages; today's, so that nothing is downloaded. */
+const listsOf = (root: string, suite: string, packages: ReadonlyArray<Readonly<Record<string, string>>>) =>
+  Effect.gen(function*() {
+    const { directory } = yield* Effect.flatMap(debianHost, (host) => openAptState(root, host, suite))
+    const [, host, path] = /^deb (?:\[.*\] )?http:\/\/([^/ ]+)(\S*) /m.exec(
+      readFileSync(join(directory, "sources.list"), "utf8")
+    )!
+    const name = `${host}${path}/dists/${suite}/main/binary-amd64/Packages`.replaceAll("/", "_")
+    const stanzas = packages.map((fields) =>
+      Object.entries({
+        Architecture: "amd64",
+        Maintainer: "x",
+        Filename: "x.deb",
+        Size: "1000",
+        Description: "x",
+        ...fields
+      })
+        .map(([field, value]) => `${field}: ${value}\n`).join("")
+    )
+    writeFileSync(join(directory, "lists", name), stanzas.join("\n"))
+    writeFileSync(join(directory, "refreshed"), String(Date.now()))
+  }).pipe(Effect.provide(Host))
+
 describe("ktstr kernel", () => {
+  it.scopedLive.skipIf(!has("apt-cache"))(
+    "search offers no package whose name, version or size is not of Debian's form",
+    () =>
+      Effect.gen(function*() {
+        const { cwd, env } = yield* place
+        const root = join(cwd, "kernels")
+        mkdirSync(root)
+        const good = { Package: "linux-image-6.12.1-cloud-amd64", Version: "6.12.1-1" }
+        yield* listsOf(root, "bookworm", [
+          good,
+          ...HOSTILE.flatMap((text, n) => [
+            { ...good, Package: `linux-image-6.12.${n + 2}${text}-amd64` },
+            { Package: `linux-image-6.12.${n + 20}-amd64`, Version: `1${text}` },
+            { Package: `linux-image-6.12.${n + 30}-amd64`, Version: text }
+          ]),
+          ...["abc", "-5", "1e308", "99999999999999999999999"].map((Size, n) => ({
+            Package: `linux-image-6.12.${n + 40}-amd64`,
+            Version: "1",
+            Size
+          }))
+        ])
+        const options = { cwd, env: { ...env, KTSTR_CACHE_DIR: root } }
+        const json = yield* ktstr(["kernel", "search", "bookworm/6.12*", "--json"], options)
+        assert.strictEqual(json.code, 0, json.stderr)
+        assert.deepStrictEqual(parseSearch(json.stdout).kernels.map(({ release }) => release), ["6.12.1-cloud-amd64"])
+        const text = yield* ktstr(["kernel", "search", "bookworm/6.12*"], options)
+        assert.notMatch(text.stdout + text.stderr, UNPRINTABLE)
+        assert.strictEqual(text.stdout.split("\n").length, 3, text.stdout)
+      }),
+    120_000
+  )
+
+  it.scoped("list shows what metadata says as text, and takes no name in it for a path", () =>
+    Effect.gen(function*() {
+      const { cwd, env, root } = yield* cache
+      const [good] = parseList((yield* ktstr(["kernel", "list", "--json"], { cwd, env })).stdout).entries
+      assert(good.state === "valid")
+      const original = JSON.parse(readFileSync(join(root, good.key, "metadata.json"), "utf8"))
+      const changes = HOSTILE.flatMap((text) => [
+        { release: text },
+        { source: { ...original.source, package: text, version: text } },
+        { source: { kind: "git", url: text, ref: text, commit: text } },
+        { image: { ...original.image, name: text } },
+        { config: text },
+        { modules: text }
+      ])
+      for (const [n, change] of changes.entries()) {
+        const entry = join(root, `changed-${n}`)
+        mkdirSync(entry)
+        for (const name of readdirSync(join(root, good.key))) {
+          if (name !== "metadata.json") symlinkSync(join(root, good.key, name), join(entry, name))
+        }
+        writeFileSync(join(entry, "metadata.json"), JSON.stringify({ ...original, ...change }))
+      }
+      mkdirSync(join(root, "\u001b[2J\u202ename"))
+      writeFileSync(join(root, "\u001b[2J\u202ename", "metadata.json"), "{\"format\":1")
+      const text = yield* ktstr(["kernel", "list"], { cwd, env })
+      const json = yield* ktstr(["kernel", "list", "--json"], { cwd, env })
+      assert.deepStrictEqual([text.code, json.code], [0, 0], text.stderr)
+      for (const out of [text.stdout, json.stdout]) assert.notMatch(out, UNPRINTABLE)
+      const { entries } = parseList(json.stdout)
+      const stateOf = (n: number) => entries.find(({ key }) => key === `changed-${n}`)
+      for (const [n, change] of changes.entries()) {
+        const named = ["image", "config", "modules"].some((name) => name in change)
+        assert.strictEqual(stateOf(n)?.state, named ? "corrupt" : "valid", JSON.stringify(change).slice(0, 100))
+      }
+      assert.strictEqual(text.stdout.trimEnd().split("\n").length, entries.length + 1)
+    }), 120_000)
+
   it.scopedLive(
     "searches the suites: in dpkg's order, what is cached with what its config says of sched_ext",
     () =>

@@ -261,6 +261,13 @@ interface Stanza {
   readonly bytes: number
 }
 
+/**
+ * The forms of Debian Policy 5.6.1 and 5.6.12, at lengths that a file's name may have, since they become one: what has another
+ * is not a package.
+ */
+const [NAME, VERSION] = [/^[a-z0-9][a-z0-9+.-]{1,120}$/, /^\d[A-Za-z0-9.+~:-]{0,80}$/]
+const SIZE = /^\d{1,12}$/
+
 const stanzasOf = (state: AptState, names: ReadonlyArray<string>) =>
   names.length === 0
     ? Effect.succeed<ReadonlyArray<Stanza>>([])
@@ -268,11 +275,11 @@ const stanzasOf = (state: AptState, names: ReadonlyArray<string>) =>
       aptOf(state, "apt-cache", ["show", "--no-all-versions", ...names]),
       ({ stdout }): ReadonlyArray<Stanza> =>
         stdout.split(/\n\n+/).flatMap((stanza) => {
-          const field = (name: string) => new RegExp(`^${name}: (.+)$`, "m").exec(stanza)?.[1]
-          const [name, version] = [field("Package"), field("Version")]
-          return name === undefined || version === undefined
+          const field = (name: string) => new RegExp(`^${name}: (.+)$`, "m").exec(stanza)?.[1] ?? ""
+          const [name, version, bytes] = [field("Package"), field("Version"), field("Size")]
+          return !NAME.test(name) || !VERSION.test(version) || !SIZE.test(bytes)
             ? []
-            : [{ name, version, depends: field("Depends") ?? "", bytes: Number(field("Size") ?? 0) }]
+            : [{ name, version, depends: field("Depends"), bytes: Number(bytes) }]
         })
     )
 

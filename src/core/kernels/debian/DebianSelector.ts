@@ -102,7 +102,7 @@ export const architectureOfPackage = (name: string): DebianArchitecture => /\bar
 
 /** `6.1.0-56-cloud-amd64` of `linux-image-6.1.0-56-cloud-amd64-unsigned`, the same with or without the last word. */
 export const releaseOfPackage = (name: string): string | undefined =>
-  /^linux-image-(\d+\.\d+\.\d+.*-(?:amd64|arm64(?:-16k)?))(?:-unsigned)?$/.exec(name)?.[1]
+  /^linux-image-(\d+\.\d+\.\d+[a-z0-9+.~-]*-(?:amd64|arm64(?:-16k)?))(?:-unsigned)?$/.exec(name)?.[1]
 
 /** Version, series and flavour of a release: 7.3.4, 7.3 and cloud of `7.3.4+deb13-cloud-amd64`; cloud-arm64 of arm64's. */
 export const partsOfRelease = (
