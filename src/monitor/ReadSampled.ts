@@ -4,7 +4,7 @@ import { listNodes } from "../memory/structs/ListHead.ts"
 import { findings, waitingMillis } from "../sched/Findings.ts"
 import { readRunQueues } from "../sched/RunQueues.ts"
 import { schedLayouts } from "../sched/SchedLayouts.ts"
-import { readTime, type SchedTime } from "../sched/SchedTime.ts"
+import { readKtime, readTime, type SchedTime } from "../sched/SchedTime.ts"
 import { readDispatchQueues } from "../sched/scx/DispatchQueues.ts"
 import { readScxBase } from "../sched/scx/ScxState.ts"
 import { readTasks, TaskReader } from "../sched/tasks/Tasks.ts"
@@ -54,6 +54,7 @@ export const readFrozen = (kernel: GuestKernelService): Sampled | Reason => {
     ...sampled,
     findings: findings({
       time,
+      ktime: readKtime(kernel, time),
       runQueues: "kind" in runQueues ? [] : runQueues,
       scx: "kind" in scx ? undefined : scx,
       dispatchQueues: "kind" in dispatchQueues ? [] : dispatchQueues,

@@ -69,6 +69,8 @@ export interface Finding {
  */
 export interface Seen {
   readonly time: SchedTime & { readonly ticks: bigint }
+  /** The kernel's ktime at the instant, in nanoseconds; null where it is not known. */
+  readonly ktime: number | null
   readonly runQueues: ReadonlyArray<RunQueue>
   readonly scx: ScxBase | undefined
   readonly dispatchQueues: ReadonlyArray<DispatchQueue>
@@ -249,12 +251,12 @@ const misplaced = ({ runQueues, tasks }: Seen): ReadonlyArray<Finding> => {
   })
 }
 
-const bypasses = ({ runQueues, scx }: Seen, { bypassMillis }: Thresholds): ReadonlyArray<Finding> => {
-  if (scx?.state !== "enabled") return [] // it is normal while a scheduler comes or goes
-  const now = newestClock(runQueues)
+const bypasses = ({ ktime, scx }: Seen, { bypassMillis }: Thresholds): ReadonlyArray<Finding> => {
+  // it is normal while a scheduler comes or goes
+  if (scx?.state !== "enabled" || ktime === null) return []
   return scx.schedulers.flatMap(({ address, bypass_depth, bypass_timestamp, name }): ReadonlyArray<Finding> => {
     if (bypass_depth === undefined || Number(bypass_depth) <= 0 || bypass_timestamp === undefined) return []
-    const millis = Math.round((now - Number(bypass_timestamp)) / 1e6)
+    const millis = Math.round((ktime - Number(bypass_timestamp)) / 1e6)
     if (millis <= bypassMillis) return []
     return [{
       name: "long-bypass",

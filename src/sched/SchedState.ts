@@ -9,7 +9,7 @@ import { type NumaCounters, readNumaCounters } from "./NumaCounters.ts"
 import { type Pressure, readPressure } from "./Pressure.ts"
 import { readRunQueues, type RunQueue } from "./RunQueues.ts"
 import { schedLayouts } from "./SchedLayouts.ts"
-import { readTime, type SchedTime } from "./SchedTime.ts"
+import { readKtime, readTime, type SchedTime } from "./SchedTime.ts"
 import { type DispatchQueue, readDispatchQueues } from "./scx/DispatchQueues.ts"
 import { readScx, type ScxState } from "./scx/ScxState.ts"
 import type { FieldSpecs, StructFields } from "./StructFields.ts"
@@ -78,6 +78,7 @@ export const readSched = (kernel: GuestKernelService, thresholds?: Thresholds): 
     pressure: readPressure(kernel),
     findings: findings({
       time,
+      ktime: readKtime(kernel, time),
       runQueues: "kind" in runQueues ? [] : runQueues,
       scx: "kind" in scx ? undefined : scx,
       dispatchQueues: walk?.queues ?? [],

@@ -40,6 +40,20 @@ const readHz = ({ btf, space, symbols }: GuestKernelService): number | null => {
   return hz >= 10 && hz <= 10_000 ? hz : null
 }
 
+/**
+ * What `ktime_get_ns()` gave when `jiffies` last moved, in nanoseconds since boot: `tick_next_period`, by when the next tick is
+ * due, less a tick. Run queues' clocks are another clock, which may be apart from it. Null where the kernel does not tell.
+ * @see kernel/time/tick-sched.c `tick_do_update_jiffies64`, v6.1 to v7.3
+ */
+export const readKtime = (
+  { space, symbols }: GuestKernelService,
+  { hz }: Pick<SchedTime, "hz">
+): number | null => {
+  const address = symbols.address("tick_next_period")
+  const due = address === undefined ? undefined : space.u64(address)
+  return due === undefined || hz === null ? null : Number(due) - 1e9 / hz
+}
+
 /** Milliseconds from a `jiffies` stamp to now, negative of a stamp in the future; null where HZ is not known. */
 export const millisSince = (
   { hz, ticks }: { readonly hz: number | null; readonly ticks: bigint },

@@ -120,6 +120,7 @@ export class MadeSched {
       init_task: sizeOf("task_struct"),
       init_pid_ns: sizeOf("pid_namespace"),
       jiffies_64: 8,
+      tick_next_period: 8,
       clocksource_jiffies: sizeOf("clocksource"),
       fair_sched_class: 8,
       ext_sched_class: 8,
@@ -146,6 +147,7 @@ export class MadeSched {
       )
     }
     this.set("u64", this.symbol("jiffies_64"), 10_000n)
+    this.set("u64", this.symbol("tick_next_period"), 7_004_000_000n) // the last tick was 7 s after boot
     this.field("clocksource", this.symbol("clocksource_jiffies"), { mult: 4_000_000 << 8 >>> 0, shift: 8 })
     this.set("u32", this.symbol("nr_node_ids"), 1)
     this.set("u64", this.symbol("scx_watchdog_timeout"), 7500n)

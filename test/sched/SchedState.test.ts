@@ -235,9 +235,9 @@ describe("what looks wrong", () => {
 
   it("a scheduler in whose place the kernel schedules for long, unless it comes or goes", () => {
     const { scheduler, sched } = parked()
-    sched.field("scx_sched", scheduler, { bypass_depth: 1, bypass_timestamp: 4_000_000_000n })
+    sched.field("scx_sched", scheduler, { bypass_depth: 1, bypass_timestamp: 6_000_000_000n })
     assert.deepStrictEqual(named(sched, "long-bypass"), []) // a second is not more than a second
-    sched.field("scx_sched", scheduler, { bypass_timestamp: 3_900_000_000n })
+    sched.field("scx_sched", scheduler, { bypass_timestamp: 5_900_000_000n })
     assert.deepStrictEqual(named(sched, "long-bypass"), [{
       name: "long-bypass",
       address: `0x${scheduler.toString(16)}`,
