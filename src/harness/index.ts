@@ -15,7 +15,8 @@ export {
   Subject,
   type Unit
 } from "./claim/Claim.ts"
-export { ExpectedEnd, RunRecord, SchedulerRun } from "./claim/RunRecord.ts"
+export { ExpectedEnd } from "./claim/ExpectedEnd.ts"
+export { RunRecord, SchedulerRun } from "./claim/RunRecord.ts"
 export { Detail, Outcome, Verdict, verdictOf } from "./claim/Verdict.ts"
 export { chooseMode, type ChosenMode, EngineMode, hostModes, type ModeOfHost } from "./engine/EngineMode.ts"
 export { fetchQemu } from "./engine/FetchQemu.ts"

@@ -3,7 +3,7 @@ import * as HelpDoc from "@effect/cli/HelpDoc"
 import * as Options from "@effect/cli/Options"
 import * as ValidationError from "@effect/cli/ValidationError"
 import * as Effect from "effect/Effect"
-import { ExpectedEnd } from "../../harness/claim/RunRecord.ts"
+import { ExpectedEnd } from "../../harness/claim/ExpectedEnd.ts"
 import { topologyOf } from "../../harness/scenario/TopologyPresets.ts"
 import { count, flag, machine, output, schema, text, timeLimit, words } from "../source/options.ts"
 

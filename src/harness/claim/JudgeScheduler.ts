@@ -1,4 +1,5 @@
-import type { ExpectedEnd, RunRecord, SchedulerRun } from "./RunRecord.ts"
+import type { ExpectedEnd } from "./ExpectedEnd.ts"
+import type { RunRecord, SchedulerRun } from "./RunRecord.ts"
 import { type Detail, detail } from "./Verdict.ts"
 
 /** Words of the verifier, or of libbpf, about a program that is refused. */

@@ -3,6 +3,7 @@ import { ScxExitEvent } from "../../host/ScxExit.ts"
 import { EngineMode } from "../engine/EngineMode.ts"
 import { Scenario } from "../scenario/Scenario.ts"
 import { Claim } from "./Claim.ts"
+import { ExpectedEnd } from "./ExpectedEnd.ts"
 import { Verdict } from "./Verdict.ts"
 
 const Nanos = Schema.Number.annotations({ description: "nanoseconds of the guest" })
@@ -47,24 +48,6 @@ const Phase = Schema.Struct({
   groups: Schema.Record({ key: Schema.String, value: Group })
 }).annotations({ identifier: "Phase" })
 export type Phase = typeof Phase.Type
-
-/**
- * An end of a scheduler that a test may ask for: the kernel's watchdog throws it out, it throws itself out with an error, it
- * leaves by itself, the verifier refuses it, or its process dies before it attaches.
- *
- * @since 0.1.0
- * @category schemas
- */
-export const ExpectedEnd = Schema.Literal("stalled", "error", "exited", "refused", "died").annotations({
-  identifier: "ExpectedEnd"
-})
-/**
- * The type that the Schema `ExpectedEnd` decodes to.
- *
- * @since 0.1.0
- * @category models
- */
-export type ExpectedEnd = typeof ExpectedEnd.Type
 
 /**
  * How a scheduler did.

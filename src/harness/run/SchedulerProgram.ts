@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { basename, dirname } from "node:path"
-import type { ExpectedEnd } from "../claim/RunRecord.ts"
+import type { ExpectedEnd } from "../claim/ExpectedEnd.ts"
 import { GuestTime, nanosOf } from "../scenario/GuestTime.ts"
 import { payloadProgram } from "../scenario/PlanScenario.ts"
 import type { GivenScheduler } from "./AssembleRun.ts"
