@@ -41,7 +41,7 @@ const readHz = ({ btf, space, symbols }: GuestKernelService): number | null => {
 }
 
 /**
- * What `ktime_get_ns()` gave when `jiffies` last moved, in nanoseconds since boot: `tick_next_period`, by when the next tick is
+ * The time of the last tick by `ktime_get_ns()`, in nanoseconds since boot: `tick_next_period`, by when the next tick is
  * due, less a tick. Run queues' clocks are another clock, which may be apart from it. Null where the kernel does not tell.
  * @see kernel/time/tick-sched.c `tick_do_update_jiffies64`, v6.1 to v7.3
  */
