@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs"
 import { createRequire } from "node:module"
 
 /** The page's style: its colors are those of the theme that the reader has chosen. */
-export const STYLE = `
+const STYLE = `
 :root{color-scheme:light dark;--text:#1b1f24;--page:#fff;--soft:#57606a;--line:#d0d7de;--box:#f6f8fa;--bad:#b3261e;--busy:#2c7a4b}
 @media(prefers-color-scheme:dark){:root{--text:#e6edf3;--page:#0d1117;--soft:#9aa4af;--line:#30363d;--box:#161b22;--bad:#ff8a80;--busy:#4cc38a}}
 *{box-sizing:border-box}

@@ -2,6 +2,8 @@ import { formatReason } from "../../core/Reason.ts"
 import type { LogLine } from "../../host/KernelLog.ts"
 import { stuckTask } from "../../monitor/Explain.ts"
 import type { FailureDocument } from "../../monitor/Failure.ts"
+import type { Moment } from "../../monitor/moments/Moment.ts"
+import type { Reading } from "../../monitor/moments/Reading.ts"
 import { headerText } from "../maps/present.ts"
 import { dsqsText, showText, tasksText } from "../sched/schedText.ts"
 import { bold, dim, red, yellow } from "../terminal/Color.ts"
@@ -26,6 +28,19 @@ export const failureText = (document: FailureDocument): string => {
     "kind" in sched ? "" : `\n${showText(sched)}`,
     earlyText(document),
     ...details(document)
+  ].join("")
+}
+
+/** A snapshot of a guest that went on. */
+export const momentText = ({ at, name, pauseMillis, reading, text }: Moment): string => {
+  const title = `${bold(escapeLine(name))}  ${escapeLine(text)}\n${dim(escapeLine(at))}\n`
+  if ("kind" in reading) return `${title}${yellow(`not read: ${escapeLine(formatReason(reading))}`)}\n`
+  return [
+    title,
+    dim(pauseMillis === null ? "" : `the guest stood still for ${duration(pauseMillis)}\n`),
+    vcpuText(reading),
+    "kind" in reading.sched ? yellow(`${escapeLine(formatReason(reading.sched))}\n`) : `\n${showText(reading.sched)}`,
+    ...readingDetails(reading)
   ].join("")
 }
 
@@ -77,7 +92,7 @@ const wordsText = ({ failure, log }: FailureDocument): string => {
   return ends.join("") + why + log.lines.slice(-FIRST_LINES).map(lineText).join("")
 }
 
-const vcpuText = ({ vcpus }: FailureDocument): string =>
+const vcpuText = ({ vcpus }: Reading): string =>
   "kind" in vcpus
     ? `registers: ${dim(escapeLine(formatReason(vcpus)))}\n`
     : heading("CPUs stood at") + table(
@@ -91,7 +106,7 @@ const vcpuText = ({ vcpus }: FailureDocument): string =>
       [0]
     )
 
-const details = ({ console, links, log, losses, maps, problems, programs, sched }: FailureDocument) => [
+const readingDetails = ({ links, maps, programs, sched }: Reading) => [
   ...("kind" in sched ? [] : [
     ...("kind" in sched.tasks
       ? []
@@ -114,11 +129,15 @@ const details = ({ console, links, log, losses, maps, problems, programs, sched 
   ),
   dim(
     `${programs.length} programs, ${"kind" in links ? "no" : links.length} links; the file has them, and all entries\n`
-  ),
+  )
+]
+
+const details = (document: FailureDocument) => [
+  ...readingDetails(document),
   heading("kernel log"),
-  ...log.lines.map(lineText),
+  ...document.log.lines.map(lineText),
   heading("console"),
-  ...console.map((line) => `${escapeLine(line)}\n`),
-  ...problems.map((problem) => yellow(`problem: ${escapeLine(formatReason(problem))}\n`)),
-  losses === 0 ? "" : yellow(`incomplete: ${losses} parts could not be read whole\n`)
+  ...document.console.map((line) => `${escapeLine(line)}\n`),
+  ...document.problems.map((problem) => yellow(`problem: ${escapeLine(formatReason(problem))}\n`)),
+  document.losses === 0 ? "" : yellow(`incomplete: ${document.losses} parts could not be read whole\n`)
 ]

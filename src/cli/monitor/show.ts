@@ -9,11 +9,12 @@ import { parseForeignJson } from "../../core/process/ForeignJson.ts"
 import { readForeignText } from "../../core/process/ForeignText.ts"
 import { FailureDocument } from "../../monitor/Failure.ts"
 import { failurePage } from "../../monitor/FailurePage.ts"
+import { Moment } from "../../monitor/moments/Moment.ts"
 import { writeFile } from "../source/writeFile.ts"
 import { FileUnreadable, UsageError } from "../terminal/exit.ts"
 import { writeMessage, writeText } from "../terminal/Output.ts"
 import { printable } from "../terminal/Printable.ts"
-import { failureText } from "./failureText.ts"
+import { failureText, momentText } from "./failureText.ts"
 
 /** The file is not a dump of a failure. */
 export class NotAFailure extends Schema.TaggedError<NotAFailure>("ktstr/NotAFailure")("NotAFailure", {
@@ -26,10 +27,18 @@ export class NotAFailure extends Schema.TaggedError<NotAFailure>("ktstr/NotAFail
 }
 
 /** Fields that only a newer ktstr writes are passed over. */
-const decode = Schema.decodeUnknownEither(FailureDocument, { onExcessProperty: "ignore" })
+const decodeFailure = Schema.decodeUnknownEither(FailureDocument, { onExcessProperty: "ignore" })
+const decodeMoment = Schema.decodeUnknownEither(Moment, { onExcessProperty: "ignore" })
 
-/** The dump in a file's text. */
-export const parseFailure = (text: string, path: string): Either.Either<FailureDocument, NotAFailure> => {
+/** Only a snapshot has a cause. */
+const decodeEither = (json: unknown): Either.Either<FailureDocument | Moment, ParseResult.ParseError> =>
+  typeof json === "object" && json !== null && "cause" in json ? decodeMoment(json) : decodeFailure(json)
+
+const parse = <A>(
+  text: string,
+  path: string,
+  decode: (json: unknown) => Either.Either<A, ParseResult.ParseError>
+): Either.Either<A, NotAFailure> => {
   const notAFailure = (why: string) => new NotAFailure({ path, why: why.split("\n", 1)[0].slice(0, 200) })
   return Either.flatMap(
     Either.mapLeft(parseForeignJson(text), notAFailure),
@@ -40,6 +49,10 @@ export const parseFailure = (text: string, path: string): Either.Either<FailureD
       })
   )
 }
+
+/** The dump in a file's text. */
+export const parseFailure = (text: string, path: string): Either.Either<FailureDocument, NotAFailure> =>
+  parse(text, path, decodeFailure)
 
 interface Config {
   readonly html: Option.Option<string>
@@ -57,6 +70,10 @@ export const show = (config: Config) =>
         })
       }
       const document = yield* open(config.file.value)
+      if ("cause" in document) {
+        if (Option.isNone(config.html)) return yield* writeText(momentText(document))
+        return yield* new UsageError({ problem: "--html makes pages of failures; this is a snapshot: show it without" })
+      }
       if (Option.isNone(config.html)) return yield* writeText(failureText(document))
       yield* writeFile(config.html.value, [printable(failurePage(document))])
       writeMessage(`  ${config.html.value}: written\n`)
@@ -73,5 +90,5 @@ const open = (path: string) =>
           hint: "give a file that vm run --on-failure or a failed run wrote"
         })
     )
-    return yield* parseFailure(text, path)
+    return yield* parse(text, path, decodeEither)
   })

@@ -9,9 +9,9 @@ export const show = Command.make("show", {
   html,
   schema,
   file: Args.text({ name: "file" }).pipe(
-    Args.withDescription("a file that vm run --on-failure wrote, or a failed ktstr run"),
+    Args.withDescription("a file that vm run --on-failure or --snapshot wrote, or a failed ktstr run"),
     Args.optional
   )
 }, handler(() => import("./show.ts"), (module) => module.show)).pipe(
-  Command.withDescription("Print a dump that vm run --on-failure or a failed run wrote")
+  Command.withDescription("Print a dump or snapshot that vm run or a failed run wrote")
 )

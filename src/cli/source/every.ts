@@ -16,6 +16,9 @@ const millisOf = (text: string): number => {
   return Number(number) * (unit === "ms" || unit === "m" ? UNITS[unit] : UNITS.s)
 }
 
+/** The milliseconds of `1s`, `250ms` or `0.5m`; undefined for another text. */
+export const periodMillis = (text: string): number | undefined => Schema.is(Period)(text) ? millisOf(text) : undefined
+
 /** The time between two readings. */
 export const every = Options.text("every").pipe(
   Options.withPseudoName("TIME"),

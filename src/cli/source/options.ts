@@ -168,6 +168,17 @@ export const onFailure = text(
     + "this file, for `ktstr show`"
 )
 
+/** Moments of a guest while it runs. */
+export const moments = {
+  snapshot: words(
+    "snapshot",
+    "WHEN",
+    "stop the guest and write its state, then let it move on: periodic=8/60s, 8 times in the 60 s that the run is expected to take; "
+      + "line=REGEX, when a line comes on the console"
+  ).pipe(Options.repeated),
+  snapshots: text("snapshots", "DIR", "the directory for --snapshot: periodic_000.json, line_001.json and so on")
+}
+
 export const schema = flag("schema", "print the JSON Schema of the --json document, and nothing else")
 
 export const dmesg = flag("dmesg", "print the kernel's messages on the console too")
@@ -181,7 +192,7 @@ export const optionGroups: ReadonlyArray<Group> = [
   { title: "Machine", names: optionNames(hardware) },
   { title: "What runs in it", names: optionNames({ ...includes, ...script, dmesg }) },
   { title: "Which maps", names: optionNames(filter) },
-  { title: "Output", names: optionNames({ ...output, ...loss, out, schema, onFailure, html }) }
+  { title: "Output", names: optionNames({ ...output, ...loss, out, schema, onFailure, ...moments, html }) }
 ]
 
 /** The parsed options, as handlers take them. */

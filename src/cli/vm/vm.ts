@@ -19,6 +19,7 @@ import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
 import { liftTimeLimit, restartTimeLimit } from "../terminal/timeLimit.ts"
 import { ON_FAILURE_WORDS, withDump } from "./onFailure.ts"
+import { takeSnapshots, wantedSnapshots } from "./snapshots.ts"
 import { rawTerminal, terminalSize } from "./vmTerminal.ts"
 
 /** A guest that has nothing more to say for this long, after it has reported its end, does not end by itself. */
@@ -31,6 +32,9 @@ interface Config extends Machine {
 interface RunConfig extends Config {
   /** Where to write a dump of the guest's first failure. */
   readonly onFailure: Option.Option<string>
+  /** When to write its state while it runs, and where to. */
+  readonly snapshot: ReadonlyArray<string>
+  readonly snapshots: Option.Option<string>
 }
 
 interface Kernels {
@@ -55,6 +59,9 @@ export const run = ({ kernel: kernels, ...config }: Omit<RunConfig, "kernel"> & 
     if (Option.isSome(config.onFailure)) {
       return yield* new UsageError({ problem: "--on-failure writes one guest's dump: give one --kernel with it" })
     }
+    if (Option.isSome(config.snapshots)) {
+      return yield* new UsageError({ problem: "--snapshots has one guest's states: give one --kernel with it" })
+    }
     for (const kernel of kernels) yield* parseKernelId(kernel)
     const all = yield* Effect.forEach(kernels, (kernel) => optionsFor(Option.some(kernel)))
     const ends: Array<{ readonly kernel: string; readonly code: number }> = []
@@ -77,7 +84,7 @@ export const shell = (config: Config) =>
     const options = yield* optionsOf(config, { exec: Option.none(), execFile: Option.none() })
     yield* process.stdin.isTTY ? interact(options, config) : runToEnd(
       { ...options, script: yield* commands, powerOff: true },
-      { ...config, onFailure: Option.none() }
+      { ...config, onFailure: Option.none(), snapshot: [], snapshots: Option.none() }
     )
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
@@ -99,20 +106,24 @@ const commands = Effect.tryPromise({
 })
 
 /** Boot, and run the commands to their end: true, or false when nobody reads stdout any more. */
-const runToEnd = (options: BootOptions, { engine, onFailure }: Pick<RunConfig, "engine" | "onFailure">) =>
+const runToEnd = (options: BootOptions, config: Omit<RunConfig, keyof Config> & Pick<RunConfig, "engine">) =>
   Effect.gen(function*() {
+    const { onFailure } = config
     yield* holdSignals
+    const wanted = yield* wantedSnapshots(config)
     if (Option.isSome(onFailure)) yield* checkWritable(onFailure.value)
     yield* restartTimeLimit(PREPARE_MILLIS)
     const { spec } = yield* prepare(options)
     const vm = yield* Effect.flatMap(VmEngine, (engine) => engine.boot(spec))
     const { rest, unread } = yield* consoleToStdout(vm)
+    const written = wanted === undefined ? Effect.void : yield* takeSnapshots(vm, options.kernel, wanted)
     const ready = withDump(readyOrOver(vm, rest), vm, options.kernel, onFailure)
     const status = yield* Effect.raceFirst(ready, Effect.as(unread, undefined))
     yield* rest
+    yield* written
     if (status !== undefined && status !== 0) return yield* new GuestStatus({ status })
     return status !== undefined
-  }).pipe(Effect.provide(engineOf({ engine })))
+  }).pipe(Effect.provide(engineOf(config)))
 
 const interact = (options: BootOptions, { engine }: Config) =>
   Effect.gen(function*() {

@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
-import { dmesg, machine, onFailure, script, source, vm as guest, words } from "../source/options.ts"
+import { dmesg, machine, moments, onFailure, script, source, vm as guest, words } from "../source/options.ts"
 
 const handlers = () => import("./vm.ts")
 
@@ -16,7 +16,7 @@ const kernels = {
 
 const run = Command.make(
   "run",
-  { ...machine, ...kernels, ...script, dmesg, onFailure },
+  { ...machine, ...kernels, ...script, dmesg, onFailure, ...moments },
   handler(handlers, (module) => module.run)
 )
   .pipe(

@@ -1,0 +1,109 @@
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import { join } from "node:path"
+import { formatReason } from "../../core/Reason.ts"
+import type { Vm } from "../../kvm/spec/VmEngine.ts"
+import { momentPieces, type TakenMoment } from "../../monitor/moments/Moment.ts"
+import { onLine, periodic } from "../../monitor/moments/Snapshots.ts"
+import { periodMillis } from "../source/every.ts"
+import { checkWritable, writeFile } from "../source/writeFile.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
+import { UsageError } from "../terminal/exit.ts"
+import { writeMessage } from "../terminal/Output.ts"
+import { dumpPieces } from "../terminal/Printable.ts"
+
+/** A guest that has reported its end has ended by then, and with it the wait for moments that will not come. */
+const GUEST_LEAVES = "3 seconds"
+
+interface Config {
+  readonly snapshot: ReadonlyArray<string>
+  readonly snapshots: Option.Option<string>
+}
+
+/** When to take moments of a guest: at points of a run, or when a line comes. */
+type When =
+  | { readonly points: number; readonly millis: number }
+  | { readonly pattern: RegExp; readonly name: string }
+
+/** The moments of a run that are wanted, and the directory for them. */
+export interface Wanted {
+  readonly whens: ReadonlyArray<When>
+  readonly directory: string
+}
+
+const parseWhen = (text: string, place: number): Effect.Effect<When, UsageError> => {
+  const [, how, value] = /^(periodic|line)=(.+)$/s.exec(text) ?? []
+  const [, points, time] = how === "periodic" ? /^([1-9]\d{0,8})\/(.+)$/.exec(value) ?? [] : []
+  const millis = time === undefined ? undefined : periodMillis(time)
+  if (millis !== undefined) return Effect.succeed({ points: Number(points), millis })
+  if (how !== "line") {
+    return new UsageError({ problem: `--snapshot ${text}: give periodic=8/60s, or line=REGEX` })
+  }
+  return Effect.try({
+    try: () => ({ pattern: new RegExp(value), name: `line_${String(place).padStart(3, "0")}` }),
+    catch: () => new UsageError({ problem: `--snapshot ${text}: not a regular expression` })
+  })
+}
+
+/** The moments that the options ask for, checked before anything boots. */
+export const wantedSnapshots = ({ snapshot, snapshots }: Config) =>
+  Effect.gen(function*() {
+    if (snapshot.length === 0 && Option.isNone(snapshots)) return undefined
+    if (snapshot.length === 0 || Option.isNone(snapshots)) {
+      return yield* new UsageError({ problem: "--snapshot says when, --snapshots DIR where to: give both" })
+    }
+    const whens = yield* Effect.forEach(snapshot, parseWhen)
+    if (whens.filter((when) => "points" in when).length > 1) {
+      return yield* new UsageError({ problem: "--snapshot periodic can be given once" })
+    }
+    const wanted: Wanted = { whens, directory: snapshots.value }
+    yield* checkWritable(fileOf(wanted.directory, "line_000"))
+    return wanted
+  })
+
+const fileOf = (directory: string, name: string): string => join(directory, `${name}.json`)
+
+const keep = (directory: string, moment: TakenMoment) =>
+  Effect.gen(function*() {
+    const file = fileOf(directory, moment.name)
+    yield* writeFile(file, dumpPieces(momentPieces(moment)))
+    writeMessage(
+      "kind" in moment.reading
+        ? `  ${file}: not taken: ${escapeLine(formatReason(moment.reading))}\n`
+        : `  ${file}: written; the guest stood still for ${moment.pauseMillis} ms\n`
+    )
+  })
+
+/**
+ * Begin to take the moments of a guest that are wanted. Gives what waits, when the guest's run is over, for those that are
+ * being written; a line that did not come is said.
+ */
+export const takeSnapshots = (vm: Vm, kernel: string, { directory, whens }: Wanted) =>
+  Effect.gen(function*() {
+    const taking = yield* Effect.forkScoped(Effect.forEach(
+      whens,
+      (when) =>
+        "points" in when
+          ? Stream.runForEach(
+            periodic(vm, { points: when.points, over: when.millis, kernel }),
+            (moment) => keep(directory, moment)
+          )
+          : onLine(vm, when.name, when.pattern, { kernel }).pipe(
+            Effect.flatMap((moment) => keep(directory, moment)),
+            Effect.catchTag("GuestExited", "GuestPanicked", "VmDied", () =>
+              Effect.sync(() =>
+                writeMessage(
+                  `  ${fileOf(directory, when.name)}: not taken: no line matched ${escapeLine(String(when.pattern))}\n`
+                )
+              ))
+          ),
+      { concurrency: "unbounded", discard: true }
+    ))
+    const stays = Effect.sleep(GUEST_LEAVES).pipe(
+      Effect.zipRight(Effect.timeoutOption(Effect.ignore(vm.ended), "10 millis")),
+      Effect.flatMap((ended) => Option.isSome(ended) ? Effect.never : Effect.void)
+    )
+    return Effect.raceFirst(Fiber.join(taking), stays)
+  })
