@@ -18,7 +18,7 @@ export {
   TopologyError,
   type TopologySpec
 } from "./spec/Topology.ts"
-export { type CpuRegisters, type Segment, type VcpuRegisters } from "./spec/VcpuRegisters.ts"
+export { type Arm64Registers, type CpuRegisters, type Segment, type VcpuRegisters } from "./spec/VcpuRegisters.ts"
 export { VmDied } from "./spec/VmDied.ts"
 export {
   type Acceleration,

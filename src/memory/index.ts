@@ -8,7 +8,7 @@ export {
   type PageTableShape
 } from "./arch/PageTable.ts"
 export { X86PageTable } from "./arch/X86PageTable.ts"
-export { makeVmcore, type Vmcore, type VmcoreCpu } from "./cores/Vmcore.ts"
+export { type Arm64VmcoreCpu, makeVmcore, type Vmcore, type VmcoreCpu, type X86VmcoreCpu } from "./cores/Vmcore.ts"
 export { NoBtf, NotAKernel, Unmapped, WrongKernel } from "./Errors.ts"
 export { GuestKernel, type GuestKernelService } from "./GuestKernel.ts"
 export { GuestMemory, type MemoryRegion, type NextWritten, type PagedSource } from "./GuestMemory.ts"

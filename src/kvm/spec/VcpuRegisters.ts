@@ -124,6 +124,19 @@ export interface CpuRegisters {
   readonly control: Readonly<Record<"cr0" | "cr2" | "cr3" | "cr4" | "efer", bigint>>
 }
 
+/**
+ * The registers of a stopped arm64 CPU: `x` are x0 to x30, `sp` is that of its exception level.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Arm64Registers {
+  readonly x: ReadonlyArray<bigint>
+  readonly sp: bigint
+  readonly pc: bigint
+  readonly pstate: bigint
+}
+
 /** One line that says where the vCPU was. */
 export const formatRegisters = ({ control, general, segments }: VcpuRegisters): string =>
   `rip=${hex(general.rip)} rsp=${hex(general.rsp)} rflags=${hex(general.rflags)} cs=${hex(segments.cs.selector)} ` +

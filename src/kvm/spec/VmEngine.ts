@@ -9,7 +9,7 @@ import type { FormatError, HostLacks } from "../../core/Errors.ts"
 import type { GuestMemory } from "../../memory/GuestMemory.ts"
 import type { Share } from "./Share.ts"
 import type { Topology, TopologySpec } from "./Topology.ts"
-import type { CpuRegisters, VcpuRegisters } from "./VcpuRegisters.ts"
+import type { Arm64Registers, CpuRegisters, VcpuRegisters } from "./VcpuRegisters.ts"
 import type { VmDied } from "./VmDied.ts"
 
 /**
@@ -200,7 +200,7 @@ export interface FrozenVm {
   /** The CPUs, by number, where the engine is our own. */
   readonly vcpus?: ReadonlyArray<FrozenVcpu>
   /** The CPUs' registers, by number, read when asked, while they stand. */
-  readonly registers: Effect.Effect<ReadonlyArray<CpuRegisters>, FreezeFailed>
+  readonly registers: Effect.Effect<ReadonlyArray<CpuRegisters | Arm64Registers>, FreezeFailed>
 }
 
 /**

@@ -9,12 +9,33 @@ import { isLocated, type KernelLocation, locateByVmcoreinfo } from "../LocateKer
 import { type SparsePiece, sparsePieces } from "../SparsePieces.ts"
 
 /**
- * The registers of a stopped CPU that a core has; `VcpuRegisters` is one.
+ * The registers of a stopped CPU that a core has; `VcpuRegisters` is one, and so is `Arm64Registers`.
  *
  * @since 0.1.0
  * @category models
  */
-export interface VmcoreCpu {
+export type VmcoreCpu = X86VmcoreCpu | Arm64VmcoreCpu
+
+/**
+ * Those of arm64: `x` are x0 to x30.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Arm64VmcoreCpu {
+  readonly x: ReadonlyArray<bigint>
+  readonly sp: bigint
+  readonly pc: bigint
+  readonly pstate: bigint
+}
+
+/**
+ * Those of x86-64.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface X86VmcoreCpu {
   readonly general: Readonly<
     Record<
       | "rax"
@@ -68,8 +89,7 @@ const MOST_IMAGE = 2 ** 18
 const PN_XNUM = 0xffff
 const READ_WRITE_EXECUTE = 7
 const NT_PRSTATUS = 1
-/** `struct elf_prstatus`: 336 bytes, with the process id at 32 and `struct user_regs_struct` at 112. */
-const PRSTATUS = 336
+/** `struct elf_prstatus` with the process id at 32 and the registers at 112; behind them a word and padding. */
 const PRSTATUS_PID = 32
 const PRSTATUS_REGISTERS = 112
 
@@ -84,7 +104,7 @@ interface Range {
  * `VMCOREINFO` with the text that the kernel keeps about itself, found in the memory; and a note `NT_PRSTATUS` for each
  * CPU, in order, with its registers.
  * @see include/uapi/linux/elf.h, include/linux/elfcore.h `struct elf_prstatus`, arch/x86/include/asm/user_64.h
- * `struct user_regs_struct`, kernel/crash_core.c `crash_prepare_elf64_headers`, v6.12
+ * `struct user_regs_struct`, arch/arm64/include/uapi/asm/ptrace.h `struct user_pt_regs`, kernel/crash_core.c `crash_prepare_elf64_headers`, v6.12
  * @since 0.1.0
  * @category constructors
  */
@@ -199,39 +219,41 @@ const segment = (
 }
 
 /** @param id QEMU's number of a CPU in its cores, which begins with 1 */
-const prstatus = ({ general, segments }: VmcoreCpu, id: number): Buffer => {
-  const out = Buffer.alloc(PRSTATUS)
+const prstatus = (cpu: VmcoreCpu, id: number): Buffer => {
+  const registers = "x" in cpu ? [...cpu.x, cpu.sp, cpu.pc, cpu.pstate] : userRegisters(cpu)
+  const out = Buffer.alloc(PRSTATUS_REGISTERS + registers.length * 8 + 8)
   out.writeUInt32LE(id, PRSTATUS_PID)
-  // the order of struct user_regs_struct
-  const registers: ReadonlyArray<bigint | number> = [
-    general.r15,
-    general.r14,
-    general.r13,
-    general.r12,
-    general.rbp,
-    general.rbx,
-    general.r11,
-    general.r10,
-    general.r9,
-    general.r8,
-    general.rax,
-    general.rcx,
-    general.rdx,
-    general.rsi,
-    general.rdi,
-    general.rax, // orig_ax: there is no system call to go back to
-    general.rip,
-    segments.cs.selector,
-    general.rflags,
-    general.rsp,
-    segments.ss.selector,
-    segments.fs.base,
-    segments.gs.base,
-    segments.ds.selector,
-    segments.es.selector,
-    segments.fs.selector,
-    segments.gs.selector
-  ]
   registers.forEach((value, index) => out.writeBigUInt64LE(BigInt(value), PRSTATUS_REGISTERS + index * 8))
   return out
 }
+
+/** In the order of struct user_regs_struct. */
+const userRegisters = ({ general, segments }: X86VmcoreCpu): ReadonlyArray<bigint | number> => [
+  general.r15,
+  general.r14,
+  general.r13,
+  general.r12,
+  general.rbp,
+  general.rbx,
+  general.r11,
+  general.r10,
+  general.r9,
+  general.r8,
+  general.rax,
+  general.rcx,
+  general.rdx,
+  general.rsi,
+  general.rdi,
+  general.rax, // orig_ax: there is no system call to go back to
+  general.rip,
+  segments.cs.selector,
+  general.rflags,
+  general.rsp,
+  segments.ss.selector,
+  segments.fs.base,
+  segments.gs.base,
+  segments.ds.selector,
+  segments.es.selector,
+  segments.fs.selector,
+  segments.gs.selector
+]

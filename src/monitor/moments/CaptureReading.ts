@@ -7,7 +7,7 @@ import { jsonDocument } from "../../bpf/report/DumpWriter.ts"
 import { hex } from "../../core/Address.ts"
 import { Losses, lossesIn } from "../../core/Losses.ts"
 import { type Reason, truncated, unreadable } from "../../core/Reason.ts"
-import type { CpuRegisters } from "../../kvm/spec/VcpuRegisters.ts"
+import type { Arm64Registers, CpuRegisters } from "../../kvm/spec/VcpuRegisters.ts"
 import { GuestKernel, type GuestKernelService } from "../../memory/GuestKernel.ts"
 import { readSched } from "../../sched/SchedState.ts"
 import type { FailedCpu, Reading } from "./Reading.ts"
@@ -26,7 +26,7 @@ export interface StoppedGuest {
   readonly header: Header
   readonly kernel: GuestKernelService
   readonly maps: MapAccessorService
-  readonly registers: ReadonlyArray<CpuRegisters> | Reason
+  readonly registers: ReadonlyArray<CpuRegisters | Arm64Registers> | Reason
 }
 
 /**
@@ -80,18 +80,30 @@ export const captureReading = (guest: StoppedGuest, front: object): Effect.Effec
 
 const failedCpu = (
   { symbolAt }: GuestKernelService,
-  { control, general, segments }: CpuRegisters,
+  stopped: CpuRegisters | Arm64Registers,
   cpu: number
 ): FailedCpu => {
-  const mode = (segments.cs.selector & 3) === 3 ? "user" : "kernel" // the requested privilege level
-  const symbol = mode === "kernel" ? symbolAt(general.rip) : undefined
+  const { at, isUser, named } = "x" in stopped
+    ? {
+      at: stopped.pc,
+      isUser: (stopped.pstate & 0xfn) === 0n, // EL0: arch/arm64/include/uapi/asm/ptrace.h `PSR_MODE_MASK`, v6.12
+      named: [
+        ...stopped.x.map((value, index) => [`x${index}`, value] as const),
+        ["sp", stopped.sp] as const,
+        ["pc", stopped.pc] as const,
+        ["pstate", stopped.pstate] as const
+      ]
+    }
+    : {
+      at: stopped.general.rip,
+      isUser: (stopped.segments.cs.selector & 3) === 3, // the requested privilege level
+      named: [...Object.entries(stopped.general), ...Object.entries(stopped.control)]
+    }
+  const symbol = isUser ? undefined : symbolAt(at)
   return {
     cpu,
-    mode,
+    mode: isUser ? "user" : "kernel",
     place: symbol === undefined ? null : `${symbol.name}+${hex(symbol.offset)}`,
-    registers: Object.fromEntries([...Object.entries(general), ...Object.entries(control)].map(([name, value]) => [
-      name,
-      hex(value)
-    ]))
+    registers: Object.fromEntries(named.map(([name, value]) => [name, hex(value)]))
   }
 }

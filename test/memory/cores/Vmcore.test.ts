@@ -1,11 +1,21 @@
 import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { execFileSync } from "node:child_process"
-import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, statSync, writeFileSync, writeSync } from "node:fs"
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as NativeKoffi from "../../../src/core/NativeKoffi.ts"
-import { makeVmcore, type VmcoreCpu } from "../../../src/memory/cores/Vmcore.ts"
+import { makeVmcore, type X86VmcoreCpu } from "../../../src/memory/cores/Vmcore.ts"
 import { GuestKernel } from "../../../src/memory/GuestKernel.ts"
 import { GuestMemory } from "../../../src/memory/GuestMemory.ts"
 import { openMemoryImage } from "../../../src/memory/MemoryImage.ts"
@@ -76,14 +86,14 @@ int main(int argc, char **argv) {
 `
 
 /** Each register another number. */
-const cpu = (seed: number): VmcoreCpu => {
+const cpu = (seed: number): X86VmcoreCpu => {
   const value = (at: number) => BigInt(seed * 1000 + at)
   const segments = ["cs", "ds", "es", "fs", "gs", "ss"] as const
   return {
-    general: Object.fromEntries(GENERAL.map((name, at) => [name, value(at)])) as VmcoreCpu["general"],
+    general: Object.fromEntries(GENERAL.map((name, at) => [name, value(at)])) as X86VmcoreCpu["general"],
     segments: Object.fromEntries(
       segments.map((name, at) => [name, { selector: seed * 1000 + 100 + at, base: value(200 + at) }])
-    ) as VmcoreCpu["segments"]
+    ) as X86VmcoreCpu["segments"]
   }
 }
 
@@ -148,6 +158,19 @@ layer(NativeKoffi.layer)("makeVmcore", (it) => {
           return [number, ...words].join(" ")
         })
       )
+    }))
+
+  it.scoped("has an arm64 CPU's registers where its struct elf_prstatus has them", () =>
+    Effect.gen(function*() {
+      const path = join(yield* directory, "vmcore")
+      const x = Array.from({ length: 31 }, (_, index) => 2n ** 63n + BigInt(index))
+      yield* saveVmcore(made(), path, [{ x, sp: 31n, pc: 32n, pstate: 33n }])
+      assert.match(readelf("-nW", path), /^ +CORE +0x00000188\tNT_PRSTATUS/m) // 392 bytes
+      const [, notesAt] = /^ +NOTE +(0x\w+)/m.exec(readelf("-lW", path))!
+      const status = readFileSync(path).subarray(Number(notesAt) + 20)
+      // arch/arm64/include/uapi/asm/ptrace.h struct user_pt_regs, behind 112 bytes of include/linux/elfcore.h
+      const found = Array.from({ length: 34 }, (_, index) => status.readBigUInt64LE(112 + index * 8))
+      assert.deepStrictEqual([status.readUInt32LE(32), found], [1, [...x, 31n, 32n, 33n]])
     }))
 
   it.scoped("has no VMCOREINFO where there is no kernel, and says so", () =>
