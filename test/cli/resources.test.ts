@@ -5,6 +5,7 @@ import { once } from "node:events"
 import { mkdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { shellQuote } from "../../src/core/process/ShellQuote.ts"
+import { degradedFailure, sealFailure } from "../../src/monitor/index.ts"
 import { tarballOf } from "../core/miniKernel.ts"
 import { complaints, KTSTR, place, type Ran } from "../support/cli.ts"
 import { debianMirror, mayMount } from "../support/debianMirror.ts"
@@ -36,7 +37,9 @@ const inNamespace = (
         word.startsWith("$T") ? `"${word}"` : shellQuote(word)
       )
       const file = join(said, name)
-      return `${command.join(" ")} >${file}.out 2>${file}.err </dev/null; echo $? >${file}.code`
+      const out = after.at(-1) === FULL ? FULL : `>${file}.out`
+      if (out === FULL) command.pop()
+      return `: >${file}.out; ${command.join(" ")} ${out} 2>${file}.err </dev/null; echo $? >${file}.code`
     })
     const [program, ...words] = wrap("unshare", "--mount", "sh", "-c", lines.join("\n"))
     const child = spawn(program, words, {
@@ -51,6 +54,9 @@ const inNamespace = (
       stderr: readFileSync(join(said, `${name}.err`), "utf8")
     })
   })
+
+/** In place of a last word: the answer goes to a disk that is full. */
+const FULL = ">/dev/full"
 
 /** That a command said nothing but this one line, and ended with this code. */
 const fails = (ran: Ran, line: RegExp, code = 1): void => {
@@ -72,6 +78,100 @@ const list = (name: string, ...below: ReadonlyArray<string>) =>
 const filledBut = (kib: number) => `head -c ${(65536 - kib) * 1024} /dev/zero >"$T/ballast"`
 const TMPFS = `mount -t tmpfs -o size=64m tmpfs "$T"; mkdir "$T/tmp"; export TMPDIR="$T/tmp"`
 const CACHE = `export KTSTR_CACHE_DIR="$T/cache"`
+
+/** Every command that needs no guest, as it ends well: of an image, of documents made of it, of a kernel, of the cache. */
+const commandsOn = (image: string, kernel: string): Readonly<Record<string, ReadonlyArray<string>>> => {
+  const of = ["--image", image, "--allow-partial"]
+  return {
+    "dump": ["dump", ...of],
+    "maps-list": ["maps", "list", ...of],
+    "maps-show": ["maps", "show", "array_struct", ...of],
+    "progs-list": ["progs", "list", ...of],
+    "links": ["links", ...of],
+    "sched-show": ["sched", "show", ...of],
+    "sched-tasks": ["sched", "tasks", ...of],
+    "sched-dsqs": ["sched", "dsqs", ...of],
+    "sched-domains": ["sched", "domains", ...of],
+    "diff": ["diff", "dump.json", "dump.json"],
+    "sched-diff": ["sched", "diff", "sched.json", "sched.json"],
+    "show": ["show", "failure.json"],
+    "btf-show": ["btf", "show", "task_struct", "--kernel", kernel],
+    "btf-offsets": ["btf", "offsets", "--kernel", kernel],
+    "btf-header": ["btf", "header", "--kernel", kernel],
+    "btf-diff": ["btf", "diff", kernel, kernel, "task_struct"],
+    "kernel-list": ["kernel", "list"],
+    "kernel-show": ["kernel", "show", kernel],
+    "kernel-path": ["kernel", "path", kernel],
+    "kernel-clean": ["kernel", "clean", "--corrupt-only"],
+    "list": ["list", "--kernel", kernel],
+    "run-plan": ["run", "--plan", "--kernel", kernel, "--mode", "emulated"]
+  }
+}
+
+/** A document for `ktstr show`. */
+const failure = () => {
+  const why = { kind: "unreadable", text: "the guest did not stop" } as const
+  const { pieces } = degradedFailure(
+    { kind: "panic", text: "Kernel panic", seenIn: "console", at: "2026-11-29T11:00:00.000Z" },
+    { kind: "vm", engine: "qemu", kernel: "made" },
+    why,
+    []
+  )
+  const text = Buffer.concat([...sealFailure({ pieces, log: { lines: [], exits: [], problem: why } })]).toString()
+  return shellQuote(text)
+}
+
+/** What each command did, its words wrapped, after the documents that some of them read were made and `first` was done. */
+const everyCommand = (
+  wrapped: (words: ReadonlyArray<string>) => ReadonlyArray<string>,
+  ...first: ReadonlyArray<string>
+) =>
+  Effect.gen(function*() {
+    const commands = commandsOn(yield* guestImage, yield* kernelImage("6.12"))
+    const { dump, "sched-show": sched } = commands
+    const said = yield* inNamespace([
+      ["dump.json", ...dump, "--json", "--out", "dump.json"],
+      ["sched.json", ...sched, "--json"],
+      "cp said/sched.json.out sched.json",
+      `printf %s ${failure()} >failure.json`,
+      ...first,
+      ...Object.entries(commands).map(([name, words]): Step => [name, ...wrapped(words)])
+    ])
+    return Object.keys(commands).map((name) => ({ name, ran: said(name) }))
+  })
+
+describe.skipIf(!mayMount)("every command that needs no guest (needs root)", () => {
+  const under = (...limit: ReadonlyArray<string>) => (words: ReadonlyArray<string>) => [...limit, ...words]
+  const enough: ReadonlyArray<readonly [string, (words: ReadonlyArray<string>) => ReadonlyArray<string>, string]> = [
+    ["64 descriptors", under("prlimit", "--nofile=64"), ":"],
+    ["no /dev/shm", under(), "umount -l /dev/shm"],
+    ["no /proc", under(), "umount -l /proc"],
+    ["a full disk for temporary files and the cache", under(), `${TMPFS}; ${CACHE}; mkdir "$T/cache"; ${filledBut(0)}`]
+  ]
+  for (const [what, wrapped, first] of enough) {
+    it.scopedLive(`needs no more than ${what}`, () =>
+      Effect.gen(function*() {
+        for (const { name, ran } of yield* everyCommand(wrapped, first)) {
+          assert.deepStrictEqual([name, ran.code, complaints(ran)], [name, 0, []], ran.stderr)
+          assert.notStrictEqual(ran.stdout, "", name)
+        }
+      }), 240_000)
+  }
+
+  it.scopedLive("says that the address space is limited", () =>
+    Effect.gen(function*() {
+      for (const { ran } of yield* everyCommand(under("prlimit", `--as=${1200 * 2 ** 20}`))) {
+        fails(ran, /^ktstr: the address space is limited to 1200 MiB; .* raise the limit \(ulimit -v\)$/, 3)
+      }
+    }), 240_000)
+
+  it.scopedLive("says that the disk that takes its answer is full", () =>
+    Effect.gen(function*() {
+      for (const { ran } of yield* everyCommand((words) => [...words, FULL])) {
+        fails(ran, /^ktstr: cannot write to stdout: ENOSPC; is the disk full\?$/)
+      }
+    }), 240_000)
+})
 
 describe.skipIf(!mayMount)("a disk of 64 MiB that is full (needs root)", () => {
   it.scopedLive(
