@@ -48,21 +48,14 @@ export class HashPrefetch {
   /** Look at buckets from `bucket` on. */
   look(bucket: number): void {
     const { nodes, space, table } = this
-    const { layout } = table
     const { memory } = space
     this.start = bucket
     this.end = Math.min(bucket + BUCKETS, table.bucketCount)
+    this.readHeads(bucket)
     let count = 0
     for (let index = 0; bucket < this.end; bucket++, index++) {
-      const at = table.bucketsOffset + bucket * layout.bucketSize + layout.bucketFirst
-      this.known[index] = 0
-      if (!space.window(table.bucketsPage, at, 8)) continue
-      const { view } = space
-      this.known[index] = 1
-      this.lo[index] = view.getUint32(space.at, true)
-      this.hi[index] = view.getUint32(space.at + 4, true)
       const before = count
-      count = this.add(view, space.at, count)
+      if (this.known[index] === 1) count = this.add(this.lo[index], this.hi[index], count)
       this.first[index] = count > before ? before : -1
     }
     let node = 0
@@ -71,7 +64,10 @@ export class HashPrefetch {
       memory.prefetch(nodes, node, last, this.elementBytes)
       for (; node < last; node++) {
         const before = count
-        if (memory.seek(nodes[node], 8)) count = this.add(memory.view, memory.at, count)
+        if (memory.seek(nodes[node], 8)) {
+          const { at, view } = memory
+          count = this.add(view.getUint32(at, true), view.getUint32(at + 4, true), count)
+        }
         this.next[node] = count > before ? before : -1
       }
     }
@@ -81,13 +77,34 @@ export class HashPrefetch {
     }
   }
 
-  /** The node that the pointer at `at` leads to, unless it ends a chain; gives how many there are. */
-  private add(view: DataView, at: number, count: number): number {
-    const offset = pointerOffset(view, at)
-    if ((offset & 1) === 1 || count === PLACES) return count
-    const place = this.space.translatePage(pointerPage(view, at))
+  /** Read the heads of the batch: all at once, or one by one where some of them are not there. */
+  private readHeads(bucket: number): void {
+    const { space, table } = this
+    const { bucketFirst, bucketSize } = table.layout
+    const at = table.bucketsOffset + bucket * bucketSize + bucketFirst
+    const count = this.end - bucket
+    if (space.window(table.bucketsPage, at, (count - 1) * bucketSize + 8)) {
+      for (let index = 0; index < count; index++) this.keep(index, space.view, space.at + index * bucketSize)
+      return
+    }
+    for (let index = 0; index < count; index++) {
+      this.known[index] = 0
+      if (space.window(table.bucketsPage, at + index * bucketSize, 8)) this.keep(index, space.view, space.at)
+    }
+  }
+
+  private keep(index: number, view: DataView, at: number): void {
+    this.known[index] = 1
+    this.lo[index] = view.getUint32(at, true)
+    this.hi[index] = view.getUint32(at + 4, true)
+  }
+
+  /** The node that a pointer leads to, unless it ends a chain; gives how many there are. */
+  private add(lo: number, hi: number, count: number): number {
+    if ((lo & 1) === 1 || count === PLACES) return count
+    const place = this.space.translatePage(hi * 2 ** 20 + (lo >>> 12))
     if (place < 0) return count
-    this.nodes[count] = place + offset
+    this.nodes[count] = place + (lo & 4095)
     return count + 1
   }
 
