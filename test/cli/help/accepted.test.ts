@@ -29,7 +29,8 @@ const VALUES: Readonly<Record<string, string>> = {
   exec: "true",
   timeout: "100",
   module: "x",
-  ref: "x"
+  ref: "x",
+  snapshot: "line=x"
 }
 const valueOf = ({ name, value }: OptionNode): string =>
   VALUES[name] ?? (value === "N" ? "1" : /^[a-z-]+(\|[a-z-]+)+$/.test(value ?? "") ? value!.split("|")[0] : "./missing")
@@ -81,7 +82,9 @@ const NEEDS: ReadonlyArray<readonly [needs: string, options: ReadonlyArray<strin
   ["btf", ["base"]],
   ["git", ["ref"]],
   ["json", ["out"]],
-  ["scheduler", ["ops", "expect", "scheduler-arg"]]
+  ["scheduler", ["ops", "expect", "scheduler-arg"]],
+  ["snapshots", ["snapshot"]],
+  ["snapshot", ["snapshots"]]
 ]
 
 /** The options that one command line can have: as many as go together, `first` among them. */
@@ -93,8 +96,8 @@ const together = (node: CommandNode, first: OptionNode): ReadonlyArray<OptionNod
   const add = (name: string): void => {
     const needed = NEEDS.flatMap(([needs, options]) => options.includes(name) && has.has(needs) ? [needs] : [])
     if (chosen.has(name) || !fits(name) || !needed.every((other) => chosen.has(other) || fits(other))) return
-    needed.forEach(add)
     chosen.add(name)
+    needed.forEach(add)
   }
   // what a command cannot do without: whose map, kernel or file it is
   const always = ["out", "map", "key", "ref"].filter((name) => has.has(name))
