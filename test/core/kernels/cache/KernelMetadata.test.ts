@@ -39,7 +39,7 @@ describe("KernelMetadata", () => {
   it("hold no other hash, size, time or format than what they say", () => {
     const wrong = [
       { format: 2 },
-      { arch: "aarch64" },
+      { arch: "riscv64" },
       { kconfigHash: "0123456" },
       { extraKconfigHash: "0123456G" },
       { image: { ...metadata.image, bytes: -1 } },
