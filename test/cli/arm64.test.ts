@@ -29,13 +29,13 @@ const cases: ReadonlyArray<readonly [what: string, args: ReadonlyArray<string>, 
     "our own engine",
     ["vm", "run", "--exec", "true", "--engine", "kvm"],
     1,
-    /^ktstr: cannot boot \S+\/vmlinuz: this engine runs x86-64 kernels, and it is an arm64 one; use the engine auto or qemu$/
+    /^ktstr: cannot boot \S+\/vmlinuz: this engine runs x86-64 kernels, and this is an arm64 kernel; use the engine auto or qemu$/
   ],
   [
     "a program of this host",
     ["vm", "run", "--exec", "true", "--include", "/bin/sed"],
     1,
-    /^ktstr: cannot include \/bin\/sed: it is a program for machine 62, and the guest is arm64 \(183\); build it for the guest$/
+    /^ktstr: cannot include \/bin\/sed: it is a program for machine 62, and the guest is arm64, machine 183; build it for the guest$/
   ],
   [
     "NUMA nodes",

@@ -11,9 +11,9 @@ import type { KernelFile, KernelSource } from "./cache/KernelMetadata.ts"
 export interface KernelArtifacts {
   /** `uname -r` of the kernel. */
   readonly release: string
-  /** Of an arm64 kernel; x86-64 is not said. */
+  /** The architecture; undefined for x86-64. */
   readonly arch?: "arm64"
-  /** The file that a VM boots: a bzImage or a vmlinux. */
+  /** The file that a VM boots: a bzImage, a vmlinux or an arm64 `Image`. */
   readonly image: string
   /** The ELF kernel inside `image`, known to be of the very same build, which a VM can boot without unpacking it. */
   readonly unpacked?: string

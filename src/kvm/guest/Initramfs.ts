@@ -53,8 +53,10 @@ export interface InitramfsSpec extends InitSpec {
 export const makeInitramfs = Effect.fn("Initramfs.make")(
   function*(spec: InitramfsSpec): Effect.fn.Return<Uint8Array, HostLacks | IncludeError> {
     const system = spec.arm64Programs === undefined ? hostSystem : arm64System(spec.arm64Programs)
-    const busybox = yield* requireProgram("busybox", "it is the guest's shell", "busybox-static")
-    const shell = yield* readHostFile(spec.arm64Programs === undefined ? busybox : `${spec.arm64Programs}/bin/busybox`)
+    const busybox = spec.arm64Programs === undefined
+      ? yield* requireProgram("busybox", "it is the guest's shell", "busybox-static")
+      : `${spec.arm64Programs}/bin/busybox`
+    const shell = yield* readHostFile(busybox)
     const ports = PORTS[spec.arm64Programs === undefined ? "x86-64" : "arm64"]
     const includes = yield* Effect.forEach(spec.includes ?? [], (path) => readInclude(systemPath(system, path)))
     const files = includes.flat().flatMap(({ file }) => file === undefined ? [] : [file])
@@ -122,12 +124,13 @@ const systemPath = ({ root }: GuestSystem, path: string): string => {
 /** A program of this host in a guest that is not like it: the kernel would only say `No such file or directory`. */
 const checkMachine = (file: HostFile, { machine, name, root }: GuestSystem): Effect.Effect<void, IncludeError> =>
   Effect.suspend(() => {
+    if (root === "") return Effect.void // the host's own system: nothing to look at
     const elf = Either.getOrUndefined(parsing(() => parseElf(file.bytes, file.path)))
-    return root === "" || elf === undefined || elf.machine === machine || (elf.type !== ET_EXEC && elf.type !== ET_DYN)
+    return elf === undefined || elf.machine === machine || (elf.type !== ET_EXEC && elf.type !== ET_DYN)
       ? Effect.void
       : new IncludeError({
         path: file.path,
-        why: `it is a program for machine ${elf.machine}, and the guest is ${name} (${machine})`,
+        why: `it is a program for machine ${elf.machine}, and the guest is ${name}, machine ${machine}`,
         hint: "build it for the guest"
       })
   })

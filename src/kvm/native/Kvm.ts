@@ -105,7 +105,10 @@ export const bootKvm = (
     const { freezeTimeout, limits, topology } = checked
     const image = yield* readKernelImage(spec.kernel)
     if (image.kind === "arm64 Image") {
-      return yield* broken("this engine runs x86-64 kernels, and it is an arm64 one", "use the engine auto or qemu")
+      return yield* broken(
+        "this engine runs x86-64 kernels, and this is an arm64 kernel",
+        "use the engine auto or qemu"
+      )
     }
     if ((spec.shares ?? []).length > 0) {
       return yield* broken(
