@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { type CacheError, cacheRoot, makeDirectories, refused, temporaryDirectory } from "../../core/CacheDir.ts"
 import type { LockTimeout } from "../../core/EntryLock.ts"
 import { FetchFailed, HostLacks, isPlatformError, pathOf } from "../../core/Errors.ts"
-import { aptOf, openAptState, refreshAptState } from "../../core/kernels/debian/AptState.ts"
+import { aptOf, newestAptState, openAptState } from "../../core/kernels/debian/AptState.ts"
 import { APT_HINT, debianHost } from "../../core/kernels/debian/DebianSuites.ts"
 import type { Native } from "../../core/Native.ts"
 import { lastLine, runToEnd } from "../../core/process/Subprocess.ts"
@@ -50,8 +50,7 @@ export const fetchQemu: Effect.Effect<
   const suite = `${host.codename}-backports`
   const failed = (step: keyof typeof HINTS, why: string) =>
     new FetchFailed({ step, subject: `the QEMU of ${suite}`, why, hint: HINTS[step] })
-  const opened = yield* openAptState(root, host, suite)
-  const state = opened.refreshedAt === undefined ? yield* refreshAptState(opened) : opened
+  const state = yield* newestAptState(yield* openAptState(root, host, suite))
   const scratch = yield* temporaryDirectory(root)
   const download = yield* stage(`download QEMU of ${suite}, 13 MB`, "FetchQemu.download", { suite })(
     aptOf(state, "apt-get", ["-qq", "download", ...PACKAGES], scratch)

@@ -114,6 +114,15 @@ export const openAptState = Effect.fn("AptState.openAptState")(
   }
 )
 
+/** The lists as new as they can be had: where they cannot be brought up to date, those that are there. */
+export const newestAptState = (
+  state: AptState
+): Effect.Effect<AptState, CacheError | LockTimeout | HostLacks | FetchFailed, Host> =>
+  Effect.catchAll(
+    refreshAptState(state),
+    (error) => state.refreshedAt === undefined ? Effect.fail(error) : Effect.succeed(state)
+  )
+
 /** Bring the lists up to date. apt checks their signatures; where it fails the lists are what they were. */
 export const refreshAptState = Effect.fn("AptState.refreshAptState")(
   function*(

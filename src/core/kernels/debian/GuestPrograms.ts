@@ -7,7 +7,7 @@ import { FetchFailed, isPlatformError, pathOf } from "../../Errors.ts"
 import type { Native } from "../../Native.ts"
 import { lastLine, runToEnd } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
-import { aptOf, openAptState, refreshAptState } from "./AptState.ts"
+import { aptOf, newestAptState, openAptState } from "./AptState.ts"
 import type { PackageListError } from "./DebianPackages.ts"
 import { APT_HINT, debianHost } from "./DebianSuites.ts"
 
@@ -19,8 +19,7 @@ const DIRECTORY = ".programs"
 
 /**
  * A directory with Debian's programs for arm64 guests as they lie in such a system: busybox, bpftool, chrt and others of
- * util-linux, and their libraries.
- * Downloaded and unpacked into the cache by a private apt, once; nothing is installed.
+ * util-linux, and their libraries. Downloaded and unpacked into the cache by a private apt, once; nothing is installed.
  */
 export const arm64Programs: Effect.Effect<
   string,
@@ -40,8 +39,7 @@ export const arm64Programs: Effect.Effect<
       why,
       hint: "check the network, and the disk"
     })
-  const opened = yield* openAptState(root, host, suite, "arm64")
-  const state = opened.refreshedAt === undefined ? yield* refreshAptState(opened) : opened
+  const state = yield* newestAptState(yield* openAptState(root, host, suite, "arm64"))
   yield* makeDirectories(join(root, DIRECTORY))
   const scratch = yield* fs.makeTempDirectoryScoped({ directory: join(root, DIRECTORY) })
   const needed = yield* aptOf(state, "apt-get", [
