@@ -83,7 +83,7 @@ export interface TypeChange {
   readonly members: ReadonlyArray<MemberChange>
   readonly values: ReadonlyArray<ValueChange>
   /** A typedef's type, as C writes it; null: it is the same, or this is not a typedef. */
-  readonly meaning: { readonly before: string; readonly after: string } | null
+  readonly aliased: { readonly before: string; readonly after: string } | null
   /** Only the first members were compared, because there are too many, or they are too deep in one another. */
   readonly cut: boolean
 }
@@ -164,7 +164,7 @@ interface Form {
   readonly size: number
   readonly members: ReadonlyMap<string, Placed>
   readonly values: ReadonlyMap<string, string>
-  readonly meaning: string | null
+  readonly aliased: string | null
   /** Members or values are missing, so nothing is known to be its equal. */
   readonly cut: boolean
   /** All of the above: equal forms have equal texts. */
@@ -183,9 +183,9 @@ const formsOf = (btf: Btf, types: ReadonlyArray<ComparedType>, budget: Budget): 
     const cut = "members" in body
       ? collect(btf, structLayout(btf, body, budget), "", members, budget)
       : "values" in body && collectValues(body, values, budget)
-    const meaning = body.kind === "TYPEDEF" ? oneLine(btf, body.type, "", budget) : null
-    const text = JSON.stringify([title, size, [...members.byName], [...values.byName], meaning])
-    return { title, size, members: members.byName, values: values.byName, meaning, cut, text }
+    const aliased = body.kind === "TYPEDEF" ? oneLine(btf, body.type, "", budget) : null
+    const text = JSON.stringify([title, size, [...members.byName], [...values.byName], aliased])
+    return { title, size, members: members.byName, values: values.byName, aliased, cut, text }
   }).sort((a, b) => b.size - a.size)
 
 /** Gives whether some are missing. */
@@ -240,14 +240,14 @@ const placedOf = (btf: Btf, { bits, offset, size, typeId }: MemberLayout, budget
 
 const change = (before: Form | undefined, after: Form | undefined): TypeChange => {
   const both = before !== undefined && after !== undefined
-  const [was, is] = [before?.meaning ?? null, after?.meaning ?? null]
+  const [was, is] = [before?.aliased ?? null, after?.aliased ?? null]
   return {
     type: (before ?? after)?.title ?? "",
     sizeBefore: before?.size ?? null,
     sizeAfter: after?.size ?? null,
     members: both ? memberChanges(before.members, after.members) : [],
     values: both ? valueChanges(before.values, after.values) : [],
-    meaning: was === null || is === null || was === is ? null : { before: was, after: is },
+    aliased: was === null || is === null || was === is ? null : { before: was, after: is },
     cut: before?.cut === true || after?.cut === true
   }
 }

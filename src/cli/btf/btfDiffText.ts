@@ -6,7 +6,7 @@ import { table } from "../terminal/Table.ts"
 
 /** The change of one type, by its members or values. */
 export const changeText = (change: TypeChange): string => {
-  const { cut, meaning, members, sizeAfter, sizeBefore, type, values } = change
+  const { cut, aliased, members, sizeAfter, sizeBefore, type, values } = change
   const size = sizeBefore === null
     ? green(`new, ${sizeAfter} bytes`)
     : sizeAfter === null
@@ -14,7 +14,7 @@ export const changeText = (change: TypeChange): string => {
     : sizeBefore === sizeAfter
     ? `${sizeAfter} bytes, as before`
     : `${sizeBefore} bytes, now ${sizeAfter}`
-  const meant = meaning === null ? "" : `  ${yellow("~")} ${retyped(meaning.before, meaning.after)}\n`
+  const meant = aliased === null ? "" : `  ${yellow("~")} ${retyped(aliased.before, aliased.after)}\n`
   return `${bold(escapeLine(type))}: ${size}\n${meant}${members.map(memberLine).join("")}${
     values.map(valueLine).join("")
   }${cut ? yellow("  only its first members were compared: there are too many\n") : ""}`
@@ -60,7 +60,7 @@ export const overview = (before: string, after: string, changes: ReadonlyArray<T
   const gone = changes.filter(({ sizeAfter }) => sizeAfter === null)
   const fresh = changes.filter(({ sizeBefore }) => sizeBefore === null)
   const changed = changes.filter(({ sizeAfter, sizeBefore }) => sizeAfter !== null && sizeBefore !== null)
-  const rows = changed.map(({ cut, meaning, members, sizeAfter, sizeBefore, type, values }) => {
+  const rows = changed.map(({ cut, aliased, members, sizeAfter, sizeBefore, type, values }) => {
     const counted = (found: number) => found === 0 ? "" : `${found}`
     const count = (which: (change: MemberChange) => boolean) => counted(members.filter(which).length)
     const either = (which: (change: MemberChange | ValueChange) => boolean) =>
@@ -72,7 +72,7 @@ export const overview = (before: string, after: string, changes: ReadonlyArray<T
       either(({ after }) => after === null),
       count(({ moved }) => moved),
       count(({ resized }) => resized),
-      meaning === null ? count(({ retyped }) => retyped) : "1",
+      aliased === null ? count(({ retyped }) => retyped) : "1",
       counted(values.filter(({ after, before }) => before !== null && after !== null).length)
     ]
   })

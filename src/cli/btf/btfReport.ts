@@ -99,7 +99,7 @@ export const BtfDifference = Schema.Struct({
       before: Schema.NullOr(Schema.String).annotations({ description: "in decimal digits; null: the name is new" }),
       after: Schema.NullOr(Schema.String).annotations({ description: "null: it is gone" })
     })),
-    meaning: Schema.NullOr(Schema.Struct({ before: Schema.String, after: Schema.String })).annotations({
+    aliased: Schema.NullOr(Schema.Struct({ before: Schema.String, after: Schema.String })).annotations({
       description: "of a typedef: its type as C writes it, where that differs"
     }),
     cut: Schema.Boolean.annotations({ description: "only the first members were compared: there are too many" })

@@ -33,12 +33,12 @@ describe("the difference of two blobs", () => {
     `)
     const told = (one: Btf, other: Btf) =>
       diffAll(one, other).filter(({ type }) => type !== "struct user").map((
-        { meaning, members, sizeAfter, sizeBefore, type, values }
+        { aliased, members, sizeAfter, sizeBefore, type, values }
       ) => [
         type,
         sizeBefore,
         sizeAfter,
-        meaning === null ? null : `${meaning.before} > ${meaning.after}`,
+        aliased === null ? null : `${aliased.before} > ${aliased.after}`,
         members.map(({ member }) => member),
         values.map(({ after, before, name }) => `${name} ${before} > ${after}`)
       ])
@@ -149,13 +149,13 @@ const enumsOfBpftool = (directory: string, bytes: Uint8Array): ReadonlyMap<strin
 }
 
 /** What a change would be the other way round. */
-const mirrored = ({ cut, meaning, members, sizeAfter, sizeBefore, type, values }: TypeChange) => ({
+const mirrored = ({ cut, aliased, members, sizeAfter, sizeBefore, type, values }: TypeChange) => ({
   type,
   sizeBefore: sizeAfter,
   sizeAfter: sizeBefore,
   members: members.map((change) => ({ ...change, before: change.after, after: change.before })),
   values: values.map(({ after, before, name }) => ({ name, before: after, after: before })),
-  meaning: meaning === null ? null : { before: meaning.after, after: meaning.before },
+  aliased: aliased === null ? null : { before: aliased.after, after: aliased.before },
   cut
 })
 

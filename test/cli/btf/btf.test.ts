@@ -225,7 +225,7 @@ describe("ktstr btf diff", () => {
       const all = yield* run()
       assert.match(all.stdout, /^enum e +4 +1 +1 +1\ntypedef n_t +4 → 8 +1\ntypedef s_t +4 → 8 +1 +1\n/m)
       const { types } = yield* decoded(BtfDifference, (yield* run("--json")).stdout)
-      assert.deepStrictEqual(types.map(({ meaning, type, values }) => [type, values.length, meaning]), [
+      assert.deepStrictEqual(types.map(({ aliased, type, values }) => [type, values.length, aliased]), [
         ["enum e", 3, null],
         ["typedef n_t", 0, { before: "int", after: "long" }],
         ["typedef s_t", 0, null]
