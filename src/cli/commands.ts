@@ -75,7 +75,7 @@ export const examples: Readonly<Record<string, ReadonlyArray<string>>> = {
   "vm run": [
     "ktstr vm run --kernel debian:6.12-cloud --cpus 2 --exec 'uname -r; nproc'",
     "ktstr vm run --kernel debian:7.3-cloud --exec-file test.sh --on-failure dump.json",
-    "ktstr vm run --kernel 6.14 --exec-file test.sh --snapshots DIR --snapshot periodic=8/60s"
+    "ktstr vm run --kernel debian:7.3-cloud --exec-file test.sh --snapshots DIR --snapshot periodic=8/60s"
   ],
   "vm core": [
     "ktstr vm core --kernel debian:6.12-cloud --exec true --out vmcore",

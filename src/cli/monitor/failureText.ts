@@ -1,3 +1,4 @@
+import { plural } from "../../core/Plural.ts"
 import { formatReason } from "../../core/Reason.ts"
 import type { LogLine } from "../../host/KernelLog.ts"
 import { stuckTask } from "../../monitor/Explain.ts"
@@ -40,7 +41,8 @@ export const momentText = ({ at, name, pauseMillis, reading, text }: Moment): st
     dim(pauseMillis === null ? "" : `the guest stood still for ${duration(pauseMillis)}\n`),
     vcpuText(reading),
     "kind" in reading.sched ? yellow(`${escapeLine(formatReason(reading.sched))}\n`) : `\n${showText(reading.sched)}`,
-    ...readingDetails(reading)
+    ...readingDetails(reading),
+    ...lossLines(reading)
   ].join("")
 }
 
@@ -138,6 +140,10 @@ const details = (document: FailureDocument) => [
   ...document.log.lines.map(lineText),
   heading("console"),
   ...document.console.map((line) => `${escapeLine(line)}\n`),
-  ...document.problems.map((problem) => yellow(`problem: ${escapeLine(formatReason(problem))}\n`)),
-  document.losses === 0 ? "" : yellow(`incomplete: ${document.losses} parts could not be read whole\n`)
+  ...lossLines(document)
+]
+
+const lossLines = ({ losses, problems }: Reading) => [
+  ...problems.map((problem) => yellow(`problem: ${escapeLine(formatReason(problem))}\n`)),
+  losses === 0 ? "" : yellow(`incomplete: ${plural(losses, "part")} could not be read whole\n`)
 ]

@@ -72,7 +72,9 @@ export const show = (config: Config) =>
       const document = yield* open(config.file.value)
       if ("cause" in document) {
         if (Option.isNone(config.html)) return yield* writeText(momentText(document))
-        return yield* new UsageError({ problem: "--html makes pages of failures; this is a snapshot: show it without" })
+        return yield* new UsageError({
+          problem: "--html makes a page of a failure, and this is a snapshot: leave out --html"
+        })
       }
       if (Option.isNone(config.html)) return yield* writeText(failureText(document))
       yield* writeFile(config.html.value, [printable(failurePage(document))])
@@ -87,7 +89,7 @@ const open = (path: string) =>
         new FileUnreadable({
           what: path,
           why,
-          hint: "give a file that vm run --on-failure or a failed run wrote"
+          hint: "give a file that vm run --on-failure or --snapshot wrote, or a failed run"
         })
     )
     return yield* parse(text, path, decodeEither)

@@ -173,7 +173,7 @@ export const moments = {
   snapshot: words(
     "snapshot",
     "WHEN",
-    "stop the guest and write its state, then let it move on: periodic=8/60s, 8 times in the 60 s that the run is expected to take; "
+    "stop the guest, write its state, and let it run on: periodic=8/60s, 8 times in the 60 s that the run is expected to take; "
       + "line=REGEX, when a line comes on the console"
   ).pipe(Options.repeated),
   snapshots: text("snapshots", "DIR", "the directory for --snapshot: periodic_000.json, line_001.json and so on")

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { DUMP_VERSION } from "../../../src/bpf/Report.ts"
-import { failureText } from "../../../src/cli/monitor/failureText.ts"
+import { failureText, momentText } from "../../../src/cli/monitor/failureText.ts"
 import { NotAFailure, parseFailure } from "../../../src/cli/monitor/show.ts"
 import { escapeLine } from "../../../src/cli/terminal/escapeControls.ts"
 import { FailureDocument, failurePage } from "../../../src/monitor/index.ts"
@@ -96,8 +96,9 @@ const golden = (() => {
 
 /** That a text goes to a terminal, and a page to a browser, without anything of the document's acting on them. */
 const assertHarmless = (document: FailureDocument): void => {
+  const text = failureText(document) + (document.early === undefined ? "" : momentText(document.early))
   // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
-  assert.notMatch(failureText(document), /(?!\n)[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u)
+  assert.notMatch(text, /(?!\n)[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u)
   const page = failurePage(document)
   // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
   assert.notMatch(page, /(?!\n)[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u)
@@ -144,6 +145,13 @@ describe("a forged dump of a failure", () => {
       assert.deepStrictEqual(document, yield* Schema.decodeUnknown(FailureDocument)(JSON.parse(text)))
       assertHarmless(document)
     }))
+
+  it("says of a snapshot, too, what could not be read whole", () => {
+    const { early } = Either.getOrThrow(parseFailure(JSON.stringify(golden), "x.json"))
+    const text = momentText(early ?? assert.fail("it has no early moment"))
+    assert.isTrue(text.startsWith("half  two[11] waits\n"))
+    assert.match(text, /\nproblem: .*0x10 is not mapped\nincomplete: 1 part could not be read whole\n$/)
+  })
 
   it("has markup and a terminal's commands in each text in turn: it is refused, or they are text", () => {
     let read = 0
