@@ -9,22 +9,21 @@ const THREE = Int32Array.from(
   (_, n) => 0x30_3030 | Math.floor(n / 100) | (Math.floor(n / 10) % 10) << 8 | (n % 10) << 16
 )
 
+/** `0` to `999` without leading zeros: their digits, and in the highest byte how many they are. */
+const SMALL = Int32Array.from({ length: 1000 }, (_, n) => {
+  const length = String(n).length
+  return THREE[n] >> (3 - length) * 8 | length << 24
+})
+
 const BILLION = 1_000_000_000
 const QUOTE = 0x22
 const MINUS = 0x2d
 
-/** 0 to 999, without leading zeros. */
+/** 0 to 999, without leading zeros: no branch, which random numbers would take at random. */
 const writeSmall = (out: DataView, at: number, n: number): number => {
-  if (n < 10) {
-    out.setUint8(at, 0x30 + n)
-    return at + 1
-  }
-  if (n < 100) {
-    out.setInt32(at, THREE[n] >> 8, true)
-    return at + 2
-  }
-  out.setInt32(at, THREE[n], true)
-  return at + 3
+  const word = SMALL[n]
+  out.setInt32(at, word, true)
+  return at + (word >> 24)
 }
 
 /** 0 to 2^32 - 1; at most 10 bytes. */
@@ -73,9 +72,8 @@ const writeNine = (out: DataView, at: number, number: number): number => {
 export const writeU64 = (out: DataView, at: number, high: number, low: number): number => {
   if (high === 0) return writeU32(out, at, low)
   if (high < 0x20_0000) {
-    const n = high * 2 ** 32 + low
-    const billions = Math.floor(n / BILLION)
-    return writeNine(out, writeU32(out, at, billions), n - billions * BILLION)
+    const billions = ((high * 2 ** 32 + low) / BILLION) >>> 0
+    return writeNine(out, writeU32(out, at, billions), low - Math.imul(billions, BILLION))
   }
   out.setUint8(at, QUOTE)
   const end = writeBig(out, at + 1, high, low)
@@ -99,18 +97,21 @@ export const writeI64 = (out: DataView, at: number, high: number, low: number): 
   return end + 1
 }
 
-/** At least 2^53: long division by 10^9 in steps that a double keeps exact. */
+/** At least 2^53: a double is near enough to divide by 10^9 with an error of one at most, which the remainder shows. */
 const writeBig = (out: DataView, at: number, high: number, low: number): number => {
-  const first = Math.floor(high / BILLION)
-  const middle = (high - first * BILLION) * 65536 + (low >>> 16)
-  const second = Math.floor(middle / BILLION)
-  const last = (middle - second * BILLION) * 65536 + (low & 0xffff)
-  const third = Math.floor(last / BILLION)
-  const billions = first * 2 ** 32 + second * 65536 + third
-  const top = Math.floor(billions / BILLION)
+  let billions = Math.floor((high * 2 ** 32 + low) / BILLION)
+  let rest = (low - Math.imul(billions, BILLION)) | 0
+  if (rest < 0) {
+    billions--
+    rest += BILLION
+  } else if (rest >= BILLION) {
+    billions++
+    rest -= BILLION
+  }
+  const top = (billions / BILLION) >>> 0
   if (top > 0) at = writeNine(out, writeU32(out, at, top), billions - top * BILLION)
   else at = writeU32(out, at, billions)
-  return writeNine(out, at, last - third * BILLION)
+  return writeNine(out, at, rest)
 }
 
 /** Two hex digits of each byte, in a little-endian half-word. */
@@ -138,6 +139,7 @@ export const writeHex = (out: DataView, at: number, high: number, low: number): 
     at = writeHexByte(out, at, (word >>> shift) & 255)
   }
   if (high === 0) return at
-  for (let shift = 24; shift >= 0; shift -= 8) at = writeHexByte(out, at, (low >>> shift) & 255)
-  return at
+  out.setInt32(at, HEX[low >>> 24] | HEX[(low >>> 16) & 255] << 16, true)
+  out.setInt32(at + 4, HEX[(low >>> 8) & 255] | HEX[low & 255] << 16, true)
+  return at + 8
 }

@@ -67,7 +67,7 @@ export const writeText = (
     const byte = view.getUint8(at + index)
     if (byte === 0) {
       out.setUint8(end++, QUOTE)
-      return isZero(view, at + index + 1, at + count) ? end : ~end
+      return isZero(view, at + index, at + count) ? end : ~end // its NUL with it: by words
     }
     if (byte < 0x20 || byte > 0x7e) return writeChars(out, pos, view, at, count, signed)
     if (byte === QUOTE || byte === BACKSLASH) out.setUint8(end++, BACKSLASH)

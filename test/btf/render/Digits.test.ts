@@ -7,14 +7,17 @@ const written = (write: (out: DataView, at: number) => number): string => {
   const end = write(out, 5)
   return Buffer.from(out.buffer, 5, end - 5).toString()
 }
-/** Numbers of every length, and what lies around each power of ten and two. */
+const BILLION = 10n ** 9n
+/** Numbers of every length, and what lies around each power of ten and two and around billions. */
 const near = (bits: number): FastCheck.Arbitrary<bigint> => {
   const edges = [
     ...Array.from({ length: 20 }, (_, n) => 10n ** BigInt(n)),
     ...Array.from({ length: bits + 1 }, (_, n) => 2n ** BigInt(n))
   ]
+  const billions = FastCheck.bigInt(0n, 2n ** BigInt(bits) / BILLION).map((n) => n * BILLION) // numbers are written by billions
+  const edge = FastCheck.oneof(FastCheck.constantFrom(...edges), billions)
   return FastCheck.oneof(
-    FastCheck.tuple(FastCheck.constantFrom(...edges), FastCheck.bigInt(-2n, 2n)).map(([edge, delta]) => edge + delta),
+    FastCheck.tuple(edge, FastCheck.bigInt(-2n, 2n)).map(([edge, delta]) => edge + delta),
     FastCheck.tuple(FastCheck.bigInt(0n, 2n ** BigInt(bits) - 1n), FastCheck.bigInt(0n, BigInt(bits))).map(
       ([n, shift]) => n >> shift
     )
