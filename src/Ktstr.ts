@@ -41,7 +41,6 @@ import {
   readFailureLog,
   saysWhyItEnded
 } from "./monitor/FailureDump.ts"
-import type { TakenMoment } from "./monitor/moments/Moment.ts"
 import {
   type AttachError,
   freezeAndAttach,
@@ -51,6 +50,7 @@ import {
   sourceOf,
   stopGuest
 } from "./monitor/moments/StopGuest.ts"
+import type { TakenMoment } from "./monitor/moments/TakenMoment.ts"
 
 /**
  * The script in the guest ended with a status other than 0. `lastLines` are the last three that it printed.

@@ -31,10 +31,11 @@ if (addressSpace() < ADDRESS_SPACE) {
 const filename = require.resolve("./main.cjs")
 const source = readFileSync(filename)
 
-/** Where code is kept, and under which name: code of another bundle or Node never gets this one. */
+/** Where code is kept, and under which name: code of another bundle, or of a V8 with other flags, never gets this one. */
 const cache = process.env.XDG_CACHE_HOME || join(homedir(), ".cache")
 const directory = join(cache, "ktstr", "code")
-const name = createHash("sha256").update(`${process.version} ${process.arch} ${process.versions.v8}\n`).update(source)
+const name = createHash("sha256")
+  .update(JSON.stringify([process.version, process.arch, process.execArgv, process.env.NODE_OPTIONS])).update(source)
   .digest("hex").slice(0, 32)
 
 /** The code of an earlier run; undefined where there is none. Only a directory of this user's counts: code is run. */

@@ -8,7 +8,7 @@ import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import type { Failure, FailureDocument, FailureLog } from "./Failure.ts"
 import { readKernelRing } from "./KernelRing.ts"
 import { captureReading, type StoppedGuest } from "./moments/CaptureReading.ts"
-import { momentPieces, type TakenMoment } from "./moments/Moment.ts"
+import { momentPieces, type TakenMoment } from "./moments/TakenMoment.ts"
 import { withMembers } from "./moments/WithMembers.ts"
 import type { Sample } from "./Sample.ts"
 

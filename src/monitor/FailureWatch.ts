@@ -7,8 +7,8 @@ import type { Vm } from "../kvm/spec/VmEngine.ts"
 import { GuestKernel } from "../memory/GuestKernel.ts"
 import type { Failure } from "./Failure.ts"
 import { CONSOLE_SIGN, FailureSigns, type Sign, signOfConsole } from "./FailureSigns.ts"
-import type { TakenMoment } from "./moments/Moment.ts"
 import { type SnapshotOptions, take } from "./moments/TakeMoment.ts"
+import type { TakenMoment } from "./moments/TakenMoment.ts"
 import type { Sample } from "./Sample.ts"
 
 /** Time between two looks at a running guest's memory, each of which takes well below a millisecond. */

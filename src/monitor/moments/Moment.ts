@@ -1,37 +1,8 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { escapedJson } from "../../core/EscapeText.ts"
 import { Reason } from "../../core/Reason.ts"
 import { Reading } from "./Reading.ts"
-import { withMembers } from "./WithMembers.ts"
-
-/**
- * The reasons for taking a moment: it was `asked` for; it was one of the points of a `periodic` series; a `line` came on
- * the console; a `rule` was broken; a task's `age` was half of what the kernel allows.
- *
- * @since 0.1.0
- * @category schemas
- */
-export const MomentCause = Schema.Literal("asked", "periodic", "line", "rule", "age").annotations({
-  identifier: "MomentCause"
-})
-/**
- * The type that the Schema `MomentCause` decodes to.
- *
- * @since 0.1.0
- * @category models
- */
-export type MomentCause = typeof MomentCause.Type
-
-const about = {
-  name: Schema.String,
-  cause: MomentCause,
-  text: Schema.String.annotations({ description: "what caused it, in one line" }),
-  at: Schema.String.annotations({ description: "when it was to be taken: wall-clock time of the host, ISO 8601" }),
-  pauseMillis: Schema.NullOr(Schema.Number).annotations({
-    description: "how long the guest stood still for it; null: it was not read"
-  })
-}
+import { momentFields, momentPieces, type TakenMoment } from "./TakenMoment.ts"
 
 /**
  * A running guest at an instant: all that was read of it, or why that could not be.
@@ -39,7 +10,7 @@ const about = {
  * @since 0.1.0
  * @category schemas
  */
-export const Moment = Schema.Struct({ ...about, reading: Schema.Union(Reading, Reason) }).annotations({
+export const Moment = Schema.Struct({ ...momentFields, reading: Schema.Union(Reading, Reason) }).annotations({
   identifier: "Moment"
 })
 /**
@@ -49,27 +20,6 @@ export const Moment = Schema.Struct({ ...about, reading: Schema.Union(Reading, R
  * @category models
  */
 export type Moment = typeof Moment.Type
-
-/**
- * A moment as it was taken: the reading is UTF-8, or why there is none.
- *
- * @since 0.1.0
- * @category models
- */
-export interface TakenMoment extends Omit<Moment, "reading"> {
-  readonly reading: ReadonlyArray<Uint8Array> | Reason
-}
-
-/**
- * The document of a moment, a `Moment`, as UTF-8.
- *
- * @since 0.1.0
- * @category rendering
- */
-export const momentPieces = ({ reading, ...about }: TakenMoment): ReadonlyArray<Uint8Array> =>
-  withMembers([Buffer.from(`${escapedJson(about)}\n`)], {
-    reading: "kind" in reading ? [Buffer.from(escapedJson(reading))] : reading
-  })
 
 const decode = Schema.decodeUnknown(Schema.parseJson(Moment))
 

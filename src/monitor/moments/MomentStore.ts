@@ -1,4 +1,4 @@
-import type { TakenMoment } from "./Moment.ts"
+import type { TakenMoment } from "./TakenMoment.ts"
 
 const MOST_MOMENTS = 64
 const MOST_BYTES = 2 ** 29

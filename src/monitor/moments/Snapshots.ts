@@ -6,9 +6,9 @@ import { inRealTime } from "../../kvm/spec/RealTime.ts"
 import type { Vm, VmEnded } from "../../kvm/spec/VmEngine.ts"
 import { type MonitorError, type MonitorOptions, watch } from "../Monitor.ts"
 import { defaultRules, type Rule } from "../Rules.ts"
-import type { TakenMoment } from "./Moment.ts"
 import { pointsOf } from "./PointsOf.ts"
 import { attempt, type SnapshotOptions, stamp, take } from "./TakeMoment.ts"
+import type { TakenMoment } from "./TakenMoment.ts"
 
 export type { SnapshotOptions } from "./TakeMoment.ts"
 

@@ -4,8 +4,8 @@ import { unreadable } from "../../core/Reason.ts"
 import { inRealTime } from "../../kvm/spec/RealTime.ts"
 import type { Vm } from "../../kvm/spec/VmEngine.ts"
 import { captureReading } from "./CaptureReading.ts"
-import type { TakenMoment } from "./Moment.ts"
 import { stopGuest } from "./StopGuest.ts"
+import type { TakenMoment } from "./TakenMoment.ts"
 
 /**
  * Options of all ways to take moments.
