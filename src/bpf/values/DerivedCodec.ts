@@ -33,27 +33,31 @@ export const recurringCodec = (
   render: (view: DataView, at: number, length: number) => RenderedValue
 ): Codec => {
   const plain = derivedCodec(render)
-  const seen = new Uint32Array(KEPT * words.length)
+  const count = words.length
+  const places = Int32Array.from(words)
+  const now = new Uint32Array(count)
+  const seen = new Uint32Array(KEPT * count)
   const kept = Array.from({ length: KEPT }, (): Literal | undefined => undefined)
-  const isSeen = (slot: number, view: DataView, at: number): boolean => {
-    for (let index = 0; index < words.length; index++) {
-      if (seen[slot * words.length + index] !== view.getUint32(at + words[index], true)) return false
-    }
+  const isSeen = (slot: number): boolean => {
+    for (let index = 0; index < count; index++) if (seen[slot * count + index] !== now[index]) return false
     return true
   }
   return {
     ...plain,
     json: (view, at, out, length = 0) => {
       let hash = 0
-      for (const word of words) hash = Math.imul(hash ^ view.getUint32(at + word, true), 0x9e37_79b1) ^ hash >>> 15
+      for (let index = 0; index < count; index++) {
+        const word = view.getUint32(at + places[index], true)
+        now[index] = word
+        hash = Math.imul(hash ^ word, 0x9e37_79b1) ^ hash >>> 15
+      }
       const slot = hash >>> 24
       const known = kept[slot]
-      if (known !== undefined && isSeen(slot, view, at)) {
+      if (known !== undefined && isSeen(slot)) {
         out.literal(known)
         return false
       }
-      // before the description moves the window
-      words.forEach((word, index) => seen[slot * words.length + index] = view.getUint32(at + word, true))
+      seen.set(now, slot * count)
       const value = render(view, at, length)
       if (lossesInside(value).length > 0) { // each is to be counted
         kept[slot] = undefined

@@ -63,8 +63,9 @@ export class ByteSink {
   /** Word by word: for so few bytes, `Uint8Array.set` takes several times as long. */
   literal({ length, words }: Literal): void {
     this.ensure(words.length * 4)
-    for (let word = 0; word < words.length; word++) this.view.setInt32(this.at + word * 4, words[word], true)
-    this.at += length
+    const { at, view } = this
+    for (let word = 0; word < words.length; word++) view.setInt32(at + word * 4, words[word], true)
+    this.at = at + length
   }
 
   /** Append a string as UTF-8. */
