@@ -2,8 +2,9 @@ import { defineConfig } from "vitest/config"
 import { LongestFirst } from "./test/support/LongestFirst.ts"
 import { filesByTier, retriesOf } from "./test/support/tiers.ts"
 
-// A tier a project, in groups that run one after the other: `vitest run --project unit` asks for one.
-const projects = [...filesByTier()].map(([tier, include], groupOrder) => ({
+// A tier a project: `vitest run --project unit` asks for one. The unit tier comes first, then all others together: tier by
+// tier, each one's longest file would keep a worker idle.
+const projects = [...filesByTier()].map(([tier, include]) => ({
   test: {
     name: tier,
     include: [...include],
@@ -11,7 +12,7 @@ const projects = [...filesByTier()].map(([tier, include], groupOrder) => ({
     testTimeout: 60_000,
     hookTimeout: 300_000,
     pool: "forks" as const,
-    sequence: { groupOrder }
+    sequence: { groupOrder: tier === "unit" ? 0 : 1 }
   }
 }))
 

@@ -19,17 +19,17 @@ const text = (count: Count) =>
  */
 // oxlint-disable-next-line import/no-default-export -- vitest loads a reporter file's default export
 export default class ClosingLine implements Reporter {
-  /** When a tier's first file was begun and its last one had ended, in ms: tiers run one after the other. */
-  readonly times = new Map<string, { from: number; to: number }>()
+  /** When a file was begun, in ms, and how long each tier's files took together: two run at once. */
+  readonly begun = new Map<string, number>()
+  readonly taken = new Map<string, number>()
 
-  onTestModuleQueued(module: TestModule): void {
-    const now = performance.now()
-    if (!this.times.has(module.project.name)) this.times.set(module.project.name, { from: now, to: now })
+  onTestModuleQueued({ moduleId }: TestModule): void {
+    this.begun.set(moduleId, performance.now())
   }
 
-  onTestModuleEnd(module: TestModule): void {
-    const time = this.times.get(module.project.name)
-    if (time !== undefined) time.to = performance.now()
+  onTestModuleEnd({ moduleId, project: { name } }: TestModule): void {
+    const now = performance.now()
+    this.taken.set(name, (this.taken.get(name) ?? 0) + now - (this.begun.get(moduleId) ?? now))
   }
 
   onTestRunEnd(modules: ReadonlyArray<TestModule>): void {
@@ -54,8 +54,7 @@ export default class ClosingLine implements Reporter {
     }
     process.once("exit", () => {
       for (const [name, { count, files }] of tiers) {
-        const time = this.times.get(name)
-        const seconds = time === undefined ? 0 : (time.to - time.from) / 1000
+        const seconds = (this.taken.get(name) ?? 0) / 1000
         process.stdout.write(`${name}: ${files} files, ${text(count)}, ${seconds.toFixed(1)} s\n`)
       }
       process.stdout.write(`${text(all)}\n`)
