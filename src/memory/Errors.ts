@@ -50,20 +50,30 @@ export class WrongKernel extends Schema.TaggedError<WrongKernel>("ktstr/WrongKer
 }
 
 /**
- * A kernel address that could not be read. `OutOfMemory`: the page tables point where the image has no bytes.
+ * The end of a sentence about an address that is read after its memory went.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export const RELEASED = "lies in memory that was released: its scope has closed, or the freeze it belongs to has ended"
+
+/**
+ * A kernel address that could not be read. `OutOfMemory`: the page tables point where the image has no bytes. `Released`:
+ * the memory's scope has closed.
  *
  * @since 0.1.0
  * @category errors
  */
 export class Unmapped extends Schema.TaggedError<Unmapped>("ktstr/Unmapped")("Unmapped", {
   address: Schema.BigIntFromSelf,
-  reason: Schema.Literal("NotPresent", "OutOfMemory", "TooLong")
+  reason: Schema.Literal("NotPresent", "OutOfMemory", "TooLong", "Released")
 }) {
   override get message() {
     return {
       NotPresent: `${hex(this.address)} is not mapped in the kernel's page tables`,
       OutOfMemory: `${hex(this.address)} maps to physical memory outside the image; is the image truncated?`,
-      TooLong: `the read at ${hex(this.address)} is longer than the limit for one read`
+      TooLong: `the read at ${hex(this.address)} is longer than the limit for one read`,
+      Released: `${hex(this.address)} ${RELEASED}`
     }[this.reason]
   }
 }

@@ -1,6 +1,7 @@
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../core/Address.ts"
 import { type Reason, unreadable } from "../core/Reason.ts"
 import { NOT_PRESENT, OUT_OF_MEMORY, type PageTable } from "./arch/PageTable.ts"
+import { RELEASED, type Unmapped } from "./Errors.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
 
 /**
@@ -42,7 +43,7 @@ const forget = (known: Float64Array): void => {
  */
 export interface Fault {
   readonly address: bigint
-  readonly reason: "NotPresent" | "OutOfMemory" | "TooLong"
+  readonly reason: Unmapped["reason"]
 }
 
 /**
@@ -205,9 +206,11 @@ export class KernelSpace {
 
   /** The last failure. Not reset by a success. */
   get fault(): Fault {
+    const address = kvaFrom(this.#faultPage, 0)
+    if (this.memory.released) return { address, reason: "Released" }
     const reason = this.#faultReason
     return {
-      address: kvaFrom(this.#faultPage, 0),
+      address,
       reason: reason === TOO_LONG ? "TooLong" : reason === OUT_OF_MEMORY ? "OutOfMemory" : "NotPresent"
     }
   }
@@ -223,11 +226,10 @@ export class KernelSpace {
     const why = {
       NotPresent: "is not mapped",
       OutOfMemory: this.#absence,
-      TooLong: "is asked for too many bytes"
+      TooLong: "is asked for too many bytes",
+      Released: RELEASED
     }
-    return this.memory.released
-      ? `${hex(address)} lies in memory that was released: its scope has closed, or the freeze it belongs to has ended`
-      : `${hex(address)} ${why[reason]}`
+    return `${hex(address)} ${why[reason]}`
   }
 
   get #absence(): string {

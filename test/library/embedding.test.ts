@@ -156,6 +156,10 @@ describe("guest memory whose scope closed", () => {
       assert.isDefined(address)
       const failed = yield* Effect.flip(kernel.read(address, 8))
       assert.strictEqual(failed._tag, "Unmapped")
+      assert.match(
+        failed.message,
+        /^0x[0-9a-f]+ lies in memory that was released: its scope has closed, or the freeze it belongs to has ended$/
+      )
       assert.isTrue(kernel.memory.released)
       assert.match(
         `${kernel.space.u32(address)} ${kernel.space.faultReason.kind} ${kernel.space.faultReason.text}`,

@@ -1,8 +1,10 @@
 import { setImmediate } from "node:timers/promises"
 import { type Dice, random } from "./damage.ts"
 
-/** How many mutations of each input are tried, seeds 0 to this: few in each run, and as many as are asked for. */
+/** How many mutations of each input are tried: few in each run, and as many as are asked for. */
 export const MUTATIONS = Number(process.env["KTSTR_MUTATIONS"] ?? 200)
+/** The first of their seeds: where an earlier run ended. */
+export const FIRST_SEED = Number(process.env["KTSTR_MUTATIONS_FROM"] ?? 0)
 /** A test of so many may take this long, in ms; it has no other use for a clock. */
 export const MUTATIONS_TIMEOUT = 120_000 + MUTATIONS * 100
 
@@ -142,7 +144,7 @@ export const tryAll = async (
   count = MUTATIONS
 ): Promise<number> => {
   let yes = 0
-  for (let seed = 0; seed < count; seed++) {
+  for (let seed = FIRST_SEED; seed < FIRST_SEED + count; seed++) {
     if (seed % 16 === 0) await setImmediate() // the test runner's own messages wait for a turn, at most a minute
     try {
       if (await one(random(seed), seed)) yes++
