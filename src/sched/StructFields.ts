@@ -57,13 +57,12 @@ interface FieldPlace {
   readonly at: number
   readonly size: number
   readonly bits: { readonly offset: number; readonly size: number } | undefined
-  readonly way: Way
 }
 
-/** How a field is read. Nearly all are of the first four, which have a branch each where ten thousand structs are read. */
+/** How a field is read. Nearly all are of the first four, which have a loop each where ten thousand structs are read. */
 type Way = "u32" | "i32" | "u64" | "text" | "other"
 
-const wayOf = (kind: Kind, size: number, bits: FieldPlace["bits"]): Way => {
+const wayOf = ({ bits, kind, size }: FieldPlace): Way => {
   if (kind === "text") return "text"
   if (bits !== undefined || kind === "flag") return "other"
   if (size === 4) return kind === "int" ? "i32" : "u32"
@@ -76,10 +75,13 @@ export class StructFields<Specs extends FieldSpecs> {
   readonly size: number
   /** Members that this kernel's struct lacks, as paths. */
   readonly lacking: ReadonlyArray<string>
-  readonly #places: ReadonlyArray<FieldPlace>
+  /**
+   * All fields, with empty text: copied for each struct, since an object that gets its fields one by one by computed names
+   * soon turns into a slow table.
+   */
+  readonly blank: Values<Specs>
+  readonly #places: { readonly [W in Way]: ReadonlyArray<FieldPlace> }
   readonly #layout: Layout<string, string>
-  /** Copied for each struct: an object that gets its fields one by one by computed names soon turns into a slow table. */
-  readonly #blank: Record<string, Int | string | boolean>
   #lastBytes = new Uint8Array()
   #lastText = ""
 
@@ -88,13 +90,13 @@ export class StructFields<Specs extends FieldSpecs> {
     this.#layout = found
     const all = Object.entries(specs).map(([name, { kind, path = name }]) => ({ name, kind, path }))
     this.lacking = all.filter(({ path }) => found.at[path] === undefined).map(({ path }) => path)
-    this.#places = all.flatMap(({ kind, name, path }) => {
+    const places = all.flatMap(({ kind, name, path }): ReadonlyArray<FieldPlace> => {
       const at: number | undefined = found.at[path]
-      if (at === undefined) return []
-      const [size, bits] = [found.sizeOf[path] ?? 0, found.bits[path]]
-      return [{ name, kind, at, size, bits, way: wayOf(kind, size, bits) }]
+      return at === undefined ? [] : [{ name, kind, at, size: found.sizeOf[path] ?? 0, bits: found.bits[path] }]
     })
-    this.#blank = JSON.parse(JSON.stringify(Object.fromEntries(this.#places.map(({ name }) => [name, ""]))))
+    const by = (way: Way) => places.filter((place) => wayOf(place) === way)
+    this.#places = { u32: by("u32"), i32: by("i32"), u64: by("u64"), text: by("text"), other: by("other") }
+    this.blank = JSON.parse(JSON.stringify(Object.fromEntries(places.map(({ name }) => [name, ""]))))
   }
 
   get struct(): string {
@@ -116,35 +118,24 @@ export class StructFields<Specs extends FieldSpecs> {
 
   /** All fields of the struct that starts at `at`. */
   read(view: DataView, at: number): Values<Specs> {
-    const out = { ...this.#blank }
-    const places = this.#places
-    for (let i = 0; i < places.length; i++) {
-      const place = places[i]
-      const start = at + place.at
-      let value: Int | string | boolean
-      switch (place.way) {
-        case "u32":
-          value = view.getUint32(start, true)
-          break
-        case "i32":
-          value = view.getInt32(start, true)
-          break
-        case "u64": {
-          const high = view.getUint32(start + 4, true)
-          value = high < 0x20_0000
-            ? high * 2 ** 32 + view.getUint32(start, true)
-            : integerAt(view, start, 8, false)
-          break
-        }
-        case "text":
-          value = this.#text(view, start, place.size)
-          break
-        default:
-          value = otherAt(view, at, place)
-      }
-      out[place.name] = value
+    return this.into({ ...this.blank }, view, at)
+  }
+
+  /** The same in an object that has these fields, and perhaps more. */
+  into<Out extends Values<Specs>>(out: Out, view: DataView, at: number): Out {
+    const fields = out as Record<string, Int | string | boolean>
+    const { i32, other, text, u32, u64 } = this.#places
+    for (const { at: start, name } of u32) fields[name] = view.getUint32(at + start, true)
+    for (const { at: start, name } of i32) fields[name] = view.getInt32(at + start, true)
+    for (const { at: start, name } of u64) {
+      const high = view.getUint32(at + start + 4, true)
+      fields[name] = high < 0x20_0000
+        ? high * 2 ** 32 + view.getUint32(at + start, true)
+        : integerAt(view, at + start, 8, false)
     }
-    return out as Values<Specs>
+    for (const { at: start, name, size } of text) fields[name] = this.#text(view, at + start, size)
+    for (const place of other) fields[place.name] = otherAt(view, at, place)
+    return out
   }
 
   /** Threads of a process come one after the other and mostly have one name: the last one is compared first. */

@@ -37,9 +37,9 @@ export const listNodes = (space: KernelSpace, head: bigint, end: bigint = head):
       return ended(corrupted(`${hex(node)} points back at ${hex(back)}, not at ${hex(before)}`))
     }
     if (node === end) return ended(undefined)
-    if (nodes.has(node)) return ended(corrupted(`${hex(node)} is in the list twice`))
-    if (nodes.size === NODE_LIMIT) return ended(truncated(`more than ${NODE_LIMIT} nodes in the list at ${hex(head)}`))
-    nodes.add(node)
+    const { size } = nodes
+    if (size === NODE_LIMIT) return ended(truncated(`more than ${NODE_LIMIT} nodes in the list at ${hex(head)}`))
+    if (nodes.add(node).size === size) return ended(corrupted(`${hex(node)} is in the list twice`))
     before = node
     node = after
   }

@@ -49,7 +49,9 @@ export const classNames = (symbols: {
     if (address !== undefined) known.set(address, name)
   }
   return (pointer) => {
-    const name = known.get(pointer) ?? symbols.at(pointer)?.name ?? `0x${pointer.toString(16)}`
+    const before = known.get(pointer)
+    if (before !== undefined) return before
+    const name = symbols.at(pointer)?.name ?? `0x${pointer.toString(16)}`
     known.set(pointer, name)
     return name
   }

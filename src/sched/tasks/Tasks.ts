@@ -121,10 +121,18 @@ export class TaskReader {
   readonly #task
   /** Where the pointers are; found once, not in each of ten thousand tasks. */
   readonly #pointers: { readonly [member in keyof typeof POINTERS]: number | undefined }
+  readonly #maskAt: number | undefined
+  readonly #clampsAt: number | undefined
+  /** Copied for each task: with all fields that it may get, since one that is added later takes as long as all of them. */
+  readonly #blank: Draft<Task>
+  readonly #blankEntity: Draft<TaskEntity>
   readonly #classOf: (pointer: bigint) => string
   readonly #cgroups: CgroupPaths
   readonly #stack: StackTop
   readonly #cpus = new Map<string, string>()
+  /** The mask asked for last, which most are equal to, and its list. */
+  #cpusMask = new Uint8Array()
+  #cpusLast = ""
   /** Those of the signal_struct asked for last: a process's threads come one after the other. */
   #idsSignal = -1n
   #idsLast: ProcessIds = { pgid: undefined, sid: undefined }
@@ -143,6 +151,36 @@ export class TaskReader {
     this.#layouts = schedLayouts(kernel.btf)
     this.#task = task
     this.#pointers = Record.map(POINTERS, (path) => task.at(path))
+    this.#maskAt = task.at("cpus_mask")
+    this.#clampsAt = task.at("uclamp_req")
+    const { entity, schedInfo, se } = this.#layouts
+    this.#blankEntity = {
+      ...entity?.blank,
+      dsq: "",
+      ...(this.#pointers.sched === undefined ? {} : { sched: "" })
+    }
+    this.#blank = {
+      ...task.blank,
+      address: "",
+      pid: 0,
+      tgid: 0,
+      comm: "",
+      state: "",
+      class: "",
+      policy: "",
+      nice: 0,
+      kthread: false,
+      ppid: 0,
+      pgid: 0,
+      sid: 0,
+      cpus_ptr: "",
+      cgroup: "",
+      wchan: "",
+      ...(this.#clampsAt === undefined ? {} : { uclamp_min: 0, uclamp_max: 0 }),
+      ...(se === undefined ? {} : { se: {} }),
+      ...(schedInfo === undefined ? {} : { sched_info: {} }),
+      ...(entity === undefined ? {} : { scx: {} })
+    }
     this.#classOf = classNames(kernel.symbols)
     this.#cgroups = new CgroupPaths(kernel)
     this.#stack = kernel.space.table.arch === "arm64" ? new Arm64StackTop(kernel) : new X86StackTop(kernel)
@@ -176,8 +214,7 @@ export class TaskReader {
     if (!this.#open(address)) return undefined
     const { at, view } = this.#kernel.space // valid until the next look at anything else
     const { comm, pid } = this.#layouts.taskName?.read(view, at) ?? {}
-    const classAt = this.#pointers.sched_class
-    const pointer = classAt === undefined ? 0n : view.getBigUint64(at + classAt, true)
+    const pointer = pointerAt(view, at, this.#pointers.sched_class)
     return { address: hex(address), pid: Number(pid), comm: comm ?? "", class: this.#classOf(pointer) }
   }
 
@@ -185,76 +222,67 @@ export class TaskReader {
   read(address: bigint): Task | Reason {
     if (!this.#open(address)) return unreadable(`task ${hex(address)}: ${this.#kernel.space.faultText}`)
     const { entity, schedInfo, se } = this.#layouts
-    const task = this.#task
+    const pointers = this.#pointers
     const { at, view } = this.#kernel.space // valid until the next look at anything else
-    const pointerOf = (member: keyof typeof POINTERS): bigint => {
-      const offset = this.#pointers[member]
-      return offset === undefined ? 0n : view.getBigUint64(at + offset, true)
-    }
-    const fields = task.read(view, at)
-    const seValues = se?.read(view, at)
-    const infoValues = schedInfo?.read(view, at)
-    const scx: Draft<TaskEntity> | undefined = entity?.read(view, at)
-    if (scx !== undefined) {
-      scx.dsq = hex(pointerOf("dsq"))
-      if (this.#pointers.sched !== undefined) scx.sched = hex(pointerOf("sched"))
-    }
-    const schedClass = this.#classOf(pointerOf("sched_class"))
-    const clampsAt = task.at("uclamp_req")
-    const clampOf = (index: number) => view.getUint32(at + (clampsAt ?? 0) + index * 4, true) & UCLAMP_VALUE
-    const clamps = clampsAt === undefined ? undefined : [clampOf(0), clampOf(1)] as const
-    const maskAt = task.at("cpus_mask")
-    const cpusPtr = pointerOf("cpus_ptr")
-    const ownMask = maskAt !== undefined && cpusPtr === address + BigInt(maskAt)
-      ? this.#cpuListAt(view, at + maskAt)
-      : undefined
-    const signal = pointerOf("signal")
-    const parent = pointerOf("real_parent")
-    const cssSet = pointerOf("cgroups")
-    const saved = fields.on_cpu === 0 ? pointerOf(this.#stack.saved) : 0n
-    const stack = pointerOf("stack")
-    // from here on other memory is looked at
-    const state = stateLetter(Number(fields.__state), Number(fields.exit_state))
-    const cpus = ownMask ?? this.#cpuListBehind(cpusPtr)
-    const cgroup = this.#cgroups.ofCssSet(cssSet)
-    const wchan = state === "R" ? undefined : this.#stack.of(saved, stack)
-    const { pgid, sid } = this.#ids(signal)
-    const ppid = this.#tgidOf(parent)
-    const { pid, tgid, comm = "", policy, static_prio, flags } = fields
     // Set one by one: spreading costs more than all the rest where there are ten thousand.
-    const out = fields as unknown as Draft<Task>
+    const out = { ...this.#blank }
+    const { pid, tgid, policy, static_prio, flags, on_cpu, __state, exit_state } = this.#task.into(out, view, at)
     out.address = hex(address)
     out.pid = Number(pid)
     out.tgid = Number(tgid)
-    out.comm = comm
-    out.state = state
-    out.class = schedClass
+    out.state = stateLetter(Number(__state), Number(exit_state))
+    out.class = this.#classOf(pointerAt(view, at, pointers.sched_class))
     out.policy = policyName(Number(policy))
     out.nice = niceOf(Number(static_prio))
     out.kthread = (Number(flags) & PF_KTHREAD) !== 0
-    if (ppid !== undefined) out.ppid = ppid
-    if (pgid !== undefined) out.pgid = pgid
-    if (sid !== undefined) out.sid = sid
-    if (cpus !== undefined) out.cpus_ptr = cpus
-    if (cgroup !== undefined) out.cgroup = cgroup
-    if (wchan !== undefined) out.wchan = wchan
-    if (clamps !== undefined) {
-      out.uclamp_min = clamps[0]
-      out.uclamp_max = clamps[1]
+    if (se !== undefined) out.se = se.read(view, at)
+    if (schedInfo !== undefined) out.sched_info = schedInfo.read(view, at)
+    if (entity !== undefined) {
+      const scx = entity.into({ ...this.#blankEntity }, view, at)
+      scx.dsq = hex(pointerAt(view, at, pointers.dsq))
+      if (pointers.sched !== undefined) scx.sched = hex(pointerAt(view, at, pointers.sched))
+      out.scx = scx
     }
-    if (seValues !== undefined) out.se = seValues
-    if (infoValues !== undefined) out.sched_info = infoValues
-    if (scx !== undefined) out.scx = scx
+    if (this.#clampsAt !== undefined) {
+      out.uclamp_min = view.getUint32(at + this.#clampsAt, true) & UCLAMP_VALUE
+      out.uclamp_max = view.getUint32(at + this.#clampsAt + 4, true) & UCLAMP_VALUE
+    }
+    const cpusPtr = pointerAt(view, at, pointers.cpus_ptr)
+    const ownMask = this.#maskAt !== undefined && cpusPtr === address + BigInt(this.#maskAt)
+      ? this.#cpuListAt(view, at + this.#maskAt)
+      : undefined
+    const signal = pointerAt(view, at, pointers.signal)
+    const parent = pointerAt(view, at, pointers.real_parent)
+    const cssSet = pointerAt(view, at, pointers.cgroups)
+    const saved = on_cpu === 0 ? pointerAt(view, at, pointers[this.#stack.saved]) : 0n
+    const stack = pointerAt(view, at, pointers.stack)
+    // from here on other memory is looked at
+    const cpus = ownMask ?? this.#cpuListBehind(cpusPtr)
+    const cgroup = this.#cgroups.ofCssSet(cssSet)
+    const wchan = out.state === "R" ? undefined : this.#stack.of(saved, stack)
+    const { pgid, sid } = this.#ids(signal)
+    const ppid = this.#tgidOf(parent)
+    setOrDelete(out, "ppid", ppid)
+    setOrDelete(out, "pgid", pgid)
+    setOrDelete(out, "sid", sid)
+    setOrDelete(out, "cpus_ptr", cpus)
+    setOrDelete(out, "cgroup", cgroup)
+    setOrDelete(out, "wchan", wchan)
     return out
   }
 
   /** Most tasks have one of a few affinities. */
   #cpuListAt(view: DataView, at: number): string {
-    const key = Buffer.from(view.buffer, view.byteOffset + at, Math.ceil(this.#cpuLimit / 8)).toString("latin1")
-    const known = this.#cpus.get(key)
-    if (known !== undefined) return known
-    const list = cpuList(view, at, this.#cpuLimit)
+    const last = this.#cpusMask
+    let same = last.length > 0
+    for (let i = 0; same && i < last.length; i++) same = view.getUint8(at + i) === last[i]
+    if (same) return this.#cpusLast
+    const mask = new Uint8Array(view.buffer, view.byteOffset + at, Math.ceil(this.#cpuLimit / 8)).slice()
+    const key = Buffer.from(mask.buffer).toString("latin1")
+    const list = this.#cpus.get(key) ?? cpuList(view, at, this.#cpuLimit)
     this.#cpus.set(key, list)
+    this.#cpusMask = mask
+    this.#cpusLast = list
     return list
   }
 
@@ -295,6 +323,18 @@ export class TaskReader {
     const value = this.#kernel.space.u32(address + BigInt(at))
     return value < 0 ? undefined : value
   }
+}
+
+const pointerAt = (view: DataView, at: number, offset: number | undefined): bigint =>
+  offset === undefined ? 0n : view.getBigUint64(at + offset, true)
+
+const setOrDelete = <K extends "ppid" | "pgid" | "sid" | "cpus_ptr" | "cgroup" | "wchan">(
+  task: Draft<Task>,
+  field: K,
+  value: Draft<Task>[K] | undefined
+): void => {
+  if (value === undefined) delete task[field]
+  else task[field] = value
 }
 
 /**
