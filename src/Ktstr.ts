@@ -20,7 +20,7 @@ import * as Engine from "./kvm/Engine.ts"
 import type { IncludeError } from "./kvm/guest/HostFiles.ts"
 import { type InitramfsSpec, makeInitramfs } from "./kvm/guest/Initramfs.ts"
 import { scriptLines } from "./kvm/guest/ScriptLines.ts"
-import { attachQemu, type QemuAttachFailed } from "./kvm/qemu/QemuAttach.ts"
+import { attachQemu, type QemuAttachFailed, runningQemu } from "./kvm/qemu/QemuAttach.ts"
 import { inRealTime } from "./kvm/spec/RealTime.ts"
 import {
   type InitramfsIncomplete,
@@ -33,6 +33,7 @@ import {
 } from "./kvm/spec/VmEngine.ts"
 import type { WrongKernel } from "./memory/Errors.ts"
 import { GuestKernel } from "./memory/GuestKernel.ts"
+import type { GuestMemory } from "./memory/GuestMemory.ts"
 import type { Failure } from "./monitor/Failure.ts"
 import {
   type CapturedFailure,
@@ -178,6 +179,16 @@ export const openImage = Effect.fn("Ktstr.openImage")(
 )
 
 /**
+ * How to read a QEMU's guest. `racy`: it runs on meanwhile, and no monitor is asked; see `runningQemu`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface QemuOptions {
+  readonly racy?: boolean | undefined
+}
+
+/**
  * Stop the guest of a QEMU that someone else started, and attach to its memory, until the scope closes; see `attachQemu`. What
  * was made of it fails as unreadable after that.
  * @param qemu path of the monitor's socket, or the number of QEMU's process
@@ -186,14 +197,21 @@ export const openImage = Effect.fn("Ktstr.openImage")(
  * @category constructors
  */
 export const openQemu = Effect.fn("Ktstr.openQemu")(
-  function*(qemu: string | number): Effect.fn.Return<Snapshot, QemuError, Native | Scope.Scope> {
+  function*(
+    qemu: string | number,
+    options: QemuOptions = {}
+  ): Effect.fn.Return<Snapshot, QemuError, Native | Scope.Scope> {
+    const attach = (memory: GuestMemory) =>
+      stage("attach", "Ktstr.attach", { qemu })(GuestKernel.fromMemory(memory, `memory of QEMU ${qemu}`))
+    if (options.racy === true) {
+      const { memory, pid } = yield* stage("find memory", "Ktstr.findMemory", { qemu })(runningQemu(qemu))
+      const source = { kind: "qemu", qemu: String(qemu), pid } as const
+      return yield* snapshot(yield* attach(memory), { source, freeze: null }, "racing")
+    }
     const start = performance.now()
     const { cpus, memory, pid, takenAt } = yield* stage("freeze", "Ktstr.freeze", { qemu })(attachQemu(qemu))
     const millis = Math.round((performance.now() - start) * 10) / 10
-    const kernel = yield* stage("attach", "Ktstr.attach", { qemu })(
-      GuestKernel.fromMemory(memory, `memory of QEMU ${qemu}`)
-    )
-    return yield* snapshot(kernel, {
+    return yield* snapshot(yield* attach(memory), {
       source: { kind: "qemu", qemu: String(qemu), pid },
       freeze: { at: new Date(takenAt).toISOString(), millis, cpus }
     })

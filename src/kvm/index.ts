@@ -7,7 +7,7 @@ export { type InitramfsSpec, makeInitramfs, minimumMemoryMib } from "./guest/Ini
 export { type KvmStatus, probeKvm } from "./probe/KvmProbe.ts"
 export { type Emulation, type ExactEmulation, type QemuProgram } from "./qemu/Emulation.ts"
 export * as Qemu from "./qemu/Qemu.ts"
-export { type AttachedQemu, attachQemu, QemuAttachFailed } from "./qemu/QemuAttach.ts"
+export { type AttachedQemu, attachQemu, QemuAttachFailed, runningQemu } from "./qemu/QemuAttach.ts"
 export type { Share } from "./spec/Share.ts"
 export {
   type MemorySideCache,

@@ -15,8 +15,9 @@ export { GuestMemory, type MemoryRegion, type NextWritten, type PagedSource } fr
 export { Kallsyms, type KallsymsEncoding } from "./kallsyms/Kallsyms.ts"
 export { type Fault, KernelSpace, pointerOffset, pointerPage, READ_LIMIT, WINDOW_LIMIT } from "./KernelSpace.ts"
 export { isLocated, type KernelLocation, type KernelNotLocated, locateByVmcoreinfo } from "./LocateKernel.ts"
-export { type LocateKernel, openMemoryImage } from "./MemoryImage.ts"
+export { openMemoryImage } from "./MemoryImage.ts"
 export { type PerCpuOffsets, perCpuOffsets } from "./PerCpu.ts"
+export { type LocateKernel } from "./RawMemory.ts"
 export { SaveError, saveImage, saveVmcore } from "./SaveImage.ts"
 export { type SparsePiece } from "./SparsePieces.ts"
 export {

@@ -154,6 +154,19 @@ const compareWords = (qemu: Other, by: string | number) =>
     yield* compareWith(qemu, snapshot)
   }).pipe(Effect.scoped)
 
+/** The same of a guest that runs meanwhile. */
+const compareRunning = (qemu: Other) =>
+  Effect.gen(function*() {
+    const snapshot = yield* openQemu(qemu.pid, { racy: true })
+    assert.strictEqual(yield* qemu.status, "running")
+    assert.deepStrictEqual(snapshot.header.source, { kind: "qemu", qemu: String(qemu.pid), pid: qemu.pid })
+    assert.isNull(snapshot.header.freeze)
+    yield* qemu.runsOn
+    const [words] = yield* snapshot.maps.find("of_words")
+    assert.strictEqual((yield* snapshot.maps.reader(words)).consistency, "racing")
+    yield* compareWith(qemu, snapshot)
+  }).pipe(Effect.scoped)
+
 /** A core of it, written by the command, has them too. */
 const compareCore = (qemu: Other) =>
   Effect.gen(function*() {
@@ -177,14 +190,14 @@ const compareWith = (qemu: Other, { maps }: Snapshot) =>
     assert.deepStrictEqual(ours.map(({ keyHex, valuesHex }) => ({ keyHex, valuesHex })), [...byKey(theirs)])
   })
 
-/** It is read by its socket and by its number, and runs on after each. */
-const readsTwice = (qemu: Other) =>
+/** It is read by its socket and by its number, and runs on after each; then it is read while it runs. */
+const isRead = (qemu: Other) =>
   Effect.forEach([qemu.monitor, qemu.pid], (by) =>
     Effect.gen(function*() {
       yield* compareWords(qemu, by)
       assert.strictEqual(yield* qemu.status, "running")
       yield* qemu.runsOn
-    }))
+    })).pipe(Effect.zipRight(compareRunning(qemu)))
 
 /** Shells that see to a guest's running on. */
 const watches = () => processesWith(`"id":"resumed"`)
@@ -215,7 +228,7 @@ describe("a QEMU that someone else started", () => {
     () =>
       Effect.gen(function*() {
         const qemu = yield* qemuWith("memfd")
-        yield* readsTwice(qemu)
+        yield* isRead(qemu)
         yield* signalled(qemu, "SIGKILL")
         yield* signalled(qemu, "SIGTERM")
       }).pipe(Effect.provide(HostLive)),
@@ -227,7 +240,7 @@ describe("a QEMU that someone else started", () => {
     () =>
       Effect.gen(function*() {
         const qemu = yield* qemuWith("file")
-        yield* readsTwice(qemu)
+        yield* isRead(qemu)
         const reading = yield* Effect.fork(Effect.scoped(Effect.zipRight(openQemu(qemu.pid), Effect.never)))
         yield* qemu.becomes("paused")
         yield* Fiber.interrupt(reading)
@@ -247,7 +260,7 @@ describe("a QEMU that someone else started", () => {
     () =>
       Effect.gen(function*() {
         const qemu = yield* qemuWith("plain")
-        yield* readsTwice(qemu)
+        yield* isRead(qemu)
         const other = connect(yield* connected(qemu.monitor))
         yield* other.ready
         assert.strictEqual(
@@ -256,6 +269,11 @@ describe("a QEMU that someone else started", () => {
             + "(is libvirt or another connected?), or does not speak QMP"
         )
         assert.strictEqual(yield* qemu.status, "running")
+        yield* compareRunning(qemu)
+        const ran = yield* ktstr(["dump", "--qemu", String(qemu.pid), "--racy", "--map", "of_words", "--json"])
+        assert.strictEqual(ran.code, 0, ran.stderr)
+        const { freeze, maps: [map], sched } = JSON.parse(ran.stdout)
+        assert.deepStrictEqual([freeze, map.consistency, map.entries.length, sched], [null, "racing", 5, undefined])
       }).pipe(Effect.provide(HostLive)),
     240_000
   )
@@ -267,13 +285,19 @@ describe("a QEMU that someone else started", () => {
       const mute = yield* started("qemu-system-x86_64", empty)
       assert.match(
         yield* whyNot(mute.pid),
-        /: its command line has no QMP monitor at a UNIX socket; start it with -qmp unix:PATH,server=on,wait=off$/
+        /: its command line has no QMP monitor at a UNIX socket; start it with -qmp unix:PATH,server=on,wait=off, or read /
+      )
+      assert.match(
+        yield* Effect.map(Effect.scoped(Effect.flip(openQemu(mute.pid, { racy: true }))), ({ message }) => message),
+        /^cannot read the QEMU \d+: no running x86-64 or arm64 Linux kernel in its largest mappings \(.*\); is its guest up\? /
       )
       const sleeper = yield* started("sleep", ["600"])
       const ran = yield* ktstr(["dump", "--qemu", String(sleeper.pid)])
       assert.deepStrictEqual([ran.code, complaints(ran)], [1, [
         `ktstr: cannot read the QEMU ${sleeper.pid}: that is not a QEMU but sleep; give the number of QEMU's process`
       ]])
+      const racy = yield* ktstr(["dump", "--qemu", String(sleeper.pid), "--racy"])
+      assert.deepStrictEqual([racy.code, complaints(racy)], [1, complaints(ran)])
       yield* killed(sleeper)
       assert.match(yield* whyNot(sleeper.pid), /: no such process; /)
 

@@ -165,7 +165,7 @@ export class GuestMaps {
   }
 
   /** Compile a map's types and get ready to walk it. `info` is of this kernel's list. */
-  reader(info: MapInfo): MapReader {
+  reader(info: MapInfo, consistency: "frozen" | "racing" = "frozen"): MapReader {
     const map = this.maps.items.find((map) => map.info.id === info.id)
     if (map === undefined) return unreadableMap(info, NOT_LISTED)
     const perCpu = isPerCpu(map.type)
@@ -175,7 +175,7 @@ export class GuestMaps {
       types: this.types(map),
       compileValue: (types, typeId) => this.special.compile(types, typeId),
       opened: this.open(map),
-      consistency: "frozen",
+      consistency,
       cpus: perCpu ? this.copies.cpus : null
     })
     const { perCpuProblem } = this.kernel

@@ -69,7 +69,9 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
       // who asked for some maps does not want to read of programs; a document is always whole
       programs: as === "text" && kept.length < items.length ? [] : programs.items,
       problems: [...problems, ...programs.problems],
-      sched: as === "json" && isWhole(filter) && "space" in kernel ? yield* schedOf(kernel) : undefined,
+      sched: as === "json" && isWhole(filter) && standsStill(header) && "space" in kernel
+        ? yield* schedOf(kernel)
+        : undefined,
       limit,
       inner: filter.inner ? yield* openInnerMaps(maps, readers) : undefined,
       losses
@@ -83,6 +85,9 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
     writeMessage(`  read and print: ${duration(performance.now() - start)}\n`)
     yield* checkWhole(losses, filter)
   })
+
+/** Parts of a scheduler's state that are of different moments say nothing together. */
+const standsStill = ({ freeze, source }: Header): boolean => freeze !== null || source.kind === "image"
 
 /** The scheduler's state, whose readers are loaded for it alone. */
 const schedOf = (kernel: GuestKernelService) =>

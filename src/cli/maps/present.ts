@@ -26,20 +26,20 @@ export const headerText = ({ freeze, kernel, source }: Header): string => {
     plural(kernel.possibleCpus, "possible CPU"),
     ...(kernel.pageTableLevels === null ? [] : [`${kernel.pageTableLevels}-level paging`]),
     ...(kernel.kaslrOffset === null ? [] : [`KASLR ${escapeLine(kernel.kaslrOffset)}`]),
-    sourceText(source),
+    sourceText(source, freeze),
     ...(freeze === null ? [] : [`frozen in ${duration(freeze.millis)}`])
   ]
   return `${facts.join(" · ")}\n\n`
 }
 
-const sourceText = (source: Header["source"]): string => {
+const sourceText = (source: Header["source"], freeze: Header["freeze"]): string => {
   switch (source.kind) {
     case "vm":
       return escapeLine(source.engine)
     case "image":
       return escapeLine(source.path)
     case "qemu":
-      return `QEMU, process ${source.pid}`
+      return `QEMU, process ${source.pid}${freeze === null ? ", running" : ""}`
     case "live":
       return "this host, running"
   }

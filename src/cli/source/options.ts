@@ -121,6 +121,11 @@ export const source = {
     "SOCKET|PID",
     "stop the guest of a QEMU that runs, read it, and let it run on: its QMP socket, or its process id"
   ),
+  racy: flag(
+    "racy",
+    "with --qemu: let the guest run on while it is read, and ask no monitor (libvirt is at its guests'); values of different "
+      + "moments do not fit together"
+  ),
   live: flag("live", "read the running kernel of this host, by bpf(2)"),
   vmlinux: text("vmlinux", "FILE", "with --image: take symbols and types from this vmlinux, not from the memory")
 }

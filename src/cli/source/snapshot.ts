@@ -53,7 +53,8 @@ export const openMaps = (target: Target) =>
     if (target.live !== true) return yield* openTarget(target)
     const given = [
       ...givenOfAVm(target).map((name) => VM_ONLY_OPTIONS[name]),
-      ...(["image", "qemu", "vmlinux"] as const).filter((name) => valueOf(target[name]) !== undefined)
+      ...(["image", "qemu", "vmlinux"] as const).filter((name) => valueOf(target[name]) !== undefined),
+      ...(target.racy === true ? ["racy"] : [])
     ]
     if (given.length > 0) return yield* new UsageError({ problem: `--${given[0]} does not go with --live` })
     return yield* Effect.provide(openLive(), yield* Layer.build(LiveHost.layer))
@@ -63,7 +64,8 @@ export const openMaps = (target: Target) =>
 export const openTarget = (target: Target) =>
   Effect.gen(function*() {
     const qemu = yield* qemuOf(target)
-    if (qemu !== undefined) return yield* openQemu(qemu)
+    if (qemu !== undefined) return yield* openQemu(qemu, target)
+    if (target.racy === true) return yield* new UsageError({ problem: "--racy goes with --qemu" })
     const image = yield* imageOf(target)
     if (image !== undefined) return yield* openImage(image.path, image)
     const options = yield* bootOptions(target)

@@ -7,10 +7,11 @@ import { constants } from "node:fs"
 import { connect as connectSocket, type Socket } from "node:net"
 import type { FormatError, SyscallError } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
+import type { GuestMemory } from "../../memory/GuestMemory.ts"
 import { inRealTime } from "../spec/RealTime.ts"
 import { FreezeFailed, type FrozenVm } from "../spec/VmEngine.ts"
 import { isQemu, listenerAt, listensAt, monitorOf, programOf } from "./FindMonitor.ts"
-import { qemuProcessMemory } from "./QemuProcessMemory.ts"
+import { foundProcessMemory, qemuProcessMemory } from "./QemuProcessMemory.ts"
 import { parseRegisters } from "./QemuRegisters.ts"
 import { connect, type Qmp, QmpError } from "./Qmp.ts"
 import { resumeWatch } from "./ResumeWatch.ts"
@@ -100,15 +101,48 @@ export const attachQemu = (
       error._tag === "QemuAttachFailed"
         ? error
         : error._tag === "SyscallError"
-        ? failed(
-          error.message,
-          "run as the user who started it; memory that is not shared asks for root (CAP_SYS_PTRACE)"
-        )
+        ? ofSyscall(error, failed)
         : failed(error.message, "is it the monitor of a QEMU 7.2 or newer, in QMP?")
     ),
     Effect.withSpan("attachQemu", { attributes: { qemu } })
   )
 }
+
+/**
+ * The memory of a guest of a QEMU that someone else started, until the scope closes, while the guest runs on: what is read at
+ * different moments does not fit together. No monitor is asked, so it may be somebody else's, as libvirt's is. The guest's
+ * memory must be one mapping of QEMU's: one memory backend, and no memory that was plugged in.
+ * @param qemu path of the monitor's socket, or the number of QEMU's process
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const runningQemu = (
+  qemu: string | number
+): Effect.Effect<{ readonly pid: number; readonly memory: GuestMemory }, QemuAttachFailed, Native | Scope.Scope> => {
+  const failed: Failed = (why, hint) => new QemuAttachFailed({ qemu: String(qemu), why, hint })
+  return Effect.gen(function*() {
+    const { pid, proc } = yield* findProcess(qemu, failed)
+    yield* checkQemu(proc, failed)
+    const { looked, memory } = yield* Effect.mapError(
+      foundProcessMemory(proc),
+      (error) => error._tag === "SyscallError" ? ofSyscall(error, failed) : failed(error.message, ASK_MONITOR)
+    )
+    if (memory === undefined) {
+      const sizes = looked.map((bytes) => `${Math.floor(bytes / 2 ** 20)} MiB`).join(", ")
+      return yield* failed(
+        `no running x86-64 or arm64 Linux kernel in its largest mappings (${sizes || "none has 16 MiB"})`,
+        ASK_MONITOR
+      )
+    }
+    return { pid, memory }
+  }).pipe(Effect.withSpan("runningQemu", { attributes: { qemu } }))
+}
+
+const ASK_MONITOR = "is its guest up? Memory in several pieces is read only by way of the monitor: not racy"
+
+const ofSyscall = (error: SyscallError, failed: Failed): QemuAttachFailed =>
+  failed(error.message, "run as the user who started it; memory that is not shared asks for root (CAP_SYS_PTRACE)")
 
 type Failed = (why: string, hint: string) => QemuAttachFailed
 
@@ -129,8 +163,8 @@ const look = <A>(failed: Failed, look: () => A): Effect.Effect<A, QemuAttachFail
     catch: (error) => failed(error instanceof Error ? error.message : String(error), "is it running, and yours?")
   })
 
-/** Where its monitor is, which process it is, and that process's directory in /proc. */
-const find = (qemu: string | number, failed: Failed) =>
+/** The process, and its directory in /proc. */
+const findProcess = (qemu: string | number, failed: Failed) =>
   Effect.gen(function*() {
     const pid = typeof qemu === "number" ? qemu : yield* look(failed, () => listenerAt(qemu))
     if (pid === undefined) {
@@ -141,17 +175,33 @@ const find = (qemu: string | number, failed: Failed) =>
       native.open(`/proc/${pid}`, constants.O_RDONLY | constants.O_DIRECTORY),
       ({ code }) => failed(code === "ENOENT" ? "no such process" : code, "give the number of a running QEMU")
     )
-    const proc = `/proc/self/fd/${directory}`
+    return { pid, proc: `/proc/self/fd/${directory}` }
+  })
+
+/** Fails where the process is not a QEMU, by its command line. */
+const checkQemu = (proc: string, failed: Failed) =>
+  Effect.gen(function*() {
+    const program = yield* look(failed, () => programOf(proc))
+    if (!isQemu(program)) {
+      yield* failed(
+        `that is not a QEMU but ${program || "a thread of the kernel"}`,
+        "give the number of QEMU's process"
+      )
+    }
+  })
+
+/** The same, and where its monitor is. */
+const find = (qemu: string | number, failed: Failed) =>
+  Effect.gen(function*() {
+    const { pid, proc } = yield* findProcess(qemu, failed)
     if (typeof qemu === "string") return { path: qemu, pid, proc }
     const path = yield* look(failed, () => monitorOf(proc))
     if (path !== undefined) return { path, pid, proc }
-    const program = yield* look(failed, () => programOf(proc))
-    return yield* isQemu(program)
-      ? failed(
-        "its command line has no QMP monitor at a UNIX socket",
-        "start it with -qmp unix:PATH,server=on,wait=off"
-      )
-      : failed(`that is not a QEMU but ${program || "a thread of the kernel"}`, "give the number of QEMU's process")
+    yield* checkQemu(proc, failed)
+    return yield* failed(
+      "its command line has no QMP monitor at a UNIX socket",
+      "start it with -qmp unix:PATH,server=on,wait=off, or read it while it runs: racy, on the command line --racy"
+    )
   })
 
 const open = (path: string, failed: Failed): Effect.Effect<Socket, QemuAttachFailed, Scope.Scope> =>

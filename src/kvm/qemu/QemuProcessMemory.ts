@@ -6,6 +6,8 @@ import { join } from "node:path"
 import { FormatError, SyscallError } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
 import { GuestMemory, type PagedSource } from "../../memory/GuestMemory.ts"
+import { isLocated, locateByVmcoreinfo } from "../../memory/LocateKernel.ts"
+import { rawMemory } from "../../memory/RawMemory.ts"
 import { RecentPages } from "../../memory/RecentPages.ts"
 import { type RamRange, ramRanges, regionsOf } from "../spec/MemoryLayout.ts"
 import type { Qmp, QmpError } from "./Qmp.ts"
@@ -21,10 +23,12 @@ interface HostRange extends RamRange {
   readonly host: number
 }
 
-/** A mapping of a process that others can have too: `offset` is that of its first byte in the file. */
-interface SharedMapping {
+/** A mapping of a process: `offset` is that of its first byte in its file. Others can have a shared one too. */
+interface Mapping {
   readonly start: number
   readonly end: number
+  readonly shared: boolean
+  readonly code: boolean
   readonly offset: number
   readonly device: string
   readonly inode: number
@@ -47,15 +51,20 @@ export const qemuProcessMemory = (
     const backends = yield* hostRanges(qmp)
     const files = yield* Effect.try({
       try: () => {
-        const shared = sharedMappings(proc)
+        const shared = mappingsOf(proc).filter((mapping) => mapping.shared)
         return backends.map((ranges) => sharedFile(proc, ranges, shared))
       },
-      catch: (error) =>
-        SyscallError.of("read", "QEMU's mappings in /proc", -((error as NodeJS.ErrnoException).errno ?? 0))
+      catch: unreadableMappings
     })
     const subject = "QEMU's memory"
     const memory = files.every((file) => file !== undefined)
-      ? yield* GuestMemory.make((yield* Effect.forEach(files, mapFile)).flat(), { subject })
+      ? yield* GuestMemory.make(
+        yield* Effect.map(
+          Effect.forEach(files, (file) => Effect.map(mapFile(file), (regions) => regions(file.ranges))),
+          (regions) => regions.flat()
+        ),
+        { subject }
+      )
       : yield* GuestMemory.paged(
         new ProcessPages(yield* (yield* Native).open(`${proc}/mem`, constants.O_RDONLY), backends.flat()),
         { subject }
@@ -63,6 +72,97 @@ export const qemuProcessMemory = (
     yield* Effect.addFinalizer(() => Effect.sync(() => memory.release()))
     return memory
   })
+
+/**
+ * The same without a monitor, by what the memory itself shows: the guest's memory is the mapping of QEMU's in which a kernel
+ * is found, at the addresses at which that kernel has it. The guest may run on: shared memory changes while it is read, of
+ * other memory each page is as it was when it was first read. Undefined where there is none: `looked` says at how many bytes.
+ */
+export const foundProcessMemory = (
+  proc: string
+): Effect.Effect<
+  { readonly memory: GuestMemory | undefined; readonly looked: ReadonlyArray<number> },
+  FormatError | SyscallError,
+  Native | Scope.Scope
+> =>
+  Effect.gen(function*() {
+    const looked: Array<number> = []
+    for (const candidate of yield* Effect.try({ try: () => candidatesOf(proc), catch: unreadableMappings })) {
+      looked.push(candidate.range.length)
+      const memory = yield* Effect.catchTag(candidateMemory(proc, candidate), "NotAKernel", () =>
+        Effect.succeed(undefined))
+      if (memory === undefined || !isLocated(locateByVmcoreinfo(memory))) {
+        continue
+      }
+      yield* Effect.addFinalizer(() =>
+        Effect.sync(() =>
+          memory.release()
+        )
+      )
+      return { memory, looked }
+    }
+    return { memory: undefined, looked }
+  })
+
+/** A mapping that may be the guest's memory, and the file that it is of, where others can map that too. */
+interface Candidate {
+  readonly range: HostRange
+  readonly file: SharedFile | undefined
+}
+
+/** No kernel runs in less, in bytes. */
+const LEAST_MEMORY = 16 * 2 ** 20
+const MOST_CANDIDATES = 4
+
+/** The largest mappings. Those of code are QEMU's own: what it translates guests' instructions to. */
+const candidatesOf = (proc: string): ReadonlyArray<Candidate> => {
+  const mappings = joined(mappingsOf(proc)).filter(({ code, end, start }) => !code && end - start >= LEAST_MEMORY)
+  const shared = mappings.filter((mapping) => mapping.shared)
+  return mappings.toSorted((a, b) => b.end - b.start - (a.end - a.start)).slice(0, MOST_CANDIDATES).map(
+    ({ end, start }) => {
+      const range = { start: 0, length: end - start, offset: 0, host: start }
+      return { range, file: sharedFile(proc, [range], shared) }
+    }
+  )
+}
+
+const candidateMemory = (proc: string, { file, range }: Candidate) =>
+  Effect.gen(function*() {
+    const subject = "QEMU's memory"
+    const regions = file === undefined ? undefined : yield* mapFile(file)
+    const pages = yield* (yield* Native).open(`${proc}/mem`, constants.O_RDONLY)
+    return yield* rawMemory({
+      subject,
+      size: range.length,
+      memory: (pieces) => {
+        const first = file?.ranges[0].offset ?? 0
+        const ranges = pieces.map(({ end, offset, start }) => ({ start, length: end - start, offset: first + offset }))
+        return regions === undefined
+          ? GuestMemory.paged(
+            new ProcessPages(pages, ranges.map((piece) => ({ ...piece, host: range.host + piece.offset }))),
+            { subject }
+          )
+          : GuestMemory.make(regions(ranges), { subject })
+      }
+    })
+  })
+
+const unreadableMappings = (error: unknown): SyscallError =>
+  SyscallError.of("read", "QEMU's mappings in /proc", -((error as NodeJS.ErrnoException).errno ?? 0))
+
+/** The kernel cuts a mapping where its parts are treated in different ways (huge pages, NUMA): such parts as one. */
+const joined = (mappings: ReadonlyArray<Mapping>): ReadonlyArray<Mapping> => {
+  const whole: Array<Mapping> = []
+  for (const next of mappings) {
+    const last = whole.at(-1)
+    const goesOn = last !== undefined && last.end === next.start && last.inode === next.inode
+      && last.device === next.device && last.shared === next.shared && last.code === next.code
+      && (next.inode === 0 || last.offset + last.end - last.start === next.offset)
+    if (goesOn) whole[whole.length - 1] = { ...last, end: next.end }
+    else whole.push(next)
+  }
+  return whole
+}
 
 /** For each memory backend the guest's addresses that it answers, and where QEMU has them. */
 const hostRanges = (qmp: Qmp): Effect.Effect<ReadonlyArray<ReadonlyArray<HostRange>>, QmpError | FormatError> =>
@@ -105,14 +205,15 @@ const hostAddress = (text: string): number | undefined => {
 }
 
 /** `7f5c47e00000-7f5c67e00000 rw-s 00000000 00:01 9312  /memfd:memory-backend-memfd (deleted)` */
-const MAPPING = /^([0-9a-f]+)-([0-9a-f]+) r[w-][x-]s ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+)/
+const MAPPING = /^([0-9a-f]+)-([0-9a-f]+) r[w-]([x-])([sp]) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+)/
 
-const sharedMappings = (proc: string): ReadonlyArray<SharedMapping> =>
+const mappingsOf = (proc: string): ReadonlyArray<Mapping> =>
   readFileSync(`${proc}/maps`, "latin1").split("\n").flatMap((line) => {
     const found = MAPPING.exec(line)
     if (found === null) return []
-    const [start, end, offset] = found.slice(1, 4).map((digits) => Number.parseInt(digits, 16))
-    return [{ start, end, offset, device: found[4], inode: Number(found[5]) }]
+    const [, from, to, code, shared, at, device, inode] = found
+    const [start, end, offset] = [from, to, at].map((digits) => Number.parseInt(digits, 16))
+    return [{ start, end, code: code === "x", shared: shared === "s", offset, device, inode: Number(inode) }]
   })
 
 /** A file that QEMU has open, and the ranges of guest memory that are in it. */
@@ -127,7 +228,7 @@ interface SharedFile {
 const sharedFile = (
   proc: string,
   ranges: ReadonlyArray<HostRange>,
-  mappings: ReadonlyArray<SharedMapping>
+  mappings: ReadonlyArray<Mapping>
 ): SharedFile | undefined => {
   const inFile = ranges.map((range) => {
     const mapping = mappings.find(({ end, start }) => start <= range.host && range.host + range.length <= end)
@@ -158,7 +259,8 @@ const deviceOf = (dev: number): string => {
   return `${hex(dev >> 8 & 0xfff)}:${hex(dev & 0xff | dev >> 12 & 0xfff00)}`
 }
 
-const mapFile = ({ path, ranges, stat: { dev, ino, size } }: SharedFile) =>
+/** Maps the file; gives the regions that ranges of it are. */
+const mapFile = ({ path, stat: { dev, ino, size } }: SharedFile) =>
   Effect.gen(function*() {
     const native = yield* Native
     const fd = yield* native.open(path, constants.O_RDONLY | constants.O_NONBLOCK)
@@ -168,7 +270,7 @@ const mapFile = ({ path, ranges, stat: { dev, ino, size } }: SharedFile) =>
     for (let at = 0; at < size; at += WINDOW) {
       windows.push(yield* native.mmap(fd, at, Math.min(WINDOW, size - at), "read"))
     }
-    return regionsOf(ranges, windows, WINDOW, (at) => native.nextData(fd, at))
+    return (ranges: ReadonlyArray<RamRange>) => regionsOf(ranges, windows, WINDOW, (at) => native.nextData(fd, at))
   })
 
 /** Guest memory out of the file of a process's memory. */

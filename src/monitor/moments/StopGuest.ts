@@ -86,13 +86,14 @@ export const sourceOf = (vm: Vm, kernel: string): Header["source"] => ({
   kernel
 })
 
-/** An attached kernel with its maps and the header of its dump. */
+/** An attached kernel with its maps and the header of its dump; `racing`: it runs on. */
 export const snapshot = (
   kernel: GuestKernelService,
-  from: Pick<Header, "source" | "freeze">
+  from: Pick<Header, "source" | "freeze">,
+  consistency: "frozen" | "racing" = "frozen"
 ): Effect.Effect<Snapshot, BpfUnreadable> =>
   Effect.gen(function*() {
-    const maps = yield* Effect.provideService(GuestMapAccessor.make, GuestKernel, kernel)
+    const maps = yield* Effect.provideService(GuestMapAccessor.makeWith(consistency), GuestKernel, kernel)
     const header: Header = {
       schema: "single",
       version: DUMP_VERSION,

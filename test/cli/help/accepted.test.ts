@@ -67,8 +67,9 @@ const CHOICES: ReadonlyArray<ReadonlyArray<string>> = [
 /** Options in place of a command's arguments. */
 const IN_PLACE = ["--source", "--git", "--tarball", "--delete"]
 
-/** Options that go with another one, as their help says. */
+/** Options that go with another one, as their help says: with the first here that the command has. */
 const NEEDS: ReadonlyArray<readonly [needs: string, options: ReadonlyArray<string>]> = [
+  ["qemu", ["racy"]],
   [
     "kernel",
     [
@@ -94,7 +95,8 @@ const together = (node: CommandNode, first: OptionNode): ReadonlyArray<OptionNod
   const fits = (name: string): boolean =>
     CHOICES.every((choice) => !choice.includes(name) || choice.every((other) => other === name || !chosen.has(other)))
   const add = (name: string): void => {
-    const needed = NEEDS.flatMap(([needs, options]) => options.includes(name) && has.has(needs) ? [needs] : [])
+    const needed = NEEDS.filter(([needs, options]) => options.includes(name) && has.has(needs)).map(([needs]) => needs)
+      .slice(0, 1)
     if (chosen.has(name) || !fits(name) || !needed.every((other) => chosen.has(other) || fits(other))) return
     chosen.add(name)
     needed.forEach(add)
