@@ -166,6 +166,8 @@ export const ROOMS = {
       "core",
       "core/process",
       "memory/GuestMemory.ts",
+      "memory/LocateKernel.ts",
+      "memory/RawMemory.ts",
       "memory/RecentPages.ts",
       "kvm/spec",
       "kvm/guest",
