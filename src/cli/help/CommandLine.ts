@@ -30,7 +30,10 @@ export const asked = (root: CommandNode, words: ReadonlyArray<string>): Asked =>
       const takesValue = option === undefined ? BUILT_IN.get(word) : option.value !== null
       if (takesValue === undefined) return { kind: "wrong", problem: unknownOption(path, node, word) }
       if (word === "--help" || word === "-h") help = true
-      if (takesValue) i++
+      if (takesValue) {
+        const problem = wrongValue(word, option?.choices ?? [], words[++i])
+        if (problem !== undefined) return { kind: "wrong", problem }
+      }
     } else if (node.subcommands.length > 0) {
       const next = node.subcommands.find(({ name }) => name === word)
       if (next === undefined) return { kind: "wrong", problem: unknownCommand(path, node, word) }
@@ -42,6 +45,18 @@ export const asked = (root: CommandNode, words: ReadonlyArray<string>): Asked =>
   const given = words.some((word) => word === "--version" || word === "--completions")
   return node.subcommands.length > 0 && !given ? { kind: "help", path, node } : { kind: "run" }
 }
+
+/** The problem of an option's value, if there is one; `choices` are empty where any value is taken. */
+const wrongValue = (
+  option: string,
+  choices: ReadonlyArray<string>,
+  value: string | undefined
+): string | undefined =>
+  value === undefined
+    ? `${option} needs a value`
+    : choices.length > 0 && !choices.includes(value)
+    ? `${option} needs one of ${choices.join(", ")}`
+    : undefined
 
 const unknownCommand = (path: ReadonlyArray<string>, node: CommandNode, word: string): string => {
   const names = node.subcommands.map(({ name }) => name)

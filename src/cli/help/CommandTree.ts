@@ -7,6 +7,8 @@ export interface OptionNode {
   readonly name: string
   /** The placeholder for its value in help; null: it takes none. */
   readonly value: string | null
+  /** The only values that it takes; empty: any. */
+  readonly choices: ReadonlyArray<string>
   readonly repeated: boolean
   readonly about: string
 }
@@ -66,6 +68,7 @@ const optionsOf = (instruction: unknown, repeated: boolean): ReadonlyArray<Optio
       return [{
         name: String(property(instruction, "name")),
         value: tagOf(property(instruction, "primitiveType")) === "Bool" ? null : valueOf(instruction),
+        choices: choicesOf(instruction),
         repeated,
         about: plain(property(instruction, "description"))
       }]
@@ -112,14 +115,18 @@ const argumentsOf = (
   }
 }
 
+/** The values of a choice; none of another option. */
+const choicesOf = (single: unknown): ReadonlyArray<string> => {
+  const choices = property(property(single, "primitiveType"), "alternatives")
+  return Array.isArray(choices) ? choices.map((choice) => String(Array.isArray(choice) ? choice[0] : choice)) : []
+}
+
 /** `ID`, or a choice's values: `auto|kvm|qemu`. */
 const valueOf = (single: unknown): string => {
-  const choices = property(property(single, "primitiveType"), "alternatives")
-  if (Array.isArray(choices)) {
-    return choices.map((choice) => String(Array.isArray(choice) ? choice[0] : choice)).join("|")
-  }
+  const choices = choicesOf(single)
+  if (choices.length > 0) return choices.join("|")
   const pseudo = property(property(single, "pseudoName"), "value")
-  return typeof pseudo === "string" ? pseudo : property(single, "placeholder") === "integer" ? "N" : "VALUE"
+  return typeof pseudo === "string" ? pseudo : "VALUE"
 }
 
 const tagOf = (value: unknown): unknown => property(value, "_tag")

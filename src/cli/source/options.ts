@@ -26,13 +26,12 @@ export const text = (name: string, value: string, about: string) =>
 
 /** An option with a whole number. */
 export const count = (name: string, least: number, about: string) =>
-  Options.integer(name).pipe(
+  words(name, "N", about).pipe(
     Options.withSchema(
-      Schema.Number.pipe(Schema.between(least, Number.MAX_SAFE_INTEGER)).annotations({
-        message: () => `--${name} needs a whole number, ${least} or more`
+      Schema.NumberFromString.pipe(Schema.int(), Schema.between(least, Number.MAX_SAFE_INTEGER)).annotations({
+        message: () => ({ message: `--${name} needs a whole number, ${least} or more`, override: true })
       })
     ),
-    Options.withDescription(about),
     Options.optional
   )
 
