@@ -1,4 +1,4 @@
-# For kernel.sh and schedulers.sh, which define `say`: sh has no functions of other files but by `.`
+# For kernel.sh, schedulers.sh and drgn.sh, which define `say`: sh has no functions of other files but by `.`
 
 # scratch DIRECTORY: makes $work, a new directory in that one, which is gone when the script ends.
 scratch() {
