@@ -138,6 +138,16 @@ export const rowsOf = (images) => {
       }
     },
     {
+      name: "sched-show",
+      run: async () => {
+        const command = (...words) => [process.execPath, here("../dist/bin/ktstr.cjs"), ...words]
+        const path = await small()
+        const { a, b } = pair(15, command("dump", "--image", path), command("sched", "show", "--image", path))
+        const what = `ktstr sched show, ${Math.round(b)} ms, beyond ktstr dump, ${Math.round(a)} ms`
+        return [least("sched-show", what, "ms", b - a, 15)]
+      }
+    },
+    {
       name: "help",
       run: async () => {
         const help = [process.execPath, here("../dist/bin/ktstr.cjs"), "--help"]

@@ -1,19 +1,12 @@
 import * as Effect from "effect/Effect"
-import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
-import { Header } from "../../bpf/Report.ts"
 import type { Reason } from "../../core/Reason.ts"
+import { readDomains } from "../../sched/Domains.ts"
 import { waitingMillis } from "../../sched/Findings.ts"
-import {
-  type DispatchQueue,
-  readDomains,
-  readSched,
-  readTime,
-  SchedDocument,
-  type SchedSnapshot,
-  type Task
-} from "../../sched/index.ts"
+import { readSched, type SchedSnapshot } from "../../sched/SchedState.ts"
+import { readTime } from "../../sched/SchedTime.ts"
+import type { DispatchQueue } from "../../sched/scx/DispatchQueues.ts"
+import type { Task } from "../../sched/tasks/Tasks.ts"
 import { headerText } from "../maps/present.ts"
 import { type Answer, problemLines, problemRecords, writeAnswer } from "../source/answer.ts"
 import type { Loss, Output, Target } from "../source/options.ts"
@@ -24,18 +17,16 @@ import * as Stages from "../terminal/Stages.ts"
 import { schedRecords } from "./schedRecords.ts"
 import { domainsText, dsqsText, showText, tasksText } from "./schedText.ts"
 
-/** The document of `ktstr sched show --json`: a dump's header, and the scheduler. */
-const ShowDocument = Schema.Struct({
-  ...Header.fields,
-  sched: SchedDocument,
-  losses: Schema.Int.annotations({ description: "how many parts could not be read whole (exit code 1)" })
-}).annotations({
-  identifier: "SchedShow"
-})
+const showSchema = Effect.all([
+  Effect.promise(() => import("./ShowDocument.ts")), // 14 ms, that only this is worth
+  Effect.promise(() => import("effect/JSONSchema"))
+]).pipe(
+  Effect.flatMap(([{ ShowDocument }, { make }]) => writeText(`${JSON.stringify(make(ShowDocument), null, 2)}\n`))
+)
 
 export const show = (config: Target & Output & Loss & { readonly schema: boolean }) =>
   config.schema
-    ? writeText(`${JSON.stringify(JSONSchema.make(ShowDocument), null, 2)}\n`)
+    ? showSchema
     : run(config, ({ header, sched }) => ({
       document: () => ({ ...header, sched }),
       records: () => schedRecords(header, sched),
