@@ -96,7 +96,9 @@ export const keepRun = Effect.fn("RunFolder.keep")(
       return yield* new RunFolderError({ path, why: "it has a run in it", hint: "make a folder for each run" })
     }
     const write = (file: string, bytes: Uint8Array) =>
-      Effect.andThen(fs.writeFile(`${file}.part`, bytes), fs.rename(`${file}.part`, file))
+      Effect.andThen(fs.writeFile(`${file}.part`, bytes), fs.rename(`${file}.part`, file)).pipe(
+        Effect.onError(() => Effect.ignore(fs.remove(`${file}.part`, { force: true })))
+      )
     if (dumped !== null) yield* Effect.mapError(write(dumped, Buffer.concat(dump ?? [])), unwritable(path))
     yield* Effect.mapError(write(file, Buffer.from(text)), unwritable(path))
     return kept

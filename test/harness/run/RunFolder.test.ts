@@ -80,6 +80,18 @@ describe("a run's folder", () => {
       })
     ))
 
+  it.effect("has no half of a file that could not be put there", () =>
+    inDirectory((directory) =>
+      Effect.gen(function*() {
+        const fs = yield* FileSystem.FileSystem
+        const folder = yield* makeRunFolder(directory)
+        yield* fs.makeDirectory(join(folder.path, "failure.json"))
+        const failed = yield* Effect.flip(keepRun(made, folder, [Buffer.from("{}")]))
+        assert.match(failed.message, /; name a directory that you can write, with free space$/)
+        assert.deepStrictEqual(yield* fs.readDirectory(folder.path), ["failure.json"])
+      })
+    ))
+
   it.effect("is refused where its record has a name that would be a path, or a member that would not be done", () =>
     inDirectory((directory) =>
       Effect.gen(function*() {
