@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto"
+import { plural } from "../core/Plural.ts"
 import { formatReason } from "../core/Reason.ts"
 import { queueName } from "../sched/Findings.ts"
 import { stuckTask, waitingLongest } from "./Explain.ts"
@@ -33,6 +34,7 @@ ${schedHtml(document)}
 ${section("Kernel log", block(log.lines.map(({ atMicros, text }) => `${stamp(atMicros)}${text}`)))}
 ${section("Console", block(console))}
 ${section("BPF maps", mapsHtml(document))}
+${lossesHtml(document)}
 </main><script>${script}</script></body></html>
 `
 }
@@ -137,6 +139,15 @@ const schedHtml = (document: FailureDocument): string => {
     )
   ].join("\n")
 }
+
+const lossesHtml = ({ losses, problems }: FailureDocument): string =>
+  losses === 0 && problems.length === 0 ? "" : section(
+    "Not read whole",
+    block([
+      ...problems.map(formatReason),
+      ...(losses === 0 ? [] : [`${plural(losses, "part")} could not be read whole`])
+    ])
+  )
 
 const mapsHtml = ({ maps }: FailureDocument): string =>
   tableHtml(

@@ -153,6 +153,16 @@ describe("a forged dump of a failure", () => {
     assert.match(text, /\nproblem: .*0x10 is not mapped\nincomplete: 1 part could not be read whole\n$/)
   })
 
+  it("says in a page, too, what could not be read whole", () => {
+    assert.notInclude(failurePage({ ...golden, losses: 0, problems: [] }), "Not read whole")
+    const problem = { kind: "unreadable", text: "map_idr: 0x10 is <not> mapped" } as const
+    const page = failurePage({ ...golden, losses: 2, problems: [problem] })
+    assert.match(
+      page,
+      /<h2>Not read whole<\/h2>\n<pre[^>]*>unreadable: map_idr: 0x10 is &lt;not&gt; mapped\n2 parts could not be/
+    )
+  })
+
   it("has markup and a terminal's commands in each text in turn: it is refused, or they are text", () => {
     let read = 0
     const places = textsIn(JSON.parse(text))
