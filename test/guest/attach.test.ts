@@ -266,7 +266,7 @@ describe("a QEMU that someone else started", () => {
         assert.strictEqual(
           yield* whyNot(qemu.pid),
           `cannot read the QEMU ${qemu.pid}: no greeting from ${qemu.monitor} within 10 seconds; it serves one program at a time `
-            + "(is libvirt or another connected?), or does not speak QMP"
+            + "(is libvirt or another connected? racy reads without it), or does not speak QMP"
         )
         assert.strictEqual(yield* qemu.status, "running")
         yield* compareRunning(qemu)
@@ -285,7 +285,7 @@ describe("a QEMU that someone else started", () => {
       const mute = yield* started("qemu-system-x86_64", empty)
       assert.match(
         yield* whyNot(mute.pid),
-        /: its command line has no QMP monitor at a UNIX socket; start it with -qmp unix:PATH,server=on,wait=off, or read /
+        /: its command line has no QMP monitor at a UNIX socket; start it with -qmp unix:PATH,server=on,wait=off, or read it while it runs \(racy\)$/
       )
       assert.match(
         yield* Effect.map(Effect.scoped(Effect.flip(openQemu(mute.pid, { racy: true }))), ({ message }) => message),

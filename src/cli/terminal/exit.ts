@@ -111,7 +111,7 @@ const sentence = (error: unknown): string => {
 const withFlags = (message: string): string => {
   const hint = message.lastIndexOf("; ")
   return message.slice(0, hint + 1) + message.slice(hint + 1).replace(
-    /(?<![-\w])(memoryMib|consoleFile|cmdline|timeout|silenceTimeout)\b/g,
+    /(?<![-\w])(memoryMib|consoleFile|cmdline|timeout|silenceTimeout|racy)\b/g,
     (option) => flags[option as keyof typeof flags]
   )
 }
@@ -121,5 +121,6 @@ const flags = {
   consoleFile: "--console FILE",
   cmdline: "--cmdline",
   timeout: "--timeout",
-  silenceTimeout: "--timeout"
+  silenceTimeout: "--timeout",
+  racy: "--racy"
 }

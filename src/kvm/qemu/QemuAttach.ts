@@ -79,7 +79,7 @@ export const attachQemu = (
       onTimeout: () =>
         failed(
           `no greeting from ${path} within ${LIMIT}`,
-          "it serves one program at a time (is libvirt or another connected?), or does not speak QMP"
+          "it serves one program at a time (is libvirt or another connected? racy reads without it), or does not speak QMP"
         )
     })
     if (!(yield* look(failed, () => listensAt(path)(proc)))) {
@@ -139,7 +139,7 @@ export const runningQemu = (
   }).pipe(Effect.withSpan("runningQemu", { attributes: { qemu } }))
 }
 
-const ASK_MONITOR = "is its guest up? Memory in several pieces is read only by way of the monitor: not racy"
+const ASK_MONITOR = "is its guest up? Memory in several pieces is read only by way of the monitor, without racy"
 
 const ofSyscall = (error: SyscallError, failed: Failed): QemuAttachFailed =>
   failed(error.message, "run as the user who started it; memory that is not shared asks for root (CAP_SYS_PTRACE)")
@@ -200,7 +200,7 @@ const find = (qemu: string | number, failed: Failed) =>
     yield* checkQemu(proc, failed)
     return yield* failed(
       "its command line has no QMP monitor at a UNIX socket",
-      "start it with -qmp unix:PATH,server=on,wait=off, or read it while it runs: racy, on the command line --racy"
+      "start it with -qmp unix:PATH,server=on,wait=off, or read it while it runs (racy)"
     )
   })
 

@@ -154,9 +154,10 @@ describe("a forged dump of a failure", () => {
   })
 
   it("says in a page, too, what could not be read whole", () => {
-    assert.notInclude(failurePage({ ...golden, losses: 0, problems: [] }), "Not read whole")
+    const document = Either.getOrThrow(parseFailure(text, "x.json"))
+    assert.notInclude(failurePage({ ...document, losses: 0, problems: [] }), "Not read whole")
     const problem = { kind: "unreadable", text: "map_idr: 0x10 is <not> mapped" } as const
-    const page = failurePage({ ...golden, losses: 2, problems: [problem] })
+    const page = failurePage({ ...document, losses: 2, problems: [problem] })
     assert.match(
       page,
       /<h2>Not read whole<\/h2>\n<pre[^>]*>unreadable: map_idr: 0x10 is &lt;not&gt; mapped\n2 parts could not be/
