@@ -20,11 +20,16 @@ struct task_struct {
 	char comm[16];
 } __attribute__((preserve_access_index));
 
+struct scx_exit_info {
+	int kind;
+} __attribute__((preserve_access_index));
+
 // The members that are set; the loader finds their places in the kernel's BTF.
 struct sched_ext_ops {
 	__s32 (*select_cpu)(struct task_struct *p, __s32 prev_cpu, __u64 wake_flags);
 	void (*enqueue)(struct task_struct *p, __u64 enq_flags);
 	__s32 (*init)(void);
+	void (*exit)(struct scx_exit_info *ei);
 	__u64 flags;
 	char name[128];
 };
@@ -103,11 +108,33 @@ __s32 BPF_PROG(park_init)
 	return error ? error : scx_bpf_create_dsq(VTIME, -1);
 }
 
+// Set from outside: the exit ends.
+volatile int gone = 0;
+
+static long is_gone(__u64 index, void *context)
+{
+	return gone != 0;
+}
+
+static long wait_gone(__u64 index, void *context)
+{
+	bpf_loop(1 << 20, is_gone, NULL, 0);
+	return gone != 0;
+}
+
+/* So the scheduler is seen while it ends; bounded, as all that a program may do. */
+SEC("struct_ops.s/park_exit")
+void BPF_PROG(park_exit, struct scx_exit_info *ei)
+{
+	bpf_loop(2048, wait_gone, NULL, 0);
+}
+
 SEC(".struct_ops")
 struct sched_ext_ops park = {
 	.select_cpu = (void *)park_select_cpu,
 	.enqueue = (void *)park_enqueue,
 	.init = (void *)park_init,
+	.exit = (void *)park_exit,
 	.flags = SCX_OPS_SWITCH_PARTIAL,
 	.name = "ktstr_park",
 };

@@ -22,6 +22,7 @@ cd /include-files
 taskset 5 ./park parkf3 parkv1 parkf1 parkv2 parkg1@1 parkf2 parkv3 parkl4@1 parkg2@1 parkl2@1 parkh1
 (
   while [ $(cat /sys/kernel/sched_ext/state) = enabled ]; do taskset 5 ./park parkt0 >/dev/null; sleep 0.1; done
+  echo "@ends"
   while [ $(cat /sys/kernel/sched_ext/state) != disabled ]; do sleep 0.1; done
   echo "@gone"
 ) &
@@ -35,7 +36,7 @@ const runQueuesOf = ({ runQueues }: SchedSnapshot) => "kind" in runQueues ? asse
 
 /**
  * Boot a guest with tasks that park.bpf.c parks: its queues must have them where they were put, in their order; then let
- * the scheduler end with an error, which must be read after. Gives how many tasks were compared.
+ * the scheduler end with an error, which must be read while it ends and after. Gives how many tasks were compared.
  */
 export const compareParked = (kernel: string, bpftool: string) =>
   Effect.gen(function*() {
@@ -96,7 +97,16 @@ export const compareParked = (kernel: string, bpftool: string) =>
       yield* Effect.provideService(writeMaps([{ path: "fail", value: 7 }]), GuestKernel, kernel)
       return theirs.length
     }))
-    assert.strictEqual(found, 3)
+    assert.strictEqual(found, 4)
+
+    yield* vm.awaitLine(/^@ends/)
+    yield* Effect.scoped(Effect.gen(function*() {
+      const { kernel, sched } = yield* reading
+      assert.strictEqual(scxOf(sched).state, "disabling")
+      const ends = sched.findings.filter(({ name }) => name === "scheduler-exits")
+      assert.deepStrictEqual(ends.map(({ text }) => text), ["scheduler ktstr_park exits: ERROR_BPF: the test said 7"])
+      yield* Effect.provideService(writeMaps([{ path: "gone", value: 1 }]), GuestKernel, kernel)
+    }))
 
     yield* vm.awaitLine(/^@gone/)
     yield* Effect.scoped(Effect.gen(function*() {
