@@ -358,11 +358,12 @@ export const clean = (
       })
     }
     yield* holdSignals
-    const { inUse, kept, removed } = yield* cleanCache(yield* cacheRoot, {
+    const { downloads, inUse, kept, removed } = yield* cleanCache(yield* cacheRoot, {
       ...(Option.isSome(config.keep) ? { keep: config.keep.value } : {}),
       corruptOnly: config.corruptOnly
     })
-    yield* writeText(removed.map(({ key }) => `removed ${escapeLine(key)}\n`).join("") || "nothing to remove\n")
+    const gone = [...removed.map(({ key }) => key), ...downloads.map((name) => `.downloads/${name}`)]
+    yield* writeText(gone.map((name) => `removed ${escapeLine(name)}\n`).join("") || "nothing to remove\n")
     for (const { entry, holder } of inUse) {
       yield* Effect.logWarning(`${entry.key} stays: ${holder} is using it`)
     }

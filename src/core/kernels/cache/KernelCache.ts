@@ -424,6 +424,8 @@ export interface Cleaned {
   readonly kept: ReadonlyArray<CacheEntry>
   /** Entries that were to go and that somebody has a lock on; `holder` says who. */
   readonly inUse: ReadonlyArray<{ readonly entry: CacheEntry; readonly holder: string }>
+  /** Files of downloads that were cut short, removed. */
+  readonly downloads: ReadonlyArray<string>
 }
 
 /**
@@ -449,7 +451,7 @@ export const cleanCache = Effect.fn("KernelCache.cleanCache")(
     const inUse: Array<{ entry: CacheEntry; holder: string }> = []
     const fs = yield* FileSystem.FileSystem
     const isThere = yield* Effect.mapError(fs.exists(root), refused(root))
-    if (!isThere) return { removed, kept, inUse }
+    if (!isThere) return { removed, kept, inUse, downloads: [] }
     const temporary = yield* temporaryDirectory(root)
     for (const entry of entries) {
       if (spared.has(entry) || isForeign(entry)) {
@@ -468,24 +470,25 @@ export const cleanCache = Effect.fn("KernelCache.cleanCache")(
         Effect.catchTag("LockTimeout", ({ holder }) => Effect.sync(() => inUse.push({ entry, holder })))
       )
     }
-    yield* removeDownloads(root)
-    return { removed, kept, inUse }
+    return { removed, kept, inUse, downloads: yield* removeDownloads(root) }
   },
   Effect.scoped
 )
 
-/** Remove what downloads that were cut short left; one that goes on has the lock of its file, see `fetchArchive`. */
+/** Remove what downloads that were cut short left, and name it; one that goes on has the lock of its file, see `fetchArchive`. */
 const removeDownloads = (root: string) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const directory = join(root, ".downloads")
+    const removed: Array<string> = []
     for (const name of yield* Effect.orElseSucceed(fs.readDirectory(directory), () => [])) {
       const file = name.replace(/\.part(?:\.json)?$/, "")
-      const remove = fs.remove(join(directory, name), { force: true })
+      const remove = Effect.map(fs.remove(join(directory, name), { force: true }), () => removed.push(name))
       yield* lockEntry(root, `download-${file}`, "exclusive", 0)(remove).pipe(
         Effect.catchTag("LockTimeout", ({ holder, path }) => Effect.logDebug(`${path} is in use by ${holder}`))
       )
     }
+    return removed
   })
 
 /** Whether an entry is not ours: under a name that no source gives, and without metadata that only we write. */
