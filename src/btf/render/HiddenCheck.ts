@@ -41,11 +41,14 @@ export interface Words {
   readonly bytes: ReadonlyArray<readonly [place: number, mask: number]>
 }
 
+/** The byte that has a bit: a value of more than 512 MiB has more bits than `>>>` keeps. */
+const byteOf = (bit: number): number => Math.floor(bit / 8)
+
 /** The last word ends where the last gap does, so that none reaches beyond the value. */
 const wordsOf = (gaps: ReadonlyArray<Span>): Words => {
   const maskAt = new Map<number, number>()
   for (const { from, to } of gaps) {
-    for (let byte = from >>> 3; byte <= (to - 1) >>> 3; byte++) {
+    for (let byte = byteOf(from); byte <= byteOf(to - 1); byte++) {
       maskAt.set(byte, (maskAt.get(byte) ?? 0) | maskOf(byte, from, to))
     }
   }
@@ -64,15 +67,15 @@ const wordsOf = (gaps: ReadonlyArray<Span>): Words => {
 
 /** Those bits of a byte that lie from `from` to before `to`. */
 const maskOf = (byte: number, from: number, to: number): number => {
-  const low = byte === from >>> 3 ? 0xff << (from & 7) : 0xff
-  const high = byte === (to - 1) >>> 3 ? 0xff >>> (7 - ((to - 1) & 7)) : 0xff
+  const low = byte === byteOf(from) ? 0xff << (from & 7) : 0xff
+  const high = byte === byteOf(to - 1) ? 0xff >>> (7 - ((to - 1) & 7)) : 0xff
   return low & high & 0xff
 }
 
 const longGapsCheck = (gaps: ReadonlyArray<Span>): HiddenBytes => (view, at) => {
   for (const { from, to } of gaps) {
-    const last = (to - 1) >>> 3
-    for (let byte = from >>> 3; byte <= last; byte++) {
+    const last = byteOf(to - 1)
+    for (let byte = byteOf(from); byte <= last; byte++) {
       if ((view.getUint8(at + byte) & maskOf(byte, from, to)) !== 0) return true
     }
   }
@@ -91,7 +94,7 @@ export interface HiddenLook {
 export const hiddenLook = (hidden: Hidden): HiddenLook | null => {
   if (sizeOf(hidden) === 0) return null
   const { gaps, texts } = hidden
-  const few = gaps.reduce((sum, { from, to }) => sum + ((to + 7) >>> 3) - (from >>> 3), 0) <= WORDS_LIMIT
+  const few = gaps.reduce((sum, { from, to }) => sum + byteOf(to + 7) - byteOf(from), 0) <= WORDS_LIMIT
   const words = wordsOf(few ? gaps : [])
   const checks = few ? hidden.checks : [longGapsCheck(gaps), ...hidden.checks]
   return { words, texts, checks, check: loopCheck(words, texts, checks) }
