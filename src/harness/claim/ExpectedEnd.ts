@@ -1,7 +1,7 @@
 import * as Schema from "effect/Schema"
 
 /**
- * An end of a scheduler that a test may ask for: the kernel's watchdog throws it out, it throws itself out with an error, it
+ * An end of a scheduler that a test may ask for: the kernel's watchdog ejects it, it ends itself with an error, it
  * leaves by itself, the verifier refuses it, or its process dies before it attaches.
  *
  * @since 0.1.0
