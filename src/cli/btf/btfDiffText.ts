@@ -8,12 +8,12 @@ import { table } from "../terminal/Table.ts"
 export const changeText = (change: TypeChange): string => {
   const { cut, aliased, members, sizeAfter, sizeBefore, type, values } = change
   const size = sizeBefore === null
-    ? green(`new, ${sizeAfter} bytes`)
+    ? green(`new${sizeAfter === 0 ? "" : `, ${plural(sizeAfter ?? 0, "byte")}`}`)
     : sizeAfter === null
-    ? red(`gone, it had ${sizeBefore} bytes`)
+    ? red(`gone${sizeBefore === 0 ? "" : `, it had ${plural(sizeBefore, "byte")}`}`)
     : sizeBefore === sizeAfter
-    ? `${sizeAfter} bytes, as before`
-    : `${sizeBefore} bytes, now ${sizeAfter}`
+    ? sizeAfter === 0 ? "changed" : `${plural(sizeAfter, "byte")}, as before`
+    : `${plural(sizeBefore, "byte")}, now ${sizeAfter}`
   const meant = aliased === null ? "" : `  ${yellow("~")} ${retyped(aliased.before, aliased.after)}\n`
   return `${bold(escapeLine(type))}: ${size}\n${meant}${members.map(memberLine).join("")}${
     values.map(valueLine).join("")

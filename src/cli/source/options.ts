@@ -180,7 +180,11 @@ export const moments = {
     "stop the guest, write its state, and let it run on: periodic=8/60s, 8 times in the 60 s that the run is expected to take; "
       + "line=REGEX, when a line comes on the console"
   ).pipe(Options.repeated),
-  snapshots: text("snapshots", "DIR", "the directory for --snapshot: periodic_000.json, line_001.json and so on")
+  snapshots: text(
+    "snapshots",
+    "DIR",
+    "the directory for --snapshot, made where it is not there: periodic_000.json, line_001.json and so on"
+  )
 }
 
 export const schema = flag("schema", "print the JSON Schema of the --json document, and nothing else")

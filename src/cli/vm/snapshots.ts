@@ -3,12 +3,14 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { join } from "node:path"
+import { makeDirectories } from "../../core/CacheDir.ts"
+import { whyOf } from "../../core/Errors.ts"
 import { formatReason } from "../../core/Reason.ts"
 import type { Vm } from "../../kvm/spec/VmEngine.ts"
 import { onLine, periodic } from "../../monitor/moments/Snapshots.ts"
 import { momentPieces, type TakenMoment } from "../../monitor/moments/TakenMoment.ts"
 import { periodMillis } from "../source/every.ts"
-import { checkWritable, writeFile } from "../source/writeFile.ts"
+import { checkWritable, FileUnwritable, writeFile } from "../source/writeFile.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeMessage } from "../terminal/Output.ts"
@@ -59,6 +61,8 @@ export const wantedSnapshots = ({ snapshot, snapshots }: Config) =>
       return yield* new UsageError({ problem: "--snapshot periodic can be given once" })
     }
     const wanted: Wanted = { whens, directory: snapshots.value }
+    yield* Effect.mapError(makeDirectories(wanted.directory), (error) =>
+      new FileUnwritable({ path: wanted.directory, why: whyOf(error) }))
     yield* checkWritable(fileOf(wanted.directory, "line_000"))
     return wanted
   })

@@ -1,15 +1,15 @@
 import type * as CommandExecutor from "@effect/platform/CommandExecutor"
-import * as FileSystem from "@effect/platform/FileSystem"
+import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import { join } from "node:path"
-import { type CacheError, cacheRoot, makeDirectories, refused, temporaryDirectory } from "../../core/CacheDir.ts"
+import { type CacheError, cacheRoot, refused, temporaryDirectory } from "../../core/CacheDir.ts"
 import type { LockTimeout } from "../../core/EntryLock.ts"
 import { FetchFailed, HostLacks, isPlatformError, pathOf } from "../../core/Errors.ts"
-import { aptOf, newestAptState, openAptState } from "../../core/kernels/debian/AptState.ts"
-import { APT_HINT, debianHost } from "../../core/kernels/debian/DebianSuites.ts"
+import { newestAptState, openAptState } from "../../core/kernels/debian/AptState.ts"
+import { debianHost } from "../../core/kernels/debian/DebianSuites.ts"
+import { fetchTree, keepTree } from "../../core/kernels/debian/DebianTree.ts"
 import type { Native } from "../../core/Native.ts"
 import { lastLine, runToEnd } from "../../core/process/Subprocess.ts"
-import { stage } from "../../core/Progress.ts"
 import { EXACT_SINCE, fetchedQemus, QEMU_DIRECTORY, type QemuFound, versionOf } from "./FindQemu.ts"
 
 const HINTS = {
@@ -37,7 +37,6 @@ export const fetchQemu: Effect.Effect<
 > = Effect.gen(function*() {
   const there = (yield* fetchedQemus).at(0)
   if (there !== undefined) return there
-  const fs = yield* FileSystem.FileSystem
   const root = yield* cacheRoot
   const host = yield* debianHost
   if (host.codename === undefined || host.codename === "sid") {
@@ -52,32 +51,15 @@ export const fetchQemu: Effect.Effect<
     new FetchFailed({ step, subject: `the QEMU of ${suite}`, why, hint: HINTS[step] })
   const state = yield* newestAptState(yield* openAptState(root, host, suite))
   const scratch = yield* temporaryDirectory(root)
-  const download = yield* stage(`download QEMU of ${suite}, 13 MB`, "FetchQemu.download", { suite })(
-    aptOf(state, "apt-get", ["-qq", "download", ...PACKAGES], scratch)
-  )
-  const archives = (yield* fs.readDirectory(scratch)).filter((name) => name.endsWith(".deb"))
-  if (download.code !== 0 || archives.length !== PACKAGES.length) {
-    return yield* failed("download", lastLine(download.stderr) || `apt-get ended with code ${download.code}`)
-  }
-  const tree = join(scratch, "tree")
-  for (const archive of archives) {
-    const unpack = yield* stage(`unpack ${archive}`, "FetchQemu.unpack", { archive })(
-      runToEnd("dpkg", ["-x", join(scratch, archive), tree], APT_HINT)
-    )
-    if (unpack.code !== 0) return yield* failed("unpack", lastLine(unpack.stderr))
-  }
+  const label = `download QEMU of ${suite}, 13 MB`
+  const tree = yield* fetchTree({ state, words: PACKAGES, scratch, label, failed })
   const started = yield* runToEnd(join(tree, "usr/bin/qemu-system-x86_64"), ["--version"], "check the cache's mount")
   const version = versionOf(started.stdout)
   if (started.code !== 0 || version === undefined) {
     return yield* failed("start", lastLine(started.stderr) || "it does not say its version")
   }
   const directory = join(root, QEMU_DIRECTORY, version)
-  yield* makeDirectories(join(root, QEMU_DIRECTORY))
-  // complete or not at all; another process may have been first
-  yield* Effect.catchAll(
-    fs.rename(tree, directory),
-    (error) => Effect.flatMap(fs.exists(directory), (exists) => exists ? Effect.void : Effect.fail(error))
-  )
+  yield* keepTree(tree, directory)
   const found = (yield* fetchedQemus).at(0)
   return found ?? (yield* failed("start", "the cache does not hold it any more"))
 }).pipe(

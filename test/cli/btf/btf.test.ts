@@ -199,6 +199,18 @@ describe("ktstr btf diff", () => {
       ])
     }))
 
+  it.scoped("gives no size of what has none: a typedef of a function", () =>
+    Effect.gen(function*() {
+      const { cwd, env } = yield* place
+      object(cwd, "a", "typedef int f_t(int); typedef int g_t(void); f_t *f; g_t *g;")
+      object(cwd, "b", "typedef int f_t(long); typedef int h_t(void); f_t *f; h_t *h;")
+      const { stdout } = yield* ktstr(["btf", "diff", "a.o", "b.o", "f_t", "g_t", "h_t"], { cwd, env })
+      assert.strictEqual(
+        stdout,
+        "typedef f_t: changed\n  ~ retyped from int (int) to int (long)\n\ntypedef g_t: gone\n\ntypedef h_t: new\n"
+      )
+    }))
+
   it.scoped("says which values of enums and what typedefs stand for are others", () =>
     Effect.gen(function*() {
       const { cwd, env } = yield* place

@@ -2,14 +2,14 @@ import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import { join } from "node:path"
-import { cacheRoot, makeDirectories, refused } from "../../CacheDir.ts"
+import { cacheRoot, refused, temporaryDirectory } from "../../CacheDir.ts"
 import { FetchFailed, isPlatformError, pathOf } from "../../Errors.ts"
 import type { Native } from "../../Native.ts"
-import { lastLine, runToEnd } from "../../process/Subprocess.ts"
-import { stage } from "../../Progress.ts"
+import { lastLine } from "../../process/Subprocess.ts"
 import { aptOf, newestAptState, openAptState } from "./AptState.ts"
 import type { PackageListError } from "./DebianPackages.ts"
-import { APT_HINT, debianHost } from "./DebianSuites.ts"
+import { debianHost } from "./DebianSuites.ts"
+import { fetchTree, keepTree } from "./DebianTree.ts"
 
 /** The guest's shell, what shows BPF objects in it, and chrt, which busybox-static lacks; with the libraries that they need. */
 const PACKAGES = ["busybox-static", "bpftool", "util-linux"]
@@ -40,8 +40,7 @@ export const arm64Programs: Effect.Effect<
       hint: "check the network, and the disk"
     })
   const state = yield* newestAptState(yield* openAptState(root, host, suite, "arm64"))
-  yield* makeDirectories(join(root, DIRECTORY))
-  const scratch = yield* fs.makeTempDirectoryScoped({ directory: join(root, DIRECTORY) })
+  const scratch = yield* temporaryDirectory(root)
   const needed = yield* aptOf(state, "apt-get", [
     "-qq",
     "--print-uris",
@@ -54,29 +53,17 @@ export const arm64Programs: Effect.Effect<
     ([, name, version]) => `${name}=${decodeURIComponent(version)}`
   )
   if (needed.code !== 0 || words.length < PACKAGES.length) return yield* failed("download", lastLine(needed.stderr))
-  const download = yield* stage(
-    `download busybox, bpftool and util-linux for arm64 of ${suite}, 9 MB`,
-    "GuestPrograms.download"
-  )(
-    aptOf(state, "apt-get", ["-qq", "download", ...words], scratch)
-  )
-  const archives = (yield* fs.readDirectory(scratch)).filter((name) => name.endsWith(".deb"))
-  if (download.code !== 0 || archives.length !== words.length) {
-    return yield* failed("download", lastLine(download.stderr))
-  }
-  const tree = join(scratch, "tree")
-  for (const archive of archives) {
-    const unpack = yield* runToEnd("dpkg", ["-x", join(scratch, archive), tree], APT_HINT)
-    if (unpack.code !== 0) return yield* failed("unpack", lastLine(unpack.stderr))
-  }
+  const tree = yield* fetchTree({
+    state,
+    words,
+    scratch,
+    label: `download busybox, bpftool and util-linux for arm64 of ${suite}, 9 MB`,
+    failed
+  })
   // since trixie they lie under usr alone
   if (!(yield* fs.exists(join(tree, "bin")))) yield* fs.symlink("usr/bin", join(tree, "bin"))
   if (!(yield* fs.exists(join(tree, "lib")))) yield* fs.symlink("usr/lib", join(tree, "lib"))
-  // complete or not at all; another process may have been first
-  yield* Effect.catchAll(
-    fs.rename(tree, directory),
-    (error) => Effect.flatMap(fs.exists(directory), (exists) => exists ? Effect.void : Effect.fail(error))
-  )
+  yield* keepTree(tree, directory)
   return directory
 }).pipe(
   Effect.scoped,
