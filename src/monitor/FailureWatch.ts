@@ -30,7 +30,7 @@ export interface FailureWatchOptions extends SnapshotOptions {
    * ends the scheduler: a task that is stuck is still where it is stuck then. If not given, none is taken.
    */
   readonly early?: ((moment: TakenMoment) => void) | undefined
-  /** Given a sample five times a second. If not given, none is taken. */
+  /** Given a sample at once and then five times a second. If not given, none is taken. */
   readonly sample?: ((sample: Sample) => void) | undefined
 }
 
@@ -85,11 +85,12 @@ export const watchSigns = (
       const isOver = yield* Deferred.isDone(end)
       const sign = signs.look()
       if (sign !== undefined) return noticed(sign, "memory")
+      // also where the script is over before the first look
+      const sampled = sample === undefined || looks % LOOKS_A_SAMPLE !== 0 ? undefined : signs.sample()
+      if (sampled !== undefined && !("kind" in sampled)) sample?.(sampled)
       if (isOver) return yield* Deferred.await(end)
       const text = early === undefined || looks % LOOKS_AN_AGE !== 0 ? undefined : signs.lookAtAges()
       if (text !== undefined) early?.(yield* take(vm, { name: "early", cause: "age", text }, options))
-      const sampled = sample === undefined || looks % LOOKS_A_SAMPLE !== 0 ? undefined : signs.sample()
-      if (sampled !== undefined && !("kind" in sampled)) sample?.(sampled)
       yield* Effect.raceFirst(Effect.sleep(LOOK), Deferred.await(end))
     }
   })
