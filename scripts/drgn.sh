@@ -19,14 +19,8 @@ if [ -d "$directory" ]; then
   exit
 fi
 
-suite=trixie-backports
-# makes the state of ktstr's own apt, and brings its lists up to date
-node dist/bin/ktstr.cjs kernel search "$suite/7.3*" >/dev/null
-state="$kernels/.apt/$suite"
 scratch "$(dirname "$directory")"
-say "getting linux-image-$release-dbg and linux-source-7.3 of $suite"
-(cd "$work" && apt-get -c "$state/apt.conf" -o Dir::Etc::sourcelist="$state/sources.list" \
-  -o Dir::State::lists="$state/lists" -o Dir::Cache="$state/cache" -qq download "linux-image-$release-dbg" linux-source-7.3)
+backports "$kernels" "linux-image-$release-dbg" linux-source-7.3
 mkdir "$work/made"
 dpkg --fsys-tarfile "$work"/linux-image-*-dbg_*.deb |
   tar -xO "./usr/lib/debug/lib/modules/$release/vmlinux" >"$work/made/vmlinux"

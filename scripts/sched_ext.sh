@@ -8,6 +8,17 @@ scratch() {
   trap 'exit 130' INT TERM HUP
 }
 
+# backports CACHE PACKAGE…: downloads packages of trixie-backports into $work, by the apt that ktstr keeps in its cache of kernels.
+backports() {
+  state="$1/.apt/trixie-backports"
+  shift
+  # makes that apt's state, and brings its lists up to date
+  node dist/bin/ktstr.cjs kernel search 'trixie-backports/7.3*' >/dev/null
+  say "getting $* of trixie-backports"
+  (cd "$work" && apt-get -c "$state/apt.conf" -o Dir::Etc::sourcelist="$state/sources.list" \
+    -o Dir::State::lists="$state/lists" -o Dir::Cache="$state/cache" -qq download "$@")
+}
+
 # sched_ext CLANG SOURCE IMAGE DIRECTORY SCHEDULER…: builds schedulers of tools/sched_ext in the archive of a kernel's source,
 # with the types of a kernel image, in $work, and moves them to a directory; with them the bpftool of that source, which its makefile makes.
 # The directory is complete or not there at all; whoever was first wins.

@@ -21,14 +21,8 @@ if [ -d "$directory" ]; then
   exit
 fi
 
-suite=trixie-backports
-# makes the state of ktstr's own apt, and brings its lists up to date
-node dist/bin/ktstr.cjs kernel search "$suite/7.3*" >/dev/null
-state="$kernels/.apt/$suite"
 scratch "$(dirname "$directory")"
-say "getting linux-source-7.3 of $suite"
-(cd "$work" && apt-get -c "$state/apt.conf" -o Dir::Etc::sourcelist="$state/sources.list" \
-  -o Dir::State::lists="$state/lists" -o Dir::Cache="$state/cache" -qq download linux-source-7.3)
+backports "$kernels" linux-source-7.3
 dpkg -x "$work"/linux-source-7.3_*.deb "$work/tree"
 sched_ext clang-22 "$work/tree/usr/src/linux-source-7.3.tar.xz" "$image" "$directory" \
   scx_simple scx_qmap scx_flatcg scx_central

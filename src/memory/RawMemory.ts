@@ -16,7 +16,7 @@ const GIB4 = 2 ** 32
  */
 export type LocateKernel = (memory: GuestMemory, early: boolean) => KernelLocation | KernelNotLocated
 
-/** Physical addresses `start` up to `end`; their bytes lie in the file from `offset` on. */
+/** Physical addresses `start` up to `end`; their bytes are those from `offset` on, of a file or another run of bytes. */
 export interface FileSegment {
   readonly start: number
   readonly end: number

@@ -7,7 +7,7 @@ import { FormatError, SyscallError } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
 import { GuestMemory, type PagedSource } from "../../memory/GuestMemory.ts"
 import { isLocated, locateByVmcoreinfo } from "../../memory/LocateKernel.ts"
-import { rawMemory } from "../../memory/RawMemory.ts"
+import { type FileSegment, rawMemory } from "../../memory/RawMemory.ts"
 import { RecentPages } from "../../memory/RecentPages.ts"
 import { type RamRange, ramRanges, regionsOf } from "../spec/MemoryLayout.ts"
 import type { Qmp, QmpError } from "./Qmp.ts"
@@ -129,23 +129,30 @@ const candidatesOf = (proc: string): ReadonlyArray<Candidate> => {
 const candidateMemory = (proc: string, { file, range }: Candidate) =>
   Effect.gen(function*() {
     const subject = "QEMU's memory"
-    const regions = file === undefined ? undefined : yield* mapFile(file)
-    const pages = yield* (yield* Native).open(`${proc}/mem`, constants.O_RDONLY)
+    const size = range.length
+    if (file === undefined) { // only this asks for the right to trace it
+      const pages = yield* (yield* Native).open(`${proc}/mem`, constants.O_RDONLY)
+      return yield* rawMemory({
+        subject,
+        size,
+        memory: (pieces) => {
+          const ranges = rangesOf(pieces).map((piece) => ({ ...piece, host: range.host + piece.offset }))
+          return GuestMemory.paged(new ProcessPages(pages, ranges), { subject })
+        }
+      })
+    }
+    const regions = yield* mapFile(file)
+    const first = file.ranges[0].offset
     return yield* rawMemory({
       subject,
-      size: range.length,
-      memory: (pieces) => {
-        const first = file?.ranges[0].offset ?? 0
-        const ranges = pieces.map(({ end, offset, start }) => ({ start, length: end - start, offset: first + offset }))
-        return regions === undefined
-          ? GuestMemory.paged(
-            new ProcessPages(pages, ranges.map((piece) => ({ ...piece, host: range.host + piece.offset }))),
-            { subject }
-          )
-          : GuestMemory.make(regions(ranges), { subject })
-      }
+      size,
+      memory: (pieces) => GuestMemory.make(regions(rangesOf(pieces, first)), { subject })
     })
   })
+
+/** The pieces of a mapping whose first byte is at `first`. */
+const rangesOf = (pieces: ReadonlyArray<FileSegment>, first = 0): ReadonlyArray<RamRange> =>
+  pieces.map(({ end, offset, start }) => ({ start, length: end - start, offset: first + offset }))
 
 const unreadableMappings = (error: unknown): SyscallError =>
   SyscallError.of("read", "QEMU's mappings in /proc", -((error as NodeJS.ErrnoException).errno ?? 0))
