@@ -45,10 +45,9 @@ export {
   parseTarballKey,
   tarballKey
 } from "./kernels/cache/CacheKey.ts"
+export { cleanCache, type Cleaned } from "./kernels/cache/CleanCache.ts"
 export {
   type CacheEntry,
-  cleanCache,
-  type Cleaned,
   type CorruptEntry,
   type CorruptKind,
   type KernelContents,

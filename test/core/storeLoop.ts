@@ -9,7 +9,8 @@ import * as Layer from "effect/Layer"
 import { randomBytes, randomInt } from "node:crypto"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { cleanCache, storeKernel } from "../../src/core/kernels/cache/KernelCache.ts"
+import { cleanCache } from "../../src/core/kernels/cache/CleanCache.ts"
+import { storeKernel } from "../../src/core/kernels/cache/KernelCache.ts"
 import * as NativeKoffi from "../../src/core/NativeKoffi.ts"
 
 const [root, key, mode, count] = process.argv.slice(2)

@@ -9,13 +9,8 @@ import { type KernelIdInvalid, KernelNotFound } from "../../core/Errors.ts"
 import { buildKernel } from "../../core/kernels/build/KernelBuild.ts"
 import type { BuildSource } from "../../core/kernels/build/SourceTree.ts"
 import { kconfigHash } from "../../core/kernels/cache/CacheKey.ts"
-import {
-  type CacheEntry,
-  cleanCache,
-  kernelFiles,
-  listEntries,
-  type ValidEntry
-} from "../../core/kernels/cache/KernelCache.ts"
+import { cleanCache } from "../../core/kernels/cache/CleanCache.ts"
+import { type CacheEntry, kernelFiles, listEntries, type ValidEntry } from "../../core/kernels/cache/KernelCache.ts"
 import { KernelMetadata, type KernelSource } from "../../core/kernels/cache/KernelMetadata.ts"
 import { parseConfig } from "../../core/kernels/config/Kconfig.ts"
 import { fetchDebianKernel, fetchPackage } from "../../core/kernels/debian/DebianKernel.ts"
