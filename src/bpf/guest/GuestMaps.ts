@@ -118,7 +118,7 @@ export class GuestMaps {
       const btfPage = pointerPage(view, start + at.btf)
       const btfOffset = pointerOffset(view, start + at.btf)
       const btfId = this.u32At(btfPage, btfOffset, this.layouts.btf.at.id)
-      items.push({ info: new MapInfo({ ...fields, btfId }), type, kernelTypeId, page, offset })
+      items.push({ info: new MapInfo({ ...fields, btfId }, true), type, kernelTypeId, page, offset })
     })
     return { items, problems: [...problems.map((problem) => within("map_idr", problem)), ...broken.list] }
   }

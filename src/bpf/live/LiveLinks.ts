@@ -83,7 +83,7 @@ export const liveLinks = (
       attachType: known?.attachType ?? null,
       target: known?.target ?? null,
       problem: Either.isLeft(attached) ? attached.left : null
-    })
+    }, true)
     return { item, keep: false }
   })
 }

@@ -188,7 +188,7 @@ const listMaps = (calls: BpfCalls, kernel: Btf, keep: (map: MapInfo) => boolean)
       keyTypeId: u32(MapInfoAt.btf_key_type_id),
       valueTypeId: u32(MapInfoAt.btf_value_type_id),
       btfId: u32(MapInfoAt.btf_id) || null
-    })
+    }, true)
     if (!keep(about)) return undefined
     const kernelTypeId = u32(MapInfoAt.btf_vmlinux_value_type_id)
     return { item: { info: about, type, fd, kernelTypeId, kernelBtfId: u32(MapInfoAt.btf_vmlinux_id) }, keep: true }

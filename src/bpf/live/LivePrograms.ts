@@ -106,7 +106,7 @@ export const livePrograms = (calls: BpfCalls, btf: LiveBtf): LivePrograms => {
         ),
         btfId: btfId === 0 ? null : btfId,
         problem: combine(problems)
-      }),
+      }, true),
       keep: false
     }
   })

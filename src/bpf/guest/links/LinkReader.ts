@@ -39,7 +39,7 @@ export class LinkReader {
       attachType: known?.attachType ?? null,
       target: known?.target ?? null,
       problem: combine(problems)
-    })
+    }, true)
   }
 
   private nameOf(id: number, program: bigint): string {

@@ -198,7 +198,7 @@ export class ProgramWalk {
         mapIds: usedMaps === undefined ? null : noted("its maps", this.mapIds(usedMaps, aux.uint("used_map_cnt") ?? 0)),
         btfId: types?.id ?? null,
         problem: combine(problems)
-      })
+      }, true)
     )
   }
 
