@@ -37,9 +37,11 @@ const inNamespace = (
         word.startsWith("$T") ? `"${word}"` : shellQuote(word)
       )
       const file = join(said, name)
-      const out = after.at(-1) === FULL ? FULL : `>${file}.out`
-      if (out === FULL) command.pop()
-      return `: >${file}.out; ${command.join(" ")} ${out} 2>${file}.err </dev/null; echo $? >${file}.code`
+      const last = after.at(-1)
+      if (last === FULL || last === SHUT) command.pop()
+      const out = last === FULL ? FULL : `>${file}.out`
+      const err = last === SHUT ? SHUT : `2>${file}.err`
+      return `: >${file}.out; : >${file}.err; ${command.join(" ")} ${out} ${err} </dev/null; echo $? >${file}.code`
     })
     const [program, ...words] = wrap("unshare", "--mount", "sh", "-c", lines.join("\n"))
     const child = spawn(program, words, {
@@ -57,6 +59,8 @@ const inNamespace = (
 
 /** In place of a last word: the answer goes to a disk that is full. */
 const FULL = ">/dev/full"
+/** In place of a last word: there is no stderr. */
+const SHUT = "2>&-"
 
 /** That a command said nothing but this one line, and ended with this code. */
 const fails = (ran: Ran, line: RegExp, code = 1): void => {
@@ -171,6 +175,93 @@ describe.skipIf(!mayMount)("every command that needs no guest (needs root)", () 
         fails(ran, /^ktstr: cannot write to stdout: ENOSPC; is the disk full\?$/)
       }
     }), 240_000)
+
+  it.scopedLive("answers without a stderr", () =>
+    Effect.gen(function*() {
+      for (const { name, ran } of yield* everyCommand((words) => [...words, SHUT])) {
+        assert.deepStrictEqual([name, ran.code, ran.stdout === ""], [name, 0, false])
+      }
+    }), 240_000)
+})
+
+/** What each command that boots a guest did, its words wrapped, after `first` and before `last` was done. */
+const everyBoot = (
+  wrapped: (words: ReadonlyArray<string>) => ReadonlyArray<string>,
+  first = ":",
+  ...last: ReadonlyArray<Step>
+) =>
+  Effect.gen(function*() {
+    const kernel = yield* kernelImage("6.12")
+    const vm = ["--kernel", kernel, "--memory-mib", "192", "--engine", "qemu"]
+    const commands = {
+      "vm-run": ["vm", "run", ...vm, "--exec", "echo ran"],
+      "dump": ["dump", ...vm, "--exec", "true"],
+      "maps-list": ["maps", "list", ...vm],
+      "sched-show": ["sched", "show", ...vm, "--exec", "true"],
+      "monitor": ["monitor", ...vm, "--exec", "sleep 1", "--every", "200ms"],
+      "run": ["run", "short.json", "--kernel", kernel, "--memory-mib", "192", "--mode", "emulated"]
+    }
+    const said = yield* inNamespace([
+      `printf %s ${shellQuote(JSON.stringify(SHORT))} >short.json`,
+      first,
+      ...Object.entries(commands).map(([name, words]): Step => [name, ...wrapped(words)]),
+      ...last
+    ])
+    return { said, ran: Object.keys(commands).map((name) => ({ name, ran: said(name) })) }
+  })
+
+/** A workload for `ktstr run`. */
+const SHORT = {
+  version: 1,
+  name: "short",
+  groups: { spin: { workers: { perCpu: 1 }, work: { type: "spin" } } },
+  steps: [{ name: "run", hold: "200 millis" }]
+}
+
+describe.skipIf(!mayMount)("every command that boots a guest (needs root)", () => {
+  it.scopedLive(
+    "needs no more than 64 descriptors, no /dev/shm, and no room for temporary files and the cache, and leaves none",
+    () =>
+      Effect.gen(function*() {
+        const few = (words: ReadonlyArray<string>) => ["prlimit", "--nofile=64", ...words]
+        const poor = `umount -l /dev/shm; ${TMPFS}; ${CACHE}; mkdir "$T/cache"; ${filledBut(0)}`
+        const { ran, said } = yield* everyBoot(few, poor, list("left", "cache", "tmp"))
+        for (const { name, ran: one } of ran) {
+          assert.deepStrictEqual([name, one.code, complaints(one)], [name, 0, []], one.stderr)
+          assert.notStrictEqual(one.stdout, "", name)
+        }
+        assert.match(said("left").stdout, /^\S+\/cache:\n\n\S+\/tmp:\n$/)
+      }),
+    240_000
+  )
+
+  it.scopedLive("says that the disk that takes its answer is full", () =>
+    Effect.gen(function*() {
+      for (const { ran } of (yield* everyBoot((words) => [...words, FULL])).ran) {
+        fails(ran, /^ktstr: cannot write to stdout: ENOSPC; is the disk full\?$/)
+      }
+    }), 240_000)
+
+  it.scopedLive("answers without a stderr", () =>
+    Effect.gen(function*() {
+      for (const { name, ran } of (yield* everyBoot((words) => [...words, SHUT])).ran) {
+        assert.deepStrictEqual([name, ran.code, ran.stdout === ""], [name, 0, false])
+      }
+    }), 240_000)
+
+  it.scopedLive("says that the address space is limited", () =>
+    Effect.gen(function*() {
+      for (const { ran } of (yield* everyBoot((words) => ["prlimit", `--as=${1200 * 2 ** 20}`, ...words])).ran) {
+        fails(ran, /^ktstr: the address space is limited to 1200 MiB; .* raise the limit \(ulimit -v\)$/, 3)
+      }
+    }), 60_000)
+
+  it.scopedLive("lacks /proc", () =>
+    Effect.gen(function*() {
+      for (const { ran } of (yield* everyBoot((words) => words, "umount -l /proc")).ran) {
+        fails(ran, /^ktstr: \/proc\/self\/fd: not there; .*; mount -t proc proc \/proc$/, 3)
+      }
+    }), 60_000)
 })
 
 describe.skipIf(!mayMount)("a disk of 64 MiB that is full (needs root)", () => {
@@ -242,41 +333,55 @@ describe.skipIf(!mayMount)("a disk of 64 MiB that is full (needs root)", () => {
           list("files", "."),
           ["stdout", "dump", "--image", image, "--json"],
           ["guest", "dump", ...vm, "--json", "--exec", "true", "--console", "$T/console"],
-          ["run", "vm", "run", ...vm, "--exec", "echo ran"]
+          ["run", "vm", "run", ...vm, "--exec", "echo ran"],
+          "rm \"$T/console\"",
+          ["kept", "run", "--kernel", ...vm.slice(1, 4), "--mode", "emulated", "--runs-dir", "$T/runs"],
+          ["core", "vm", "core", ...vm, "--exec", "true", "--out", "$T/core"],
+          ["failure", "vm", "run", ...vm, "--exec", "exit 3", "--on-failure", "$T/failure.json"],
+          list("after", ".", "runs")
         ])
         for (const name of ["out", "none"]) {
           fails(said(name), /^ktstr: cannot write \S+dump\.json: .*ENOSPC.*; give a writable path/)
         }
+        fails(said("kept"), /^ktstr: the run's folder \S+: ENOSPC: no space left on device, write; name a directory /)
+        fails(said("core"), /^ktstr: cannot write \S+core: ENOSPC: .*; give a writable path on a disk with free space$/)
+        const { code, stderr } = said("failure")
+        assert.strictEqual(code, 1, stderr)
+        assert.match(stderr, /^ktstr: cannot write \S+failure\.json: ENOSPC: .*; give a writable path/m)
+        assert.match(said("after").stdout, /^\S+\.:\nballast\nruns\ntmp\n\n\S+\/runs:\n$/)
         assert.match(said("files").stdout, /^ballast\ntmp\n$/)
         works(said("stdout"))
         assert.strictEqual(said("run").stdout, "ran\n")
         const guest = said("guest")
         assert.strictEqual(JSON.parse(guest.stdout).schema, "single", guest.stderr)
+        const [incomplete, ...more] = complaints(guest)
+        assert.match(
+          incomplete ?? "",
+          /^ktstr: warn: \S+\/console is incomplete: ENOSPC: no space left on device, write$/
+        )
+        assert.deepStrictEqual(more, [])
       }),
     120_000
   )
 })
 
 describe.skipIf(!mayMount)("a limit (needs root)", () => {
-  it.scopedLive("of 64 descriptors, or no /dev/shm, is enough", () =>
-    Effect.gen(function*() {
-      const image = yield* guestImage
-      const vm = ["--kernel", yield* kernelImage("6.12"), "--memory-mib", "192", "--engine", "qemu"]
-      const few = ["prlimit", "--nofile=64"]
-      const said = yield* inNamespace([
-        "umount -l /dev/shm",
-        ["image", ...few, "dump", "--image", image, "--out", "dump.json"],
-        ["guest", ...few, "dump", ...vm, "--json", "--exec", "true"],
-        ["run", ...few, "vm", "run", ...vm, "--exec", "echo ran"],
-        ["clean", ...few, "kernel", "clean", "--all"],
-        ["fewer", "prlimit", "--nofile=24", "dump", ...vm, "--json"]
-      ])
-      for (const name of ["image", "guest", "run", "clean"]) works(said(name))
-      fails(
-        said("fewer"),
-        /^ktstr: cannot boot \S+: \S+: EMFILE: too many files are open; raise the limit \(ulimit -n\)/
-      )
-    }), 120_000)
+  it.scopedLive(
+    "of 64 descriptors is enough to clean up; with 24 no guest boots, and that is said",
+    () =>
+      Effect.gen(function*() {
+        const said = yield* inNamespace([
+          ["clean", "prlimit", "--nofile=64", "kernel", "clean", "--all"],
+          ["fewer", "prlimit", "--nofile=24", "dump", "--kernel", yield* kernelImage("6.12"), "--engine", "qemu"]
+        ])
+        works(said("clean"))
+        fails(
+          said("fewer"),
+          /^ktstr: cannot boot \S+: \S+: EMFILE: too many files are open; raise the limit \(ulimit -n\)/
+        )
+      }),
+    60_000
+  )
 
   it.scopedLive("of data is no limit of what is mapped", () =>
     Effect.gen(function*() {
@@ -311,26 +416,18 @@ describe.skipIf(!mayMount)("a limit (needs root)", () => {
 })
 
 describe.skipIf(!mayMount)("a host without /proc (needs root)", () => {
-  it.scopedLive("reads images and its cache; for a guest it lacks something", () =>
+  it.scopedLive("fetches and removes kernels", () =>
     Effect.gen(function*() {
-      const image = yield* guestImage
-      const vm = ["--kernel", yield* kernelImage("6.12"), "--memory-mib", "192", "--engine", "qemu"]
       const { env, id, wrap } = yield* debianMirror
       const said = yield* inNamespace(
         [
           "umount -l /proc",
-          ["image", "dump", "--image", image, "--out", "dump.json"],
-          ["guest", "dump", ...vm, "--json", "--exec", "true"],
-          ["run", "vm", "run", ...vm, "--exec", "true"],
           ["fetch", "kernel", "fetch", id],
           ["clean", "kernel", "clean", "--all"]
         ],
         env,
         wrap
       )
-      for (const name of ["image", "fetch", "clean"]) works(said(name))
-      for (const name of ["guest", "run"]) {
-        fails(said(name), /^ktstr: \/proc\/self\/fd: not there; .*; mount -t proc proc \/proc$/, 3)
-      }
+      for (const name of ["fetch", "clean"]) works(said(name))
     }), 120_000)
 })

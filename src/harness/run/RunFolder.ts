@@ -32,6 +32,8 @@ export class RunFolderError extends Schema.TaggedError<RunFolderError>("ktstr/Ru
 export const RUNS_DIRECTORY = ".ktstr/runs"
 const RECORD = "run.json"
 const DUMP = "failure.json"
+/** Bytes that the disk must have free for a run: the record of the smoke test takes 10 KiB. */
+const ROOM = 2 ** 16
 
 /**
  * The folder of one run: its id is used once, and nothing in it is ever deleted or overwritten.
@@ -56,7 +58,7 @@ const unwritable = (path: string) => (error: Parameters<typeof platformText>[0])
   })
 
 /**
- * Make the folder of a run that is to come, `DIRECTORY/ID`.
+ * Make the folder of a run that is to come, `DIRECTORY/ID`; on a disk without room for its record it fails and leaves nothing.
  *
  * @since 0.1.0
  * @category writing
@@ -66,8 +68,12 @@ export const makeRunFolder = Effect.fn("RunFolder.make")(
     const fs = yield* FileSystem.FileSystem
     const id = newRunId(yield* Clock.currentTimeMillis)
     const path = join(resolve(directory), id)
+    const trial = join(path, `${RECORD}.part`)
+    const tried = Effect.andThen(fs.writeFile(trial, new Uint8Array(ROOM)), fs.remove(trial)).pipe(
+      Effect.onError(() => Effect.ignore(fs.remove(path, { recursive: true, force: true })))
+    )
     yield* Effect.mapError(
-      Effect.andThen(makeDirectories(resolve(directory)), fs.makeDirectory(path)),
+      Effect.andThen(makeDirectories(resolve(directory)), Effect.andThen(fs.makeDirectory(path), tried)),
       unwritable(path)
     )
     return { id, path }

@@ -38,7 +38,8 @@ export const keepConsole = (
       (file) =>
         Effect.suspend(() => {
           closeSync(file)
-          return trouble === undefined ? Effect.void : Effect.logWarning(`${path} is incomplete: ${String(trouble)}`)
+          if (trouble === undefined) return Effect.void
+          return Effect.logWarning(`${path} is incomplete: ${trouble instanceof Error ? trouble.message : trouble}`)
         })
     )
     return (bytes) => {
