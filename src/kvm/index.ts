@@ -33,11 +33,13 @@ export {
   GuestPanicked,
   InitramfsIncomplete,
   NotReady,
+  NotWatched,
   Vm,
   VmBootError,
   type VmEnded,
   VmEngine,
   type VmEngineService,
   type VmExit,
-  type VmSpec
+  type VmSpec,
+  type WriteWatch
 } from "./spec/VmEngine.ts"

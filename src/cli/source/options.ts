@@ -178,12 +178,12 @@ export const moments = {
     "snapshot",
     "WHEN",
     "stop the guest, write its state, and let it run on: periodic=8/60s, 8 times in the 60 s that the run is expected to take; "
-      + "line=REGEX, when a line comes on the console"
+      + "line=REGEX, when a line comes on the console; write=SYMBOL, each time that the kernel changes this variable of its own"
   ).pipe(Options.repeated),
   snapshots: text(
     "snapshots",
     "DIR",
-    "the directory for --snapshot, made where it is not there: periodic_000.json, line_001.json and so on"
+    "the directory for --snapshot, made where it is not there: periodic_000.json, line_001.json, SYMBOL_000.json and so on"
   )
 }
 

@@ -6,9 +6,11 @@ import { join } from "node:path"
 import { makeDirectories } from "../../core/CacheDir.ts"
 import { whyOf } from "../../core/Errors.ts"
 import { formatReason } from "../../core/Reason.ts"
+import { upReport } from "../../kvm/guest/Init.ts"
 import type { Vm } from "../../kvm/spec/VmEngine.ts"
-import { onLine, periodic } from "../../monitor/moments/Snapshots.ts"
+import { onLine, onWrite, periodic } from "../../monitor/moments/Snapshots.ts"
 import { momentPieces, type TakenMoment } from "../../monitor/moments/TakenMoment.ts"
+import { parsePlace } from "../../monitor/moments/WatchedPlace.ts"
 import { periodMillis } from "../source/every.ts"
 import { checkWritable, FileUnwritable, writeFile } from "../source/writeFile.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
@@ -24,10 +26,11 @@ interface Config {
   readonly snapshots: Option.Option<string>
 }
 
-/** When to take moments of a guest: at points of a run, or when a line comes. */
+/** When to take moments of a guest: at points of a run, when a line comes, or when a kernel variable changes. */
 type When =
   | { readonly points: number; readonly millis: number }
   | { readonly pattern: RegExp; readonly name: string }
+  | { readonly written: string; readonly name: string }
 
 /** The moments of a run that are wanted, and the directory for them. */
 export interface Wanted {
@@ -36,12 +39,14 @@ export interface Wanted {
 }
 
 const parseWhen = (text: string, place: number): Effect.Effect<When, UsageError> => {
-  const [, how, value] = /^(periodic|line)=(.+)$/s.exec(text) ?? []
+  const [, how, value] = /^(periodic|line|write)=(.+)$/s.exec(text) ?? []
   const [, points, time] = how === "periodic" ? /^([1-9]\d{0,8})\/(.+)$/.exec(value) ?? [] : []
   const millis = time === undefined ? undefined : periodMillis(time)
   if (millis !== undefined) return Effect.succeed({ points: Number(points), millis })
+  const written = how === "write" ? parsePlace(value) : undefined
+  if (written !== undefined) return Effect.succeed({ written: value, name: `${written.name}_000` })
   if (how !== "line") {
-    return new UsageError({ problem: `--snapshot ${text}: give periodic=8/60s, or line=REGEX` })
+    return new UsageError({ problem: `--snapshot ${text}: give periodic=8/60s, line=REGEX, or write=SYMBOL` })
   }
   return Effect.try({
     try: () => ({ pattern: new RegExp(value), name: `line_${String(place).padStart(3, "0")}` }),
@@ -59,6 +64,10 @@ export const wantedSnapshots = ({ snapshot, snapshots }: Config) =>
     const whens = yield* Effect.forEach(snapshot, parseWhen)
     if (whens.filter((when) => "points" in when).length > 1) {
       return yield* new UsageError({ problem: "--snapshot periodic can be given once" })
+    }
+    const variables = whens.flatMap((when) => "written" in when ? [when.name] : [])
+    if (new Set(variables).size < variables.length) {
+      return yield* new UsageError({ problem: "--snapshot write can be given once for each variable" })
     }
     const wanted: Wanted = { whens, directory: snapshots.value }
     yield* Effect.mapError(makeDirectories(wanted.directory), (error) =>
@@ -80,29 +89,47 @@ const keep = (directory: string, moment: TakenMoment) =>
     )
   })
 
+/** Take the moments of a guest that are wanted at one kind of time; one that did not come is said. */
+const takeWhen = (vm: Vm, kernel: string, directory: string, when: When) => {
+  if ("points" in when) {
+    const moments = periodic(vm, { points: when.points, over: when.millis, kernel })
+    return Stream.runForEach(moments, (moment) => keep(directory, moment))
+  }
+  const notTaken = (why: string) =>
+    Effect.sync(() => writeMessage(`  ${fileOf(directory, when.name)}: not taken: ${escapeLine(why)}\n`))
+  if ("pattern" in when) {
+    return onLine(vm, when.name, when.pattern, { kernel }).pipe(
+      Effect.flatMap((moment) => keep(directory, moment)),
+      Effect.catchTag("GuestExited", "GuestPanicked", "VmDied", () => notTaken(`no line matched ${when.pattern}`))
+    )
+  }
+  return Effect.gen(function*() {
+    yield* vm.awaitReport(upReport)
+    const moments = yield* onWrite(vm, when.written, { kernel })
+    const count = yield* Stream.runFoldEffect(
+      moments,
+      0,
+      (count, moment) => Effect.as(keep(directory, moment), count + 1)
+    )
+    if (count === 0) yield* notTaken(`the guest did not change ${when.written}`)
+  }).pipe(
+    Effect.scoped,
+    Effect.catchIf(
+      (error) => error._tag !== "FileUnwritable",
+      (error) => notTaken(error.message)
+    )
+  )
+}
+
 /**
  * Begin to take the moments of a guest that are wanted. Gives what waits, when the guest's run is over, for those that are
- * being written; a line that did not come is said.
+ * being written.
  */
 export const takeSnapshots = (vm: Vm, kernel: string, { directory, whens }: Wanted) =>
   Effect.gen(function*() {
     const taking = yield* Effect.forkScoped(Effect.forEach(
       whens,
-      (when) =>
-        "points" in when
-          ? Stream.runForEach(
-            periodic(vm, { points: when.points, over: when.millis, kernel }),
-            (moment) => keep(directory, moment)
-          )
-          : onLine(vm, when.name, when.pattern, { kernel }).pipe(
-            Effect.flatMap((moment) => keep(directory, moment)),
-            Effect.catchTag("GuestExited", "GuestPanicked", "VmDied", () =>
-              Effect.sync(() =>
-                writeMessage(
-                  `  ${fileOf(directory, when.name)}: not taken: no line matched ${escapeLine(String(when.pattern))}\n`
-                )
-              ))
-          ),
+      (when) => takeWhen(vm, kernel, directory, when),
       { concurrency: "unbounded", discard: true }
     ))
     const stays = Effect.sleep(GUEST_LEAVES).pipe(

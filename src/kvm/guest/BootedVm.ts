@@ -4,6 +4,7 @@ import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as MetricBoundaries from "effect/MetricBoundaries"
 import type * as Scope from "effect/Scope"
+import { hex } from "../../core/Address.ts"
 import type { FormatError } from "../../core/Errors.ts"
 import type { GuestMemory } from "../../memory/GuestMemory.ts"
 import type { ReadyLimits } from "../spec/Limits.ts"
@@ -18,6 +19,7 @@ import {
   GuestPanicked,
   InitramfsIncomplete,
   NotReady,
+  NotWatched,
   type Vm,
   type VmEnded,
   type VmExit
@@ -76,6 +78,7 @@ export interface StartedGuest {
   readonly exit: Effect.Effect<VmExit>
   readonly memory: Effect.Effect<GuestMemory, FormatError | VmEnded>
   readonly freeze: Effect.Effect<FrozenVm, FreezeFailed | VmEnded, Scope.Scope>
+  readonly watchWrites: Vm["watchWrites"]
   readonly limits: ReadyLimits
 }
 
@@ -89,6 +92,10 @@ export const failAtEnd = (
     const line = panicked()
     return line === undefined ? new GuestExited({ ...how, lastLine: console.lastLine }) : new GuestPanicked({ line })
   })
+
+/** `Vm.watchWrites` of an engine that cannot. */
+export const unwatched = (why: string, hint: string): Vm["watchWrites"] => (address, bytes) =>
+  new NotWatched({ place: `${bytes} bytes at ${hex(address)}`, why, hint })
 
 /** The `Vm` of a started guest, whichever engine runs it. All its waiting is in real time. */
 export const bootedVm = (guest: StartedGuest): Effect.Effect<Vm, never, Scope.Scope> =>
@@ -132,7 +139,8 @@ export const bootedVm = (guest: StartedGuest): Effect.Effect<Vm, never, Scope.Sc
         ),
       // a VM that has ended has no memory to look at any more
       memory: inRealTime(Effect.raceFirst(ended, Effect.zipRight(Effect.yieldNow(), guest.memory))),
-      freeze: inRealTime(Effect.withSpan(freeze, "vm.freeze", { attributes: tagged }))
+      freeze: inRealTime(Effect.withSpan(freeze, "vm.freeze", { attributes: tagged })),
+      watchWrites: (address, bytes) => inRealTime(guest.watchWrites(address, bytes))
     }
   })
 

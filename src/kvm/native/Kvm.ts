@@ -4,7 +4,7 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { HostLacks } from "../../core/Errors.ts"
-import { bootedVm, failAtEnd, type GuestEnd } from "../guest/BootedVm.ts"
+import { bootedVm, failAtEnd, type GuestEnd, unwatched } from "../guest/BootedVm.ts"
 import { commandLine } from "../guest/CommandLine.ts"
 import { Console } from "../guest/Console.ts"
 import { keepConsole } from "../guest/GuestConsole.ts"
@@ -170,6 +170,7 @@ export const bootKvm = (
         })),
         Effect.catchTag("MachineStopped", () => ended)
       ),
+      watchWrites: unwatched("the native engine does not", "boot with the engine qemu"),
       limits
     })
     const typed = (bytes: Uint8Array) => Effect.zipLeft(Effect.sync(() => hvc.receive(bytes)), machine.ring(HVC))

@@ -5,7 +5,7 @@ import type * as Scope from "effect/Scope"
 import type { Socket } from "node:net"
 import type { HostLacks } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
-import { bootedVm, failAtEnd, type GuestEnd } from "../guest/BootedVm.ts"
+import { bootedVm, failAtEnd, type GuestEnd, unwatched } from "../guest/BootedVm.ts"
 import { commandLine } from "../guest/CommandLine.ts"
 import { Console } from "../guest/Console.ts"
 import { keepConsole } from "../guest/GuestConsole.ts"
@@ -18,10 +18,11 @@ import { inRealTime } from "../spec/RealTime.ts"
 import { type Acceleration, type Vm, VmBootError, VmEngine, type VmSpec } from "../spec/VmEngine.ts"
 import type { ChildProcess } from "./ChildProcess.ts"
 import { type Emulation, isSlicersWarning, type QemuProgram } from "./Emulation.ts"
-import { makeFreeze, makeLayOut, makeMemory } from "./QemuFreeze.ts"
+import { makeFreezer, makeLayOut, makeMemory } from "./QemuFreeze.ts"
 import { startQemu } from "./QemuProcess.ts"
 import { fd } from "./QemuProcess.ts"
 import { isPlain, qemuShowsLlcs } from "./QemuTopology.ts"
+import { makeDebugger } from "./QemuWatch.ts"
 import { connect, endedOr, type Qmp } from "./Qmp.ts"
 
 /**
@@ -157,6 +158,8 @@ export const bootQemu = (
     )
     const end = Effect.map(child.exit, (exit): GuestEnd => ({ ...exit, detail: shareFault ?? complaintOf(complaints) }))
     const ended = failAtEnd(end, console)
+    const { resume, watchWrites } = makeDebugger(qmp, child.socket(fd.debugger))
+    const freezer = makeFreezer(qmp, layOut, ended, freezeTimeout, resume)
     return yield* bootedVm({
       engine: "qemu",
       topology,
@@ -168,7 +171,10 @@ export const bootQemu = (
       end,
       exit: child.exit,
       memory: makeMemory(layOut, ended, freezeTimeout),
-      freeze: makeFreeze(qmp, layOut, ended, freezeTimeout),
+      freeze: freezer.freeze,
+      watchWrites: isArm64
+        ? unwatched("QEMU stops an arm64 guest before it writes", "watch an x86-64 guest")
+        : watchWrites(freezer, ended),
       limits
     })
   }))

@@ -88,17 +88,26 @@ export const makeMemory = <E>(
     }
   )
 
+/** How a guest is frozen, and kept so. */
+export interface Freezer<E> {
+  readonly freeze: Effect.Effect<FrozenVm, FreezeFailed | E, Scope.Scope>
+  /** Keeps a guest that has been stopped so from this call on, until what it gives is run, as often as it is called. */
+  readonly keep: () => Effect.Effect<void>
+}
+
 /**
  * `Vm.freeze` over a monitor: `stop`, then the state confirmed, then guest memory in the layout that QEMU has now. Scopes
- * are counted; the last to close sends `cont`. Commands of one freeze and of one thaw do not mix.
+ * are counted; when the last closes the guest is let run. Commands of one freeze and of one thaw do not mix.
  * @param ended fails with how the VM ended, once it has
+ * @param resume lets the guest run
  */
-export const makeFreeze = <E>(
+export const makeFreezer = <E>(
   qmp: Qmp,
   layOut: LayOut,
   ended: Effect.Effect<never, E>,
-  limit: Duration.Duration
-): Effect.Effect<FrozenVm, FreezeFailed | E, Scope.Scope> => {
+  limit: Duration.Duration,
+  resume: Effect.Effect<unknown, QmpError>
+): Freezer<E> => {
   const alone = Effect.unsafeMakeSemaphore(1).withPermits(1)
   const seconds = Duration.toSeconds(limit)
   let holders = 0
@@ -106,7 +115,7 @@ export const makeFreeze = <E>(
   // counted at once: waiting for its turn may be given up, having let go may not
   const thaw = Effect.suspend(() => {
     holders--
-    return alone(Effect.suspend(() => holders > 0 ? Effect.void : qmp.execute("cont", Schema.Unknown)))
+    return alone(Effect.suspend(() => holders > 0 ? Effect.void : resume))
   }).pipe(
     // a finalizer cannot be interrupted, its waiting can; a monitor that does not answer now has still been told
     Effect.interruptible,
@@ -141,8 +150,15 @@ export const makeFreeze = <E>(
       ? endedOr(ended, new FreezeFailed({ why: error.message }))
       : new FreezeFailed({ why: error.message })
 
-  return Effect.zipRight(
-    Effect.acquireRelease(Effect.sync(() => holders++), () => thaw),
-    Effect.catchAll(stop, failed)
-  )
+  const keep = () => {
+    holders++
+    return thaw
+  }
+  return {
+    freeze: Effect.zipRight(
+      Effect.acquireRelease(Effect.sync(keep), (letGo) => letGo),
+      Effect.catchAll(stop, failed)
+    ),
+    keep
+  }
 }

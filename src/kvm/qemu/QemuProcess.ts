@@ -30,7 +30,10 @@ const SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecont
  * The console's output is a pipe, which holds 64 KiB: a UNIX socket holds 278 writes, and QEMU writes each byte by itself.
  * The kernel waits 10 ms for room (`wait_for_lsr`, drivers/tty/serial/8250/8250_port.c), then overwrites what QEMU still has.
  */
-export const fd = { input: 0, console: 1, stderr: 2, monitor: 3, report: 4, initramfs: 5, ram: 6 } as const
+export const fd = { input: 0, console: 1, stderr: 2, monitor: 3, report: 4, debugger: 5, initramfs: 6, ram: 7 } as const
+
+/** The connection that QEMU's gdb server gets once it is wanted. */
+export const DEBUGGER = "debugger"
 
 /** Where a process has its descriptors as files. */
 const OUR_FILES = "/proc/self/fd"
@@ -90,7 +93,7 @@ export const startQemu = (
         ...shares.map((share) => share.connection)
       ]
       const output = yield* outputPipe(vmScope)
-      const descriptors = ["socket", output, "socket", "socket", "socket", ...files] as const
+      const descriptors = ["socket", output, "socket", "socket", "socket", "socket", ...files] as const
       const accelerator = acceleration.by === "kvm"
         ? ["-accel", "kvm"]
         : emulationParameters(options.emulation ?? "turns")
@@ -163,6 +166,7 @@ const parametersOf = (
     ["-chardev", `socket,id=monitor,fd=${fd.monitor}`, "-mon", "chardev=monitor,mode=control"],
     ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"],
     ["-chardev", `socket,id=report,fd=${fd.report}`, ...report],
+    ["-chardev", `socket,id=${DEBUGGER},fd=${fd.debugger}`],
     ...disks.map(({ readOnly }, index) => [
       "-drive",
       `if=none,id=disk${index},format=raw,file=${OUR_FILES}/${firstDisk + index},readonly=${readOnly ? "on" : "off"}`,

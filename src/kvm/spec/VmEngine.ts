@@ -176,6 +176,29 @@ export interface Vm {
    * When it fails, the guest runs on.
    */
   readonly freeze: Effect.Effect<FrozenVm, FreezeFailed | VmEnded, Scope.Scope>
+  /**
+   * Watch for writes to 1, 2, 4 or 8 bytes of the kernel's virtual memory, aligned to their number, until the scope closes. Four
+   * places at a time at most: an x86 CPU has debug registers for as many.
+   */
+  readonly watchWrites: (
+    address: bigint,
+    bytes: number
+  ) => Effect.Effect<WriteWatch, NotWatched | FreezeFailed | VmEnded, Scope.Scope>
+}
+
+/**
+ * A place in the memory of a guest that is watched for writes.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface WriteWatch {
+  /**
+   * Waits until the guest has been stopped and a CPU may have written there; it stands until the scope closes. The guest
+   * is not let run before this was asked for again, so that no write is missed. Who waits compares the value: the
+   * guest may have been stopped for another reason, or the value written be the one that was there.
+   */
+  readonly hit: Effect.Effect<void, NotWatched | VmEnded, Scope.Scope>
 }
 
 /**
@@ -344,6 +367,22 @@ export class FreezeFailed extends Schema.TaggedError<FreezeFailed>("ktstr/Freeze
       return `the guest did not stop within ${this.seconds} s: ${this.why}; is the host overloaded? try again`
     }
     return `the guest cannot be frozen: ${this.why}; boot it again`
+  }
+}
+
+/**
+ * Writes to a place in the guest's memory cannot be watched.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class NotWatched extends Schema.TaggedError<NotWatched>("ktstr/NotWatched")("NotWatched", {
+  place: Schema.String,
+  why: Schema.String,
+  hint: Schema.String
+}) {
+  override get message() {
+    return `writes to ${this.place} cannot be watched: ${this.why}; ${this.hint}`
   }
 }
 

@@ -10,6 +10,7 @@ import { pointsOf } from "./PointsOf.ts"
 import { attempt, type SnapshotOptions, stamp, take } from "./TakeMoment.ts"
 import type { TakenMoment } from "./TakenMoment.ts"
 
+export { onWrite, type WriteOptions } from "./OnWrite.ts"
 export type { SnapshotOptions } from "./TakeMoment.ts"
 
 /**

@@ -5,12 +5,12 @@ import { withMembers } from "./WithMembers.ts"
 
 /**
  * The reasons for taking a moment: it was `asked` for; it was one of the points of a `periodic` series; a `line` came on
- * the console; a `rule` was broken; a task's `age` was half of what the kernel allows.
+ * the console; a `rule` was broken; a `write` changed what is watched; a task's `age` was half of what the kernel allows.
  *
  * @since 0.1.0
  * @category schemas
  */
-export const MomentCause = Schema.Literal("asked", "periodic", "line", "rule", "age").annotations({
+export const MomentCause = Schema.Literal("asked", "periodic", "line", "rule", "write", "age").annotations({
   identifier: "MomentCause"
 })
 /**

@@ -4,7 +4,7 @@ import * as Schema from "effect/Schema"
 import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { Moment } from "../../../src/monitor/index.ts"
-import { complaints, ktstr, place } from "../../support/cli.ts"
+import { complaints, ktstr, place, until } from "../../support/cli.ts"
 import { kernelImage } from "../../support/kernels.ts"
 
 const decode = Schema.decodeUnknown(Schema.parseJson(Moment))
@@ -55,6 +55,90 @@ describe("ktstr vm run --snapshot", () => {
     200_000
   )
 
+  it.live(
+    "writes a guest's state at points of a run while it runs",
+    () =>
+      Effect.gen(function*() {
+        const kernel = yield* kernelImage("6.12")
+        const { cwd, env } = yield* place
+        const directory = join(cwd, "moments")
+        const guest = ["--kernel", kernel, "--memory-mib", "192", "--exec", "sleep 1000000"]
+        // those that come before the guest has a kernel say so
+        const wanted = ["--snapshots", directory, "--snapshot", "periodic=64/60s"]
+        const taken: Array<string> = []
+        const ran = yield* ktstr(["vm", "run", ...guest, ...wanted], {
+          cwd,
+          env,
+          meanwhile: async (child) => {
+            child.stderr?.on("data", (text: Buffer) => {
+              for (const [name] of text.toString().matchAll(/periodic_\d{3}\.json(?=: written)/g)) taken.push(name)
+            })
+            await until("three are written", () => taken.length >= 3 || child.exitCode !== null, 120)
+            child.kill("SIGTERM")
+          }
+        })
+        assert.strictEqual(ran.code, 130)
+        assert.isAtLeast(taken.length, 3)
+        let before = -1n
+        for (const name of taken) {
+          const { cause, pauseMillis, reading } = yield* decode(readFileSync(join(directory, name), "utf8"))
+          if ("kind" in reading || "kind" in reading.sched) return assert.fail("not read")
+          assert.strictEqual(cause, "periodic")
+          assert.isAbove(pauseMillis ?? 0, 0)
+          assert.isTrue(BigInt(reading.sched.time.jiffies) >= before)
+          before = BigInt(reading.sched.time.jiffies)
+        }
+      }).pipe(Effect.scoped),
+    200_000
+  )
+
+  it.live(
+    "writes a guest's state after each write that changes a variable, and why one cannot be watched",
+    () =>
+      Effect.gen(function*() {
+        const kernel = yield* kernelImage("6.12")
+        const { cwd, env } = yield* place
+        const directory = join(cwd, "moments")
+        const script = "for n in $(seq 9); do sleep 0.3; echo $n > /proc/sys/kernel/panic; done; exit 3"
+        const guest = ["--kernel", kernel, "--memory-mib", "192", "--cpus", "2", "--exec", script]
+        const wanted = ["panic_timeout", "panic_on_oops", "nosuch", "runqueues", "jiffies+1/8"].flatMap((
+          place
+        ) => ["--snapshot", `write=${place}`])
+        const ran = yield* ktstr(["vm", "run", ...guest, "--snapshots", directory, ...wanted], { cwd, env })
+        assert.strictEqual(ran.code, 3)
+        const said = complaints(ran).join("\n")
+        assert.match(
+          said,
+          /nosuch_000\.json: not taken: writes to nosuch cannot be watched: 6\.12\S+ has no such symbol; /
+        )
+        assert.match(said, /runqueues_000\.json: not taken: .*: each CPU has a variable of that name; /)
+        assert.match(said, /jiffies\+1_000\.json: not taken: .*: 0xffffffff\w+1 is not aligned to 8 bytes; /)
+        assert.match(said, /panic_on_oops_000\.json: not taken: the guest did not change panic_on_oops/)
+
+        // the first writes may come before the watch does
+        const names = readdirSync(directory).sort()
+        assert.isAbove(names.length, 0)
+        const [first, ...others] = yield* Effect.forEach(names, (name) =>
+          decode(readFileSync(join(directory, name), "utf8")))
+        assert.deepStrictEqual(
+          [first, ...others].map(({ text }) =>
+            text
+          ).join("\n"),
+          Array.from(names, (_, i) => 10 - names.length + i).map((value) =>
+            `panic_timeout changed from 0x${value === 1 ? "ffffffff" : value - 1} to 0x${value}`
+          ).join("\n")
+        )
+        for (const { cause, name, reading } of [first, ...others]) {
+          if ("kind" in reading || "kind" in reading.vcpus) return assert.fail("not read")
+          assert.deepStrictEqual([cause, names.includes(`${name}.json`)], ["write", true])
+          assert.isTrue(reading.vcpus.some(({ place }) => place?.startsWith("do_proc_dointvec_conv+") === true))
+        }
+        const shown = yield* ktstr(["show", join(directory, "panic_timeout_000.json")], { cwd, env })
+        assert.include(shown.stdout, `panic_timeout_000  ${first.text}\n`)
+      }).pipe(Effect.scoped),
+    200_000
+  )
+
   it.scopedLive("says what is wrong with its options before it looks for the kernel", () =>
     Effect.gen(function*() {
       const { cwd, env } = yield* place
@@ -69,7 +153,12 @@ describe("ktstr vm run --snapshot", () => {
       assert.match(yield* wrong("--snapshots", "."), /^2 .*give both/)
       assert.match(
         yield* wrong("--snapshots", ".", "--snapshot", "every=8"),
-        /^2 .*every=8: give periodic=8\/60s, or line=REGEX/
+        /^2 .*every=8: give periodic=8\/60s, line=REGEX, or write=SYMBOL/
+      )
+      assert.match(yield* wrong("--snapshots", ".", "--snapshot", "write=a b"), /^2 .*write=a b: give periodic/)
+      assert.match(
+        yield* wrong("--snapshots", ".", "--snapshot", "write=a+8/4", "--snapshot", "write=a+8"),
+        /^2 .*--snapshot write can be given once for each variable/
       )
       assert.match(yield* wrong("--snapshots", ".", "--snapshot", "line=("), /^2 .*line=\(: not a regular expression/)
       assert.match(
