@@ -1,4 +1,4 @@
-# For kernel.sh, schedulers.sh and drgn.sh, which define `say`: sh has no functions of other files but by `.`
+# For kernel.sh, schedulers.sh and judges.sh, which define `say`: sh has no functions of other files but by `.`
 
 # scratch DIRECTORY: makes $work, a new directory in that one, which is gone when the script ends.
 scratch() {
@@ -8,15 +8,15 @@ scratch() {
   trap 'exit 130' INT TERM HUP
 }
 
-# backports CACHE PACKAGE…: downloads packages of trixie-backports into $work, by the apt that ktstr keeps in its cache of kernels.
-backports() {
-  state="$1/.apt/trixie-backports"
-  shift
+# packages CACHE SUITE WORD…: gives apt-get these words in $work, by the apt for a suite that ktstr keeps in its cache of kernels.
+packages() {
+  state="$1/.apt/$2" suite=$2
+  shift 2
   # makes that apt's state, and brings its lists up to date
-  node dist/bin/ktstr.cjs kernel search 'trixie-backports/7.3*' >/dev/null
-  say "getting $* of trixie-backports"
+  node dist/bin/ktstr.cjs kernel search "$suite/*" >/dev/null
+  say "$suite: apt-get $*"
   (cd "$work" && apt-get -c "$state/apt.conf" -o Dir::Etc::sourcelist="$state/sources.list" \
-    -o Dir::State::lists="$state/lists" -o Dir::Cache="$state/cache" -qq download "$@")
+    -o Dir::State::lists="$state/lists" -o Dir::Cache="$state/cache" -qq "$@")
 }
 
 # sched_ext CLANG SOURCE IMAGE DIRECTORY SCHEDULER…: builds schedulers of tools/sched_ext in the archive of a kernel's source,

@@ -22,7 +22,7 @@ if [ -d "$directory" ]; then
 fi
 
 scratch "$(dirname "$directory")"
-backports "$kernels" linux-source-7.3
+packages "$kernels" trixie-backports download linux-source-7.3
 dpkg -x "$work"/linux-source-7.3_*.deb "$work/tree"
 sched_ext clang-22 "$work/tree/usr/src/linux-source-7.3.tar.xz" "$image" "$directory" \
   scx_simple scx_qmap scx_flatcg scx_central

@@ -12,7 +12,7 @@ say() { printf 'setup: %s\n' "$*" >&2; }
 # build kernels. The rest judges our answers in the tests: pahole, cpio, readelf, file, lz4, xz; gnupg signs the packages
 # of the tests' own mirror; chromium shows the failure page.
 packages="qemu-system-x86 qemu-system-arm busybox-static bpftool clang libbpf-dev linux-libc-dev"
-packages="$packages musl-tools gcc make flex bison bc libelf-dev git python3-minimal dwarves cpio binutils file lz4 xz-utils zstd gnupg chromium"
+packages="$packages musl-tools gcc make flex bison bc libelf-dev git python3-minimal dwarves cpio binutils file lz4 xz-utils zstd gnupg chromium makedumpfile"
 
 # shellcheck disable=SC2086 # a list of words
 debian_packages $packages

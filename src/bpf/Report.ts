@@ -213,7 +213,7 @@ export const DumpDocument = Schema.Struct({
       + "were asked for, of a running kernel, and in dumps of older versions; its problems are not among losses"
   }),
   losses: Schema.optional(Schema.Int).annotations({
-    description: "how many maps and lists could not be read whole (exit code 1); absent in dumps of older versions"
+    description: "how many parts could not be read whole (exit code 1); absent in dumps of older versions"
   })
 }).annotations({ identifier: "DumpDocument" })
 /**
@@ -277,6 +277,6 @@ export const DumpRecord = Schema.Union(
   Schema.Struct({ record: Schema.Literal("problem"), problem: Reason }),
   Schema.Struct({
     record: Schema.Literal("end"),
-    losses: Schema.Int.annotations({ description: "how many maps and lists could not be read whole (exit code 1)" })
+    losses: Schema.Int.annotations({ description: "how many parts could not be read whole (exit code 1)" })
   })
 ).annotations({ identifier: "DumpRecord" })

@@ -18,6 +18,12 @@ export class Losses {
     this.first ??= `${subject}${formatReason(problem)}`
     this.count++
   }
+
+  /** Count those of another part of the document. */
+  include({ count, first }: Losses): void {
+    this.first ??= first
+    this.count += count
+  }
 }
 
 const isKind = (kind: unknown): boolean => ReasonKind.literals.some((known) => known === kind)
@@ -25,8 +31,8 @@ const isKind = (kind: unknown): boolean => ReasonKind.literals.some((known) => k
 const isReason = (value: object): value is Reason =>
   "kind" in value && "text" in value && typeof value.text === "string" && isKind(value.kind)
 
-/** The losses among all `Reason`s in a document, one that is said twice once. */
-export const lossesIn = (document: unknown): Losses => {
+/** The losses among all `Reason`s in a document, or among those that `counts` is true of; one that is said twice once. */
+export const lossesIn = (document: unknown, counts: (reason: Reason) => boolean = isLoss): Losses => {
   const losses = new Losses()
   const seen = new Set<string>()
   const visit = (value: unknown): void => {
@@ -34,7 +40,7 @@ export const lossesIn = (document: unknown): Losses => {
     if (!isReason(value)) return Object.values(value).forEach(visit)
     if (seen.has(value.text)) return
     seen.add(value.text)
-    losses.add(value)
+    if (counts(value)) losses.add(value)
   }
   visit(document)
   return losses

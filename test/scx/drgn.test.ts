@@ -1,12 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { execFile } from "node:child_process"
-import { dirname, join } from "node:path"
-import { promisify } from "node:util"
+import { join } from "node:path"
 import { bootAndFreeze } from "../../src/Ktstr.ts"
 import { saveVmcore } from "../../src/memory/SaveImage.ts"
 import { readSched } from "../../src/sched/index.ts"
 import { HostLive, scratch } from "../support/guest.ts"
+import { judges } from "../support/judges.ts"
 import { matrix } from "../support/kernels.ts"
 import { stockScx } from "../support/scx.ts"
 
@@ -19,16 +18,15 @@ const GUESTS = {
     while [ "$(cat /sys/kernel/sched_ext/state)" != disabled ]; do sleep 0.1; done`
 }
 
-/** What scx_show_state.py prints of a frozen guest's core, by name; it reads debug info (scripts/drgn.sh). */
+/** What scx_show_state.py prints of a frozen guest's core, by name; it reads debug info (scripts/judges.sh). */
 const compare = (script: string) =>
   Effect.gen(function*() {
-    const { key, release, root, scheduler } = yield* stockScx
+    const { key, scheduler } = yield* stockScx
+    const { drgn, showState, vmlinux } = yield* judges
     const { kernel } = yield* bootAndFreeze({ kernel: key, includes: [scheduler("scx_simple")], script })
     const core = join(yield* scratch, "vmcore")
     yield* saveVmcore(kernel.memory, core)
-    const debug = join(dirname(root), "drgn", release)
-    const words = ["-c", core, "-s", join(debug, "vmlinux"), join(debug, "scx_show_state.py")]
-    const { stdout } = yield* Effect.promise(() => promisify(execFile)("drgn", words))
+    const stdout = yield* drgn("-c", core, "-s", vmlinux, showState)
     const theirs = Object.fromEntries(stdout.trimEnd().split("\n").map((line) => line.split(/ *: */)))
     const { scx } = readSched(kernel)
     if ("kind" in scx) return assert.fail(scx.text)

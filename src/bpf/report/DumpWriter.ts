@@ -1,6 +1,6 @@
 import { ByteSink, type Literal, literal } from "../../btf/render/ByteSink.ts"
 import { escapedJson } from "../../core/EscapeText.ts"
-import { Losses } from "../../core/Losses.ts"
+import { Losses, lossesIn } from "../../core/Losses.ts"
 import type { Reason } from "../../core/Reason.ts"
 import type { EntryWalk } from "../EntryWalk.ts"
 import { holdsMaps, innerMapAt, type InnerMaps } from "../InnerMaps.ts"
@@ -20,8 +20,8 @@ export interface Dump {
   readonly programs: ReadonlyArray<ProgramInfo>
   readonly problems: ReadonlyArray<Reason>
   /**
-   * The scheduler's state, which only the document has: a `SchedSnapshot` of `ktstr/sched`. Its own problems are not counted as losses:
-   * a queue that was just being changed does not make a dump of maps incomplete.
+   * The scheduler's state, which only the document has: a `SchedSnapshot` of `ktstr/sched`. What of it could not be read is a
+   * loss; a queue that was just being changed, and disagrees with itself, is none.
    */
   readonly sched?: object | undefined
   readonly limit: number
@@ -60,7 +60,10 @@ export function* jsonDocument(dump: Dump): Generator<Uint8Array, void> {
   }
   for (const problem of dump.problems) losses.add(problem)
   out.text(`],\n"programs":${escapedJson(dump.programs)},"problems":${escapedJson(dump.problems)}`)
-  if (dump.sched !== undefined) out.text(`,\n"sched":${escapedJson(dump.sched)}`)
+  if (dump.sched !== undefined) {
+    losses.include(lossesIn(dump.sched, ({ kind }) => kind !== "corrupted"))
+    out.text(`,\n"sched":${escapedJson(dump.sched)}`)
+  }
   out.text(`,\n"losses":${losses.count}}\n`)
   yield out.take()
 }

@@ -60,7 +60,7 @@ export const captureReading = (guest: StoppedGuest, front: object): Effect.Effec
     }
     const problems = [...listed.problems, ...("kind" in links ? [] : links.problems)]
     const losses = new Losses()
-    losses.count = lossesIn(read).count
+    losses.include(lossesIn(read))
     let bytes = 0
     const readers = function*(): Generator<MapReader> {
       for (const reader of listed.readers) {

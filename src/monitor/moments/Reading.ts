@@ -41,7 +41,7 @@ export const Reading = Schema.Struct({
   maps: Schema.Array(MapDump),
   programs: Schema.Array(ProgramInfo),
   problems: Schema.Array(Reason),
-  losses: Schema.Int.annotations({ description: "how many maps and lists could not be read whole" })
+  losses: Schema.Int.annotations({ description: "how many parts could not be read whole" })
 }).annotations({ identifier: "Reading" })
 /**
  * The type that the Schema `Reading` decodes to.
