@@ -204,3 +204,14 @@ it("text of the kernel is written escaped by every codec", () => {
     )
   }
 })
+
+it("a dump counts what of the scheduler's state could not be read, not what was being changed", () => {
+  const sched = {
+    problems: [{ kind: "unreadable", text: "the list of processes: 0x1 lies in memory that is not there" }],
+    dispatchQueues: [{ problem: { kind: "corrupted", text: "it counts 2 tasks, but its list has 1" } }],
+    pressure: { kind: "absent", text: "no psi_system" }
+  }
+  const dump = { ...dumpOf(), sched }
+  assert.strictEqual(JSON.parse(textOf(jsonDocument(dump))).losses, 1)
+  assert.strictEqual(dump.losses.first, "unreadable: the list of processes: 0x1 lies in memory that is not there")
+})
