@@ -43,8 +43,7 @@ const withZstd = (level: number) => ({
 const documentOf = (words: ReadonlyArray<string>) =>
   Effect.map(ktstr(["dump", ...words, "--json"]), ({ code, stderr, stdout }) => {
     assert.strictEqual(code, 0, stderr)
-    const { freeze, source, takenAt, ...guest } = JSON.parse(stdout)
-    return guest
+    return { ...JSON.parse(stdout), freeze: undefined, source: undefined, takenAt: undefined }
   })
 
 /** Makedumpfile writes a file, or what `-F` flattens to stdout. */
@@ -134,21 +133,23 @@ const compareTasks = (core: string, directory: string) =>
     const rows = [...printed.matchAll(CRASH_TASK)].map((
       [, running, pid, ppid, cpu, address, state, kthread, comm]
     ) => ({
-      pid: Number(pid),
-      ppid: Number(ppid),
-      cpu: Number(cpu),
-      address: `0x${address}`,
-      state: CRASH_STATES[state],
-      comm: kthread ?? comm,
-      running: running !== ""
+      running: running !== "",
+      task: {
+        pid: Number(pid),
+        ppid: Number(ppid),
+        cpu: Number(cpu),
+        address: `0x${address}`,
+        state: CRASH_STATES[state],
+        comm: kthread ?? comm
+      }
     }))
     assert.deepStrictEqual(
       byPid(tasks).map(({ address, comm, cpu, pid, ppid, state }) => ({ pid, ppid, cpu, address, state, comm })),
-      byPid(rows.filter(({ pid }) => pid !== 0)).map(({ running, ...task }) => task)
+      byPid(rows.map(({ task }) => task).filter(({ pid }) => pid !== 0))
     )
     assert.deepStrictEqual(
       current,
-      rows.filter(({ running }) => running).sort((a, b) => a.cpu - b.cpu).map(({ pid }) => pid)
+      rows.filter(({ running }) => running).map(({ task }) => task).sort((a, b) => a.cpu - b.cpu).map(({ pid }) => pid)
     )
     writeFileSync(commands, "log\nquit\n")
     const log = (yield* crash("-s", "-i", commands, vmlinux, core)).trimEnd().split("\n")
