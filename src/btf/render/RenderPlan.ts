@@ -5,12 +5,14 @@ import { ValueNames } from "./ValueNames.ts"
 
 /** Structs and arrays in one another. */
 const HEIGHT_LIMIT = 32
-/** Limit of the work to render one value, roughly the bytes of its JSON; the rest is left out, with a note. */
+/** Limit of the work to render one value, roughly the bytes of its JSON or text; the rest is left out, with a note. */
 const COST_LIMIT = 1 << 26
 /** Elements shown of an array whose elements have no bytes. */
 const EMPTY_LIMIT = 64
 /** Parts of one value, of arrays the first 64 elements: a tree takes some 150 bytes for each. A 7.3 kernel's largest has 18,541. */
 const PART_LIMIT = 1 << 19
+/** Members of one struct, those of its nameless ones among them: nameless ones in one another double at each level. */
+const MEMBER_LIMIT = 1 << 16
 /** All plans of one BTF and what is made of them, in bytes of memory or so. All types of a 7.3 kernel take a ninth. */
 const MEMORY_LIMIT = 1 << 28
 /** Bytes that a step of a `JsonPlan` takes, and the most steps that one member makes (`UNROLL`). */
@@ -21,7 +23,7 @@ const MOST_STEPS = 24
 interface PlanCommon {
   /** Bytes it reads, from its own start. */
   readonly extent: number
-  /** Work to render it: at least the bytes of its JSON, and 8 for each part. */
+  /** Work to render it: at least the bytes of its JSON, of an enum also those of all its flags, and 8 for each part. */
   readonly cost: number
   /** Plans below it that hold no others. */
   readonly leaves: number
@@ -266,7 +268,7 @@ class Builder {
         for (const inner of plan.members) members.add(inner.name, at + inner.at, inner.plan)
       } else if (plan.kind === "unsupported") members.add("(anonymous)", at, plan)
       // Other nameless members are padding.
-      if (this.memory + members.memory > MEMORY_LIMIT || members.count > PART_LIMIT) return this.tooBig(members)
+      if (this.memory + members.memory > MEMORY_LIMIT || members.count > MEMBER_LIMIT) return this.tooBig(members)
     }
     this.memory += members.memory
     return members.struct(type.kind === "UNION" ? "union" : "struct", type.size)
@@ -300,7 +302,7 @@ class Builder {
     const members = new Members()
     for (const { offset, type: id } of type.variables) {
       members.add(this.btf.nameOf(id), offset, this.build(id, depth + 1))
-      if (this.memory + members.memory > MEMORY_LIMIT || members.count > PART_LIMIT) return this.tooBig(members)
+      if (this.memory + members.memory > MEMORY_LIMIT || members.count > MEMBER_LIMIT) return this.tooBig(members)
     }
     this.memory += members.memory
     return members.struct("struct", type.size)
@@ -319,7 +321,7 @@ const scalar = (of: Pick<ScalarPlan, "form" | "bit" | "bits" | "signed" | "names
     signed: of.signed,
     names: of.names,
     extent: Math.ceil((of.bit + of.bits) / 8),
-    cost: Math.max(of.bits <= 16 ? 8 : of.bits <= 64 ? 24 : 48, of.names.longest * 6 + 2),
+    cost: Math.max(of.bits <= 16 ? 8 : of.bits <= 64 ? 24 : 48, of.names.longest * 6 + 2, of.names.flagsWidth),
     leaves: 1,
     parts: 1,
     height: 0
@@ -334,6 +336,8 @@ class Members {
   }
   private readonly fields: Array<FieldPlan> = []
   private readonly names = new Set<string>()
+  /** The number that the last member of a name and offset got. */
+  private readonly copies = new Map<string, number>()
   private extent = 0
   private cost = 8
   private leaves = 0
@@ -341,12 +345,13 @@ class Members {
   private height = 0
 
   /**
-   * Static variables of two linked files may have one name: the second is called `name@offset`. A name that begins with
-   * `$` gets another one: `$truncated` and its like are our own marks.
+   * Static variables of two linked files may have one name: the second is called `name@offset`, and where a BTF has that
+   * twice too `name@offset#2`, so that none hides another. A name that begins with `$` gets another one: `$truncated` and its
+   * like are our own marks.
    */
   add(name: string, at: number, plan: RenderPlan): void {
     const label = name.startsWith("$") ? `$${name}` : name
-    const key = this.names.has(label) ? `${label}@${at}` : label
+    const key = this.unused(label, at)
     this.names.add(key)
     const labelled = key.length * 6 + 4
     const room = COST_LIMIT - this.cost - labelled
@@ -362,6 +367,16 @@ class Members {
     this.leaves += kept.leaves
     this.parts += kept.parts
     this.height = Math.max(this.height, kept.height)
+  }
+
+  private unused(label: string, at: number): string {
+    if (!this.names.has(label)) return label
+    const placed = `${label}@${at}`
+    let key = placed
+    let copy = this.copies.get(placed) ?? 1
+    while (this.names.has(key)) key = `${placed}#${++copy}`
+    this.copies.set(placed, copy)
+    return key
   }
 
   /** With the padding that its size includes. */

@@ -1,4 +1,4 @@
-import { escapedJson } from "../../core/EscapeText.ts"
+import { escapedJson, escapeText } from "../../core/EscapeText.ts"
 import type { Enumerator } from "../BtfType.ts"
 import { asSigned, type EnumRange, enumRange, isSignedIn } from "../EnumSign.ts"
 
@@ -35,6 +35,12 @@ export class Literals {
 
 const encoder = new TextEncoder()
 
+const isSingleBit = (value: number | bigint): boolean => {
+  if (value <= 0) return false
+  if (typeof value === "number" && value < 2 ** 31) return (value & (value - 1)) === 0
+  return (BigInt(value) & (BigInt(value) - 1n)) === 0n
+}
+
 /** The names of an enum's values as JSON. */
 export interface NameLiterals {
   readonly words: Int32Array
@@ -52,6 +58,7 @@ export class ValueNames {
   readonly longest: number
   private values: ReadonlyMap<string, number | bigint> | undefined
   private singleBits: ReadonlyArray<readonly [mask: bigint, name: string]> | undefined
+  private flagsLength: number | undefined
   private json: NameLiterals | undefined
   private range: EnumRange | undefined | null = null
   private signed: ValueNames | undefined
@@ -94,16 +101,25 @@ export class ValueNames {
   /** The names of the single bits that make up a positive value; empty if some of its bits have none. */
   flagsOf(value: number | bigint): ReadonlyArray<string> {
     if (value <= 0) return []
-    this.singleBits ??= Array.from(this.byValue, ([bit, name]) => [BigInt(bit), name] as const)
-      .filter(([mask]) => mask > 0n && (mask & (mask - 1n)) === 0n)
     const flags: Array<string> = []
     let rest = BigInt(value)
-    for (const [mask, name] of this.singleBits) {
+    for (const [mask, name] of this.bits) {
       if ((rest & mask) === 0n) continue
       flags.push(name)
       rest ^= mask
     }
     return rest === 0n ? flags : []
+  }
+
+  /** Characters of all single bits' names as text: of the value that has them all. */
+  get flagsWidth(): number {
+    return this.flagsLength ??= this.bits.reduce((sum, [, name]) => sum + escapeText(name).length + 3, 0)
+  }
+
+  private get bits(): ReadonlyArray<readonly [mask: bigint, name: string]> {
+    return this.singleBits ??= Array.from(this.byValue).flatMap(([value, name]) =>
+      isSingleBit(value) ? [[BigInt(value), name] as const] : []
+    )
   }
 
   /** All names as JSON strings. */

@@ -146,7 +146,7 @@ const leafText = (
         : String(value.value)
     case "enum":
       if (value.name !== null) return escapeText(value.name)
-      return value.flags.length > 0 ? value.flags.map(escapeText).join(" | ") : String(value.value)
+      return value.flags.length > 0 ? escapeText(value.flags.join(" | ")) : String(value.value)
     case "pointer":
       return value.value === 0n ? "NULL" : `0x${value.value.toString(16)}`
     case "string":

@@ -5,6 +5,8 @@ import { Kind } from "../../../src/btf/BtfType.ts"
 import { ByteSink } from "../../../src/btf/render/ByteSink.ts"
 import { bytesCodec, type Codec, compile } from "../../../src/btf/render/Codec.ts"
 import { toJson } from "../../../src/btf/render/RenderedValue.ts"
+import { renderPlan } from "../../../src/btf/render/RenderPlan.ts"
+import { valueText } from "../../../src/btf/render/ValueText.ts"
 import { BlobWriter } from "../BlobWriter.ts"
 import { compileC } from "../compileC.ts"
 
@@ -252,6 +254,16 @@ describe("kinds that clang 14 does not write", () => {
     assert.deepStrictEqual(json, { count: 1, "count@4": 2 })
   })
 
+  it("tells apart members of one name at one place, which no compiler makes", () => {
+    const writer = new BlobWriter()
+    const byte = writer.int("u8", 1)
+    const names = ["a", "a", "a@0", "a@0#2", "a", "a"]
+    const struct = writer.struct("s", 1, names.map((name) => ({ name, type: byte, bits: 0 })))
+    const json = jsonOf(compile(parse(writer.bytes()), struct), [7])
+    const keys = ["a", "a@0", "a@0@0", "a@0#2", "a@0#3", "a@0#4"]
+    assert.deepStrictEqual(json, Object.fromEntries(keys.map((key) => [key, 7])))
+  })
+
   it("says why a type has no value", () => {
     const writer = new BlobWriter()
     const fwd = writer.type(Kind.FWD, { name: "ahead" })
@@ -351,5 +363,18 @@ describe("limits", () => {
     }
     // From below, each level finds the one under it already made.
     for (let id = 1; id < btf.endId; id++) compile(btf, id)
+  })
+
+  it("counts the names of all flags that a value may have: they are in its text", () => {
+    const writer = new BlobWriter()
+    const names = Array.from(
+      { length: 64 },
+      (_, bit) => [`bit${bit}${"\u202e".repeat(100)}`, 1n << BigInt(bit)] as const
+    )
+    const flags = writer.array(writer.enum64("e", names), 5)
+    const btf = parse(writer.bytes())
+    const text = valueText(compile(btf, flags).tree(viewOf(new Uint8Array(40).fill(255)), 0))
+    assert.isAtLeast(text.length, 5 * 64 * 600)
+    assert.isAtLeast(renderPlan(btf, flags).cost, text.length)
   })
 })
