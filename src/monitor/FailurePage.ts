@@ -35,6 +35,7 @@ ${section("Kernel log", block(log.lines.map(({ atMicros, text }) => `${stamp(atM
 ${section("Console", block(console))}
 ${section("BPF maps", mapsHtml(document))}
 ${lossesHtml(document)}
+${tasksHtml(document)}
 </main><script>${script}</script></body></html>
 `
 }
@@ -77,10 +78,8 @@ const schedHtml = (document: FailureDocument): string => {
   const { sched, vcpus } = document
   const stood = new Map("kind" in vcpus ? [] : vcpus.map((vcpu) => [vcpu.cpu, vcpu]))
   if ("kind" in sched) return section("Scheduler", `<p>${safe(formatReason(sched))}</p>`)
-  const waits = new Map(waitingLongest(document).map(({ millis, task }) => [task.address, millis]))
   const runQueues = "kind" in sched.runQueues ? [] : sched.runQueues
   const queues = "kind" in sched.dispatchQueues ? [] : sched.dispatchQueues
-  const tasks = "kind" in sched.tasks ? [] : sched.tasks
   return [
     section(
       "CPUs",
@@ -113,31 +112,39 @@ const schedHtml = (document: FailureDocument): string => {
         ])
       )
     ),
-    section(
-      "Tasks",
-      `<input id="search" type="search" aria-label="search tasks" placeholder="search tasks" hidden><div id="tasks">${
-        tableHtml(
-          "Tasks",
-          ["PID", "Name", "State", "Class", "CPU", "CPUs", "Waits", "Sleeps in"],
-          tasks.map((task) => [
-            number(task.pid),
-            task.comm,
-            task.state,
-            task.class,
-            number(task.cpu),
-            task.cpus_ptr ?? "",
-            millis(waits.get(task.address)),
-            task.wchan ?? ""
-          ])
-        )
-      }</div>`
-    ),
     ...("kind" in sched.scx ? [] : sched.scx.schedulers).flatMap(({ exitInfo, name }) =>
       exitInfo?.dump === undefined
         ? []
         : [section(`The kernel's own dump of ${name}`, block(exitInfo.dump.split("\n")))]
     )
   ].join("\n")
+}
+
+/** The longest part, so the last: as long as it is not scrolled to, a browser need not lay it out. */
+const tasksHtml = (document: FailureDocument): string => {
+  const { sched } = document
+  if ("kind" in sched) return ""
+  const waits = new Map(waitingLongest(document).map(({ millis, task }) => [task.address, millis]))
+  const tasks = "kind" in sched.tasks ? [] : sched.tasks
+  return section(
+    "Tasks",
+    `<input id="search" type="search" aria-label="search tasks" placeholder="search tasks" hidden><div id="tasks">${
+      tableHtml(
+        "Tasks",
+        ["PID", "Name", "State", "Class", "CPU", "CPUs", "Waits", "Sleeps in"],
+        tasks.map((task) => [
+          number(task.pid),
+          task.comm,
+          task.state,
+          task.class,
+          number(task.cpu),
+          task.cpus_ptr ?? "",
+          millis(waits.get(task.address)),
+          task.wchan ?? ""
+        ])
+      )
+    }</div>`
+  )
 }
 
 const lossesHtml = ({ losses, problems }: FailureDocument): string =>

@@ -8,6 +8,7 @@ const STYLE = `
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:80rem;padding:1rem;font:15px/1.45 system-ui,sans-serif;color:var(--text);background:var(--page)}
 h1{font-size:1.25rem;color:var(--bad);overflow-wrap:anywhere;margin:.2rem 0}
+section{content-visibility:auto;contain-intrinsic-size:auto 20rem}
 h2{font-size:1.05rem;margin:1.6rem 0 .4rem}
 p{margin:.3rem 0;overflow-wrap:anywhere}
 .soft{color:var(--soft)}
