@@ -40,10 +40,18 @@ const moment = async (child: ChildProcess, mark: string, since: "failure" | "sta
 
 /** A guest that changes a variable, which is watched, and then fails. */
 const SCRIPT = "for n in 1 2 3; do echo $n > /proc/sys/kernel/panic; done; echo it fails; exit 7"
-const runOf = (kernel: string, directory: string, ...more: ReadonlyArray<string>) => [
-  ...["vm", "run", "--kernel", kernel, "--memory-mib", "192", "--exec", SCRIPT, ...more],
-  ...["--on-failure", join(directory, "dump.json")],
-  ...["--snapshots", join(directory, "moments"), "--snapshot", "write=panic_timeout"]
+const runOf = (kernel: string, directory: string, mark: string): ReadonlyArray<string> => [
+  ..."vm run --memory-mib 192 --snapshot write=panic_timeout".split(" "),
+  "--kernel",
+  kernel,
+  "--cmdline",
+  mark,
+  "--exec",
+  SCRIPT,
+  "--on-failure",
+  join(directory, "dump.json"),
+  "--snapshots",
+  join(directory, "moments")
 ]
 
 /** Every file in the directory is one of the guest's, and whole. */
@@ -69,7 +77,7 @@ const killAt = (victim: "ktstr" | "QEMU", since: "failure" | "start", millis: nu
     const { cwd, env, leftovers, mark } = yield* place
     const out = join(cwd, "out")
     mkdirSync(out)
-    const { code } = yield* ktstr(runOf(kernel, out, "--cmdline", mark), {
+    const { code } = yield* ktstr(runOf(kernel, out, mark), {
       cwd,
       env,
       meanwhile: async (child) => {
@@ -93,7 +101,7 @@ const fillAt = (kib: number) =>
     for (const name of ["small", "copy"]) mkdirSync(join(cwd, name))
     const script = `mount -t tmpfs -o size=${kib}k tmpfs small && {
       "$@"; echo "@code $?"; find small -name '.*' -o -name '*.part'; cp -r small/. copy; }`
-    const command = ["sh", process.execPath, KTSTR, ...runOf(kernel, "small", "--cmdline", mark)]
+    const command = ["sh", process.execPath, KTSTR, ...runOf(kernel, "small", mark)]
     const { stderr, stdout } = yield* Effect.promise(() =>
       promisify(execFile)("unshare", ["-rm", "sh", "-c", script, ...command], { cwd, env: { ...process.env, ...env } })
     )
