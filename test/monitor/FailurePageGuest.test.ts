@@ -161,9 +161,9 @@ const assertText = (chromium: Browser, file: string, { console, sched, log }: Fa
   })
 
 /** Parts that a browser has not laid out, which would take most of the time in which it opens a page of a thousand tasks. */
-const LEFT_OUT =
-  `[...document.querySelectorAll("h2")].filter((head) => !head.checkVisibility({ contentVisibilityAuto: true }))
-  .map((head) => head.textContent)`
+const LEFT_OUT = `new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))).then(() =>
+  [...document.querySelectorAll("h2")].filter((head) => !head.checkVisibility({ contentVisibilityAuto: true }))
+    .map((head) => head.textContent))`
 
 /** It lays a part out when it is scrolled to. */
 const ALL_SHOWN = `document.querySelectorAll("section").forEach(({ style }) => style.contentVisibility = "visible")`
