@@ -1,4 +1,5 @@
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
 import * as Schema from "effect/Schema"
@@ -64,6 +65,19 @@ export class GdbPackets {
   }
 }
 
+/** Who has stopped the guest knows so from QEMU's monitor, and by then QEMU has said so here. */
+const STANDS_SECONDS = 0.5
+
+/** If it has not, the connection is of no more use: nobody knows whether the guest runs, and one that runs must not be told to. */
+const soon = (stands: Effect.Effect<void, GdbError>, close: (detail: string) => void) =>
+  stands.pipe(
+    Effect.timeoutFail({
+      duration: Duration.seconds(STANDS_SECONDS),
+      onTimeout: () => new GdbError({ command: "c", detail: "the guest was not said to stand" })
+    }),
+    Effect.tapError(({ detail }) => Effect.sync(() => close(detail)))
+  )
+
 /**
  * Speak gdb's remote protocol over `socket`, to a QEMU whose guest stands. QEMU stops a guest that runs for any byte but a
  * receipt that it waits for (gdbstub/gdbstub.c `gdb_read_byte`, 10.0), so all else waits until it stands.
@@ -119,10 +133,14 @@ export const connectGdb = (socket: Duplex, stopped: () => void): GdbRemote => {
 
   const alone = Effect.unsafeMakeSemaphore(1).withPermits(1)
   /** Send once the guest stands; `sent` is run in the same moment. Waits for what comes behind the receipt, too. */
-  const send = <A>(command: string, sent: () => Effect.Effect<A, GdbError>) =>
+  const send = <A>(
+    command: string,
+    stands: Effect.Effect<void, GdbError>,
+    sent: () => Effect.Effect<A, GdbError>
+  ) =>
     alone(Effect.gen(function*() {
       if (closed !== undefined) return yield* new GdbError({ command, detail: closed })
-      yield* Deferred.await(standing)
+      yield* stands
       const received = made<void>()
       receipt = received
       const behind = sent()
@@ -130,9 +148,10 @@ export const connectGdb = (socket: Duplex, stopped: () => void): GdbRemote => {
       yield* Deferred.await(received)
       return yield* behind
     })).pipe(Effect.mapError(({ detail }) => new GdbError({ command, detail })))
+  const stands = Effect.suspend(() => Deferred.await(standing))
   return {
     ask: (command) =>
-      send(command, () => {
+      send(command, stands, () => {
         const asked = made<string>()
         answer = asked
         return Deferred.await(asked)
@@ -140,7 +159,7 @@ export const connectGdb = (socket: Duplex, stopped: () => void): GdbRemote => {
         // an answer that nobody waits for would be taken for that of the next command
         Effect.onInterrupt(() => Effect.sync(() => close("given up")))
       ),
-    resume: send("c", () => {
+    resume: send("c", soon(stands, close), () => {
       isRunning = true
       standing = made()
       return Effect.void

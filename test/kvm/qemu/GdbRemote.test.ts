@@ -82,4 +82,18 @@ describe("gdb's remote protocol", () => {
       yield* gdb.resume
       assert.strictEqual((yield* Effect.flip(gdb.lost)).detail, "not that the guest stands: W00")
     }), 20_000)
+
+  it.scopedLive(
+    "fails for good where a guest that is to be let run is not said to stand",
+    () =>
+      Effect.gen(function*() {
+        const gdb = yield* peer("+")
+        yield* gdb.resume
+        const why = "the guest was not said to stand"
+        assert.strictEqual((yield* Effect.flip(gdb.resume)).message, `QEMU's gdb server, c: ${why}`)
+        assert.strictEqual((yield* Effect.flip(gdb.ask("?"))).message, `QEMU's gdb server, ?: ${why}`)
+        assert.strictEqual((yield* Effect.flip(gdb.lost)).detail, why)
+      }),
+    20_000
+  )
 })
