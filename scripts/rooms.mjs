@@ -69,7 +69,7 @@ export const ROOMS = {
     imports: ["core", "memory"]
   },
   "memory/cores": {
-    holds: "kernel cores: ELF ones written, kdump-compressed and flattened ones read",
+    holds: "kernel cores: ELF ones written and read, kdump-compressed, flattened and /proc/kcore read",
     imports: ["core", "core/image", "memory", "memory/arch"]
   },
   "memory/kallsyms": {

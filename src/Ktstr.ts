@@ -163,7 +163,7 @@ export interface Prepared {
 
 /**
  * Read an image of a guest's memory, which stays mapped until the scope closes. What was made of it fails as unreadable
- * after that.
+ * after that. `/proc/kcore` is this host's own memory, of a kernel that runs on: maps are `racing` then.
  *
  * @since 0.1.0
  * @category constructors
@@ -174,7 +174,8 @@ export const openImage = Effect.fn("Ktstr.openImage")(
     options: ImageOptions = {}
   ): Effect.fn.Return<Snapshot, ImageError, Native | Scope.Scope> {
     const kernel = yield* stage("attach", "Ktstr.attach", { path })(GuestKernel.open(path, options))
-    return yield* snapshot(kernel, { source: { kind: "image", path }, freeze: null })
+    const header = { source: { kind: "image", path }, freeze: null } as const
+    return yield* snapshot(kernel, header, kernel.memory.running ? "racing" : "frozen")
   }
 )
 

@@ -69,6 +69,8 @@ export interface PagedSource {
   readonly absence: (number: number) => string
   /** The text of the VMCOREINFO note, where the source says it beside the pages. */
   readonly vmcoreinfo?: string | undefined
+  /** Whether the memory is of a kernel that runs on: pages are of the moments when they were read. */
+  readonly running?: boolean | undefined
 }
 
 const MAX_REGION = 2 ** 30
@@ -167,6 +169,11 @@ export class GuestMemory {
   /** The text of the VMCOREINFO note where this memory came with it; it may lie. */
   get vmcoreinfo(): string | undefined {
     return this.#paged?.vmcoreinfo
+  }
+
+  /** Whether its kernel runs on meanwhile. */
+  get running(): boolean {
+    return this.#paged?.running === true
   }
 
   /** Sorted; none once it was released, nor where pages are made when they are read: `stretches` has those too. */

@@ -19,6 +19,18 @@ const UNSEEN = new Set(["bloom_filter", "perf_event_array", "cgroup_array", "xsk
 
 const sorted = (entries: Dumped["entries"]) => [...entries].sort((a, b) => a.bytes < b.bytes ? -1 : 1)
 
+type AllMaps = Effect.Effect.Success<ReturnType<typeof dumpOf>>
+
+/** The kernel's memory as it has that itself shows all that its memory from outside does, also what bpf(2) cannot. */
+const compareKcore = (kcore: AllMaps, frozen: AllMaps) => {
+  assert.deepStrictEqual(kcore.problems, [])
+  assert.deepStrictEqual(kcore.programs, frozen.programs.map((program) => ({ ...program })))
+  for (const [index, theirs] of frozen.maps.entries()) {
+    const ours = kcore.maps[index]
+    assert.deepStrictEqual(ours, { ...theirs, info: { ...theirs.info }, consistency: "racing" }, theirs.info.name)
+  }
+}
+
 describe("a guest, and inside it a live dump", () => {
   it.scopedLive(
     "give equal documents, on a kernel with more possible CPUs than are online",
@@ -47,17 +59,20 @@ describe("a guest, and inside it a live dump", () => {
           sh /include-files/fill.sh
           mkdir /tmp/live
           tar -x -f /include-files/live.tar -C /tmp/live
-          node /tmp/live/live.mjs >/tmp/capture/live.json
+          (cd /tmp/capture && node /tmp/live/live.mjs)
           sh /include-files/capture.sh`,
           consoleFile,
           timeout: "5 minutes"
         })
         const printed = parseCapture(yield* files.readFileString(consoleFile))
-        const live: Effect.Effect.Success<ReturnType<typeof dumpOf>> = JSON.parse(printed.get("live.json")!)
+        const inside = (name: string): Effect.Effect.Success<ReturnType<typeof dumpOf>> =>
+          JSON.parse(printed.get(`${name}.json`)!)
+        const live = inside("live")
         const frozen = yield* dumpOf(maps)
+        compareKcore(inside("kcore"), frozen)
         assert.deepStrictEqual(live.problems, [])
         assert.deepStrictEqual(live.maps.map(({ info }) => info), frozen.maps.map(({ info }) => ({ ...info })))
-        const ids = ({ programs }: typeof live) => programs.map(({ id, name, type }) => ({ id, name, type }))
+        const ids = ({ programs }: AllMaps) => programs.map(({ id, name, type }) => ({ id, name, type }))
         assert.deepStrictEqual(ids(live), ids(frozen))
 
         const compared = new Set<string>()
@@ -90,7 +105,7 @@ describe("a guest, and inside it a live dump", () => {
         const perCpu = live.maps.find(({ info }) => info.type === "percpu_array")!
         for (const { value } of perCpu.entries) assert.lengthOf(Array.isArray(value) ? value : [], 4)
         // bpf(2) has the struct as it was given to the kernel, which goes on with a copy that it links into lists.
-        const ops = ({ maps }: Pick<typeof live, "maps">) => {
+        const ops = ({ maps }: Pick<AllMaps, "maps">) => {
           const { details, entries: [{ value }] } = maps.find(({ info }) => info.type === "struct_ops")!
           const { key: _key, list: _list, owner: _owner, ...members }: Record<string, unknown> = Object(value)
           return [details?.["struct"], details?.["state"], members]

@@ -225,20 +225,44 @@ layer(NativeKoffi.layer)("openMemoryImage", (it) => {
       )
     }))
 
-  it.scoped("refuses a file that says to be larger than memory can be, as /proc/kcore does", () =>
+  it.scoped("reads a file that says to be larger than memory can be as /proc/kcore, and refuses it where it is not that", () =>
     Effect.gen(function*() {
       const folder = yield* Effect.acquireRelease(
         Effect.sync(() => mkdtempSync("/dev/shm/ktstr-image-")), // tmpfs: other file systems have no file so large
         (path) => Effect.sync(() => rmSync(path, { recursive: true }))
       )
       const path = join(folder, "kcore")
-      writeFileSync(path, "")
-      truncateSync(path, 0x7fff_ff60_2000)
-      assert.strictEqual(
-        (yield* Effect.flip(openMemoryImage(path))).message,
-        `${path}: 140737477877760 bytes, more memory than there can be; looked at its size; `
-          + "if it is /proc/kcore, read the running kernel by bpf(2) instead (--live, ktstr/host)"
+      const write = (bytes: Uint8Array | string) => {
+        writeFileSync(path, bytes)
+        truncateSync(path, 0x7fff_ff60_2000)
+      }
+      const made = new MadeKernel()
+      const elsewhere = { paddr: 2 ** 52, bytes: new Uint8Array(4096) } // kcore says -1 of what is not RAM
+      const core = madeElf([{ type: 4, paddr: 0, bytes: Buffer.from("a note") }, elsewhere, {
+        paddr: LOADED,
+        bytes: made.bytes
+      }])
+      write(core)
+      const { memory, release } = yield* GuestKernel.open(path)
+      assert.deepStrictEqual([release, memory.running, memory.size], ["6.12.0-made", true, made.bytes.length])
+      assert.strictEqual(memory.u8(LOADED + made.bytes.length), -1)
+      assert.match(
+        memory.absence(LOADED + made.bytes.length),
+        /memory that \/proc\/kcore does not have, or not for us$/
       )
+
+      const message = Effect.map(Effect.flip(openMemoryImage(path)), (error) => error.message)
+      write("")
+      assert.match(
+        yield* message,
+        /: 140737477877760 bytes, more memory than there can be; looked at its size and its first bytes; give a raw/
+      )
+      for (const [at, value] of [[32, 2n ** 60n], [56, 0xffff_ffff_ffff_ffffn]] as const) { // e_phoff, e_phnum
+        const broken = Buffer.from(core)
+        broken.writeBigUInt64LE(value, at)
+        write(broken)
+        assert.match(yield* message, /kcore: ELF at byte \d+: expected /)
+      }
     }))
 
   it.scoped("says what is wrong with a file that is no memory", () =>

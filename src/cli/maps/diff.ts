@@ -75,7 +75,10 @@ const openSide = (path: string) =>
     const { header, kernel, maps } = yield* openImage(path)
     const readers = yield* Effect.forEach((yield* maps.list).items, maps.reader)
     const programs = yield* Effect.provideService(listPrograms, GuestKernel, kernel)
-    return { side: sideOfReaders(header, readers, programs.items), sched: { kernel } }
+    return {
+      side: sideOfReaders(header, readers, programs.items),
+      sched: kernel.memory.running ? undefined : { kernel }
+    }
   })
 
 function* pieces(lines: Iterable<string>): Generator<Printable, void> {

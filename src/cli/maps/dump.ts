@@ -69,7 +69,7 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
       // who asked for some maps does not want to read of programs; a document is always whole
       programs: as === "text" && kept.length < items.length ? [] : programs.items,
       problems: [...problems, ...programs.problems],
-      sched: as === "json" && isWhole(filter) && standsStill(header) && "space" in kernel
+      sched: as === "json" && isWhole(filter) && "space" in kernel && standsStill(header, kernel)
         ? yield* schedOf(kernel)
         : undefined,
       limit,
@@ -87,7 +87,8 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
   })
 
 /** Parts of a scheduler's state that are of different moments say nothing together. */
-const standsStill = ({ freeze, source }: Header): boolean => freeze !== null || source.kind === "image"
+const standsStill = ({ freeze, source }: Header, { memory }: GuestKernelService): boolean =>
+  freeze !== null || (source.kind === "image" && !memory.running)
 
 /** The scheduler's state, whose readers are loaded for it alone. */
 const schedOf = (kernel: GuestKernelService) =>

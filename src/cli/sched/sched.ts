@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { Reason } from "../../core/Reason.ts"
+import type { GuestKernelService } from "../../memory/GuestKernel.ts"
 import { readDomains } from "../../sched/Domains.ts"
 import { waitingMillis } from "../../sched/Findings.ts"
 import { readSched, type SchedSnapshot } from "../../sched/SchedState.ts"
@@ -111,8 +112,17 @@ const run = (config: Target & Output & Loss, answerOf: (read: Read) => Answer) =
   Effect.gen(function*() {
     const as = yield* format(config)
     const snapshot = yield* openTarget(config)
+    yield* checkStandsStill(snapshot.kernel)
     yield* writeAnswer(as, config, answerOf({ ...snapshot, sched: readSched(snapshot.kernel) }))
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
+
+/** Fails for a kernel that runs on, as that of /proc/kcore: parts of different moments say nothing together. */
+export const checkStandsStill = ({ memory }: GuestKernelService): Effect.Effect<void, UsageError> =>
+  memory.running
+    ? new UsageError({
+      problem: "a scheduler is read where its kernel stands still; this one runs on: give --kernel, --qemu or a core"
+    })
+    : Effect.void
 
 const listed = <A>(part: ReadonlyArray<A> | Reason): ReadonlyArray<A> => "kind" in part ? [] : part
 

@@ -29,6 +29,7 @@ import { writeText } from "../terminal/Output.ts"
 import { duration } from "../terminal/Stages.ts"
 import * as Stages from "../terminal/Stages.ts"
 import { table } from "../terminal/Table.ts"
+import { checkStandsStill } from "./sched.ts"
 import { documentOfRecords } from "./schedRecords.ts"
 
 /** The file is neither a memory image nor what `sched show --json` or `--ndjson` wrote. */
@@ -130,6 +131,7 @@ const openSide = (path: string) =>
       return yield* parseSide(text, path)
     }
     const { header, kernel } = yield* openImage(path)
+    yield* checkStandsStill(kernel)
     return { header, sched: readSched(kernel) }
   })
 
