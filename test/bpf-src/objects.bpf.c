@@ -45,8 +45,11 @@ extern void bpf_cpumask_release(struct bpf_cpumask *mask) __ksym;
 extern void bpf_cpumask_set_cpu(__u32 cpu, struct bpf_cpumask *mask) __ksym;
 extern int bpf_wq_init(struct bpf_wq *wq, void *map, unsigned int flags) __ksym;
 extern int bpf_wq_start(struct bpf_wq *wq, unsigned int flags) __ksym;
+#ifndef SET_CALLBACK
+#define SET_CALLBACK(wq, callback) bpf_wq_set_callback_impl(wq, callback, 0, NULL)
 extern int bpf_wq_set_callback_impl(struct bpf_wq *wq, int(callback)(void *map, int *key, void *value), unsigned int flags,
 				    void *aux) __ksym;
+#endif
 
 struct item {
 	__u64 number;
@@ -334,7 +337,7 @@ int start_work(struct __sk_buff *skb)
 
 	if (!job || bpf_wq_init(&job->work, &jobs, 0))
 		return 1;
-	if (bpf_wq_set_callback_impl(&job->work, on_work, 0, NULL))
+	if (SET_CALLBACK(&job->work, on_work))
 		return 2;
 	return bpf_wq_start(&job->work, 0) != 0;
 }

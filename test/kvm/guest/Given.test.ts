@@ -16,7 +16,7 @@ const directoryIn = (parent: string) =>
   )
 
 layer(engine, { excludeTestServices: true, timeout: "60 seconds" })("what a guest is given", (it) => {
-  for (const series of ["6.1", "6.12"] as const) {
+  for (const series of ["6.1", "6.12", "7.3"]) {
     it.scoped(`is all there in ${series} with the least memory that is accepted`, () =>
       Effect.gen(function*() {
         const data = join(yield* directoryIn("/var/tmp"), "data")
