@@ -30,13 +30,14 @@ export const failurePage = (document: FailureDocument): string => {
 <p class="soft">${safe(`${failure.at}${kernel === null ? "" : ` · kernel ${kernel.release}`}`)}</p>
 ${summary(document)}
 ${timeline}
+<script>${script}</script>
 ${schedHtml(document)}
 ${section("Kernel log", block(log.lines.map(({ atMicros, text }) => `${stamp(atMicros)}${text}`)))}
 ${section("Console", block(console))}
 ${section("BPF maps", mapsHtml(document))}
 ${lossesHtml(document)}
 ${tasksHtml(document)}
-</main><script>${script}</script></body></html>
+</main></body></html>
 `
 }
 

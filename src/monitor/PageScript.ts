@@ -8,7 +8,7 @@ const STYLE = `
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:80rem;padding:1rem;font:15px/1.45 system-ui,sans-serif;color:var(--text);background:var(--page)}
 h1{font-size:1.25rem;color:var(--bad);overflow-wrap:anywhere;margin:.2rem 0}
-section{content-visibility:auto;contain-intrinsic-size:auto 20rem}
+section{content-visibility:auto;contain-intrinsic-size:auto 60rem}
 h2{font-size:1.05rem;margin:1.6rem 0 .4rem}
 p{margin:.3rem 0;overflow-wrap:anywhere}
 .soft{color:var(--soft)}
@@ -35,34 +35,40 @@ figcaption{font-weight:600}
 input{font:inherit;padding:.2rem .4rem;margin:.3rem 0;border:1px solid var(--line);background:var(--box);color:var(--text);max-width:100%}
 `
 
-/** Sorts and searches tables, and draws charts of the table of samples; the page is whole without it. */
+/**
+ * Sorts and searches tables, and draws charts of the table of samples, which stands before it; the page is whole without
+ * it. With the charts there, the last parts are known to be beyond the screen before they are laid out.
+ */
 const SCRIPT = `
-for (const table of document.querySelectorAll("table.sortable")) {
-  const body = table.tBodies[0]
-  const key = (row, at) => { const cell = row.cells[at]; const value = cell.dataset.value; return value === undefined ? cell.textContent : Number(value) }
-  for (const [at, head] of [...table.tHead.rows[0].cells].entries()) {
-    const button = document.createElement("button")
-    button.type = "button"
-    button.textContent = head.textContent
-    head.replaceChildren(button)
-    button.addEventListener("click", () => {
-      const down = head.getAttribute("aria-sort") === "ascending"
-      for (const other of head.parentNode.cells) other.removeAttribute("aria-sort")
-      head.setAttribute("aria-sort", down ? "descending" : "ascending")
-      const rows = [...body.rows].sort((one, two) => {
-        const a = key(one, at), b = key(two, at)
-        const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b))
-        return down ? -order : order
+addEventListener("DOMContentLoaded", () => {
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const body = table.tBodies[0]
+    const key = (row, at) => { const cell = row.cells[at]; const value = cell.dataset.value; return value === undefined ? cell.textContent : Number(value) }
+    for (const [at, head] of [...table.tHead.rows[0].cells].entries()) {
+      const button = document.createElement("button")
+      button.type = "button"
+      button.textContent = head.textContent
+      head.replaceChildren(button)
+      button.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending"
+        for (const other of head.parentNode.cells) other.removeAttribute("aria-sort")
+        head.setAttribute("aria-sort", down ? "descending" : "ascending")
+        const rows = [...body.rows].sort((one, two) => {
+          const a = key(one, at), b = key(two, at)
+          const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b))
+          return down ? -order : order
+        })
+        body.append(...rows)
       })
-      body.append(...rows)
-    })
+    }
   }
-}
-const search = document.getElementById("search")
-search.hidden = false
-search.addEventListener("input", () => {
-  const wanted = search.value.toLowerCase()
-  for (const row of document.querySelectorAll("#tasks tbody tr")) row.hidden = !row.textContent.toLowerCase().includes(wanted)
+  const search = document.getElementById("search")
+  if (search === null) return
+  search.hidden = false
+  search.addEventListener("input", () => {
+    const wanted = search.value.toLowerCase()
+    for (const row of document.querySelectorAll("#tasks tbody tr")) row.hidden = !row.textContent.toLowerCase().includes(wanted)
+  })
 })
 const samples = document.querySelector("#samples table")
 const heads = samples === null ? [] : [...samples.tHead.rows[0].cells]

@@ -109,6 +109,9 @@ const CHARTS = `Object.fromEntries([...document.querySelectorAll("figure")].filt
     return [figure.querySelector("figcaption").textContent, pixels.size]
   }))`
 
+/** A browser lays a part out, and gives its text, when it is scrolled to. */
+const ALL_SHOWN = `document.querySelectorAll("section").forEach(({ style }) => style.contentVisibility = "visible")`
+
 /** The samples' numbers are a table without scripts, and charts with them. */
 const assertTimeline = (chromium: Browser, file: string, { samples = [] }: FailureDocument) =>
   Effect.promise(async () => {
@@ -151,6 +154,7 @@ const assertTimeline = (chromium: Browser, file: string, { samples = [] }: Failu
 const assertText = (chromium: Browser, file: string, { console, sched, log }: FailureDocument) =>
   Effect.promise(async () => {
     const tab = await chromium.open(file, { width: 1280, theme: "light", scripts: false })
+    await tab.evaluate(ALL_SHOWN)
     const text = await tab.evaluate<string>("document.body.innerText")
     if ("kind" in sched || "kind" in sched.tasks) return assert.fail("not read")
     const wanted = [
@@ -164,9 +168,6 @@ const assertText = (chromium: Browser, file: string, { console, sched, log }: Fa
 const LEFT_OUT = `new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))).then(() =>
   [...document.querySelectorAll("h2")].filter((head) => !head.checkVisibility({ contentVisibilityAuto: true }))
     .map((head) => head.textContent))`
-
-/** It lays a part out when it is scrolled to. */
-const ALL_SHOWN = `document.querySelectorAll("section").forEach(({ style }) => style.contentVisibility = "visible")`
 
 /** In each width and theme nothing lies over another, nothing is wider than the page, and axe has nothing to say. */
 const assertViews = (chromium: Browser, file: string) =>

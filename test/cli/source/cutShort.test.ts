@@ -42,7 +42,7 @@ const killWhileWriting = (directory: string, millis: number) => async (child: Ch
 
 /** A page that is there is a whole one. */
 const assertWhole = (path: string): void =>
-  assert.match(readFileSync(path, "utf8").slice(-40), /<\/script><\/body><\/html>\n$/)
+  assert.match(readFileSync(path, "utf8").slice(-40), /<\/main><\/body><\/html>\n$/)
 
 describe("a command that writes a file", () => {
   it.live("and is killed leaves it whole, or none, and nothing beside it", () =>
