@@ -1,6 +1,6 @@
 /**
  * A QEMU that is broken in the way of its first argument: `wrongQemu.mjs WAY QEMU'S-ARGUMENTS…`. It has QEMU's descriptors
- * (src/kvm/qemu/QemuProcess.ts `fd`): 1 console, 2 complaints, 3 monitor, 4 report, 6 guest memory. Where its way says
+ * (src/kvm/qemu/QemuProcess.ts `fd`): 1 console, 2 complaints, 3 monitor, 4 report, 7 guest memory. Where its way says
  * nothing else it is a good one: it greets, its guest's script ends with 0, and it stops, shows its memory and goes on when
  * it is told to.
  */
@@ -9,6 +9,7 @@ import { fstatSync, ftruncateSync, writeSync } from "node:fs"
 import { Socket } from "node:net"
 
 const [way, ...words] = process.argv.slice(2)
+const MEMORY = 7
 const [monitor, report] = [3, 4].map((fd) => new Socket({ fd, readable: true, writable: true }))
 const console = new Socket({ fd: 1, readable: false, writable: true })
 for (const socket of [monitor, console, report]) socket.on("error", () => undefined)
@@ -91,7 +92,7 @@ const guests = {
   },
   "cuts off its memory": () => {
     try {
-      ftruncateSync(6, 0)
+      ftruncateSync(MEMORY, 0)
       writeSync(2, "its memory is cut off\n")
     } catch (error) {
       writeSync(2, `${error.code}\n`)
@@ -125,7 +126,7 @@ const good = (command, id) => {
   if (command === "qmp_capabilities") return line({ id, return: {} }, runGuest)
   if (command === "query-status") return line({ id, return: { running: false, status: "paused" } })
   if (command !== "human-monitor-command") return line({ id, return: {} })
-  const whole = () => mtree(range(0, fstatSync(6).size - 1, ram, 0))
+  const whole = () => mtree(range(0, fstatSync(MEMORY).size - 1, ram, 0))
   line({ id, return: (layouts[way] ?? whole)() })
 }
 
