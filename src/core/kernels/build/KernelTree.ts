@@ -24,21 +24,31 @@ export class SourceInvalid extends Schema.TaggedError<SourceInvalid>("ktstr/Sour
  * kernel's.
  */
 export const parseMakefile = (makefile: string): string | undefined => {
-  const value = (name: string) => new RegExp(`^${name}[ \\t]*=[ \\t]*(\\S*)[ \\t]*$`, "m").exec(makefile)?.[1]
+  const value = (name: string) => {
+    const assigned = new RegExp(`^${name}[ \\t]*=(.*)$`, "m").exec(makefile)?.[1].trim()
+    return assigned === undefined || /\s/.test(assigned) ? undefined : assigned
+  }
   const [version, patchlevel, sublevel] = ["VERSION", "PATCHLEVEL", "SUBLEVEL"].map(value)
   return version && patchlevel && sublevel
     ? `${version}.${patchlevel}.${sublevel}${value("EXTRAVERSION") ?? ""}`
     : undefined
 }
 
-/** The version of a kernel tree; any other directory is refused. */
+/** In bytes; v6.12's top Makefile has 68,000. */
+const MAKEFILE_LIMIT = 2 ** 20
+
+/** The version of a kernel tree; any other directory is refused. Its Makefile may be a pipe without a writer, or endless. */
 export const versionOf = (
   directory: string,
   hint: string
 ): Effect.Effect<string, SourceInvalid, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
-    const makefile = yield* Effect.orElseSucceed(fs.readFileString(join(directory, "Makefile")), () => "")
+    const path = join(directory, "Makefile")
+    const makefile = yield* Effect.flatMap(
+      fs.stat(path),
+      ({ size, type }) => type === "File" && size <= MAKEFILE_LIMIT ? fs.readFileString(path) : Effect.succeed("")
+    ).pipe(Effect.orElseSucceed(() => ""))
     const hasKconfig = yield* Effect.orElseSucceed(fs.exists(join(directory, "Kconfig")), () => false)
     const version = parseMakefile(makefile)
     if (version !== undefined && hasKconfig) return version

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import { execFileSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import {
   existsSync,
@@ -130,6 +131,18 @@ describe("a directory", () => {
       assert.strictEqual(yield* message(), `kernel source ${path}: it has no Makefile of a kernel; ${hint}`)
       put(join(path, "Makefile"), "all:\n\ttrue\n")
       assert.strictEqual(yield* message(), `kernel source ${path}: it has no Makefile of a kernel; ${hint}`)
+      // a pipe would be read until somebody writes, a device for ever, and a pattern goes over blanks again from each of them
+      const wrong = [
+        (file: string) => execFileSync("mkfifo", [file]),
+        (file: string) => symlinkSync("/dev/zero", file),
+        (file: string) => put(file, `VERSION =${" ".repeat(500_000)}6 6\nPATCHLEVEL = 1\nSUBLEVEL = 0\n`),
+        (file: string) => put(file, `VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 0\n#${" ".repeat(2 ** 20)}`)
+      ]
+      for (const make of wrong) {
+        rmSync(join(path, "Makefile"))
+        make(join(path, "Makefile"))
+        assert.strictEqual(yield* message(), `kernel source ${path}: it has no Makefile of a kernel; ${hint}`)
+      }
       put(join(path, "Makefile"), "VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 0\n")
       assert.strictEqual(yield* message(), `kernel source ${path}: it has no Kconfig; ${hint}`)
       writeTree(path)
