@@ -9,7 +9,7 @@ export const cString = (bytes: ArrayBufferView, at = 0, size = bytes.byteLength 
   return text.includes(REPLACEMENT) ? withBytes(end < 0 ? field : field.subarray(0, end)) : text
 }
 
-/** What a decoder puts in place of bytes that are not UTF-8. */
+/** The character that a decoder puts in place of bytes that are not UTF-8. */
 const REPLACEMENT = "\ufffd"
 
 const withBytes = (field: Buffer): string => {

@@ -8,7 +8,13 @@ import { basename, join, resolve } from "node:path"
 import { crc32 } from "node:zlib"
 import { type CacheError, refused } from "../../CacheDir.ts"
 import type { LockTimeout } from "../../EntryLock.ts"
-import type { FetchFailed, HostLacks, KernelIdInvalid, KernelNotFound } from "../../Errors.ts"
+import {
+  type FetchFailed,
+  type HostLacks,
+  type KernelIdInvalid,
+  type KernelNotFound,
+  platformText
+} from "../../Errors.ts"
 import type { Native } from "../../Native.ts"
 import { stage } from "../../Progress.ts"
 import { gitKey, keySuffix, localKey, tarballKey } from "../cache/CacheKey.ts"
@@ -241,7 +247,7 @@ const planArchive = (path: string, extra: string | undefined) =>
     const fs = yield* FileSystem.FileSystem
     const info = yield* Effect.mapError(
       fs.stat(path),
-      (error) => new SourceInvalid({ source: path, why: error.message, hint: "check the path" })
+      (error) => new SourceInvalid({ source: path, why: platformText(error), hint: "check the path" })
     )
     if (info.type !== "File") {
       return yield* new SourceInvalid({ source: path, why: "not a file", hint: "give the directory of a source tree" })
