@@ -32,7 +32,7 @@ export interface Place {
 export const findPlace = (kernel: GuestKernelService, text: string): Place | NotWatched => {
   const refused = (why: string, hint: string) => new NotWatched({ place: text, why, hint })
   const words = parsePlace(text)
-  if (words === undefined) return refused("no place", "give SYMBOL, or SYMBOL+OFFSET/BYTES with 1, 2, 4 or 8 bytes")
+  if (words === undefined) return refused("not a place", "give SYMBOL, or SYMBOL+OFFSET/BYTES with 1, 2, 4 or 8 bytes")
   const { name, offset, symbol } = words
   const start = kernel.symbol(symbol)
   if (start === undefined || isPerCpu(kernel, start)) {
