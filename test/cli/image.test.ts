@@ -9,6 +9,7 @@ import { execFileSync, spawnSync } from "node:child_process"
 import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { DumpDocument, DumpRecord } from "../../src/bpf/Report.ts"
+import { lossesIn } from "../../src/core/Losses.ts"
 import { isLoss } from "../../src/core/Reason.ts"
 import { decodeSched } from "../../src/sched/index.ts"
 import { complaints, KTSTR, ktstr, until } from "../support/cli.ts"
@@ -163,9 +164,11 @@ layer(Image.layer, { excludeTestServices: true, timeout: "3 minutes" })("ktstr o
         const said = complaints(ran)
         if (ran.stdout !== "") {
           const { losses, maps, problems } = yield* decodeDocument(ran.stdout)
-          const lost = [...maps.map(({ problem }) => problem), ...problems].filter((problem) =>
+          const ofMaps = [...maps.map(({ problem }) => problem), ...problems].filter((problem) =>
             problem !== null && isLoss(problem)
-          ).length
+          )
+          const { sched } = JSON.parse(ran.stdout)
+          const lost = ofMaps.length + lossesIn(sched, ({ kind }) => kind !== "corrupted").count
           assert.strictEqual(losses, lost)
           assert.deepStrictEqual([ran.code, said.length], lost === 0 ? [0, 0] : [1, 1], said.join("\n"))
           if (lost > 0) {
