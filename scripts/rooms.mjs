@@ -69,7 +69,8 @@ export const ROOMS = {
     imports: ["core", "memory"]
   },
   "memory/cores": {
-    holds: "kernel cores: ELF ones written and read, kdump-compressed, flattened and /proc/kcore read",
+    holds:
+      "kernel cores: ELF ones written and read, kdump-compressed, flattened and /proc/kcore read; memory that is read a page at a time",
     imports: ["core", "core/image", "memory", "memory/arch"]
   },
   "memory/kallsyms": {
@@ -168,7 +169,7 @@ export const ROOMS = {
       "memory/GuestMemory.ts",
       "memory/LocateKernel.ts",
       "memory/RawMemory.ts",
-      "memory/RecentPages.ts",
+      "memory/cores/FilePages.ts",
       "kvm/spec",
       "kvm/guest",
       "kvm/probe"

@@ -210,7 +210,7 @@ export const DumpDocument = Schema.Struct({
   problems: Schema.Array(Reason),
   sched: Schema.optional(Schema.Unknown).annotations({
     description: "the scheduler's state, as ktstr sched show --json has it: SchedDocument; absent where only some maps "
-      + "were asked for, of a running kernel, and in dumps of older versions; its problems are not among losses"
+      + "were asked for, of a running kernel, and in dumps of older versions; what of it could not be read is among losses"
   }),
   losses: Schema.optional(Schema.Int).annotations({
     description: "how many parts could not be read whole (exit code 1); absent in dumps of older versions"

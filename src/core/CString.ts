@@ -1,6 +1,6 @@
 /**
- * The NUL-terminated text in a field of `size` bytes, as UTF-8; a byte that is none is written `\xff`, so that two names which differ
- * do not look alike. A field without a NUL is text to its end.
+ * The NUL-terminated text in a field of `size` bytes, as UTF-8; a byte that is not UTF-8 is written as `\xff` is. A field
+ * without a NUL is text to its end.
  */
 export const cString = (bytes: ArrayBufferView, at = 0, size = bytes.byteLength - at): string => {
   const field = Buffer.from(bytes.buffer, bytes.byteOffset + at, size)

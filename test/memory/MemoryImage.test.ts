@@ -248,7 +248,7 @@ layer(NativeKoffi.layer)("openMemoryImage", (it) => {
       assert.strictEqual(memory.u8(LOADED + made.bytes.length), -1)
       assert.match(
         memory.absence(LOADED + made.bytes.length),
-        /memory that \/proc\/kcore does not have, or not for us$/
+        /lies in memory that is not there$/
       )
 
       const message = Effect.map(Effect.flip(openMemoryImage(path)), (error) => error.message)

@@ -116,11 +116,11 @@ const run = (config: Target & Output & Loss, answerOf: (read: Read) => Answer) =
     yield* writeAnswer(as, config, answerOf({ ...snapshot, sched: readSched(snapshot.kernel) }))
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
-/** Fails for a kernel that runs on, as that of /proc/kcore: parts of different moments say nothing together. */
+/** Fails for a kernel that is running, as that of /proc/kcore: parts of different moments say nothing together. */
 export const checkStandsStill = ({ memory }: GuestKernelService): Effect.Effect<void, UsageError> =>
   memory.running
     ? new UsageError({
-      problem: "a scheduler is read where its kernel stands still; this one runs on: give --kernel, --qemu or a core"
+      problem: "cannot read the scheduler of a kernel that is running; give --kernel, --qemu or a core"
     })
     : Effect.void
 

@@ -1,18 +1,17 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import { constants, fstatSync, readdirSync, readFileSync, readSync, type Stats, statSync } from "node:fs"
+import { constants, fstatSync, readdirSync, readFileSync, type Stats, statSync } from "node:fs"
 import { join } from "node:path"
 import { FormatError, SyscallError } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
-import { GuestMemory, type PagedSource } from "../../memory/GuestMemory.ts"
+import { FilePages } from "../../memory/cores/FilePages.ts"
+import { GuestMemory } from "../../memory/GuestMemory.ts"
 import { isLocated, locateByVmcoreinfo } from "../../memory/LocateKernel.ts"
 import { type FileSegment, rawMemory } from "../../memory/RawMemory.ts"
-import { RecentPages } from "../../memory/RecentPages.ts"
 import { type RamRange, ramRanges, regionsOf } from "../spec/MemoryLayout.ts"
 import type { Qmp, QmpError } from "./Qmp.ts"
 
-const PAGE = 4096
 /** One mapping of a file. */
 const WINDOW = 2 ** 30
 /** include/uapi/asm-generic/errno.h: QEMU has closed that descriptor since, and opened another. */
@@ -66,7 +65,7 @@ export const qemuProcessMemory = (
         { subject }
       )
       : yield* GuestMemory.paged(
-        new ProcessPages(yield* (yield* Native).open(`${proc}/mem`, constants.O_RDONLY), backends.flat()),
+        processPages(yield* (yield* Native).open(`${proc}/mem`, constants.O_RDONLY), backends.flat()),
         { subject }
       )
     yield* Effect.addFinalizer(() => Effect.sync(() => memory.release()))
@@ -137,7 +136,7 @@ const candidateMemory = (proc: string, { file, range }: Candidate) =>
         size,
         memory: (pieces) => {
           const ranges = rangesOf(pieces).map((piece) => ({ ...piece, host: range.host + piece.offset }))
-          return GuestMemory.paged(new ProcessPages(pages, ranges), { subject })
+          return GuestMemory.paged(processPages(pages, ranges), { subject })
         }
       })
     }
@@ -281,49 +280,7 @@ const mapFile = ({ path, stat: { dev, ino, size } }: SharedFile) =>
   })
 
 /** Guest memory out of the file of a process's memory. */
-class ProcessPages implements PagedSource {
-  readonly present: number
-  readonly pages: number
-  readonly #fd: number
-  readonly #ranges: ReadonlyArray<HostRange>
-  readonly #recent = new RecentPages()
-
-  constructor(fd: number, ranges: ReadonlyArray<HostRange>) {
-    this.#fd = fd
-    this.#ranges = ranges.filter(({ length }) => length >= PAGE).sort((a, b) => a.start - b.start)
-    this.present = this.#ranges.reduce((sum, { length }) => sum + Math.floor(length / PAGE), 0)
-    this.pages = this.#ranges.reduce((end, { length, start }) => Math.max(end, Math.floor((start + length) / PAGE)), 0)
-  }
-
-  page(page: number): DataView | undefined {
-    return this.#recent.get(page, this.#make)
-  }
-
-  next(page: number): number {
-    const range = this.#ranges.find(({ length, start }) => page * PAGE + PAGE <= start + length)
-    return range === undefined ? -1 : Math.max(page, Math.ceil(range.start / PAGE))
-  }
-
-  absence(page: number): string {
-    return this.#hostOf(page) === undefined
-      ? "lies in memory that is not there"
-      : "lies in a page that QEMU's process does not let us read"
-  }
-
-  #hostOf(page: number): number | undefined {
-    const at = page * PAGE
-    const range = this.#ranges.find(({ length, start }) => at >= start && at + PAGE <= start + length)
-    return range && range.host + at - range.start
-  }
-
-  readonly #make = (page: number): DataView | undefined => {
-    const host = this.#hostOf(page)
-    if (host === undefined) return undefined
-    const bytes = new Uint8Array(PAGE)
-    try {
-      return readSync(this.#fd, bytes, 0, PAGE, host) === PAGE ? new DataView(bytes.buffer) : undefined
-    } catch {
-      return undefined // the process has ended, or has no memory there any more: `absence` says so
-    }
-  }
-}
+const processPages = (fd: number, ranges: ReadonlyArray<HostRange>): FilePages =>
+  new FilePages(fd, ranges.map(({ host, length, start }) => ({ start, end: start + length, offset: host })), {
+    refused: "lies in a page that QEMU's process does not let us read"
+  })

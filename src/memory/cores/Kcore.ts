@@ -5,13 +5,11 @@ import { type FormatError, parsing } from "../../core/Errors.ts"
 import { parseElf, SegmentType } from "../../core/image/Elf.ts"
 import { elfNote } from "../../core/image/ElfNote.ts"
 import type { NotAKernel } from "../Errors.ts"
-import { GuestMemory, type PagedSource } from "../GuestMemory.ts"
-import { type FileSegment, notAnImage } from "../RawMemory.ts"
-import { RecentPages } from "../RecentPages.ts"
+import { GuestMemory } from "../GuestMemory.ts"
+import { notAnImage } from "../RawMemory.ts"
 import { disjoint } from "./ElfCore.ts"
-import { viewOf } from "./ImageFile.ts"
+import { FilePages } from "./FilePages.ts"
 
-const PAGE = 4096
 const HEADER = 64
 const SEGMENT_HEADER = 56
 /** More stretches of memory than a machine has, and their headers' bytes. */
@@ -52,34 +50,13 @@ export const kcoreMemory = (
       filesz <= MAX_NOTES ? readAt(fd, offset, filesz) : undefined
     )
     const note = notes.map((bytes) => bytes && elfNote(bytes, "VMCOREINFO", 0)).find((found) => found !== undefined)
-    return yield* GuestMemory.paged(kcorePages(fd, ram, note && Buffer.from(note).toString("latin1")), { subject })
+    const pages = new FilePages(fd, ram, {
+      refused: "lies in a page that /proc/kcore does not let us read",
+      running: true,
+      vmcoreinfo: note && Buffer.from(note).toString("latin1")
+    })
+    return yield* GuestMemory.paged(pages, { subject })
   })
-
-const kcorePages = (fd: number, ram: ReadonlyArray<FileSegment>, vmcoreinfo: string | undefined): PagedSource => {
-  const recent = new RecentPages()
-  const make = (page: number): DataView | undefined => {
-    const found = ram.find(({ end, start }) => page * PAGE >= start && (page + 1) * PAGE <= end)
-    const bytes = found && readAt(fd, found.offset + page * PAGE - found.start, PAGE)
-    return bytes && viewOf(bytes)
-  }
-  const firstOf = ({ start }: FileSegment): number => Math.ceil(start / PAGE)
-  const endOf = ({ end }: FileSegment): number => Math.floor(end / PAGE)
-  return {
-    running: true,
-    present: ram.reduce((sum, segment) => sum + Math.max(0, endOf(segment) - firstOf(segment)), 0),
-    pages: ram.reduce((most, segment) => Math.max(most, endOf(segment)), 0),
-    page: (page) => recent.get(page, make),
-    next: (from) => {
-      for (const segment of ram) {
-        const page = Math.max(from, firstOf(segment))
-        if (page < endOf(segment)) return page
-      }
-      return -1
-    },
-    absence: () => "lies in memory that /proc/kcore does not have, or not for us",
-    vmcoreinfo
-  }
-}
 
 /** Undefined where not all of it can be read. */
 const readAt = (fd: number, at: number, length: number): Buffer | undefined => {
@@ -87,6 +64,6 @@ const readAt = (fd: number, at: number, length: number): Buffer | undefined => {
   try {
     return readSync(fd, bytes, 0, length, at) === length ? bytes : undefined
   } catch {
-    return undefined // `absence` says so
+    return undefined // the parser says what is missing, and without its note the kernel is searched for
   }
 }
