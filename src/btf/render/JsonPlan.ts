@@ -157,7 +157,7 @@ class Assembler {
     const start = at + (plan.bit >>> 3)
     const bit = plan.bit & 7
     const bytes = Math.ceil((bit + bits) / 8)
-    const names = plan.names.byValue.size === 0 ? null : plan.names.literals()
+    const names = plan.names.byValue.size === 0 ? null : plan.names.literals
     if (bit === 0 && (plan.form === "int" || plan.form === "char")) {
       const code = bits === 8
         ? JsonOpCode.U8

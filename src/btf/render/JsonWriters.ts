@@ -29,9 +29,10 @@ export const writeBool = (out: DataView, pos: number, value: boolean): number =>
 }
 
 /** An enum's name, or the number. */
-export const writeNamed = (out: DataView, pos: number, value: number, { ranges, words }: NameLiterals): number => {
-  const name = ranges.get(value)
+export const writeNamed = (out: DataView, pos: number, value: number, names: NameLiterals): number => {
+  const name = names.rangeOf(value)
   if (name === undefined) return value < 0 ? writeI32(out, pos, value) : writeU32(out, pos, value)
+  const { words } = names
   let at = pos
   for (let word = name.from; word < name.to; word++, at += 4) out.setInt32(at, words[word], true)
   return pos + name.length

@@ -29,7 +29,7 @@ export class Literals {
   }
 
   words(): Int32Array {
-    return new Int32Array(this.bytes.slice(0, this.used).buffer)
+    return new Int32Array(this.bytes.buffer, 0, this.used / 4)
   }
 }
 
@@ -41,10 +41,28 @@ const isSingleBit = (value: number | bigint): boolean => {
   return (BigInt(value) & (BigInt(value) - 1n)) === 0n
 }
 
-/** The names of an enum's values as JSON. */
-export interface NameLiterals {
-  readonly words: Int32Array
-  readonly ranges: ReadonlyMap<number | bigint, LiteralRange>
+/** Values of an enum whose flags are kept. */
+const MOST_FLAGS = 64
+
+/** The names of an enum's values as JSON strings, each made when the first value has it: an enum may have very many. */
+export class NameLiterals {
+  words: Int32Array = new Int32Array(0)
+  private readonly literals = new Literals()
+  private readonly ranges = new Map<number | bigint, LiteralRange>()
+
+  constructor(private readonly names: ReadonlyMap<number | bigint, string>) {}
+
+  /** The words of a value's name. */
+  rangeOf(value: number | bigint): LiteralRange | undefined {
+    const known = this.ranges.get(value)
+    if (known !== undefined) return known
+    const name = this.names.get(value)
+    if (name === undefined) return undefined
+    const range = this.literals.add(escapedJson(name))
+    this.ranges.set(value, range)
+    this.words = this.literals.words()
+    return range
+  }
 }
 
 /**
@@ -58,6 +76,8 @@ export class ValueNames {
   readonly longest: number
   private values: ReadonlyMap<string, number | bigint> | undefined
   private singleBits: ReadonlyArray<readonly [mask: bigint, name: string]> | undefined
+  /** Those of the first values that were asked for: values of one map have few. */
+  private readonly flags = new Map<number | bigint, ReadonlyArray<string>>()
   private flagsLength: number | undefined
   private json: NameLiterals | undefined
   private range: EnumRange | undefined | null = null
@@ -101,8 +121,17 @@ export class ValueNames {
   /** The names of the single bits that make up a positive value; empty if some of its bits have none. */
   flagsOf(value: number | bigint): ReadonlyArray<string> {
     if (value <= 0) return []
+    let flags = this.flags.get(value)
+    if (flags === undefined) {
+      flags = this.namesOfBits(BigInt(value))
+      if (this.flags.size < MOST_FLAGS) this.flags.set(value, flags)
+    }
+    return flags
+  }
+
+  private namesOfBits(value: bigint): ReadonlyArray<string> {
     const flags: Array<string> = []
-    let rest = BigInt(value)
+    let rest = value
     for (const [mask, name] of this.bits) {
       if ((rest & mask) === 0n) continue
       flags.push(name)
@@ -122,14 +151,9 @@ export class ValueNames {
     )
   }
 
-  /** All names as JSON strings. */
-  literals(): NameLiterals {
-    if (this.json === undefined) {
-      const literals = new Literals()
-      const ranges = new Map(Array.from(this.byValue, ([value, name]) => [value, literals.add(escapedJson(name))]))
-      this.json = { words: literals.words(), ranges }
-    }
-    return this.json
+  /** The names as JSON strings. */
+  get literals(): NameLiterals {
+    return this.json ??= new NameLiterals(this.byValue)
   }
 
   /** The names by negative values, where an unsigned enum's values are negative if `bits` bits hold them (`isSignedIn`). */

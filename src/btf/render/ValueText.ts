@@ -38,6 +38,7 @@ class Printer {
   constructor(private readonly width: number) {}
 
   print(value: RenderedValue, indent: number, column: number): string {
+    if (isLeaf(value)) return leafText(value)
     const line = oneLine(value, this.width - column)
     if (line !== undefined) return line
     const inner = indent + STEP
@@ -55,8 +56,6 @@ class Printer {
       }
       case "bytes":
         return `{\n${this.fill(value.hex.match(/../g) ?? [], "", pad)}${close}`
-      default:
-        return leafText(value)
     }
   }
 
@@ -114,6 +113,7 @@ const oneLine = (value: RenderedValue, room: number): string | undefined => {
       if (value.hex.length * 1.5 > room) return undefined
       return value.hex === "" ? "{}" : `{ ${(value.hex.match(/../g) ?? []).join(" ")} }`
     default: {
+      if (value._tag === "enum" && flagsWidth(value.flags) > room) return undefined
       const text = leafText(value)
       return text.length <= room ? text : undefined
     }
@@ -132,9 +132,19 @@ const enclosed = (runs: Iterable<Run>, room: number): string | undefined => {
   return text === "" ? "{}" : `${text} }`
 }
 
-const leafText = (
-  value: Exclude<RenderedValue, { readonly elements: unknown } | { readonly members: unknown }>
-): string => {
+/** Columns that flags take at least: quicker to know than their text. */
+const flagsWidth = (flags: ReadonlyArray<string>): number => flags.reduce((sum, name) => sum + name.length + 3, -3)
+
+/** A value that is written as one piece, however long. */
+type Leaf = Exclude<
+  RenderedValue,
+  { readonly elements: unknown } | { readonly members: unknown } | { readonly hex: string }
+>
+
+const isLeaf = (value: RenderedValue): value is Leaf =>
+  !("elements" in value) && !("members" in value) && value._tag !== "bytes"
+
+const leafText = (value: Leaf): string => {
   switch (value._tag) {
     case "int":
     case "bool":
@@ -151,8 +161,6 @@ const leafText = (
       return value.value === 0n ? "NULL" : `0x${value.value.toString(16)}`
     case "string":
       return escapedJson(value.value)
-    case "bytes":
-      return value.hex
     case "truncated":
       return `<truncated: ${value.had} of ${value.needed} bytes>`
     case "unsupported":

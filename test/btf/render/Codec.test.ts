@@ -365,6 +365,28 @@ describe("limits", () => {
     for (let id = 1; id < btf.endId; id++) compile(btf, id)
   })
 
+  it("shows what nameless structs bring up to 4096 members, and then says that it is too much", () => {
+    const writer = new BlobWriter()
+    let nameless = writer.struct("", 4, [{ name: "a", type: writer.int("int", 4), bits: 0 }])
+    const levels = Array.from(
+      { length: 13 },
+      () =>
+        nameless = writer.struct("", 4, [{ name: "", type: nameless, bits: 0 }, { name: "", type: nameless, bits: 0 }])
+    )
+    const btf = parse(writer.bytes())
+    const membersAt = (level: number) => {
+      const tree = compile(btf, levels[level]).tree(viewOf([7, 0, 0, 0]), 0)
+      return tree._tag === "struct" ? tree.members : tree
+    }
+    const all = membersAt(11)
+    assert.isTrue(Array.isArray(all))
+    assert.deepStrictEqual([all].flat().length, 4096)
+    assert.deepStrictEqual(membersAt(12), {
+      _tag: "unsupported",
+      reason: "the BTF describes more than this reader keeps"
+    })
+  })
+
   it("counts the names of all flags that a value may have: they are in its text", () => {
     const writer = new BlobWriter()
     const names = Array.from(
