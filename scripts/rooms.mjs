@@ -62,7 +62,7 @@ export const ROOMS = {
   "btf/offsets/sched": { holds: "offset groups of scheduler structs", imports: ["core", "btf"] },
   "memory": {
     holds: "guest-physical memory, memory images, page tables, VMCOREINFO, `GuestKernel`",
-    imports: ["core", "core/image", "btf", "memory/arch", "memory/kallsyms", "memory/cores"]
+    imports: ["core", "core/image", "btf", "memory/arch", "memory/kallsyms", "memory/evidence", "memory/cores"]
   },
   "memory/arch": {
     holds: "what differs between x86-64 and arm64 in memory: page tables, and how a kernel says where they are",
@@ -76,6 +76,11 @@ export const ROOMS = {
   "memory/kallsyms": {
     holds: "the kernel's symbol table, found and decoded in memory",
     imports: ["core", "btf", "memory"]
+  },
+  "memory/evidence": {
+    holds:
+      "symbols of data that a kernel's table lacks: by its exports, and by its code and what is at the addresses in it",
+    imports: ["core", "btf", "memory", "memory/structs"]
   },
   "memory/structs": {
     holds: "the containers that every subsystem reads through: struct reader, lists, trees, xarrays, per-CPU",

@@ -12,6 +12,7 @@ import { Native } from "../core/Native.ts"
 import type { Reason } from "../core/Reason.ts"
 import { findDirectMap } from "./arch/PageTable.ts"
 import { NoBtf, type NotAKernel, Unmapped, WrongKernel } from "./Errors.ts"
+import { hasData, ProvedSymbols } from "./evidence/ProvedSymbols.ts"
 import type { GuestMemory } from "./GuestMemory.ts"
 import { Kallsyms } from "./kallsyms/Kallsyms.ts"
 import { KernelSpace } from "./KernelSpace.ts"
@@ -75,10 +76,13 @@ export class GuestKernel extends Context.Tag("ktstr/memory/GuestKernel")<GuestKe
       const { info } = location
       const space = spaceOf(location)
       const room = yield* roomForCopies
-      const symbols = yield* Effect.suspend(() => parsing(() => new Kallsyms(space, info!, room))).pipe(
+      const kallsyms = yield* Effect.suspend(() => parsing(() => new Kallsyms(space, info!, room))).pipe(
         Effect.withSpan("GuestKernel.kallsyms")
       )
-      yield* Effect.logDebug(`${subject}: kallsyms: ${symbols.evidence}`)
+      yield* Effect.logDebug(`${subject}: kallsyms: ${kallsyms.evidence}`)
+      const proved = hasData(kallsyms) ? undefined : new ProvedSymbols(space, info!, kallsyms)
+      if (proved !== undefined) yield* Effect.logDebug(`${subject}: symbols of data: ${proved.evidence}`)
+      const symbols = proved ?? kallsyms
       return yield* Effect.suspend(() => assemble(memory, space, location, symbols, room)).pipe(
         Effect.withSpan("GuestKernel.btf")
       )

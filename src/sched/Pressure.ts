@@ -42,9 +42,10 @@ export const readPressure = ({ btf, space, symbols }: GuestKernelService): Press
   const { psi } = schedLayouts(btf)
   const totalAt = psi?.at("total")
   const avgAt = psi?.at("avg")
-  if (address === undefined || psi === undefined || totalAt === undefined || avgAt === undefined) {
+  if (psi === undefined || totalAt === undefined || avgAt === undefined) {
     return absent("this kernel was built without CONFIG_PSI")
   }
+  if (address === undefined) return absent("pressure stall information: the kernel's symbols lack psi_system")
   const key = symbols.address("psi_disabled")
   const off = key === undefined ? -1 : space.u32(key)
   if (off > 0) return absent("pressure stall information is switched off (psi=0)")

@@ -1,6 +1,5 @@
-import { afterAll, assert, describe, it } from "@effect/vitest"
+import { afterAll, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { bootAndFreeze } from "../../src/Ktstr.ts"
 import { HostLive } from "../support/guest.ts"
 import { arm64Matrix } from "../support/kernels.ts"
 import { compareKinds } from "./compareKinds.ts"
@@ -43,27 +42,16 @@ describe("an arm64 guest", () => {
   if (arm64Matrix.length === 0) it.skip("of other kernels, all of it: `npm run matrix` boots them")
   for (const name of arm64Matrix) {
     const kernel = `debian:${name}`
-    if (name.startsWith("6.1-")) {
-      it.live(`of ${kernel}, which has no symbols of data, is refused`, () =>
-        Effect.gen(function*() {
-          const { message } = yield* Effect.flip(bootAndFreeze({ kernel, script: "true" }))
-          assert.match(
-            message,
-            /no BTF of kernel 6\.1\.\S+: its symbols lack __start_BTF; build it with CONFIG_DEBUG_INFO_BTF=y and CONFIG_KALLSYMS_ALL=y$/
-          )
-        }).pipe(Effect.scoped, Effect.provide(HostLive)), 600_000)
-    } else {
-      it.live(
-        `of ${kernel} has the maps, programs and links that bpftool says, and the scheduler that /proc says`,
-        () =>
-          compareAll(kernel).pipe(
-            Effect.map((row) => rows.push(row)),
-            Effect.scoped,
-            Effect.provide(HostLive),
-            Effect.orDie
-          ),
-        1_800_000
-      )
-    }
+    it.live(
+      `of ${kernel} has the maps, programs and links that bpftool says, and the scheduler that /proc says`,
+      () =>
+        compareAll(kernel).pipe(
+          Effect.map((row) => rows.push(row)),
+          Effect.scoped,
+          Effect.provide(HostLive),
+          Effect.orDie
+        ),
+      1_800_000
+    )
   }
 })
