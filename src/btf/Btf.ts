@@ -37,6 +37,8 @@ export interface BtfOptions {
   readonly subject: string
   /** The BTF that split BTF continues: that of the kernel being read, never the host's. */
   readonly base?: Btf
+  /** Makes the buffer of the index; ordinary memory unless given. */
+  readonly room?: (bytes: number) => Uint8Array
 }
 
 /**
@@ -77,7 +79,7 @@ export class Btf {
   static readonly parse = (bytes: Uint8Array, options: BtfOptions): Either.Either<Btf, FormatError> =>
     parsing(() => new Btf(bytes, options))
 
-  private constructor(bytes: Uint8Array, { base, subject }: BtfOptions) {
+  private constructor(bytes: Uint8Array, { base, room = (bytes) => new Uint8Array(bytes), subject }: BtfOptions) {
     const broken = (offset: number, expected: string) => new FormatError({ format: "BTF", subject, offset, expected })
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     if (bytes.byteLength < 24) throw broken(bytes.byteLength, "a header of 24 bytes")
@@ -107,8 +109,10 @@ export class Btf {
     const endString = this.firstString + stringsEnd - strings
     this.endString = endString
     this.firstId = base?.endId ?? 1
-    const records = new Uint32Array(Math.floor((typesEnd - types) / 12))
-    const names = new Uint32Array(records.length)
+    const most = Math.floor((typesEnd - types) / 12)
+    const index = room(most * 8)
+    const records = new Uint32Array(index.buffer, index.byteOffset, most)
+    const names = new Uint32Array(index.buffer, index.byteOffset + most * 4, most)
     let count = 0
     let at = types
     while (at < typesEnd) {

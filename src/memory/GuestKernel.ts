@@ -229,11 +229,9 @@ const readBtf = (
   if (start === undefined || stop === undefined) return none("its symbols lack __start_BTF")
   const size = stop - start
   if (size <= 0n || size > BigInt(MAX_BTF)) return none(`__start_BTF and __stop_BTF are ${size} bytes apart`)
-  const borrowed = space.borrow(start, Number(size))
-  if (borrowed === undefined) {
+  const bytes = space.read(start, Number(size), room) // a copy: types are asked for after the memory has ended
+  if (bytes === undefined) {
     return none(`it cannot be read (${space.faultText})`, "the image seems cut short: give all of it")
   }
-  const bytes = room(borrowed.length) // types are asked for after the memory has ended
-  bytes.set(borrowed)
-  return Btf.parse(bytes, { subject: `BTF of kernel ${release}` })
+  return Btf.parse(bytes, { subject: `BTF of kernel ${release}`, room })
 }

@@ -1,7 +1,10 @@
+import type * as Context from "effect/Context"
 import type * as Either from "effect/Either"
 import { Buffer } from "node:buffer"
+import { readSync } from "node:fs"
 import { hex } from "../core/Address.ts"
 import { FormatError, parsing } from "../core/Errors.ts"
+import type { Native } from "../core/Native.ts"
 
 /**
  * The next bytes at or behind `at` that were ever written: `from` up to `to`. Undefined: none.
@@ -10,6 +13,13 @@ import { FormatError, parsing } from "../core/Errors.ts"
  * @category models
  */
 export type NextWritten = (at: number) => readonly [from: number, to: number] | undefined
+
+/** The file whose bytes a region's are; offsets count from the region's, or the file's, first byte. */
+export interface BackingFile {
+  readonly nextWritten: NextWritten
+  /** Fills all of `out` from an offset on; false where the file has no more, or cannot be read. */
+  readonly read: (at: number, out: Uint8Array) => boolean
+}
 
 /**
  * `bytes` is the guest's physical memory from byte address `start` on. At most 1 GiB, the size of a mapping.
@@ -25,15 +35,32 @@ export interface MemoryRegion {
    * Without it all of them are taken for written.
    */
   readonly nextWritten?: NextWritten
+  /** Copies out of the file that `bytes` map: a long copy then has no page fault for each page that it reads. */
+  readonly read?: BackingFile["read"]
 }
 
-/** A file's `next`, for its part of `length` bytes from byte `offset` on. */
-export const nextWrittenIn = (next: NextWritten, offset: number, length: number): NextWritten => (at) => {
-  const found = next(offset + at)
-  return found === undefined || found[0] >= offset + length
-    ? undefined
-    : [found[0] - offset, Math.min(found[1] - offset, length)]
-}
+/** A file that is mapped. */
+export const backingFile = (native: Context.Tag.Service<Native>, fd: number): BackingFile => ({
+  nextWritten: (at) => native.nextData(fd, at),
+  read: (at, out) => {
+    try {
+      return readSync(fd, out, 0, out.length, at) === out.length
+    } catch {
+      return false // EIO, say: a touch of the mapping would be SIGBUS
+    }
+  }
+})
+
+/** A file's part of `length` bytes from byte `offset` on. */
+export const partOf = (file: BackingFile, offset: number, length: number): BackingFile => ({
+  nextWritten: (at) => {
+    const found = file.nextWritten(offset + at)
+    return found === undefined || found[0] >= offset + length
+      ? undefined
+      : [found[0] - offset, Math.min(found[1] - offset, length)]
+  },
+  read: (at, out) => file.read(offset + at, out)
+})
 
 /** The parts of a region between two of its bytes that were ever written, each once, in order. */
 export function* writtenParts(
@@ -74,6 +101,8 @@ export interface PagedSource {
 }
 
 const MAX_REGION = 2 ** 30
+/** Copies of 64 KiB or more are read from a region's file. */
+const LONG_COPY = 2 ** 16
 const MAX_PHYSICAL = 2 ** 52
 const PAGE = 4096
 /** Of the CPU's cache, in bytes. */
@@ -361,7 +390,9 @@ export class GuestMemory {
       if (!this.#locate(pa + done)) return false
       const at = pa + done - this.#base
       const part = Math.min(out.length - done, this.view.byteLength - at)
-      out.set(new Uint8Array(this.view.buffer, this.view.byteOffset + at, part), done)
+      const read = part >= LONG_COPY ? this.#regions[this.#current]?.read : undefined
+      if (read === undefined) out.set(new Uint8Array(this.view.buffer, this.view.byteOffset + at, part), done)
+      else if (!read(at, out.subarray(done, done + part))) return false
       done += part
     }
     return true

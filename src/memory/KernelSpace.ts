@@ -189,11 +189,16 @@ export class KernelSpace {
     for (let done = 0; done < len;) {
       const pa = this.translatePage(page)
       if (pa < 0) return this.#fail(page, pa)
-      const part = Math.min(len - done, 4096 - offset)
+      let pages = 1
+      let part = Math.min(len - done, 4096 - offset)
+      while (done + part < len && this.translatePage(page + pages) === pa + pages * 4096) {
+        pages++
+        part = Math.min(len - done, pages * 4096 - offset)
+      }
       if (!this.memory.copy(pa + offset, out.subarray(done, done + part))) return this.#fail(page, OUT_OF_MEMORY)
       done += part
       offset = 0
-      page++
+      page += pages
     }
     return true
   }
@@ -245,8 +250,12 @@ export class KernelSpace {
     return pa < 0 ? pa : pa + kvaOffset(address)
   }
 
-  /** A copy of `len` bytes, at most `READ_LIMIT`; undefined sets `fault`. */
-  read(address: bigint, len: number): Uint8Array | undefined {
+  /** A copy of `len` bytes, at most `READ_LIMIT`, into a buffer that `room` makes; undefined sets `fault`. */
+  read(
+    address: bigint,
+    len: number,
+    room = (bytes: number): Uint8Array => new Uint8Array(bytes)
+  ): Uint8Array | undefined {
     const page = kvaPage(address)
     const offset = kvaOffset(address)
     if (!(len >= 0 && len <= READ_LIMIT)) {
@@ -258,7 +267,7 @@ export class KernelSpace {
       this.#fail(page + Math.floor((offset + Math.max(len, 1) - 1) / 4096), last)
       return undefined
     }
-    const out = new Uint8Array(len)
+    const out = room(len)
     return this.#copy(page, offset, out, len) ? out : undefined
   }
 

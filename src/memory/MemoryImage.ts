@@ -11,7 +11,7 @@ import { type ImageFile, mappedFile, viewOf, WINDOW } from "./cores/ImageFile.ts
 import { kcoreMemory } from "./cores/Kcore.ts"
 import { KDUMP_SIGNATURE, kdumpMemory } from "./cores/Kdump.ts"
 import type { NotAKernel } from "./Errors.ts"
-import { GuestMemory, type MemoryRegion } from "./GuestMemory.ts"
+import { backingFile, GuestMemory, type MemoryRegion } from "./GuestMemory.ts"
 import { HINT, type LocateKernel, notAnImage, rawMemory } from "./RawMemory.ts"
 
 /** fcntl.h; without O_NONBLOCK opening a FIFO waits for its writer. */
@@ -47,7 +47,7 @@ export const openMemoryImage = (
     for (let at = 0; at < stat.size; at += WINDOW) {
       windows.push(yield* native.mmap(fd, at, Math.min(WINDOW, stat.size - at), "read"))
     }
-    const mapped = mappedFile(path, stat.size, windows, (at) => native.nextData(fd, at))
+    const mapped = mappedFile(path, stat.size, windows, backingFile(native, fd))
     const flattened = magicOf(mapped) === FLATTENED_SIGNATURE
     const file = flattened ? yield* unflatten(mapped) : mapped
     const magic = magicOf(file)

@@ -1,6 +1,7 @@
 import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { execFileSync } from "node:child_process"
+import { randomBytes } from "node:crypto"
 import {
   closeSync,
   ftruncateSync,
@@ -211,6 +212,22 @@ layer(NativeKoffi.layer)("openMemoryImage", (it) => {
       const huge = yield* sparse(2 ** 36, [])
       const error = yield* Effect.flip(openMemoryImage(huge))
       assert.include(error.message, "no running x86-64 or arm64 Linux kernel in it")
+    }))
+
+  it.scoped("copies a long stretch across regions as the mapping has it, and nothing behind the file", () =>
+    Effect.gen(function*() {
+      const made = new MadeKernel()
+      const noise = randomBytes(512 * 1024)
+      const path = yield* sparse(GIB + 2 ** 20, [[LOADED, made.bytes], [GIB - noise.length / 2, noise]])
+      const memory = yield* openMemoryImage(path)
+      const copy = new Uint8Array(noise.length)
+      assert.isTrue(memory.copy(GIB - noise.length / 2, copy))
+      assert.isTrue(noise.equals(copy))
+      // the longest that is read by touching it
+      const short = new Uint8Array(2 ** 16 - 1)
+      assert.isTrue(memory.copy(GIB - short.length, short))
+      assert.isTrue(noise.subarray(noise.length / 2 - short.length, noise.length / 2).equals(short))
+      assert.isFalse(memory.copy(memory.end - 2 ** 16, new Uint8Array(2 ** 17)))
     }))
 
   it.scoped("refuses a dump whose bytes do not lie at their addresses, and says what to take", () =>

@@ -5,7 +5,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { FormatError } from "../../core/Errors.ts"
-import { GuestMemory, type NextWritten } from "../../memory/GuestMemory.ts"
+import { type BackingFile, GuestMemory } from "../../memory/GuestMemory.ts"
 import { ramRanges, regionsOf } from "../spec/MemoryLayout.ts"
 import { inRealTime } from "../spec/RealTime.ts"
 import { FreezeFailed, type FrozenVm } from "../spec/VmEngine.ts"
@@ -21,8 +21,8 @@ export interface SharedRam {
   readonly size: number
   readonly windows: ReadonlyArray<Uint8Array>
   readonly windowBytes: number
-  /** Where in the backend anything was ever written. */
-  readonly nextWritten: NextWritten
+  /** Its bytes again. */
+  readonly file: BackingFile
 }
 
 const Status = Schema.Struct({ running: Schema.Boolean, status: Schema.String })
@@ -47,8 +47,8 @@ export const makeLayOut = (qmp: Qmp, ram: ReadonlyArray<SharedRam>): Effect.Effe
         if (had !== undefined) return had
         const regions = yield* Effect.forEach(
           ram,
-          ({ name, nextWritten, size, windowBytes, windows }) =>
-            Effect.map(ramRanges(mtree, name, size), (ranges) => regionsOf(ranges, windows, windowBytes, nextWritten))
+          ({ file, name, size, windowBytes, windows }) =>
+            Effect.map(ramRanges(mtree, name, size), (ranges) => regionsOf(ranges, windows, windowBytes, file))
         )
         const made = yield* GuestMemory.make(regions.flat(), { subject: "the guest", writable: true })
         const memory = known.get(mtree) ?? made // another freeze may have been quicker

@@ -6,6 +6,7 @@ import { resolve } from "node:path"
 import { HostLacks, type SyscallError } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
 import { requireProgram } from "../../core/process/Programs.ts"
+import { backingFile } from "../../memory/GuestMemory.ts"
 import { type Disk, openDisks } from "../spec/Disks.ts"
 import { openShares } from "../spec/OpenShares.ts"
 import { shareTag } from "../spec/Share.ts"
@@ -131,8 +132,13 @@ const shareRam = (node: number, size: number, vmScope: Scope.Scope) =>
       windows.push(yield* Scope.extend(mapping, vmScope))
       if (windows.length % 64 === 0) yield* Effect.sleep(0)
     }
-    const nextWritten = (at: number) => native.nextData(file, at)
-    const ram: SharedRam = { name: backendOf(node), size, windows, windowBytes: WINDOW, nextWritten }
+    const ram: SharedRam = {
+      name: backendOf(node),
+      size,
+      windows,
+      windowBytes: WINDOW,
+      file: backingFile(native, file)
+    }
     return { file, ram }
   })
 

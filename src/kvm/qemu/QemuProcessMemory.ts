@@ -6,7 +6,7 @@ import { join } from "node:path"
 import { FormatError, SyscallError } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
 import { FilePages } from "../../memory/cores/FilePages.ts"
-import { GuestMemory } from "../../memory/GuestMemory.ts"
+import { backingFile, GuestMemory } from "../../memory/GuestMemory.ts"
 import { isLocated, locateByVmcoreinfo } from "../../memory/LocateKernel.ts"
 import { type FileSegment, rawMemory } from "../../memory/RawMemory.ts"
 import { type RamRange, ramRanges, regionsOf } from "../spec/MemoryLayout.ts"
@@ -276,7 +276,7 @@ const mapFile = ({ path, stat: { dev, ino, size } }: SharedFile) =>
     for (let at = 0; at < size; at += WINDOW) {
       windows.push(yield* native.mmap(fd, at, Math.min(WINDOW, size - at), "read"))
     }
-    return (ranges: ReadonlyArray<RamRange>) => regionsOf(ranges, windows, WINDOW, (at) => native.nextData(fd, at))
+    return (ranges: ReadonlyArray<RamRange>) => regionsOf(ranges, windows, WINDOW, backingFile(native, fd))
   })
 
 /** Guest memory out of the file of a process's memory. */

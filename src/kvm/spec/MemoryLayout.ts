@@ -1,6 +1,6 @@
 import type * as Either from "effect/Either"
 import { FormatError, parsing } from "../../core/Errors.ts"
-import { type MemoryRegion, type NextWritten, nextWrittenIn } from "../../memory/GuestMemory.ts"
+import { type BackingFile, type MemoryRegion, partOf } from "../../memory/GuestMemory.ts"
 
 /** Guest-physical bytes `start` … `start + length` are the backend's bytes from `offset` on. */
 export interface RamRange {
@@ -45,13 +45,13 @@ export const ramRanges = (
 
 /**
  * The pieces of `windows` (the backend's bytes in order, all but the last `windowBytes` long) that `ranges` name: none
- * crosses a window. `nextWritten` counts from the backend's start. This is what `GuestMemory` is built from.
+ * crosses a window. `file` is the backend, if it can be read. This is what `GuestMemory` is built from.
  */
 export const regionsOf = (
   ranges: ReadonlyArray<RamRange>,
   windows: ReadonlyArray<Uint8Array>,
   windowBytes: number,
-  nextWritten?: NextWritten
+  file?: BackingFile
 ): ReadonlyArray<MemoryRegion> =>
   ranges.flatMap((range) => {
     const regions: Array<MemoryRegion> = []
@@ -61,9 +61,7 @@ export const regionsOf = (
       const length = Math.min(range.length - done, windowBytes - inWindow)
       const window = windows[Math.floor(offset / windowBytes)]
       const region = { start: range.start + done, bytes: window.subarray(inWindow, inWindow + length) }
-      regions.push(
-        nextWritten === undefined ? region : { ...region, nextWritten: nextWrittenIn(nextWritten, offset, length) }
-      )
+      regions.push(file === undefined ? region : { ...region, ...partOf(file, offset, length) })
       done += length
     }
     return regions

@@ -1,4 +1,4 @@
-import { type MemoryRegion, type NextWritten, nextWrittenIn } from "../GuestMemory.ts"
+import { type BackingFile, type MemoryRegion, partOf } from "../GuestMemory.ts"
 
 /** A file is mapped in pieces of this many bytes: each costs the host 10 ms. */
 export const WINDOW = 2 ** 32
@@ -22,7 +22,7 @@ export const mappedFile = (
   subject: string,
   size: number,
   windows: ReadonlyArray<Uint8Array>,
-  nextWritten: NextWritten
+  file: BackingFile
 ): ImageFile => {
   // cut at each GiB of the file
   const regions: ImageFile["regions"] = (start, from, to) => {
@@ -33,7 +33,7 @@ export const mappedFile = (
       regions.push({
         start: start + at - from,
         bytes: windows[index].subarray(at - index * WINDOW, end - index * WINDOW),
-        nextWritten: nextWrittenIn(nextWritten, at, end - at)
+        ...partOf(file, at, end - at)
       })
       at = end
     }

@@ -36,7 +36,7 @@ export const findKallsyms = (space: KernelSpace, info: Vmcoreinfo): KallsymsTabl
     return {
       foundBy: "structure",
       count: names.count,
-      names: image.subarray(names.start, tokens.table),
+      names: { address: start + BigInt(names.start), length: tokens.table - names.start },
       tokenTable: image.subarray(tokens.table, tokens.index),
       tokenIndex: image.subarray(tokens.index, tokens.index + TOKENS * 2),
       offsetTables: offsetTables(image, start, tokens.index + TOKENS * 2, names.countAt, names.count),
@@ -156,7 +156,7 @@ const offsetTables = (
     if (baseAt !== undefined && !(baseAt >= 0 && baseAt + 8 <= image.length)) return
     tables.push({
       address: start + BigInt(at),
-      bytes: image.subarray(at, at + count * 4),
+      length: count * 4,
       base: baseAt === undefined ? undefined : image.readBigUInt64LE(baseAt)
     })
   }

@@ -10,7 +10,8 @@ import {
   kallsymsFromNote,
   type KallsymsTables,
   type OffsetTable,
-  SEQUENCE_BYTES
+  SEQUENCE_BYTES,
+  type TablePlace
 } from "./KallsymsTables.ts"
 import { SymbolNames } from "./SymbolNames.ts"
 
@@ -67,17 +68,22 @@ export class Kallsyms implements Symbols {
   constructor(space: KernelSpace, info: Vmcoreinfo, room = (bytes: number): Uint8Array => new Uint8Array(bytes)) {
     const tables = tablesOf(space, info)
     const { count, names, orders } = tables
-    // Copies, some 3 MiB: the tables may be borrowed from a mapping, and names are asked for after it has ended.
-    const copy = copier(room(names.length + count * (SEQUENCE_BYTES + 4)))
+    // Copies, some 3 MiB: names are asked for after the memory has ended.
+    const copies = new Copies(space, room(names.length + count * (SEQUENCE_BYTES + 4)))
     this.count = count
-    this.#names = new SymbolNames({ ...tables, names: copy(names) })
-    const order = orders.find((order) => isOrder(this.#names, order))
-    this.#byOrder = order === undefined ? undefined : findByOrder(this.#names, copy(order))
+    this.#names = new SymbolNames(tables, copies.keep(copies.need("names", names)))
+    for (const place of orders) {
+      const order = copies.next(place)
+      if (order === undefined || !isOrder(this.#names, order)) continue
+      this.#byOrder = findByOrder(this.#names, order)
+      copies.keep(order)
+      break
+    }
 
-    const proved = this.#prove(tables, info)
+    const proved = this.#prove(copies, tables, info)
     this.#origin = proved.origin
     this.encoding = proved.encoding
-    this.#offsets = viewOf({ ...proved.table, bytes: copy(proved.table.bytes) })
+    this.#offsets = proved.offsets
     this.evidence = proved.evidence
     let first = 0
     if (this.encoding === "absolute per-CPU") {
@@ -87,7 +93,7 @@ export class Kallsyms implements Symbols {
   }
 
   /** The table and the encoding that give VMCOREINFO's addresses. */
-  #prove({ foundBy, offsetTables }: KallsymsTables, info: Vmcoreinfo) {
+  #prove(copies: Copies, { foundBy, offsetTables }: KallsymsTables, info: Vmcoreinfo) {
     const known = PROOFS.flatMap(([noted, name]) => {
       const address = info.symbol(noted)
       const index = address === undefined ? -1 : this.#indexOf(name)
@@ -97,7 +103,7 @@ export class Kallsyms implements Symbols {
     if (stext === undefined) throw brokenKallsyms(0, "a symbol _stext, there and in VMCOREINFO")
     const tried: Array<string> = []
     for (const table of offsetTables) {
-      const offsets = viewOf(table)
+      const offsets = viewOf(copies.need("offsets", table))
       for (const encoding of encodingsOf(table)) {
         const origin = table.base ?? table.address
         const decoded = (index: number) => addressOf(encoding, origin, offsets, index)
@@ -106,7 +112,7 @@ export class Kallsyms implements Symbols {
           const names = this.#byOrder === undefined ? "their lengths" : "the kernel's order"
           const evidence = `${this.count} symbols, found by ${foundBy}, offsets ${encoding}: `
             + `the address of ${proof} is VMCOREINFO's; names are found by ${names}`
-          return { table, origin, encoding, evidence }
+          return { offsets, origin, encoding, evidence }
         }
         tried.push(`${encoding} it is at ${hex(decoded(stext.index))}`)
       }
@@ -173,7 +179,7 @@ const tablesOf = (space: KernelSpace, info: Vmcoreinfo): KallsymsTables => {
   )
 }
 
-const viewOf = ({ bytes }: OffsetTable): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+const viewOf = (bytes: Buffer): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
 const encodingsOf = ({ base }: OffsetTable): ReadonlyArray<KallsymsEncoding> =>
   base === undefined ? ["relative to its place"] : ["absolute per-CPU", "relative to the base"]
@@ -195,12 +201,33 @@ const isOrder = (names: SymbolNames, order: Buffer): boolean => {
   return ["_stext", "init_uts_ns"].every((name) => (find(name) ?? -1) >= 0)
 }
 
-/** Copies pieces into a buffer, one behind the other. */
-const copier = (into: Uint8Array) => {
-  let end = 0
-  return (piece: Uint8Array): Buffer => {
-    into.set(piece, end)
-    end += piece.length
-    return Buffer.from(into.buffer, into.byteOffset + end - piece.length, piece.length)
+/** Copies of tables in one buffer, one behind the other. */
+class Copies {
+  readonly #space: KernelSpace
+  readonly #into: Uint8Array
+  #end = 0
+
+  constructor(space: KernelSpace, into: Uint8Array) {
+    this.#space = space
+    this.#into = into
+  }
+
+  /** The bytes of a table, until another is asked for; undefined where it is not in memory. */
+  next({ address, length }: TablePlace): Buffer | undefined {
+    const bytes = this.#space.read(address, length, () => this.#into.subarray(this.#end, this.#end + length))
+    return bytes === undefined ? undefined : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  }
+
+  /** The copy made last stays. */
+  keep(copy: Buffer): Buffer {
+    this.#end += copy.length
+    return copy
+  }
+
+  /** As `next`. @throws FormatError where it is not in memory */
+  need(name: string, place: TablePlace): Buffer {
+    const copy = this.next(place)
+    if (copy === undefined) throw brokenKallsyms(0, `kallsyms_${name} to be readable (${this.#space.faultText})`)
+    return copy
   }
 }

@@ -11,29 +11,32 @@ export const TOKENS = 256
 export const SEQUENCE_BYTES = 3
 const MAX_TOKENS = 2 ** 17
 
-/** A place where a kernel may keep the offsets of its symbols, one s32 or u32 each; borrowed. */
-export interface OffsetTable {
-  /** The address of the first offset. */
+/** Where a table lies in the kernel's memory; its length in bytes. */
+export interface TablePlace {
   readonly address: bigint
-  readonly bytes: Buffer
+  readonly length: number
+}
+
+/** A place where a kernel may keep the offsets of its symbols, one s32 or u32 each. */
+export interface OffsetTable extends TablePlace {
   /** `kallsyms_relative_base`; undefined where offsets count from their own place. */
   readonly base: bigint | undefined
 }
 
-/** A kernel's kallsyms tables, borrowed from its memory. What they say is not proved yet. */
+/** A kernel's kallsyms tables; the two of the tokens are borrowed from its memory. What they say is not proved yet. */
 export interface KallsymsTables {
   readonly foundBy: "VMCOREINFO" | "structure"
   readonly count: number
   /** Starts with the first name; may go on behind the last. */
-  readonly names: Buffer
+  readonly names: TablePlace
   readonly tokenTable: Buffer
   readonly tokenIndex: Buffer
   readonly offsetTables: ReadonlyArray<OffsetTable>
   /**
-   * The bytes where kernels since v6.4 keep `kallsyms_seqs_of_names`, 3 for each symbol, aligned in either way. Others
-   * have something else there.
+   * Where kernels since v6.4 keep `kallsyms_seqs_of_names`, 3 bytes for each symbol, aligned in either way. Others have
+   * something else there.
    */
-  readonly orders: ReadonlyArray<Buffer>
+  readonly orders: ReadonlyArray<TablePlace>
 }
 
 const SUBJECT = "the guest's kallsyms"
@@ -67,24 +70,24 @@ export const kallsymsFromNote = (space: KernelSpace, info: Vmcoreinfo): Kallsyms
   }
   const count = borrow("kallsyms_num_syms", 4).readUInt32LE(0)
   if (count === 0 || count > MAX_SYMBOLS) throw brokenKallsyms(0, `1 to ${MAX_SYMBOLS} symbols, not ${count}`)
-  const names = borrow("kallsyms_names", extent("kallsyms_names", "kallsyms_token_table", MAX_NAMES))
-  const offsets = borrow("kallsyms_offsets", count * 4)
   const hasBase = info.symbol("kallsyms_relative_base") !== undefined
   // the last of the tables since v6.4: behind the offsets, or their base; aligned to 8, in v7.3 to 4
   const lastAt = hasBase ? address("kallsyms_relative_base") + 8n : address("kallsyms_offsets") + BigInt(count * 4)
   const places = [...new Set([(lastAt + 7n) & ~7n, (lastAt + 3n) & ~3n])]
-  const orders = places.flatMap((at) => space.borrow(at, count * SEQUENCE_BYTES) ?? [])
   return {
     foundBy: "VMCOREINFO",
     count,
-    names,
+    names: {
+      address: address("kallsyms_names"),
+      length: extent("kallsyms_names", "kallsyms_token_table", MAX_NAMES)
+    },
     tokenTable: borrow("kallsyms_token_table", extent("kallsyms_token_table", "kallsyms_token_index", MAX_TOKENS)),
     tokenIndex: borrow("kallsyms_token_index", TOKENS * 2),
     offsetTables: [{
       address: address("kallsyms_offsets"),
-      bytes: offsets,
+      length: count * 4,
       base: hasBase ? borrow("kallsyms_relative_base", 8).readBigUInt64LE(0) : undefined
     }],
-    orders: orders.map(({ buffer, byteLength, byteOffset }) => Buffer.from(buffer, byteOffset, byteLength))
+    orders: places.map((address) => ({ address, length: count * SEQUENCE_BYTES }))
   }
 }

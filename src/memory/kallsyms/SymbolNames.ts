@@ -22,7 +22,7 @@ export class SymbolNames {
   #to = 0
 
   /** @throws FormatError where the names do not lie inside their table */
-  constructor({ count, names, tokenIndex, tokenTable }: KallsymsTables) {
+  constructor({ count, tokenIndex, tokenTable }: KallsymsTables, names: Buffer) {
     this.count = count
     this.#names = names
     this.#tokens = readTokens(Buffer.from(tokenTable), tokenIndex)

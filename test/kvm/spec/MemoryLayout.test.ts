@@ -90,12 +90,22 @@ describe("regionsOf", () => {
     ])
   })
 
-  it("tells what of each was ever written, if the backend knows", () => {
+  it("tells what of each was ever written and reads it, if the backend is a file", () => {
     const windows = [new Uint8Array(16), new Uint8Array(16)]
     const written = (at: number) => [[4, 6], [14, 30]].find(([, to]) => to > at) as [number, number] | undefined
-    const [low, high] = regionsOf([{ start: 100, length: 20, offset: 10 }], windows, 16, written)
+    const read = (at: number, out: Uint8Array) => {
+      out.forEach((_, index) => out[index] = at + index)
+      return true
+    }
+    const backend = { nextWritten: written, read }
+    const [low, high] = regionsOf([{ start: 100, length: 20, offset: 10 }], windows, 16, backend)
     assert.deepStrictEqual([...writtenParts(low)], [[4, 6]])
     assert.deepStrictEqual([...writtenParts(high)], [[0, 14]])
     assert.deepStrictEqual([...writtenParts(high, 3, 9)], [[3, 9]])
+    const out = new Uint8Array(3)
+    assert.isTrue(low.read!(2, out))
+    assert.deepStrictEqual([...out], [12, 13, 14])
+    assert.isTrue(high.read!(1, out))
+    assert.deepStrictEqual([...out], [17, 18, 19])
   })
 })
