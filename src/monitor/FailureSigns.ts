@@ -84,7 +84,7 @@ export class FailureSigns {
   readonly #kernel: GuestKernelService
   readonly #sampler: Sampler
   #log: bigint | undefined
-  #old: { readonly pid: number; readonly looks: number } | undefined
+  #old: number | undefined
 
   constructor(kernel: GuestKernelService) {
     this.#kernel = kernel
@@ -115,20 +115,26 @@ export class FailureSigns {
 
   /**
    * A task that has been runnable for more than half of the time after which the kernel ends its scheduler, in words: once
-   * of each that comes to be the oldest of all, and when two looks have seen it, as one alone may be torn.
+   * of each that comes to be the oldest of all, and when two readings have it, as one alone may be torn.
    */
   lookAtAges(): string | undefined {
     const kernel = this.#kernel
-    kernel.space.flush()
     const reader = TaskReader.of(kernel)
-    const time = readTime(kernel)
-    const scx = readScxBase(kernel, time)
-    const watchdog = "kind" in scx ? undefined : scx.schedulers.find(({ root }) => root)?.watchdogMillis
-    const oldest = reader === undefined || watchdog === undefined ? null : oldestRunnable(kernel, reader, time).task
-    const isOld = oldest !== null && watchdog !== undefined && oldest.millis > watchdog / 2
+    const old = reader === undefined ? undefined : oldTask(kernel, reader)
+    const again = reader === undefined || old === undefined ? undefined : oldTask(kernel, reader)
     const before = this.#old
-    this.#old = isOld ? { pid: oldest.pid, looks: before?.pid === oldest.pid ? before.looks + 1 : 1 } : undefined
-    if (!isOld || this.#old?.looks !== 2) return undefined
-    return `${oldest.comm}[${oldest.pid}] has been runnable for ${oldest.millis} of ${watchdog} ms`
+    this.#old = again?.pid === old?.pid ? again?.pid : undefined
+    if (again === undefined || this.#old === undefined || this.#old === before) return undefined
+    return `${again.comm}[${again.pid}] has been runnable for ${again.millis} of ${again.watchdog} ms`
   }
+}
+
+/** The task that has been runnable for longest, where that is more than half of the watchdog's time. */
+const oldTask = (kernel: GuestKernelService, reader: TaskReader) => {
+  kernel.space.flush()
+  const time = readTime(kernel)
+  const scx = readScxBase(kernel, time)
+  const watchdog = "kind" in scx ? undefined : scx.schedulers.find(({ root }) => root)?.watchdogMillis
+  const oldest = watchdog === undefined ? null : oldestRunnable(kernel, reader, time).task
+  return oldest !== null && watchdog !== undefined && oldest.millis > watchdog / 2 ? { ...oldest, watchdog } : undefined
 }

@@ -13,10 +13,10 @@ import type { Sample } from "./Sample.ts"
 
 /** Time between two looks at a running guest's memory, each of which takes well below a millisecond. */
 const LOOK = Duration.millis(10)
-/** Of these looks one in ten is at how long tasks have been runnable, too: there can be many. */
-const LOOKS_AN_AGE = 10
-/** And one in twenty is for a sample. */
-const LOOKS_A_SAMPLE = 20
+/** Milliseconds between two looks at how long tasks have been runnable: there can be many. */
+const AGES = 100
+/** And between two samples. */
+const SAMPLES = 200
 
 /**
  * Options of `awaitFailure`.
@@ -73,6 +73,17 @@ const inMemory = (
     Effect.orElse(() => Deferred.await(end))
   )
 
+/** Says whether as many milliseconds have passed since it said so last; however few looks a busy host has let us have. */
+const every = (millis: number): () => boolean => {
+  let due = 0
+  return () => {
+    const now = performance.now()
+    if (now < due) return false
+    due = now + millis
+    return true
+  }
+}
+
 /** Until there is a sign, or the `end`, which has less to say than a sign that came shortly before it. */
 export const watchSigns = (
   vm: Vm,
@@ -81,15 +92,17 @@ export const watchSigns = (
   { early, sample, ...options }: FailureWatchOptions
 ): Effect.Effect<Failure | undefined> =>
   Effect.gen(function*() {
-    for (let looks = 0;; looks++) {
+    const agesAreDue = every(AGES)
+    const sampleIsDue = every(SAMPLES)
+    while (true) {
       const isOver = yield* Deferred.isDone(end)
       const sign = signs.look()
       if (sign !== undefined) return noticed(sign, "memory")
       // also where the script is over before the first look
-      const sampled = sample === undefined || looks % LOOKS_A_SAMPLE !== 0 ? undefined : signs.sample()
+      const sampled = sample === undefined || !sampleIsDue() ? undefined : signs.sample()
       if (sampled !== undefined && !("kind" in sampled)) sample?.(sampled)
       if (isOver) return yield* Deferred.await(end)
-      const text = early === undefined || looks % LOOKS_AN_AGE !== 0 ? undefined : signs.lookAtAges()
+      const text = early === undefined || !agesAreDue() ? undefined : signs.lookAtAges()
       if (text !== undefined) early?.(yield* take(vm, { name: "early", cause: "age", text }, options))
       yield* Effect.raceFirst(Effect.sleep(LOOK), Deferred.await(end))
     }

@@ -36,11 +36,27 @@ const ERRORS = [
   { name: "failn1", kind: "ERROR", message: /^non-existent DSQ 0x99/ }
 ] as const
 
+const SWITCH = "/sys/devices/system/cpu/cpu1/online"
+
 /** Ends that are no errors: of themselves they make no dump, but a dump for another reason tells them. */
 const NORMAL = [
-  { way: "./park failx1", kind: "UNREG_BPF", reason: "unregistered from BPF" },
-  { way: "echo S >/proc/sysrq-trigger", kind: "SYSRQ", reason: "disabled by sysrq-S" }
+  { way: "./park failx1", kind: "UNREG_BPF", reason: "unregistered from BPF", message: "the test said 7" },
+  { way: "echo S >/proc/sysrq-trigger", kind: "SYSRQ", reason: "disabled by sysrq-S", message: "" },
+  {
+    way: `echo 0 >${SWITCH}`,
+    kind: "UNREG_KERN",
+    reason: "unregistered from the main kernel",
+    message: "cpu 1 going offline, exiting scheduler"
+  }
 ] as const
+
+/** An end that there is while CPU 1 is offline. */
+const OFFLINE = {
+  name: "failp1",
+  kind: "ERROR_STALL",
+  message: /^failp1\[\d+\] failed to run for \d+\.\d{3}s$/,
+  place: "in queue 49"
+} as const
 
 const REGISTER = "cd /include-files && bpftool struct_ops register failing.bpf.o"
 
@@ -69,11 +85,15 @@ const documentOf = ({ key, vm }: Watched, failure: Failure, early?: TakenMoment)
     (captured) => decode(Buffer.concat(sealFailure(captured)).toString())
   )
 
+const asked = (text: string): Failure => ({ kind: "script", text, seenIn: "report", at: new Date().toISOString() })
+
+const scxIn = ({ sched }: FailureDocument) =>
+  "kind" in sched || "kind" in sched.scx ? assert.fail("sched_ext was not read") : sched.scx
+
 /** The kind of exit that the scheduler's state has, of one that is loaded or whose loader holds it. */
-const kindIn = ({ sched }: FailureDocument): string | undefined => {
-  if ("kind" in sched || "kind" in sched.scx) return assert.fail("sched_ext was not read")
-  const [scheduler] = sched.scx.schedulers
-  return scheduler === undefined ? sched.scx.lastExit?.kind : exitKindOf(scheduler)
+const kindIn = (document: FailureDocument): string | undefined => {
+  const { lastExit, schedulers: [scheduler] } = scxIn(document)
+  return scheduler === undefined ? lastExit?.kind : exitKindOf(scheduler)
 }
 
 /** Let it fail beside the watch, and read the guest when it has. */
@@ -95,7 +115,7 @@ const unregister = ({ signs, vm }: Watched) =>
     assert.strictEqual(signs.look(), undefined)
   })
 
-const compareError = (watched: Watched, { kind, message, name, ...error }: typeof ERRORS[number]) =>
+const compareError = (watched: Watched, { kind, message, name, ...error }: typeof ERRORS[number] | typeof OFFLINE) =>
   Effect.gen(function*() {
     const { document, failure, output } = yield* failing(watched, run(watched.vm, `${REGISTER} && ./park ${name}`))
     assert.deepStrictEqual([failure.kind, document.log.problem, document.problems], ["scheduler", null, []])
@@ -115,7 +135,7 @@ const compareError = (watched: Watched, { kind, message, name, ...error }: typeo
     yield* unregister(watched)
   })
 
-const compareNormal = (watched: Watched, { kind, reason, way }: typeof NORMAL[number]) =>
+const compareNormal = (watched: Watched, { kind, message, reason, way }: typeof NORMAL[number]) =>
   Effect.gen(function*() {
     const { signs, vm } = watched
     yield* run(
@@ -123,12 +143,32 @@ const compareNormal = (watched: Watched, { kind, reason, way }: typeof NORMAL[nu
       `${REGISTER} && ${way} && until [ $(cat /sys/kernel/sched_ext/state) = disabled ]; do sleep 0.1; done`
     )
     assert.strictEqual(signs.look(), undefined)
-    const asked: Failure = { kind: "script", text: "it is gone", seenIn: "report", at: new Date().toISOString() }
-    const document = yield* documentOf(watched, asked)
+    const document = yield* documentOf(watched, asked("it is gone"))
     assert.deepStrictEqual(document.log.exits, yield* printedEnds(vm))
     const { reason: said, scheduler } = document.log.exits.at(-1) ?? assert.fail("the kernel said nothing")
     assert.deepStrictEqual([scheduler, said], ["ktstr_failing", reason])
-    if (watched.keepsEnded) assert.strictEqual(kindIn(document), kind)
+    if (watched.keepsEnded) {
+      assert.strictEqual(kindIn(document), kind)
+      assert.strictEqual(scxIn(document).lastExit?.message, message) // which the kernel does not log
+    }
+    yield* unregister(watched)
+  })
+
+/**
+ * A task for a CPU that is offline: the kernel has it run elsewhere, counts that (since v6.14), and says nothing.
+ * @see kernel/sched/ext.c `task_can_run_on_remote_rq`, v6.12 to v7.3
+ */
+const compareOffline = (watched: Watched) =>
+  Effect.gen(function*() {
+    const before = yield* printedEnds(watched.vm)
+    yield* run(watched.vm, `${REGISTER} && ./park failo1`)
+    assert.strictEqual(watched.signs.look(), undefined)
+    const document = yield* documentOf(watched, asked("it goes on"))
+    assert.deepStrictEqual(document.log.exits, before)
+    const [{ events, exit_kind, name }] = scxIn(document).schedulers
+    assert.deepStrictEqual([name, exit_kind], ["ktstr_failing", "NONE"])
+    if ("kind" in events) assert.isFalse(watched.keepsEnded, events.text) // counters are younger than that
+    else assert.strictEqual(Number(events.total["SCX_EV_DISPATCH_LOCAL_DSQ_OFFLINE"]), 1)
     yield* unregister(watched)
   })
 
@@ -147,7 +187,8 @@ const compareOthers = (watched: Watched) =>
     if ("kind" in sched || "kind" in sched.runQueues || "kind" in vcpus) return assert.fail("not read")
     assert.strictEqual(sched.runQueues.find((queue) => queue.cpu === Number(cpu))?.curr?.pid, Number(pid))
     assert.strictEqual(vcpus[Number(cpu)].mode, "kernel")
-    while (signs.look() !== undefined); // one stall may be told more than once
+    yield* run(vm, `while [ -e /proc/${pid} ]; do sleep 0.1; done`)
+    while (signs.look() !== undefined); // it may have been told more than once
 
     const panic = yield* failing(watched, Effect.ignore(vm.exec("echo c >/proc/sysrq-trigger")))
     assert.match(panic.failure.text, /^Kernel panic - not syncing: sysrq triggered crash$/)
@@ -172,6 +213,9 @@ const compareAll = (key: string, isBuilt = false) =>
     const watched = { vm, key, signs: new FailureSigns(kernel), keepsEnded: kernel.symbol("scx_root") !== undefined }
     for (const error of ERRORS) yield* compareError(watched, error)
     for (const end of NORMAL) if (!isBuilt || end.kind !== "SYSRQ") yield* compareNormal(watched, end)
+    yield* compareError(watched, OFFLINE)
+    yield* compareOffline(watched)
+    yield* run(vm, `echo 1 >${SWITCH}`)
     if (!isBuilt) yield* compareOthers(watched)
   }).pipe(Effect.scoped, Effect.provide(HostLive))
 
