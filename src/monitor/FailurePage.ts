@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto"
 import { plural } from "../core/Plural.ts"
-import { formatReason } from "../core/Reason.ts"
+import { formatReason, type Reason } from "../core/Reason.ts"
 import { queueName } from "../sched/Findings.ts"
 import { stuckTask, waitingLongest } from "./Explain.ts"
 import type { FailureDocument } from "./Failure.ts"
-import { block, millis, ms, number, safe, section, tableHtml } from "./PageParts.ts"
+import { block, type Cell, millis, ms, number, safe, section, tableHtml } from "./PageParts.ts"
 import { scriptOf } from "./PageScript.ts"
 import { timelineHtml } from "./PageTimeline.ts"
 
@@ -75,19 +75,29 @@ const summary = (document: FailureDocument): string => {
   ].map((line) => `<p>${safe(line)}</p>`).join("\n")
 }
 
+const notRead = (why: Reason): string => `<p>Not read: ${safe(formatReason(why))}</p>`
+
+/** A table of what was read, or in its place why it was not. */
+const tableOf = <A>(
+  title: string,
+  head: ReadonlyArray<string>,
+  all: ReadonlyArray<A> | Reason,
+  row: (one: A) => ReadonlyArray<Cell>
+): string => "kind" in all ? notRead(all) : tableHtml(title, head, all.map(row))
+
 const schedHtml = (document: FailureDocument): string => {
   const { sched, vcpus } = document
   const stood = new Map("kind" in vcpus ? [] : vcpus.map((vcpu) => [vcpu.cpu, vcpu]))
-  if ("kind" in sched) return section("Scheduler", `<p>${safe(formatReason(sched))}</p>`)
-  const runQueues = "kind" in sched.runQueues ? [] : sched.runQueues
-  const queues = "kind" in sched.dispatchQueues ? [] : sched.dispatchQueues
+  if ("kind" in sched) return section("Scheduler", notRead(sched))
+  const { dispatchQueues, runQueues, scx } = sched
   return [
     section(
       "CPUs",
-      tableHtml(
+      tableOf(
         "CPUs",
         ["CPU", "Runs", "Class", "Runnable", "In ext", "Switches", "Stood at"],
-        runQueues.map(({ cpu, curr, nr_running, nr_switches, scx }) => [
+        runQueues,
+        ({ cpu, curr, nr_running, nr_switches, scx }) => [
           number(cpu),
           curr === undefined ? "" : curr.class === "idle" ? "idle" : `${curr.comm}[${curr.pid}]`,
           curr?.class ?? "",
@@ -95,29 +105,34 @@ const schedHtml = (document: FailureDocument): string => {
           number(scx?.nr_running),
           number(nr_switches),
           stood.get(cpu)?.place ?? stood.get(cpu)?.mode ?? ""
-        ])
-      )
+        ]
+      ) + ("kind" in vcpus ? `<p>Registers: ${safe(formatReason(vcpus))}</p>` : "")
     ),
     section(
       "Dispatch queues",
-      tableHtml(
+      tableOf(
         "Dispatch queues",
         ["Queue", "Tasks", "First", "Longest wait"],
-        queues.filter(({ kind, nr }) => kind === "user" || nr !== 0).map((queue) => [
+        "kind" in dispatchQueues
+          ? dispatchQueues
+          : dispatchQueues.filter(({ kind, nr }) => kind === "user" || nr !== 0),
+        (queue) => [
           queueName(queue),
           number(queue.nr),
           queue.tasks.length === 0 ? "" : `${queue.tasks[0].comm}[${queue.tasks[0].pid}]`,
           queue.tasks.length === 0
             ? ""
             : millis(queue.tasks.reduce((longest, { waitingMillis }) => Math.max(longest, waitingMillis ?? 0), 0))
-        ])
+        ]
       )
     ),
-    ...("kind" in sched.scx ? [] : sched.scx.schedulers).flatMap(({ exitInfo, name }) =>
-      exitInfo?.dump === undefined
-        ? []
-        : [section(`The kernel's own dump of ${name}`, block(exitInfo.dump.split("\n")))]
-    )
+    ...("kind" in scx ?
+      [section("sched_ext", notRead(scx))] :
+      scx.schedulers.flatMap(({ exitInfo, name }) =>
+        exitInfo?.dump === undefined
+          ? []
+          : [section(`The kernel's own dump of ${name}`, block(exitInfo.dump.split("\n")))]
+      ))
   ].join("\n")
 }
 
@@ -125,15 +140,15 @@ const schedHtml = (document: FailureDocument): string => {
 const tasksHtml = (document: FailureDocument): string => {
   const { sched } = document
   if ("kind" in sched) return ""
+  if ("kind" in sched.tasks) return section("Tasks", notRead(sched.tasks))
   const waits = new Map(waitingLongest(document).map(({ millis, task }) => [task.address, millis]))
-  const tasks = "kind" in sched.tasks ? [] : sched.tasks
   return section(
     "Tasks",
     `<input id="search" type="search" aria-label="search tasks" placeholder="search tasks" hidden><div id="tasks">${
       tableHtml(
         "Tasks",
         ["PID", "Name", "State", "Class", "CPU", "CPUs", "Waits", "Sleeps in"],
-        tasks.map((task) => [
+        sched.tasks.map((task) => [
           number(task.pid),
           task.comm,
           task.state,

@@ -89,6 +89,37 @@ describe("a dump of a failure", () => {
       assert.strictEqual(stuckTask({ ...document, failure: { ...failure, text: "made: ERROR: bad" } }), undefined)
     }))
 
+  it.effect("says in the place of each part that was not read why it was not", () =>
+    Effect.gen(function*() {
+      const document = yield* made
+      if ("kind" in document.sched) return assert.fail("not read")
+      const part = (name: string) => unreadable(`${name} are torn`)
+      const sched = {
+        ...document.sched,
+        tasks: part("tasks"),
+        runQueues: part("run queues"),
+        dispatchQueues: part("dispatch queues"),
+        scx: part("schedulers")
+      }
+      const torn = { ...document, sched, links: part("links") }
+      const page = failurePage(torn)
+      const text = failureText(torn)
+      for (
+        const [title, name] of [
+          ["Tasks", "tasks"],
+          ["CPUs", "run queues"],
+          ["Dispatch queues", "dispatch queues"],
+          ["sched_ext", "schedulers"]
+        ] as const
+      ) {
+        assert.include(page, `<h2>${title}</h2>\n<p>Not read: unreadable: ${name} are torn</p>`)
+        assert.include(text, `unreadable: ${name} are torn`)
+      }
+      assert.match(text, /\ntasks\nnot read: unreadable: tasks are torn\n/)
+      assert.match(text, /\ndispatch queues with tasks\nnot read: unreadable: dispatch queues are torn\n/)
+      assert.match(text, /\nlinks: not read: unreadable: links are torn\n/)
+    }))
+
   it.effect("is shown without a character that moves the cursor or hides text", () =>
     Effect.gen(function*() {
       const text = failureText(yield* made)

@@ -1,5 +1,5 @@
 import { plural } from "../../core/Plural.ts"
-import { formatReason } from "../../core/Reason.ts"
+import { formatReason, type Reason } from "../../core/Reason.ts"
 import type { LogLine } from "../../host/KernelLog.ts"
 import { stuckTask } from "../../monitor/Explain.ts"
 import type { FailureDocument } from "../../monitor/Failure.ts"
@@ -22,7 +22,7 @@ export const failureText = (document: FailureDocument): string => {
   const { degraded, sched } = document
   return [
     headText(document),
-    degraded === null ? "" : `${yellow(`not read: ${escapeLine(formatReason(degraded))}`)}\n`,
+    degraded === null ? "" : notRead(degraded),
     stuckText(document),
     wordsText(document),
     vcpuText(document),
@@ -35,7 +35,7 @@ export const failureText = (document: FailureDocument): string => {
 /** A snapshot of a guest that went on. */
 export const momentText = ({ at, name, pauseMillis, reading, text }: Moment): string => {
   const title = `${bold(escapeLine(name))}  ${escapeLine(text)}\n${dim(escapeLine(at))}\n`
-  if ("kind" in reading) return `${title}${yellow(`not read: ${escapeLine(formatReason(reading))}`)}\n`
+  if ("kind" in reading) return `${title}${notRead(reading)}`
   return [
     title,
     dim(pauseMillis === null ? "" : `the guest stood still for ${duration(pauseMillis)}\n`),
@@ -73,7 +73,7 @@ const earlyText = ({ early }: FailureDocument): string => {
   if (early === undefined) return ""
   const { at, reading, text } = early
   const title = heading(`before the failure, ${escapeLine(at)}: ${escapeLine(text)}`)
-  if ("kind" in reading) return `${title}${yellow(`not read: ${escapeLine(formatReason(reading))}`)}\n`
+  if ("kind" in reading) return `${title}${notRead(reading)}`
   return `${title}${"kind" in reading.sched ? `${escapeLine(formatReason(reading.sched))}\n` : showText(reading.sched)}`
 }
 
@@ -108,14 +108,18 @@ const vcpuText = ({ vcpus }: Reading): string =>
       [0]
     )
 
+const notRead = (why: Reason): string => yellow(`not read: ${escapeLine(formatReason(why))}\n`)
+
 const readingDetails = ({ links, maps, programs, sched }: Reading) => [
   ...("kind" in sched ? [] : [
-    ...("kind" in sched.tasks
-      ? []
-      : [heading("tasks"), tasksText(sched.tasks, { ...sched.time, ticks: BigInt(sched.time.jiffies) }, sched)]),
-    ...("kind" in sched.dispatchQueues
-      ? []
-      : [heading("dispatch queues with tasks"), dsqsText(sched.dispatchQueues.filter(({ tasks }) => tasks.length > 0))])
+    heading("tasks"),
+    "kind" in sched.tasks
+      ? notRead(sched.tasks)
+      : tasksText(sched.tasks, { ...sched.time, ticks: BigInt(sched.time.jiffies) }, sched),
+    heading("dispatch queues with tasks"),
+    "kind" in sched.dispatchQueues
+      ? notRead(sched.dispatchQueues)
+      : dsqsText(sched.dispatchQueues.filter(({ tasks }) => tasks.length > 0))
   ]),
   heading("BPF maps"),
   maps.length === 0 ? "none\n" : table(
@@ -130,8 +134,11 @@ const readingDetails = ({ links, maps, programs, sched }: Reading) => [
     [0, 3]
   ),
   dim(
-    `${programs.length} programs, ${"kind" in links ? "no" : links.length} links; the file has them, and all entries\n`
-  )
+    `${plural(programs.length, "program")}${
+      "kind" in links ? "" : `, ${plural(links.length, "link")}`
+    }; the file has them, and all entries\n`
+  ),
+  ..."kind" in links ? [`links: ${notRead(links)}`] : []
 ]
 
 const details = (document: FailureDocument) => [
