@@ -95,8 +95,12 @@ const takeWhen = (vm: Vm, kernel: string, directory: string, when: When) => {
     const moments = periodic(vm, { points: when.points, over: when.millis, kernel })
     return Stream.runForEach(moments, (moment) => keep(directory, moment))
   }
+  let taken = 0
   const notTaken = (why: string) =>
-    Effect.sync(() => writeMessage(`  ${fileOf(directory, when.name)}: not taken: ${escapeLine(why)}\n`))
+    Effect.sync(() => {
+      const file = fileOf(directory, when.name.replace(/000$/, String(taken).padStart(3, "0")))
+      writeMessage(`  ${file}: not taken: ${escapeLine(why)}\n`)
+    })
   if ("pattern" in when) {
     return onLine(vm, when.name, when.pattern, { kernel }).pipe(
       Effect.flatMap((moment) => keep(directory, moment)),
@@ -106,12 +110,11 @@ const takeWhen = (vm: Vm, kernel: string, directory: string, when: When) => {
   return Effect.gen(function*() {
     yield* vm.awaitReport(upReport)
     const moments = yield* onWrite(vm, when.written, { kernel })
-    const count = yield* Stream.runFoldEffect(
+    yield* Stream.runForEach(
       moments,
-      0,
-      (count, moment) => Effect.as(keep(directory, moment), count + 1)
+      (moment) => Effect.tap(keep(directory, moment), () => Effect.sync(() => taken++))
     )
-    if (count === 0) yield* notTaken(`the guest did not change ${when.written}`)
+    if (taken === 0) yield* notTaken(`the guest did not change ${when.written}`)
   }).pipe(
     Effect.scoped,
     Effect.catchIf(

@@ -24,6 +24,12 @@ export interface GdbRemote {
    * stands again, whatever has stopped it.
    */
   readonly resume: Effect.Effect<void, GdbError>
+  /** Waits for the server to say that the guest stands, which is known from elsewhere; one that does not is given up. */
+  readonly stands: Effect.Effect<void, GdbError>
+  /** How often a guest that was let run has been said to stand. */
+  readonly stops: () => number
+  /** Ends the connection. */
+  readonly giveUp: (detail: string) => void
   /** Fails once the connection is of no more use. */
   readonly lost: Effect.Effect<never, GdbError>
 }
@@ -66,14 +72,16 @@ export class GdbPackets {
 }
 
 /** Who has stopped the guest knows so from QEMU's monitor, and by then QEMU has said so here. */
-const STANDS_SECONDS = 0.5
+export const STANDS_SECONDS = 0.5
+/** What a server has not done that is given up for it. */
+export const NOT_SAID = "the guest was not said to stand"
 
 /** If it has not, the connection is of no more use: nobody knows whether the guest runs, and one that runs must not be told to. */
 const soon = (stands: Effect.Effect<void, GdbError>, close: (detail: string) => void) =>
   stands.pipe(
     Effect.timeoutFail({
       duration: Duration.seconds(STANDS_SECONDS),
-      onTimeout: () => new GdbError({ command: "c", detail: "the guest was not said to stand" })
+      onTimeout: () => new GdbError({ command: "c", detail: NOT_SAID })
     }),
     Effect.tapError(({ detail }) => Effect.sync(() => close(detail)))
   )
@@ -93,6 +101,7 @@ export const connectGdb = (socket: Duplex, stopped: () => void): GdbRemote => {
   let standing = made<void>()
   done(standing, Effect.void)
   let isRunning = false
+  let stops = 0
   let receipt: Deferred.Deferred<void, GdbError> | undefined
   let answer: Deferred.Deferred<string, GdbError> | undefined
   let closed: string | undefined
@@ -101,6 +110,7 @@ export const connectGdb = (socket: Duplex, stopped: () => void): GdbRemote => {
   const close = (detail: string) => {
     if (closed !== undefined) return
     closed = detail
+    socket.destroy()
     const failure = new GdbError({ command: "its connection", detail })
     done(receipt, failure)
     done(answer, failure)
@@ -113,6 +123,7 @@ export const connectGdb = (socket: Duplex, stopped: () => void): GdbRemote => {
       done(answer, Effect.succeed(packet))
     } else if (/^[TS][0-9a-f]{2}/.test(packet)) {
       isRunning = false
+      stops++
       stopped()
       done(standing, Effect.void)
     } else close(`not that the guest stands: ${packet.slice(0, 80)}`) // `W`, the guest's end, too
@@ -148,10 +159,11 @@ export const connectGdb = (socket: Duplex, stopped: () => void): GdbRemote => {
       yield* Deferred.await(received)
       return yield* behind
     })).pipe(Effect.mapError(({ detail }) => new GdbError({ command, detail })))
-  const stands = Effect.suspend(() => Deferred.await(standing))
+  const stood = Effect.suspend(() => Deferred.await(standing))
+  const stands = soon(stood, close)
   return {
     ask: (command) =>
-      send(command, stands, () => {
+      send(command, stood, () => {
         const asked = made<string>()
         answer = asked
         return Deferred.await(asked)
@@ -159,11 +171,14 @@ export const connectGdb = (socket: Duplex, stopped: () => void): GdbRemote => {
         // an answer that nobody waits for would be taken for that of the next command
         Effect.onInterrupt(() => Effect.sync(() => close("given up")))
       ),
-    resume: send("c", soon(stands, close), () => {
+    resume: send("c", stands, () => {
       isRunning = true
       standing = made()
       return Effect.void
     }),
+    stands,
+    stops: () => stops,
+    giveUp: close,
     lost: Deferred.await(lost)
   }
 }

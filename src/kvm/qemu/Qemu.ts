@@ -158,7 +158,7 @@ export const bootQemu = (
     )
     const end = Effect.map(child.exit, (exit): GuestEnd => ({ ...exit, detail: shareFault ?? complaintOf(complaints) }))
     const ended = failAtEnd(end, console)
-    const { resume, watchWrites } = makeDebugger(qmp, child.socket(fd.debugger))
+    const { resume, watchWrites } = yield* makeDebugger(qmp, child.socket(fd.debugger))
     const freezer = makeFreezer(qmp, layOut, ended, freezeTimeout, resume)
     return yield* bootedVm({
       engine: "qemu",

@@ -147,8 +147,8 @@ const ofSyscall = (error: SyscallError, failed: Failed): QemuAttachFailed =>
 type Failed = (why: string, hint: string) => QemuAttachFailed
 
 /** A monitor whose every answer is waited for only so long, also by a finalizer: its own fiber is not interrupted, the waiting is. */
-const limited = ({ execute, ready }: Qmp): Qmp => ({
-  ready,
+const limited = ({ execute, ...qmp }: Qmp): Qmp => ({
+  ...qmp,
   execute: (command, result, parameters) =>
     Effect.timeoutFail(Effect.interruptible(execute(command, result, parameters)), {
       duration: LIMIT,

@@ -25,7 +25,8 @@ export interface SharedRam {
   readonly file: BackingFile
 }
 
-const Status = Schema.Struct({ running: Schema.Boolean, status: Schema.String })
+/** What `query-status` answers. */
+export const Status = Schema.Struct({ running: Schema.Boolean, status: Schema.String })
 
 /** Guest memory in the layout that QEMU has now. */
 export type LayOut = Effect.Effect<GuestMemory, QmpError | FormatError>

@@ -24,14 +24,16 @@ export interface Qmp {
   ) => Effect.Effect<A, QmpError>
   /** Succeeds when QEMU has greeted us and left capabilities negotiation. */
   readonly ready: Effect.Effect<void, QmpError>
+  /** Run with the name of each event that comes. */
+  readonly listeners: Set<(event: string) => void>
 }
 
 /** How long to wait for the end of a QEMU whose monitor is broken: how it ended says more. */
 const HANG_UP = "2 seconds"
 
-/** The failure of a broken monitor, or QEMU's end if that comes meanwhile. */
+/** The failure of a broken monitor, or QEMU's end if that comes meanwhile; whoever waits may be uninterruptible. */
 export const endedOr = <E, F>(ended: Effect.Effect<never, E>, failure: Effect.Effect<never, F>) =>
-  Effect.raceFirst(ended, Effect.zipRight(Effect.sleep(HANG_UP), failure))
+  Effect.interruptible(Effect.raceFirst(ended, Effect.zipRight(Effect.sleep(HANG_UP), failure)))
 
 /** More than QEMU ever says in one message, and parsed within a second; a peer that sends a longer line is hung up on. */
 const LONGEST_MESSAGE = 2 ** 21
@@ -46,11 +48,12 @@ const Message = Schema.parseJson(Schema.Struct({
 const decodeMessage = Schema.decodeUnknownEither(Message)
 
 /**
- * Speak QMP over `socket`. Events are read and ignored: what they tell (the VM's end), its process tells better.
+ * Speak QMP over `socket`. Of the VM's end its process tells better than an event.
  * @see https://qemu.readthedocs.io/en/v7.2.19/interop/qmp-spec.html
  */
 export const connect = (socket: Duplex): Qmp => {
   const waiting = new Map<number, (answer: Effect.Effect<unknown, QmpError>) => void>()
+  const listeners: Qmp["listeners"] = new Set()
   const pieces: Array<string> = []
   let length = 0
   let nextId = 1
@@ -63,7 +66,8 @@ export const connect = (socket: Duplex): Qmp => {
   const receive = (line: string) => {
     const decoded = decodeMessage(line)
     if (decoded._tag === "Left") return close(`not a QMP message: ${line.slice(0, 80)}`)
-    const { error, id } = decoded.right
+    const { error, event, id } = decoded.right
+    if (event !== undefined) listeners.forEach((listener) => listener(event))
     const answer = id === undefined ? undefined : waiting.get(id)
     if (answer === undefined || id === undefined) return
     waiting.delete(id)
@@ -104,7 +108,7 @@ export const connect = (socket: Duplex): Qmp => {
         ))
       )
     )
-  return { execute, ready: Effect.asVoid(execute("qmp_capabilities", Schema.Unknown)) }
+  return { execute, ready: Effect.asVoid(execute("qmp_capabilities", Schema.Unknown)), listeners }
 }
 
 const fail = (command: string, reason: QmpError["reason"], detail: string) =>

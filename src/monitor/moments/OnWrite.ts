@@ -75,7 +75,8 @@ export const onWrite = (
       taken++
       return moment
     })).pipe(
-      Effect.mapError((error) => error._tag === "NotWatched" ? Option.some(error) : Option.none()), // the guest has ended
+      // of the others the guest has ended
+      Effect.mapError((error) => error._tag === "NotWatched" ? Option.some(named(place, error)) : Option.none()),
       inRealTime
     )
     return Stream.repeatEffectOption(next).pipe(
@@ -105,9 +106,12 @@ const watchPlace = (vm: Vm, text: string, { kernel: name = "the guest" }: Snapsh
       return { name: place.name, value, read: () => readValue(kernel, place) ?? "what cannot be read", hit }
     })
     return yield* Effect.scoped(attach).pipe(
-      Effect.catchTag("NotWatched", ({ hint, why }) => new NotWatched({ place: text, why, hint }))
+      Effect.mapError((error) => error._tag === "NotWatched" ? named(text, error) : error)
     )
   })
+
+/** The failure of a watch with its place as it was given. */
+const named = (place: string, { hint, why }: NotWatched) => new NotWatched({ place, why, hint })
 
 /** The value at a place now. */
 const readValue = ({ space }: GuestKernelService, { address, bytes }: Place): string | undefined => {
