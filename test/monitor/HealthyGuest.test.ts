@@ -108,7 +108,7 @@ describe("the monitor of a healthy guest", () => {
           ).join("\n")
           const switches = samples.flatMap(({ cpus }) => cpus.map(({ switchesPerSecond }) => switchesPerSecond ?? 0))
           assert.isAbove(Math.max(...switches), 100, said)
-          console.log(`${seconds} guest seconds, ${samples.length} samples\n${said}`)
+          process.stdout.write(`${seconds} guest seconds, ${samples.length} samples\n${said}\n`)
           assert.deepStrictEqual(judge.verdicts.filter(({ outcome }) => outcome !== "pass"), [], said)
         }).pipe(Effect.scoped, Effect.provide(HostLive)),
       600_000

@@ -21,7 +21,7 @@ const BY_PLACE: ReadonlyArray<readonly [Tier, RegExp]> = [
   ["live", /^test\/(live|bpf\/live)\//],
   [
     "guest",
-    /^test\/(guest\/|library\/(programs|vm)\.|cli\/(boot|vm\/(vm|onFailure|onFailureKilled|snapshots))\.|kvm\/(qemu\/Qemu|spec\/Topology)\.)/
+    /^test\/(guest\/|library\/(programs|vm)\.|cli\/(boot|vm\/(vm|onFailure|onFailureKilled|snapshots|wrongDebugger))\.|kvm\/(qemu\/Qemu|spec\/Topology)\.)/
   ]
 ]
 

@@ -73,7 +73,7 @@ export class GdbPackets {
 
 /** Who has stopped the guest knows so from QEMU's monitor, and by then QEMU has said so here. */
 export const STANDS_SECONDS = 0.5
-/** What a server has not done that is given up for it. */
+/** The reason why a server is given up that has not said so. */
 export const NOT_SAID = "the guest was not said to stand"
 
 /** If it has not, the connection is of no more use: nobody knows whether the guest runs, and one that runs must not be told to. */

@@ -25,7 +25,7 @@ export interface SharedRam {
   readonly file: BackingFile
 }
 
-/** What `query-status` answers. */
+/** The answer to `query-status`. */
 export const Status = Schema.Struct({ running: Schema.Boolean, status: Schema.String })
 
 /** Guest memory in the layout that QEMU has now. */
