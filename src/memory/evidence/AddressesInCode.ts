@@ -1,8 +1,9 @@
 import type { KernelSpace } from "../KernelSpace.ts"
 import type { Symbols } from "../Symbols.ts"
 
-/** Of a function that has more, only this much is looked at, in bytes. */
+/** Of a function that has more, only this much is looked at, in bytes; each address is then proved, which takes time. */
 const MOST_CODE = 16384
+const MOST_ADDRESSES = 128
 /** `ADD` of a number to 64 bits, which its bit 22 shifts by 12; `LDR` and `STR` of 32 and 64 bits, with an unsigned offset. */
 const ADRP = { mask: 0x9f00_0000, bits: 0x9000_0000 }
 const ADD = { mask: 0xff80_0000, bits: 0x9100_0000 }
@@ -24,7 +25,7 @@ export const addressesInCode = (code: Uint8Array, start: bigint): ReadonlySet<bi
   const found = new Set<bigint>()
   const view = new DataView(code.buffer, code.byteOffset, code.byteLength)
   const registers: Array<bigint | undefined> = []
-  for (let at = 0; at + 4 <= code.length; at += 4) {
+  for (let at = 0; at + 4 <= code.length && found.size < MOST_ADDRESSES; at += 4) {
     const word = view.getUint32(at, true)
     const is = ({ bits, mask }: typeof ADRP): boolean => ((word & mask) >>> 0) === bits
     const target = word & 31

@@ -11,6 +11,9 @@ const ANCHOR = Buffer.from("\0init_task\0", "latin1")
 /** Functions taken from the whole table, and how many of these the kernel's own table must have: at the same addresses. */
 const SAMPLE = 128
 const LEAST_AGREED = 32
+/** What looks like a table, in memory that means harm; and the entries of one, of which a kernel has some ten thousand. */
+const MOST_TABLES = 4
+const MOST_ENTRIES = 2 ** 16
 
 /** Addresses of what the kernel exports to modules, functions and data, by name. */
 export type Exports = ReadonlyMap<string, bigint>
@@ -23,25 +26,27 @@ export type Exports = ReadonlyMap<string, bigint>
  * `RO_DATA`, v6.1
  */
 export const readExports = (image: Buffer, start: bigint, symbols: Symbols): Exports => {
-  for (let at = image.indexOf(ANCHOR); at >= 0; at = image.indexOf(ANCHOR, at + 1)) {
-    for (let place = NAME_AT; place + 8 <= image.length; place += 4) {
-      if (place + image.readInt32LE(place) !== at + 1) continue
-      const exports = exportsAround(image, start, place - NAME_AT)
-      if (agree(exports, symbols)) return exports
-    }
+  const names = new Set<number>()
+  for (let at = image.indexOf(ANCHOR); at >= 0; at = image.indexOf(ANCHOR, at + 1)) names.add(at + 1)
+  for (let place = NAME_AT, tables = 0; place + 8 <= image.length && tables < MOST_TABLES; place += 4) {
+    if (!names.has(place + image.readInt32LE(place))) continue
+    tables++
+    const exports = exportsAround(image, start, place - NAME_AT)
+    if (agree(exports, symbols)) return exports
   }
   return new Map()
 }
 
 const exportsAround = (image: Buffer, start: bigint, anchor: number): Exports => {
   let first = anchor
-  while (nameOf(image, first - ENTRY) !== undefined) first -= ENTRY
+  while (anchor - first < MOST_ENTRIES * ENTRY && nameOf(image, first - ENTRY) !== undefined) first -= ENTRY
   const exports = new Map<string, bigint>()
-  for (let at = first;; at += ENTRY) {
+  for (let at = first; at - first < MOST_ENTRIES * ENTRY; at += ENTRY) {
     const name = nameOf(image, at)
-    if (name === undefined) return exports
+    if (name === undefined) break
     exports.set(name, BigInt.asUintN(64, start + BigInt(at + image.readInt32LE(at))))
   }
+  return exports
 }
 
 const nameOf = (image: Buffer, entry: number): string | undefined => {
