@@ -136,7 +136,7 @@ export type ProgramInfo = typeof ProgramInfo.Type
 export const Source = Schema.Union(
   Schema.Struct({ kind: Schema.Literal("vm"), engine: Schema.String, kernel: Schema.String }),
   Schema.Struct({ kind: Schema.Literal("image"), path: Schema.String }),
-  Schema.Struct({ kind: Schema.Literal("qemu"), qemu: Schema.String, pid: Schema.Int }),
+  Schema.Struct({ kind: Schema.Literal("qemu"), qemu: Schema.String, pid: Schema.NullOr(Schema.Int) }),
   Schema.Struct({ kind: Schema.Literal("live") })
 ).annotations({ identifier: "Source" })
 /**

@@ -1,14 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import { execFileSync } from "node:child_process"
+import { readdirSync } from "node:fs"
 import { createServer } from "node:net"
 import { join } from "node:path"
 import { openImage, openQemu, type Snapshot } from "../../src/Ktstr.ts"
 import { attachQemu } from "../../src/kvm/qemu/QemuAttach.ts"
 import { connect } from "../../src/kvm/qemu/Qmp.ts"
-import { complaints, ktstr, processesWith, until } from "../support/cli.ts"
+import { complaints, ktstr, processesWith, type RunOptions, until } from "../support/cli.ts"
 import { HostLive, scratch } from "../support/guest.ts"
 import { connected, killed, listenedAt, type Other, qemuWith, started } from "../support/otherQemu.ts"
 import { byKey, comparable } from "./entries.ts"
@@ -68,6 +71,58 @@ const isRead = (qemu: Other) =>
       yield* qemu.runsOn
     })).pipe(Effect.zipRight(compareRunning(qemu)))
 
+/**
+ * The guest's clock stands while it is stopped: it goes on by no more than the host's did outside of that. A pause is longer
+ * than what the host may have needed to see the guest's clock, so that a clock which runs on would be seen.
+ */
+const clockStands = (qemu: Other) =>
+  Effect.gen(function*() {
+    const seconds = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e9)
+    const begun = yield* seconds
+    const before = yield* qemu.uptime
+    const [stopped, resumed] = yield* Effect.scoped(Effect.gen(function*() {
+      yield* openQemu(qemu.pid)
+      const stopped = yield* seconds
+      yield* Effect.sleep(Duration.seconds(stopped - begun + 4))
+      return [stopped, yield* seconds] as const
+    }))
+    const passed = (yield* qemu.uptime) - before
+    const outside = stopped - begun + ((yield* seconds) - resumed)
+    // clocks of hosts and guests may differ by some per cent
+    assert.isAtMost(passed, outside * 1.1 + 1, `a pause of ${resumed - stopped} s`)
+  })
+
+/** The command shows the map as bpftool has it. */
+const showsWords = (qemu: Other, by: string, options: RunOptions) =>
+  Effect.gen(function*() {
+    const ran = yield* ktstr(["dump", "--qemu", by, "--map", "of_words", "--json"], options)
+    assert.strictEqual(ran.code, 0, ran.stderr)
+    const { maps: [{ entries }], source } = JSON.parse(ran.stdout)
+    assert.sameDeepMembers(entries, [1, 2, 3, 4, 5].map((n) => ({ key: `0${n}000000`, value: `0${n}01020304050607` })))
+    yield* qemu.becomes("running")
+    yield* qemu.runsOn
+    return { pid: source.pid, stderr: ran.stderr }
+  })
+
+/** By a process that may do all that root may, but not trace others; QEMU then writes its memory for us. */
+const isReadUntraced = (qemu: Other) =>
+  Effect.gen(function*() {
+    const folder = yield* scratch
+    const under = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+    const { pid, stderr } = yield* showsWords(qemu, qemu.monitor, { under, env: { TMPDIR: folder } })
+    assert.isNull(pid)
+    assert.include(stderr, `QEMU writes 128 MiB of memory to ${folder}/ktstr-memory-`)
+    assert.deepStrictEqual(readdirSync(folder).filter((name) => name.startsWith("ktstr-memory-")), [])
+  })
+
+/** By a connection that the command inherits. */
+const isReadByDescriptor = (qemu: Other) =>
+  Effect.gen(function*() {
+    const socket = (yield* connected(qemu.monitor)).pause()
+    const { pid } = yield* showsWords(qemu, "fd:3", { socket })
+    assert.strictEqual(pid, qemu.pid)
+  }).pipe(Effect.scoped)
+
 /** Shells that see to a guest's running on. */
 const watches = () => processesWith(`"id":"resumed"`)
 
@@ -110,6 +165,7 @@ describe("a QEMU that someone else started", () => {
       Effect.gen(function*() {
         const qemu = yield* qemuWith("file")
         yield* isRead(qemu)
+        yield* clockStands(qemu)
         const reading = yield* Effect.fork(Effect.scoped(Effect.zipRight(openQemu(qemu.pid), Effect.never)))
         yield* qemu.becomes("paused")
         yield* Fiber.interrupt(reading)
@@ -130,6 +186,8 @@ describe("a QEMU that someone else started", () => {
       Effect.gen(function*() {
         const qemu = yield* qemuWith("plain")
         yield* isRead(qemu)
+        yield* isReadByDescriptor(qemu)
+        yield* isReadUntraced(qemu)
         const other = connect(yield* connected(qemu.monitor))
         yield* other.ready
         assert.strictEqual(
@@ -176,7 +234,7 @@ describe("a QEMU that someone else started", () => {
       // it has no guest, so no memory
       assert.match(yield* whyNot(left), /: QEMU's info mtree -f: |: QEMU's query-memdev: /)
       yield* killed(gone)
-      assert.match(yield* whyNot(left), /: no process that we may look at listens there; /)
+      assert.match(yield* whyNot(left), /: connect ECONNREFUSED .*; is it the socket of a running QEMU's monitor\?$/)
       assert.match(yield* whyNot(join(directory, "absent")), /: ENOENT: no such file or directory, /)
 
       const foreign = join(directory, "foreign")

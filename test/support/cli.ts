@@ -2,6 +2,7 @@ import * as Effect from "effect/Effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { randomUUID } from "node:crypto"
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import type { Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
@@ -22,6 +23,10 @@ export interface RunOptions {
   readonly stdout?: number | "pipe"
   /** Called once, when the process runs. */
   readonly meanwhile?: (child: ChildProcess) => void | Promise<void>
+  /** Words of a program that becomes the command. */
+  readonly under?: ReadonlyArray<string>
+  /** A socket that is its descriptor 3. */
+  readonly socket?: Socket
   /** Take no bytes from stdout until this is over. */
   readonly unread?: Promise<void>
 }
@@ -31,10 +36,11 @@ const signals = { SIGINT: 2, SIGKILL: 9, SIGTERM: 15 } as const
 /** Run `ktstr` as a user does, to its end. */
 export const ktstr = (args: ReadonlyArray<string>, options: RunOptions = {}): Effect.Effect<Ran> =>
   Effect.promise(async () => {
-    const child = spawn(process.execPath, [KTSTR, ...args], {
+    const [program, ...words] = [...options.under ?? [], process.execPath, KTSTR, ...args]
+    const child = spawn(program, words, {
       cwd: options.cwd,
       env: { ...process.env, NO_COLOR: undefined, FORCE_COLOR: undefined, ...options.env },
-      stdio: ["ignore", options.stdout ?? "pipe", "pipe"]
+      stdio: ["ignore", options.stdout ?? "pipe", "pipe", ...options.socket === undefined ? [] : [options.socket]]
     })
     const read = { stdout: [] as Array<Buffer>, stderr: [] as Array<Buffer> }
     child.stderr?.on("data", (bytes: Buffer) => read.stderr.push(bytes))

@@ -12,13 +12,13 @@ import { connect } from "../../src/kvm/qemu/Qmp.ts"
 import { until } from "./cli.ts"
 import { scratch } from "./guest.ts"
 
-/** What bpftool has of a map, and a counter that goes on. */
+/** What bpftool has of a map, and a counter that goes on, with the guest's clock. */
 const SCRIPT = `
   map=/sys/fs/bpf/words
   bpftool map create $map type hash key 4 value 8 entries 64 name of_words
   for key in 1 2 3 4 5; do bpftool map update pinned $map key $key 0 0 0 value $key 1 2 3 4 5 6 7; done
   echo "PRINTED $(bpftool -j map dump pinned $map)"
-  (count=0; while :; do echo "COUNT $((count += 1))"; sleep 0.1; done) &`
+  (count=0; while :; do read up rest </proc/uptime; echo "COUNT $((count += 1)) $up"; sleep 0.1; done) &`
 
 const MIB = 128
 
@@ -116,9 +116,15 @@ export const qemuWith = (backend: keyof typeof BACKENDS, { cpus = 1, kernel = "d
       ? yield* started("perl", ["-e", LISTENING, path("qmp"), "qemu-system-x86_64", ...words.flat()], [console])
       : yield* started("qemu-system-x86_64", words.flat(), [console])
     const printed = () => readFileSync(path("console"), "latin1")
-    const count = () => Number([...printed().matchAll(/^COUNT (\d+)\r?$/gm)].at(-1)?.[1] ?? 0)
+    const counted = () => {
+      const [, count = 0, uptime = 0] = [...printed().matchAll(/^COUNT (\d+) ([\d.]+)\r?$/gm)].at(-1) ?? []
+      return { count: Number(count), uptime: Number(uptime) }
+    }
     const counts = (beyond: number) =>
-      Effect.promise(() => until(`a count beyond ${beyond}`, () => count() > beyond, 120))
+      Effect.map(
+        Effect.promise(() => until(`a count beyond ${beyond}`, () => counted().count > beyond, 120)),
+        counted
+      )
     yield* Effect.promise(() => until("a monitor", () => listenedAt(path("judge"))))
     const judge = connect(yield* connected(path("judge")))
     yield* judge.ready
@@ -139,7 +145,9 @@ export const qemuWith = (backend: keyof typeof BACKENDS, { cpus = 1, kernel = "d
       monitor: path("qmp"),
       printed,
       /** Waits for the guest to count on from here. */
-      runsOn: Effect.suspend(() => counts(count())),
+      runsOn: Effect.suspend(() => counts(counted().count)),
+      /** Waits for a count that was begun after this; its time since boot, by the guest's clock, in seconds. */
+      uptime: Effect.suspend(() => Effect.map(counts(counted().count + 1), ({ uptime }) => uptime)),
       tell: (command: "stop" | "cont" | "dump-guest-memory", words: Readonly<Record<string, unknown>> = {}) =>
         judge.execute(command, Schema.Unknown, words),
       dumpFormats: Effect.map(

@@ -39,7 +39,9 @@ const sourceText = (source: Header["source"], freeze: Header["freeze"]): string 
     case "image":
       return escapeLine(source.path)
     case "qemu":
-      return `QEMU, process ${source.pid}${freeze === null ? ", running" : ""}`
+      return `QEMU${source.pid === null ? ` at ${escapeLine(source.qemu)}` : `, process ${source.pid}`}${
+        freeze === null ? ", running" : ""
+      }`
     case "live":
       return "this host, running"
   }

@@ -117,8 +117,9 @@ export const source = {
   image: text("image", "FILE", "read a guest's memory from this image (raw, ELF or kdump core, LiME)"),
   qemu: text(
     "qemu",
-    "SOCKET|PID",
-    "stop the guest of a QEMU that runs, read it, and let it run on: its QMP socket, or its process id"
+    "SOCKET|fd:N|PID",
+    "stop the guest of a QEMU that runs, read it, and let it run on: its QMP socket, an inherited descriptor connected to "
+      + "that, or its process id"
   ),
   racy: flag(
     "racy",

@@ -95,7 +95,7 @@ const listeners = (): ReadonlyArray<{ readonly inode: number; readonly path: str
   })
 
 /** Processes come and go, and some are others'. */
-const unlessGone = <A>(look: () => A): A | undefined => {
+export const unlessGone = <A>(look: () => A): A | undefined => {
   try {
     return look()
   } catch {

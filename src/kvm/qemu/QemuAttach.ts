@@ -4,14 +4,14 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { constants } from "node:fs"
-import { connect as connectSocket, type Socket } from "node:net"
+import { connect as connectSocket, Socket } from "node:net"
 import type { FormatError, SyscallError } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
 import type { GuestMemory } from "../../memory/GuestMemory.ts"
 import { inRealTime } from "../spec/RealTime.ts"
 import { FreezeFailed, type FrozenVm } from "../spec/VmEngine.ts"
 import { isQemu, listenerAt, listensAt, monitorOf, programOf } from "./FindMonitor.ts"
-import { foundProcessMemory, qemuProcessMemory } from "./QemuProcessMemory.ts"
+import { foundProcessMemory, hostRanges, processWith, qemuProcessMemory } from "./QemuProcessMemory.ts"
 import { parseRegisters } from "./QemuRegisters.ts"
 import { connect, type Qmp, QmpError } from "./Qmp.ts"
 import { resumeWatch } from "./ResumeWatch.ts"
@@ -44,7 +44,8 @@ export class QemuAttachFailed
  * @category models
  */
 export interface AttachedQemu extends FrozenVm {
-  readonly pid: number
+  /** QEMU's process; null where it is one that we may not look into. */
+  readonly pid: number | null
   /** Its number of CPUs. */
   readonly cpus: number
   /** Its CPUs stood still already, and will when the scope has closed. */
@@ -58,10 +59,12 @@ const Status = Schema.Struct({ running: Schema.Boolean, status: Schema.String })
  * before. It runs on also when this process is killed meanwhile: a shell that shares the connection sees to that. Nothing is
  * started or changed in the guest.
  *
- * QEMU must have a monitor that speaks QMP at a UNIX socket, at which nobody else is (libvirt is at its guests'), and run as a
- * user whose processes we may look at. Memory that is shared (`memory-backend-memfd`, `memory-backend-file,share=on`) is mapped;
- * other memory is read through /proc/PID/mem, which asks for the right to trace it.
- * @param qemu path of the monitor's socket, or the number of QEMU's process
+ * QEMU must have a monitor that speaks QMP at a UNIX socket, at which nobody else is (libvirt is at its guests'). Memory that is
+ * shared (`memory-backend-memfd`, `memory-backend-file,share=on`) is mapped; other memory is read through /proc/PID/mem, which
+ * asks for the right to trace it. As a user without any right to QEMU's process we let QEMU write its memory to files in
+ * TMPDIR, which takes as much room there as the guest has memory, and seconds for each GiB.
+ * @param qemu path of the monitor's socket, `fd:N` of one that this process has inherited, connected, or the number of QEMU's
+ * process
  *
  * @since 0.1.0
  * @category constructors
@@ -71,10 +74,17 @@ export const attachQemu = (
 ): Effect.Effect<AttachedQemu, QemuAttachFailed, Native | Scope.Scope> => {
   const failed: Failed = (why, hint) => new QemuAttachFailed({ qemu: String(qemu), why, hint })
   return inRealTime(Effect.gen(function*() {
-    const { path, pid, proc } = yield* find(qemu, failed)
-    const socket = yield* open(path, failed)
-    const monitor = limited(connect(socket))
-    yield* Effect.timeoutFail(monitor.ready, {
+    const inherited = descriptorOf(qemu)
+    const found = inherited === undefined ? yield* find(qemu, failed) : { path: String(qemu), process: undefined }
+    const { path } = found
+    const socket = yield* (inherited === undefined ? open(path, failed) : adopt(inherited, failed))
+    const unlimited = connect(socket)
+    const monitor = limited(unlimited)
+    // one that was used before has left capabilities negotiation
+    const ready = inherited === undefined
+      ? monitor.ready
+      : Effect.catchIf(monitor.ready, ({ reason }) => reason === "refused", () => Effect.void)
+    yield* Effect.timeoutFail(ready, {
       duration: LIMIT,
       onTimeout: () =>
         failed(
@@ -82,27 +92,27 @@ export const attachQemu = (
           "it serves one program at a time (is libvirt or another connected? racy reads without it), or does not speak QMP"
         )
     })
-    if (!(yield* look(failed, () => listensAt(path)(proc)))) {
-      return yield* failed(`process ${pid} does not listen at ${path}`, "give the path of its monitor's socket")
-    }
+    if (found.process !== undefined) yield* checkListener(found.process, path, failed)
     const paused = !(yield* monitor.execute("query-status", Status)).running
     if (!paused) yield* stopped(monitor, socket)
     const takenAt = yield* Clock.currentTimeMillis
     const cpus = yield* monitor.execute("query-cpus-fast", Schema.Array(Schema.Unknown))
-    const memory = yield* qemuProcessMemory(monitor, proc)
+    const backends = yield* hostRanges(monitor)
+    const process = inherited === undefined ? found.process : yield* holderOf(backends, failed)
+    const memory = yield* qemuProcessMemory(unlimited, backends, process?.proc)
     const registers = monitor.execute("human-monitor-command", Schema.String, { "command-line": "info registers -a" })
       .pipe(
         Effect.flatMap(parseRegisters),
         Effect.mapError((error) => new FreezeFailed({ why: error.message }))
       )
-    return { pid, cpus: cpus.length, paused, memory, takenAt, registers }
+    return { pid: process?.pid ?? null, cpus: cpus.length, paused, memory, takenAt, registers }
   })).pipe(
     Effect.mapError((error: QemuAttachFailed | QmpError | FormatError | SyscallError) =>
       error._tag === "QemuAttachFailed"
         ? error
         : error._tag === "SyscallError"
         ? ofSyscall(error, failed)
-        : failed(error.message, "is it the monitor of a QEMU 7.2 or newer, in QMP?")
+        : failed(error.message, error._tag === "QmpError" && error.command === "pmemsave" ? WRITABLE : NOT_QMP)
     ),
     Effect.withSpan("attachQemu", { attributes: { qemu } })
   )
@@ -122,6 +132,9 @@ export const runningQemu = (
 ): Effect.Effect<{ readonly pid: number; readonly memory: GuestMemory }, QemuAttachFailed, Native | Scope.Scope> => {
   const failed: Failed = (why, hint) => new QemuAttachFailed({ qemu: String(qemu), why, hint })
   return Effect.gen(function*() {
+    if (descriptorOf(qemu) !== undefined) {
+      return yield* failed("a racy reader asks no monitor", "give the number of QEMU's process")
+    }
     const { pid, proc } = yield* findProcess(qemu, failed)
     yield* checkQemu(proc, failed)
     const { looked, memory } = yield* Effect.mapError(
@@ -139,6 +152,9 @@ export const runningQemu = (
   }).pipe(Effect.withSpan("runningQemu", { attributes: { qemu } }))
 }
 
+const NOT_QMP = "is it the monitor of a QEMU 7.2 or newer, in QMP?"
+const WRITABLE =
+  "we may not look into its process, so it writes its memory to TMPDIR: set that to where it can, or run as root"
 const ASK_MONITOR = "is its guest up? Memory in several pieces is read only by way of the monitor, without racy"
 
 const ofSyscall = (error: SyscallError, failed: Failed): QemuAttachFailed =>
@@ -163,19 +179,39 @@ const look = <A>(failed: Failed, look: () => A): Effect.Effect<A, QemuAttachFail
     catch: (error) => failed(error instanceof Error ? error.message : String(error), "is it running, and yours?")
   })
 
-/** The process, and its directory in /proc. */
-const findProcess = (qemu: string | number, failed: Failed) =>
+/** The process with guest memory where QEMU says that its own has it. */
+const holderOf = (backends: Parameters<typeof processWith>[0], failed: Failed) =>
+  Effect.flatMap(
+    look(failed, () => processWith(backends)),
+    (pid) => pid === undefined ? Effect.succeed(undefined) : processOf(pid, failed)
+  )
+
+const checkListener = ({ pid, proc }: QemuProcess, path: string, failed: Failed) =>
   Effect.gen(function*() {
-    const pid = typeof qemu === "number" ? qemu : yield* look(failed, () => listenerAt(qemu))
-    if (pid === undefined) {
-      return yield* failed("no process that we may look at listens there", "is it running, and yours? try as root")
-    }
+    if (yield* look(failed, () => listensAt(path)(proc))) return
+    yield* failed(`process ${pid} does not listen at ${path}`, "give the path of its monitor's socket")
+  })
+
+/** A process, and its directory in /proc by a descriptor of ours. */
+type QemuProcess = Effect.Effect.Success<ReturnType<typeof processOf>>
+
+const processOf = (pid: number, failed: Failed) =>
+  Effect.gen(function*() {
     const native = yield* Native
     const directory = yield* Effect.mapError(
       native.open(`/proc/${pid}`, constants.O_RDONLY | constants.O_DIRECTORY),
       ({ code }) => failed(code === "ENOENT" ? "no such process" : code, "give the number of a running QEMU")
     )
     return { pid, proc: `/proc/self/fd/${directory}` }
+  })
+
+const findProcess = (qemu: string | number, failed: Failed) =>
+  Effect.gen(function*() {
+    const pid = typeof qemu === "number" ? qemu : yield* look(failed, () => listenerAt(qemu))
+    if (pid === undefined) {
+      return yield* failed("no process that we may look at listens there", "is it running, and yours? try as root")
+    }
+    return yield* processOf(pid, failed)
   })
 
 /** Fails where the process is not a QEMU, by its command line. */
@@ -190,19 +226,42 @@ const checkQemu = (proc: string, failed: Failed) =>
     }
   })
 
-/** The same, and where its monitor is. */
+/** Where its monitor is, and the process, which a user without rights to it does not see behind a socket. */
 const find = (qemu: string | number, failed: Failed) =>
   Effect.gen(function*() {
-    const { pid, proc } = yield* findProcess(qemu, failed)
-    if (typeof qemu === "string") return { path: qemu, pid, proc }
-    const path = yield* look(failed, () => monitorOf(proc))
-    if (path !== undefined) return { path, pid, proc }
-    yield* checkQemu(proc, failed)
+    if (typeof qemu === "string") {
+      const pid = yield* look(failed, () => listenerAt(qemu))
+      return { path: qemu, process: pid === undefined ? undefined : yield* processOf(pid, failed) }
+    }
+    const process = yield* processOf(qemu, failed)
+    const path = yield* look(failed, () => monitorOf(process.proc))
+    if (path !== undefined) return { path, process }
+    yield* checkQemu(process.proc, failed)
     return yield* failed(
       "its command line has no QMP monitor at a UNIX socket",
       "start it with -qmp unix:PATH,server=on,wait=off, or read it while it runs (racy)"
     )
   })
+
+/** `fd:3` is a descriptor; a path that begins so is `./fd:3`. */
+const descriptorOf = (qemu: string | number): number | undefined => {
+  const found = typeof qemu === "string" ? /^fd:(\d{1,9})$/.exec(qemu) : null
+  return found === null ? undefined : Number(found[1])
+}
+
+/** A socket that this process was started with. */
+const adopt = (fd: number, failed: Failed): Effect.Effect<Socket, QemuAttachFailed, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.try({
+      try: () => new Socket({ fd }),
+      catch: (error) =>
+        failed(
+          error instanceof Error ? error.message : String(error),
+          "give the number of a descriptor that is connected to QEMU's monitor"
+        )
+    }),
+    (socket) => Effect.sync(() => socket.destroy())
+  )
 
 const open = (path: string, failed: Failed): Effect.Effect<Socket, QemuAttachFailed, Scope.Scope> =>
   Effect.acquireRelease(

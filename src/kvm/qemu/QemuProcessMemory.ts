@@ -1,21 +1,18 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import { constants, fstatSync, readdirSync, readFileSync, type Stats, statSync } from "node:fs"
+import { constants, readdirSync, readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { FormatError, SyscallError } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
 import { FilePages } from "../../memory/cores/FilePages.ts"
-import { backingFile, GuestMemory } from "../../memory/GuestMemory.ts"
+import { GuestMemory } from "../../memory/GuestMemory.ts"
 import { isLocated, locateByVmcoreinfo } from "../../memory/LocateKernel.ts"
 import { type FileSegment, rawMemory } from "../../memory/RawMemory.ts"
-import { type RamRange, ramRanges, regionsOf } from "../spec/MemoryLayout.ts"
+import { type RamRange, ramRanges } from "../spec/MemoryLayout.ts"
+import { isQemu, programOf, unlessGone } from "./FindMonitor.ts"
+import { mapFile, type MemoryFile, savedMemory } from "./MemoryFile.ts"
 import type { Qmp, QmpError } from "./Qmp.ts"
-
-/** One mapping of a file. */
-const WINDOW = 2 ** 30
-/** include/uapi/asm-generic/errno.h: QEMU has closed that descriptor since, and opened another. */
-const ESTALE = 116
 
 /** Where QEMU has a part of the guest's memory in its own address space. */
 interface HostRange extends RamRange {
@@ -38,16 +35,34 @@ const Memdev = Schema.Array(Schema.Struct({ id: Schema.optional(Schema.String), 
 /**
  * The memory of a guest whose QEMU someone else started, until the scope closes. Where all of it is mapped from files for all
  * to see (`share=on`), their mapping, read-only; else what /proc/PID/mem has, a page at a time and kept, so the guest must
- * stand still.
+ * stand still. Where no process is known, or we may not look into it, QEMU writes its memory to files for us.
  * @param proc the process's directory in /proc, by a descriptor of ours: it stays that process's when the number is another's
  * @see QEMU monitor/hmp-cmds-target.c `hmp_gpa2hva`, 7.2; fs/proc/task_mmu.c `show_map_vma`, v6.12
  */
 export const qemuProcessMemory = (
   qmp: Qmp,
-  proc: string
+  backends: ReadonlyArray<ReadonlyArray<HostRange>>,
+  proc: string | undefined
 ): Effect.Effect<GuestMemory, QmpError | FormatError | SyscallError, Native | Scope.Scope> =>
   Effect.gen(function*() {
-    const backends = yield* hostRanges(qmp)
+    const saved = Effect.flatMap(savedMemory(qmp, backends.flat()), (regions) => GuestMemory.make(regions, { subject }))
+    const memory = yield* (proc === undefined ? saved : Effect.catchIf(memoryOf(proc, backends), isForbidden, () =>
+      saved))
+    yield* Effect.addFinalizer(() => Effect.sync(() => memory.release()))
+    return memory
+  })
+
+const subject = "QEMU's memory"
+
+/** The errors of those who may not trace a process: kernel/ptrace.c `__ptrace_may_access`, v6.12. */
+const isForbidden = (error: FormatError | SyscallError): boolean =>
+  error._tag === "SyscallError" && (error.code === "EACCES" || error.code === "EPERM")
+
+const memoryOf = (
+  proc: string,
+  backends: ReadonlyArray<ReadonlyArray<HostRange>>
+): Effect.Effect<GuestMemory, FormatError | SyscallError, Native | Scope.Scope> =>
+  Effect.gen(function*() {
     const files = yield* Effect.try({
       try: () => {
         const shared = mappingsOf(proc).filter((mapping) => mapping.shared)
@@ -55,8 +70,7 @@ export const qemuProcessMemory = (
       },
       catch: unreadableMappings
     })
-    const subject = "QEMU's memory"
-    const memory = files.every((file) => file !== undefined)
+    return files.every((file) => file !== undefined)
       ? yield* GuestMemory.make(
         yield* Effect.map(
           Effect.forEach(files, (file) => Effect.map(mapFile(file), (regions) => regions(file.ranges))),
@@ -68,12 +82,28 @@ export const qemuProcessMemory = (
         processPages(yield* (yield* Native).open(`${proc}/mem`, constants.O_RDONLY), backends.flat()),
         { subject }
       )
-    yield* Effect.addFinalizer(() => Effect.sync(() => memory.release()))
-    return memory
   })
 
 /**
- * The same without a monitor, by what the memory itself shows: the guest's memory is the mapping of QEMU's in which a kernel
+ * The number of the one QEMU that has its guest's memory where the monitor's says that it has it; undefined where we may not
+ * look into that, or several have.
+ */
+export const processWith = (backends: ReadonlyArray<ReadonlyArray<HostRange>>): number | undefined => {
+  const found = readdirSync("/proc").filter((entry) =>
+    /^\d+$/.test(entry) && unlessGone(() => {
+        const proc = `/proc/${entry}`
+        if (!isQemu(programOf(proc))) return false
+        const mappings = joined(mappingsOf(proc))
+        return backends.flat().every(({ host, length }) =>
+          mappings.some(({ end, start }) => start <= host && host + length <= end)
+        )
+      }) === true
+  )
+  return found.length === 1 ? Number(found[0]) : undefined
+}
+
+/**
+ * The memory of a guest without a monitor, by what it shows itself: it is the mapping of QEMU's in which a kernel
  * is found, at the addresses at which that kernel has it. The guest may run on: shared memory changes while it is read, of
  * other memory each page is as it was when it was first read. Undefined where there is none: `looked` says at how many bytes.
  */
@@ -106,7 +136,7 @@ export const foundProcessMemory = (
 /** A mapping that may be the guest's memory, and the file that it is of, where others can map that too. */
 interface Candidate {
   readonly range: HostRange
-  readonly file: SharedFile | undefined
+  readonly file: MemoryFile | undefined
 }
 
 /** No kernel runs in less, in bytes. */
@@ -127,7 +157,6 @@ const candidatesOf = (proc: string): ReadonlyArray<Candidate> => {
 
 const candidateMemory = (proc: string, { file, range }: Candidate) =>
   Effect.gen(function*() {
-    const subject = "QEMU's memory"
     const size = range.length
     if (file === undefined) { // only this asks for the right to trace it
       const pages = yield* (yield* Native).open(`${proc}/mem`, constants.O_RDONLY)
@@ -171,7 +200,7 @@ const joined = (mappings: ReadonlyArray<Mapping>): ReadonlyArray<Mapping> => {
 }
 
 /** For each memory backend the guest's addresses that it answers, and where QEMU has them. */
-const hostRanges = (qmp: Qmp): Effect.Effect<ReadonlyArray<ReadonlyArray<HostRange>>, QmpError | FormatError> =>
+export const hostRanges = (qmp: Qmp): Effect.Effect<ReadonlyArray<ReadonlyArray<HostRange>>, QmpError | FormatError> =>
   Effect.gen(function*() {
     const monitor = (line: string) => qmp.execute("human-monitor-command", Schema.String, { "command-line": line })
     const mtree = yield* monitor("info mtree -f")
@@ -222,20 +251,12 @@ const mappingsOf = (proc: string): ReadonlyArray<Mapping> =>
     return [{ start, end, code: code === "x", shared: shared === "s", offset, device, inode: Number(inode) }]
   })
 
-/** A file that QEMU has open, and the ranges of guest memory that are in it. */
-interface SharedFile {
-  readonly path: string
-  readonly stat: Stats
-  /** Their offsets are the file's. */
-  readonly ranges: ReadonlyArray<RamRange>
-}
-
 /** The one file that all of the ranges are mapped from, where others can have that mapping too. */
 const sharedFile = (
   proc: string,
   ranges: ReadonlyArray<HostRange>,
   mappings: ReadonlyArray<Mapping>
-): SharedFile | undefined => {
+): MemoryFile | undefined => {
   const inFile = ranges.map((range) => {
     const mapping = mappings.find(({ end, start }) => start <= range.host && range.host + range.length <= end)
     return mapping && { mapping, range: { ...range, offset: mapping.offset + range.host - mapping.start } }
@@ -264,20 +285,6 @@ const deviceOf = (dev: number): string => {
   const hex = (number: number) => number.toString(16).padStart(2, "0")
   return `${hex(dev >> 8 & 0xfff)}:${hex(dev & 0xff | dev >> 12 & 0xfff00)}`
 }
-
-/** Maps the file; gives the regions that ranges of it are. */
-const mapFile = ({ path, stat: { dev, ino, size } }: SharedFile) =>
-  Effect.gen(function*() {
-    const native = yield* Native
-    const fd = yield* native.open(path, constants.O_RDONLY | constants.O_NONBLOCK)
-    const opened = fstatSync(fd)
-    if (opened.ino !== ino || opened.dev !== dev) return yield* SyscallError.of("open", "QEMU's memory", ESTALE)
-    const windows: Array<Uint8Array> = []
-    for (let at = 0; at < size; at += WINDOW) {
-      windows.push(yield* native.mmap(fd, at, Math.min(WINDOW, size - at), "read"))
-    }
-    return (ranges: ReadonlyArray<RamRange>) => regionsOf(ranges, windows, WINDOW, backingFile(native, fd))
-  })
 
 /** Guest memory out of the file of a process's memory. */
 const processPages = (fd: number, ranges: ReadonlyArray<HostRange>): FilePages =>
