@@ -11,7 +11,7 @@ const ANCHOR = Buffer.from("\0init_task\0", "latin1")
 /** Functions taken from the whole table, and how many of these the kernel's own table must have: at the same addresses. */
 const SAMPLE = 128
 const LEAST_AGREED = 32
-/** What looks like a table, in memory that means harm; and the entries of one, of which a kernel has some ten thousand. */
+/** Tables that are tried, where memory means harm, and the entries of one, of which a kernel has some ten thousand. */
 const MOST_TABLES = 4
 const MOST_ENTRIES = 2 ** 16
 
