@@ -38,10 +38,9 @@ const dumpOnFailure = (vm: Vm, kernel: string, path: string) =>
     })
     if (failure !== undefined) {
       yield* restartTimeLimit()
-      writeMessage(`  failure: ${escapeLine(failure.text)}\n`)
       const captured = yield* recordFailure(vm, kernel, failure, early)
       yield* writeFile(path, dumpPieces(sealFailure({ ...captured, samples })))
-      writeMessage(`  ${path}: written; ktstr show reads it\n`)
+      writeMessage(`  failure: ${escapeLine(failure.text)}\n  ${escapeLine(path)}: written; ktstr show reads it\n`)
     }
     yield* Effect.forkScoped(endOnceOver(vm))
   })

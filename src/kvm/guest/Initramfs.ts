@@ -1,6 +1,5 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import { execFile } from "node:child_process"
 import { existsSync } from "node:fs"
 import { posix, resolve } from "node:path"
 import { type HostLacks, parsing } from "../../core/Errors.ts"
@@ -8,7 +7,7 @@ import { parseElf } from "../../core/image/Elf.ts"
 import { requireProgram } from "../../core/process/Programs.ts"
 import { cpioArchive, type CpioEntry } from "./Cpio.ts"
 import { moduleEntries } from "./GuestModules.ts"
-import { type HostFile, IncludeError, INITRAMFS_LIMIT, readHostFile, readInclude } from "./HostFiles.ts"
+import { type HostFile, type Included, IncludeError, INITRAMFS_LIMIT, readHostFile, readInclude } from "./HostFiles.ts"
 import {
   COMPLETE,
   INCLUDES,
@@ -20,6 +19,7 @@ import {
   SCRIPT,
   UNDER
 } from "./Init.ts"
+import { checkInterpreter } from "./ScriptInterpreter.ts"
 import { arm64System, type GuestSystem, hostSystem, sharedLibraries } from "./SharedLibraries.ts"
 
 /** `e_type` of programs; BPF objects and modules have another. */
@@ -97,7 +97,7 @@ export const makeInitramfs = Effect.fn("Initramfs.make")(
       }
     }
     tree.add({ kind: "file", path: COMPLETE, mode: 0o644, bytes: new TextEncoder().encode("complete") })
-    yield* checkInterpreter(spec.script, tree)
+    yield* checkScripts(spec.script ?? "", includes, (path) => tree.has(path))
     const total = tree.bytes
     if (total > INITRAMFS_LIMIT) {
       const why = `the included files total ${Math.ceil(total / 2 ** 20)} MiB; the limit is 1024`
@@ -114,6 +114,20 @@ export const makeInitramfs = Effect.fn("Initramfs.make")(
     return cpioArchive(tree.entries)
   }
 )
+
+/**
+ * Scripts that the guest could not start: its own, and executable files that were named. Not what a directory holds: in a
+ * tree of tools there may be many that nobody runs.
+ */
+const checkScripts = (
+  script: string,
+  includes: ReadonlyArray<ReadonlyArray<Included>>,
+  has: (path: string) => boolean
+): Effect.Effect<void, IncludeError> => {
+  const named = includes.flatMap(([{ file, mode }]) => file === undefined || (mode & 0o111) === 0 ? [] : [file])
+  const scripts = [{ path: "the script", bytes: new TextEncoder().encode(script) }, ...named]
+  return Effect.forEach(scripts, ({ bytes, path }) => checkInterpreter(path, bytes, has), { discard: true })
+}
 
 /** Where a path of the guest's system is on this host; a path that its system does not have is one of the host's. */
 const systemPath = ({ root }: GuestSystem, path: string): string => {
@@ -167,37 +181,6 @@ class InitramfsTree {
     return this.entries.reduce((sum, entry) => sum + (entry.kind === "file" ? entry.bytes.length : 0), 0)
   }
 }
-
-/** A script that begins with `#!` needs a program that the guest has: an include, or one of busybox's in /bin. */
-const checkInterpreter = (script: string | undefined, tree: InitramfsTree): Effect.Effect<void, IncludeError> => {
-  const interpreter = /^#![ \t]*(\S+)/.exec(script ?? "")?.[1]
-  if (interpreter === undefined || tree.has(interpreter.slice(1))) return Effect.void
-  return Effect.flatMap(
-    busyboxPrograms,
-    (programs) =>
-      interpreter.startsWith("/bin/") && programs.has(interpreter.slice("/bin/".length))
-        ? Effect.void
-        : new IncludeError({
-          path: "the script",
-          why: `its interpreter ${interpreter} is not in the guest`,
-          hint: `write it for #!/bin/sh, or include the interpreter and begin it with #!/${INCLUDES}/${
-            posix.basename(interpreter)
-          }`
-        })
-  )
-}
-
-/** The names that busybox installs itself under in the guest's /bin. */
-const busyboxPrograms: Effect.Effect<ReadonlySet<string>, IncludeError> = Effect.async((resume) => {
-  execFile("busybox", ["--list"], (error, stdout) =>
-    resume(
-      error === null ? Effect.succeed(new Set(stdout.split("\n"))) : new IncludeError({
-        path: "busybox",
-        why: `it does not list its programs: ${error.message}`,
-        hint: "reinstall busybox-static"
-      })
-    ))
-})
 
 /** Minimum MiB to reach init, excluding the initramfs (Debian's kernels use 60). */
 const KERNEL_MIB = 64

@@ -27,20 +27,23 @@ export const openShares = (spec: VmSpec): Effect.Effect<ReadonlyArray<OpenShare>
     }
     return yield* Effect.forEach(shares, (share) => {
       const { path, writable = false } = share
-      const open = Effect.try({
-        try: () => {
-          accessSync(path, constants.R_OK | constants.X_OK | (writable ? constants.W_OK : 0))
-          return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY)
-        },
-        catch: (error) =>
-          shareProblem(
-            spec,
-            share,
-            `cannot be opened (${error instanceof Error && "code" in error ? error.code : error})`,
-            `give the path of a folder that can be read${writable ? " and written, or share it read-only" : ""}`
-          )
-      })
+      const tried = <A>(act: () => A) =>
+        Effect.try({
+          try: act,
+          catch: (error) => {
+            const code = error instanceof Error && "code" in error ? error.code : error
+            return shareProblem(
+              spec,
+              share,
+              code === "ENOTDIR" ? "is not a folder" : `cannot be opened (${code})`,
+              `give the path of a folder that can be read${writable ? " and written, or share it read-only" : ""}`
+            )
+          }
+        })
+      const rights = constants.R_OK | constants.X_OK | (writable ? constants.W_OK : 0)
+      const open = tried(() => openSync(path, constants.O_RDONLY | constants.O_DIRECTORY))
       return Effect.acquireRelease(open, (fd) => Effect.sync(() => closeSync(fd))).pipe(
+        Effect.tap(() => tried(() => accessSync(path, rights))),
         Effect.map((fd): OpenShare => ({ path, fd, writable }))
       )
     })

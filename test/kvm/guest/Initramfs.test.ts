@@ -4,7 +4,7 @@ import { execFileSync } from "node:child_process"
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { makeInitramfs } from "../../../src/kvm/guest/Initramfs.ts"
+import { type InitramfsSpec, makeInitramfs } from "../../../src/kvm/guest/Initramfs.ts"
 
 const temporary = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "ktstr-initramfs-"))),
@@ -49,6 +49,47 @@ describe("makeInitramfs", () => {
         "-rw-r--r-- include-files/tools/link/data",
         "-rwxr-x--- include-files/tools/run"
       ])
+    }))
+
+  it.scoped("refuses scripts that the guest cannot start, saying what to do", () =>
+    Effect.gen(function*() {
+      const root = yield* temporary
+      const script = (name: string, text: string, mode = 0o755) => {
+        writeFileSync(join(root, name), text)
+        chmodSync(join(root, name), mode)
+        return join(root, name)
+      }
+      const why = (spec: InitramfsSpec) => Effect.map(Effect.flip(makeInitramfs(spec)), (error) => error.message)
+      const bash = "its interpreter /bin/bash is not in the guest; write it for #!/bin/sh, or include the interpreter "
+        + "and begin it with #!/include-files/bash"
+      const inBash = script("in-bash", "#! /bin/bash -eu\necho\n")
+      assert.strictEqual(yield* why({ includes: [inBash] }), `cannot include ${inBash}: ${bash}`)
+      assert.strictEqual(yield* why({ script: "#!/bin/bash" }), `cannot include the script: ${bash}`)
+      for (const line of ["#!/usr/bin/env sh", "#!/bin/env bash", "#!/bin/env -S LANG=C bash -eu", "#!./sh", "#!sh"]) {
+        assert.match(yield* why({ script: `${line}\n` }), /^cannot include the script: its interpreter \S+ is not in /)
+      }
+      for (const line of ["#!/bin/sh\r\n", "#!/bin/sh -e\r\n"]) {
+        assert.match(
+          yield* why({ includes: [script("dos", line)] }),
+          /dos: its first line ends with CR LF, .*: sed -i /
+        )
+      }
+      for (
+        const line of [
+          "#!/bin/sh",
+          "#!\t/bin/busybox sh",
+          "#!/bin/env -i awk -f",
+          "#!",
+          "#!/include-files/sh",
+          "# !/no"
+        ]
+      ) {
+        yield* makeInitramfs({ script: `${line}\n`, includes: [script("sh", `${line}\n`)] })
+      }
+      // it may be read, or be one of many
+      mkdirSync(join(root, "tools"))
+      writeFileSync(join(root, "tools/tool"), "#!/bin/bash\n", { mode: 0o755 })
+      yield* makeInitramfs({ includes: [script("in-bash", "#!/bin/bash\n", 0o644), join(root, "tools")] })
     }))
 
   it.scoped("refuses what it cannot give the guest, saying what to do", () =>

@@ -1,5 +1,6 @@
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import { execFileSync } from "node:child_process"
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -42,7 +43,16 @@ it.scoped("what cannot be shared is told with a way out", () =>
     )
     const file = join(directory, "file")
     writeFileSync(file, "")
-    assert.match(yield* message({ path: file }), /file cannot be opened \(E(NOTDIR|ACCES)\); give the path of a folder/)
+    const pipe = join(directory, "pipe")
+    execFileSync("mkfifo", [pipe])
+    for (const path of [file, pipe, "/dev/null"]) {
+      for (const writable of [false, true]) {
+        assert.include(
+          yield* message({ path, writable }),
+          `its share ${path} is not a folder; give the path of a folder`
+        )
+      }
+    }
     assert.match(
       yield* message({ path: missing, writable: true }),
       /cannot be opened \(ENOENT\); give the path of a folder that can be read and written, or share it read-only$/
