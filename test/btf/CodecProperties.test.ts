@@ -95,6 +95,22 @@ const typeFrom = (writer: BlobWriter, leaves: ReadonlyArray<number>, next: () =>
   }
 }
 
+/** Types of the sizes that `typeFrom` knows. */
+const leavesOf = (writer: BlobWriter): ReadonlyArray<number> => [
+  writer.int("int", 4, { signed: true }),
+  writer.int("char", 1),
+  writer.int("unsigned short", 2),
+  writer.int("long", 8, { signed: true }),
+  writer.int("char", 1, { signed: true }),
+  writer.int("_Bool", 1, { bool: true }),
+  writer.enum32("e", [["A", 0], ["B\u0001\"", 0x41], ["C", 0x4141_4141]]),
+  writer.ref(Kind.PTR, 0),
+  writer.type(Kind.FLOAT, { name: "float", third: 4 }),
+  writer.type(Kind.FLOAT, { name: "double", third: 8 }),
+  writer.int("__int128", 16, { signed: true }),
+  writer.enum32("tiny", [["T", 0x41]], true, 1)
+]
+
 describe("any type over any bytes", () => {
   const numbers = FastCheck.array(FastCheck.nat(1000), { minLength: 30, maxLength: 60 })
   const chars = FastCheck.oneof(
@@ -105,20 +121,7 @@ describe("any type over any bytes", () => {
   )
   it.prop("is the same as JSON and as a tree, whole or truncated", [numbers, chars], ([choices, bytes]) => {
     const writer = new BlobWriter()
-    const leaves = [
-      writer.int("int", 4, { signed: true }),
-      writer.int("char", 1),
-      writer.int("unsigned short", 2),
-      writer.int("long", 8, { signed: true }),
-      writer.int("char", 1, { signed: true }),
-      writer.int("_Bool", 1, { bool: true }),
-      writer.enum32("e", [["A", 0], ["B\u0001\"", 0x41], ["C", 0x4141_4141]]),
-      writer.ref(Kind.PTR, 0),
-      writer.type(Kind.FLOAT, { name: "float", third: 4 }),
-      writer.type(Kind.FLOAT, { name: "double", third: 8 }),
-      writer.int("__int128", 16, { signed: true }),
-      writer.enum32("tiny", [["T", 0x41]], true, 1)
-    ]
+    const leaves = leavesOf(writer)
     let taken = 0
     const { id, size } = typeFrom(writer, leaves, () => choices[taken++ % choices.length], 5)
     FastCheck.pre(size < 3000)
@@ -134,4 +137,50 @@ describe("any type over any bytes", () => {
     assert.isAbove(valueText(tree, { width: 60 }).length, 0)
     assert.strictEqual(JSON.stringify(json).includes("{\"$"), bytes.length < size)
   }, { fastCheck: { numRuns: 2000 } })
+
+  it.prop(
+    "never looks like another value, as JSON or as text, once the bytes stand beside it that its form hides",
+    [numbers, FastCheck.gen()],
+    ([choices, gen]) => {
+      const writer = new BlobWriter()
+      const leaves = [...leavesOf(writer), writer.enum32("twice", [["A", 0], ["A", 1], ["B", 2], ["C", 4]])]
+      let taken = 0
+      const next = () => choices[taken++ % choices.length]
+      const { id, size: bytes } = typeFrom(writer, leaves.slice(0, 12), next, 3)
+      FastCheck.pre(bytes > 0 && bytes < 300)
+      // holes before and behind it, and bit-fields that leave bits out and lie over one another
+      const at = next() % 5
+      const bits = 8 * (at + bytes + next() % 3)
+      const fields = Array.from({ length: next() % 4 }, (_, index) => ({
+        name: `bits${index}`,
+        type: leaves[[0, 2, 5, 6, 12][next() % 5]],
+        bits: bits + next() % 40,
+        width: 1 + next() % 16
+      }))
+      const size = bits / 8 + 8
+      const struct = writer.struct("whole", size, [{ name: "inner", type: id, bits: at * 8 }, ...fields])
+      const codec = compile(parse(writer.bytes()), struct)
+      const byte = () =>
+        gen(() => FastCheck.oneof(FastCheck.constantFrom(0, 0, 0, 1, 2, 0x41, 0x80, 0xff), FastCheck.nat(255)))
+      const one = Uint8Array.from({ length: size }, byte)
+      // NaN, -0 and their like
+      if (next() % 3 === 0) one.set([0xff, 0xc0, 0x7f, 0, 0x80, 0, 0xf8, 0x7f].slice(0, size), next() % (size - 7))
+      const other = one.slice()
+      for (let times = 1 + next() % 3; times > 0; times--) other[next() % size] = byte()
+      const identity = (value: Uint8Array): ReadonlyArray<string> => {
+        const view = new DataView(value.buffer)
+        const sink = new ByteSink(64)
+        const hides = codec.json(view, 0, sink)
+        assert.strictEqual(hides, codec.hides?.(view, 0) ?? false)
+        const hidden = hides ? Buffer.from(value).toString("hex") : ""
+        const json = Buffer.from(sink.take()).toString()
+        return [`${json} ${hidden}`, `${valueText(codec.tree(view, 0), { width: 60 })} ${hidden}`]
+      }
+      const same = Buffer.compare(one, other) === 0
+      const [json, text] = identity(one)
+      const [otherJson, otherText] = identity(other)
+      assert.deepStrictEqual([json === otherJson, text === otherText], [same, same])
+    },
+    { fastCheck: { numRuns: 2000 } }
+  )
 })
