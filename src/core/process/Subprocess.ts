@@ -35,8 +35,11 @@ export interface Surroundings {
   readonly environment?: Readonly<Record<string, string>>
 }
 
+/** Most characters that a program may print to stdout, or to stderr: a server or an archive may have it print without end. */
+const MOST_OUTPUT = 2 ** 26
+
 /**
- * Run a program to its end in the C locale. Interruption kills its process group first.
+ * Run a program to its end in the C locale; one that prints without end is killed. Interruption kills its process group first.
  * @param hint what the user can do when the program is missing
  */
 export const runToEnd = (
@@ -55,7 +58,11 @@ export const runToEnd = (
       directory === undefined ? (same) => same : Command.workingDirectory(directory)
     )
     const process = yield* Command.start(command)
-    const text = (stream: typeof process.stdout) => Stream.mkString(Stream.decodeText(stream))
+    const text = (stream: typeof process.stdout) =>
+      Stream.runFoldEffect(Stream.decodeText(stream), "", (before, piece) =>
+        before.length + piece.length > MOST_OUTPUT
+          ? new HostLacks({ what: program, why: `it printed more than ${MOST_OUTPUT / 2 ** 20} MiB`, hint })
+          : Effect.succeed(before + piece))
     const [stdout, stderr, code] = yield* Effect.all(
       [text(process.stdout), text(process.stderr), Effect.orElseSucceed(process.exitCode, () => -1)],
       { concurrency: "unbounded" }

@@ -11,7 +11,7 @@ import type { Native } from "../../Native.ts"
 import { runToEnd } from "../../process/Subprocess.ts"
 import { stage } from "../../Progress.ts"
 import { download } from "./Download.ts"
-import { parseMakefile, SourceInvalid } from "./KernelTree.ts"
+import { MAKEFILE_LIMIT, parseMakefile, SourceInvalid } from "./KernelTree.ts"
 
 export const HINT_ARCHIVE = "give the archive of a kernel tree, as kernel.org and linux-source packages have it"
 
@@ -54,14 +54,16 @@ export const fetchArchive = (
 
 const TAR_MEND = "install it: `apt-get install tar xz-utils`"
 
-const TOP_MAKEFILE = ["--wildcards", "--no-wildcards-match-slash", "*/Makefile"]
+/** The start of a top Makefile, where the version stands: a small archive may unpack to a file without end. */
+const PEEK = `tar -xOf "$1" --force-local --occurrence=1 --wildcards --no-wildcards-match-slash '*/Makefile' |
+  head -c ${MAKEFILE_LIMIT}`
 
 /** The version of the tree in an archive, without unpacking it; undefined where its Makefile is not where it should be. */
 export const peekVersion = (
   archive: string
 ): Effect.Effect<string | undefined, HostLacks, CommandExecutor.CommandExecutor> =>
   Effect.map(
-    runToEnd("tar", ["-xOf", archive, "--force-local", "--occurrence=1", ...TOP_MAKEFILE], TAR_MEND),
+    runToEnd("sh", ["-c", PEEK, "sh", archive], TAR_MEND),
     ({ stdout }) => parseMakefile(stdout)
   )
 

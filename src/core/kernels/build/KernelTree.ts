@@ -35,7 +35,7 @@ export const parseMakefile = (makefile: string): string | undefined => {
 }
 
 /** In bytes; v6.12's top Makefile has 68,000. */
-const MAKEFILE_LIMIT = 2 ** 20
+export const MAKEFILE_LIMIT = 2 ** 20
 
 /** The version of a kernel tree; any other directory is refused. Its Makefile may be a pipe without a writer, or endless. */
 export const versionOf = (

@@ -287,6 +287,11 @@ describe("a tarball", () => {
       const cut = tarballOf(scratch, join(scratch, "cut.tar.xz"))
       truncateSync(cut, 500)
       assert.match(yield* message(cut), /cut\.tar\.xz: it cannot be unpacked \(.*\); give the archive of a kernel tree/)
+      // a small archive whose Makefile is larger than what a program may print to us
+      mkdirSync(join(scratch, "big"))
+      truncateSync(put(join(scratch, "big/Makefile"), "VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 2\n"), 70 * 2 ** 20)
+      run("tar", ["-czf", join(scratch, "big.tar.gz"), "-C", scratch, "big"])
+      assert.match(yield* message(join(scratch, "big.tar.gz")), /: it has no Makefile of a kernel; give the archive/)
       assert.include(yield* message(join(scratch, "absent")), "ENOENT: no such file")
       assert.include(
         yield* message("/dev/zero"),
