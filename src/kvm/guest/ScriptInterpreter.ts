@@ -21,7 +21,7 @@ export const checkInterpreter = (
   const line = Buffer.from(start.subarray(0, LINE_LIMIT)).toString("latin1")
   const [, interpreter, words = ""] = /^#![ \t]*([^ \t\n\0]+)([^\n\0]*)/.exec(line) ?? []
   if (interpreter === undefined) return Effect.void
-  if (/\r$/.test(interpreter + words)) {
+  if ((interpreter + words).endsWith("\r")) {
     const why = "its first line ends with CR LF, and the kernel takes the CR for a part of the interpreter's name"
     return new IncludeError({ path, why, hint: "end its lines with LF: sed -i 's/\\r$//'" })
   }
