@@ -156,6 +156,18 @@ export const rowsOf = (images) => {
         return [least("help", what, "×", ratio, 4)]
       }
     },
+    {
+      name: "cells",
+      run: async () => {
+        const words = ["list", "--kernel", "debian:7.3-cloud", "--seeds", "1000"]
+        const { a } = pair(9, [process.execPath, here("../dist/bin/ktstr.cjs"), ...words], [
+          process.execPath,
+          "-e",
+          "0"
+        ])
+        return [least("cells", "ktstr list of 1000 runs, whole", "ms", a, 500)]
+      }
+    },
     ...microRows,
     {
       name: "live",

@@ -12,6 +12,7 @@ import { cgroup, op, type Scenario, scenario, step, work } from "../../../src/ha
 import { FailureDocument } from "../../../src/monitor/Failure.ts"
 import { needsExactQemu } from "../../support/exactQemu.ts"
 import { HostLive } from "../../support/guest.ts"
+import { matrix } from "../../support/kernels.ts"
 import { needsStockScx, stockScx } from "../../support/scx.ts"
 import { compileScheduler } from "../wrongSchedulers.ts"
 
@@ -122,12 +123,43 @@ const WRONG: Readonly<Record<string, Wrong>> = {
     name: "quits",
     said: [/^scheduler exited: wrong left by itself: /]
   },
+  "crashes after 2 s": {
+    name: "good",
+    args: ["-k", "2"],
+    scenario: { ...short, steps: [{ name: "run", hold: "4 seconds" }] },
+    said: [/^scheduler exited: wrong left by itself: [23]\.\d s after it attached; its process ended with signal 6$/]
+  },
   "its own init refuses": {
     name: "unready",
     said: [/^scheduler error: wrong was thrown out: runtime error: ops\.init\(\) failed \(-12\)$/],
     thrownOut: true
   }
 }
+
+/** The same of others, tried by `npm run matrix`. */
+const MORE: typeof WRONG = {
+  "runs the newest task alone": {
+    name: "newest",
+    said: [/^progress: every worker progressed: no unit of worker \d+ of (timer|spin)/]
+  },
+  "chooses a CPU that there is not": {
+    name: "elsewhere",
+    said: [/^scheduler error: wrong was thrown out: runtime error: invalid CPU 4095/],
+    thrownOut: true
+  },
+  "dispatches a task twice": {
+    name: "twice",
+    said: [/^scheduler error: wrong was thrown out: runtime error: .*already direct-dispatched/],
+    thrownOut: true
+  },
+  "keeps a CPU busy by its own process": {
+    name: "good",
+    args: ["-b"],
+    said: [/^scheduler busy: wrong's own process leaves the CPUs to others: it used \d+ % of a CPU$/]
+  }
+}
+
+const tried = matrix.length === 0 ? WRONG : { ...WRONG, ...MORE }
 
 describe("a scheduler is reported as what it is that", () => {
   let directory: string
@@ -148,7 +180,8 @@ describe("a scheduler is reported as what it is that", () => {
   beforeEach(needsStockScx)
   beforeEach(needsExactQemu)
 
-  for (const [what, { args = [], name, said: expected, scenario: other, thrownOut }] of Object.entries(WRONG)) {
+  if (matrix.length === 0) it.skip(`does one of ${Object.keys(MORE).length} more things: \`npm run matrix\` tries them`)
+  for (const [what, { args = [], name, said: expected, scenario: other, thrownOut }] of Object.entries(tried)) {
     it.live(what, () =>
       Effect.gen(function*() {
         const request = other === undefined ? {} : { scenario: other }
@@ -166,6 +199,19 @@ describe("a scheduler is reported as what it is that", () => {
         outcome: "fail",
         said: ["scheduler died: wrong died before it attached: ended with status 1, and last said: nothing"]
       })
+      // with 0, too
+      assert.deepInclude(yield* reported(directory, "/usr/bin/true", []), {
+        outcome: "fail",
+        said: ["scheduler died: wrong died before it attached: ended with status 0, and last said: nothing"]
+      })
+    }).pipe(Effect.provide(HostLive)), TIMEOUT)
+
+  it.live("dispatches without an end", () =>
+    Effect.gen(function*() {
+      const { scheduler } = yield* stockScx
+      const { outcome, said } = yield* reported(directory, scheduler("scx_qmap"), ["-l", "200"])
+      assert.strictEqual(outcome, "fail")
+      assert.match(said.join("\n"), /^(scheduler stalled|progress): /m)
     }).pipe(Effect.provide(HostLive)), TIMEOUT)
 
   it.live("the kernel throws out for an error of its own", () =>

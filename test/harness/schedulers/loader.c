@@ -1,10 +1,12 @@
 // Attaches the scheduler that it was compiled with, by a link, and stays until it gets a signal.
-// -w N: waits N seconds before that. -d N: detaches and ends N seconds after it. -g: prints what is not text.
+// -w N: waits N seconds before that. -d N: detaches and ends N seconds after it. -k N: is killed by itself N seconds after it.
+// -g: prints what is not text. -b: keeps a CPU busy.
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 __asm__(".section .rodata\nobject: .incbin \"" OBJECT "\"\nobject_end:\n.previous");
@@ -30,15 +32,17 @@ static void print_garbage(void)
 
 int main(int count, char **arguments)
 {
-	int option, wait = 0, last = 0, garbage = 0;
+	int option, wait = 0, last = 0, killed = 0, garbage = 0, busy = 0;
 	struct bpf_object *opened;
 	struct bpf_map *map, *ops = NULL;
 
-	while ((option = getopt(count, arguments, "w:d:g")) != -1)
+	while ((option = getopt(count, arguments, "w:d:k:gb")) != -1)
 		switch (option) {
 		case 'w': wait = atoi(optarg); break;
 		case 'd': last = atoi(optarg); break;
+		case 'k': killed = atoi(optarg); break;
 		case 'g': garbage = 1; break;
+		case 'b': busy = 1; break;
 		default: return 2;
 		}
 	opened = bpf_object__open_mem(object, object_end - object, NULL);
@@ -58,7 +62,12 @@ int main(int count, char **arguments)
 	for (int second = 0; last == 0 || second < last; second++) {
 		if (garbage)
 			print_garbage();
-		sleep(1);
+		if (killed != 0 && second == killed)
+			abort();
+		for (time_t now = time(NULL); busy && time(NULL) == now;)
+			;
+		if (!busy)
+			sleep(1);
 	}
 	return 0;
 }
