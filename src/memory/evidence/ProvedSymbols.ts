@@ -46,7 +46,11 @@ export class ProvedSymbols implements Symbols {
   }
 
   #look(space: KernelSpace, image: Buffer): string {
-    for (const [name, address] of readExports(image, this.#start, this.#functions)) this.#data.set(name, address)
+    const exports = readExports(image, this.#start, this.#functions)
+    // of the names that are exported, VMCOREINFO has this one too
+    if (exports.get("init_uts_ns") === this.#info.symbol("init_uts_ns")) {
+      for (const [name, address] of exports) this.#data.set(name, address)
+    }
     const exported = `${this.#data.size} are exported`
     const blob = longestBlobIn(image)
     const btf = blob === undefined ? undefined : Either.getOrUndefined(Btf.parse(blob, { subject: "the kernel's BTF" }))
