@@ -10,7 +10,7 @@ import { arm64Matrix } from "../../support/kernels.ts"
 
 /** Symbols by how a kernel tells them. */
 const EXPORTED = ["init_task", "init_pid_ns", "nr_cpu_ids", "__cpu_possible_mask", "jiffies_64", "cgrp_dfl_root"]
-const BY_FORM = ["__start_BTF", "__stop_BTF", "fair_sched_class", "idle_sched_class"]
+const BY_FORM = ["__start_BTF", "__stop_BTF", "fair_sched_class"]
 const BY_USERS = [
   "map_idr",
   "prog_idr",
