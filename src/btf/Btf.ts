@@ -37,7 +37,7 @@ export interface BtfOptions {
   readonly subject: string
   /** The BTF that split BTF continues: that of the kernel being read, never the host's. */
   readonly base?: Btf
-  /** Makes the buffer of the index; ordinary memory unless given. */
+  /** Makes the buffer of the index, aligned to 4 bytes; ordinary memory unless given. */
   readonly room?: (bytes: number) => Uint8Array
 }
 

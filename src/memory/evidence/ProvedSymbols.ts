@@ -19,9 +19,9 @@ const MOST_DATA = 64 * 2 ** 20
 export const hasData = (symbols: Symbols): boolean => symbols.address("init_task") !== undefined
 
 /**
- * A table of functions, and symbols of data that the kernel tells in other ways: VMCOREINFO, its exports to modules, its BTF by its
- * form, and on arm64 the code of functions that use a variable. Such a one is taken where exactly one of the addresses in
- * the code has at it what must be there. All others stay unknown. Everything is looked for once: the memory may end before
+ * A table of functions, with symbols of data found in other ways: in VMCOREINFO, in the kernel's exports to modules, BTF by its
+ * form, and on arm64 in the code of functions that use a variable. A variable is taken where exactly one of the addresses in
+ * that code holds what the variable must hold. All others stay unknown. Everything is looked for once: the memory may end before
  * names are asked for.
  */
 export class ProvedSymbols implements Symbols {
@@ -41,7 +41,7 @@ export class ProvedSymbols implements Symbols {
     this.#end = functions.address("_sinittext") ?? 0n
     const image = bytesBetween(space, this.#start, this.#end)
     this.evidence = image === undefined
-      ? "none: between _etext and _sinittext there is no read-only data"
+      ? "none: the kernel's read-only data, from _etext to _sinittext, cannot be read"
       : this.#look(space, image)
   }
 
