@@ -5,7 +5,7 @@ import type { FailureDocument } from "./Failure.ts"
 
 /**
  * A task that the kernel says did not run: for how long it had been runnable, in milliseconds, and where it was when the
- * guest was stopped; with `early`, when it was stopped before the failure, as it did not wait any more after it. `task` is
+ * guest was stopped; with `early`, when it was stopped before the failure, as it did not wait there any more after it. `task` is
  * undefined of one that was not found.
  *
  * @since 0.1.0
@@ -36,11 +36,12 @@ export const stuckTask = ({ early, failure, log, sched }: FailureDocument): Stuc
     : { comm, pid: Number(pid), millis: Number(seconds) * 1000 + Number(rest) }
   if (named === null) return undefined
   const late = placeIn(sched, named.pid)
-  const before = early === undefined || "kind" in early.reading || late.isWaiting
-    ? undefined
-    : placeIn(early.reading.sched, named.pid)
-  const { place, task } = before?.isWaiting === true ? before : late
-  return { ...named, task, place, early: before?.isWaiting === true }
+  const before = early === undefined || "kind" in early.reading ? undefined : placeIn(early.reading.sched, named.pid)
+  // the kernel moves the tasks of a scheduler that it ends to queues of its own (`scx_bypass`): they wait on
+  const isMoved = late.place !== before?.place && late.task?.scx?.runnable_at === before?.task?.scx?.runnable_at
+  const isBefore = before?.isWaiting === true && (isMoved || !late.isWaiting)
+  const { place, task } = isBefore ? before : late
+  return { ...named, task, place, early: isBefore }
 }
 
 const placeIn = (sched: FailureDocument["sched"], pid: number) => {
@@ -62,7 +63,7 @@ const placeIn = (sched: FailureDocument["sched"], pid: number) => {
  * @category reading
  */
 export const waitingLongest = (
-  { sched }: FailureDocument
+  { sched }: Pick<FailureDocument, "sched">
 ): ReadonlyArray<{ readonly task: Task; readonly millis: number }> => {
   if ("kind" in sched || "kind" in sched.tasks) return []
   const time = { ...sched.time, ticks: BigInt(sched.time.jiffies) }

@@ -85,6 +85,7 @@ export class FailureSigns {
   readonly #sampler: Sampler
   #log: bigint | undefined
   #old: number | undefined
+  #told: number | undefined
 
   constructor(kernel: GuestKernelService) {
     this.#kernel = kernel
@@ -113,19 +114,23 @@ export class FailureSigns {
     return this.#sampler.next()
   }
 
+  /** Whether the last look at ages had an old task of which the next look will tell. */
+  get hasSuspect(): boolean {
+    return this.#old !== undefined && this.#old !== this.#told
+  }
+
   /**
    * A task that has been runnable for more than half of the time after which the kernel ends its scheduler, in words: once
-   * of each that comes to be the oldest of all, and when two readings have it, as one alone may be torn.
+   * of each that comes to be the oldest of all, and when two looks in turn have it: one alone may be torn, and the CPU of a
+   * guest that had to wait for the host goes on with its tasks at once.
    */
   lookAtAges(): string | undefined {
-    const kernel = this.#kernel
-    const reader = TaskReader.of(kernel)
-    const old = reader === undefined ? undefined : oldTask(kernel, reader)
-    const again = reader === undefined || old === undefined ? undefined : oldTask(kernel, reader)
-    const before = this.#old
-    this.#old = again?.pid === old?.pid ? again?.pid : undefined
-    if (again === undefined || this.#old === undefined || this.#old === before) return undefined
-    return `${again.comm}[${again.pid}] has been runnable for ${again.millis} of ${again.watchdog} ms`
+    const reader = TaskReader.of(this.#kernel)
+    const old = reader === undefined ? undefined : oldTask(this.#kernel, reader)
+    const isNews = old !== undefined && old.pid === this.#old && old.pid !== this.#told
+    this.#old = old?.pid
+    if (old === undefined || isNews) this.#told = old?.pid
+    return isNews ? `${old.comm}[${old.pid}] has been runnable for ${old.millis} of ${old.watchdog} ms` : undefined
   }
 }
 

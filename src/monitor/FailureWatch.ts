@@ -102,7 +102,7 @@ export const watchSigns = (
       const sampled = sample === undefined || !sampleIsDue() ? undefined : signs.sample()
       if (sampled !== undefined && !("kind" in sampled)) sample?.(sampled)
       if (isOver) return yield* Deferred.await(end)
-      const text = early === undefined || !agesAreDue() ? undefined : signs.lookAtAges()
+      const text = early === undefined || !(agesAreDue() || signs.hasSuspect) ? undefined : signs.lookAtAges()
       if (text !== undefined) early?.(yield* take(vm, { name: "early", cause: "age", text }, options))
       yield* Effect.raceFirst(Effect.sleep(LOOK), Deferred.await(end))
     }

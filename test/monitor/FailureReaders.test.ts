@@ -32,16 +32,21 @@ const decode = Schema.decodeUnknown(Schema.parseJson(FailureDocument))
 const documentOf = (captured: Parameters<typeof sealFailure>[0]) =>
   Effect.suspend(() => decode(Buffer.concat([...dumpPieces(sealFailure(captured))]).toString()))
 
-/** A guest that was not read, with a scheduler in whose queue a task with a hostile name waits. */
-const made = Effect.gen(function*() {
+/** A scheduler with two tasks, of which one has a hostile name: they wait in its queue, or where the kernel puts them. */
+const schedOf = (place: "queue" | "global" = "queue", runnableAt = 9_000) => {
   const sched = new MadeSched()
-  const ext = { sched_class: sched.symbol("ext_sched_class"), on_rq: 1, "scx.flags": 1, "scx.runnable_at": 9_000 }
-  const [first, second] = ["first", HOSTILE].map((comm, i) => sched.task({ ...ext, comm, pid: 10 + i, tgid: 10 + i }))
-  for (const task of [first, second]) sched.process(task)
+  const ext = { sched_class: sched.symbol("ext_sched_class"), on_rq: 1, "scx.flags": 1, "scx.runnable_at": runnableAt }
+  const tasks = ["first", HOSTILE].map((comm, i) => sched.task({ ...ext, comm, pid: 10 + i, tgid: 10 + i }))
+  for (const task of tasks) sched.process(task)
   const [queue, global] = [sched.allocate(256), sched.allocate(256)]
-  sched.dispatchQueue(queue, 42n, [first, second])
-  sched.dispatchQueue(global, 0n, [])
+  sched.dispatchQueue(queue, 42n, place === "queue" ? tasks : [])
+  sched.dispatchQueue(global, 0n, place === "queue" ? [] : tasks)
   sched.scheduler(SCRIPT_TAG, [queue], global)
+  return readSched(sched.kernel())
+}
+
+/** A guest that was not read but for its scheduler. */
+const made = Effect.gen(function*() {
   const why = unreadable(`it did not stop ${SCRIPT_TAG}`)
   const source = { kind: "vm", engine: "qemu", kernel: "made" } as const
   const document = yield* documentOf(degradedFailure(failure, source, why, [`console \u202e${SCRIPT_TAG}`]))
@@ -56,7 +61,7 @@ const made = Effect.gen(function*() {
     stackIsWatchdogs: false
   }
   const log = { lines: [{ atMicros: 5, text: `${SCRIPT_TAG}\u009b` }], exits: [exit], problem: null }
-  return { ...document, sched: readSched(sched.kernel()), log }
+  return { ...document, sched: schedOf(), log }
 })
 
 describe("a dump of a failure", () => {
@@ -87,6 +92,21 @@ describe("a dump of a failure", () => {
         /stuck: <\/p><b>\\x1b\[2J'"\[11\] has been runnable for 5\.3 s: it is in queue 42/
       )
       assert.strictEqual(stuckTask({ ...document, failure: { ...failure, text: "made: ERROR: bad" } }), undefined)
+    }))
+
+  it.effect("names the queue that the stuck task was in before the kernel moved it, if it has not run since", () =>
+    Effect.gen(function*() {
+      const { early: _, ...document } = yield* made
+      const taken = { name: "early", cause: "age", text: "it waits", at: failure.at, pauseMillis: 5 } as const
+      const before = { ...taken, reading: document }
+      const placeOf = (sched: FailureDocument["sched"], early?: typeof before) => {
+        const stuck = stuckTask({ ...document, sched, ...early === undefined ? {} : { early } })
+        return [stuck?.place, stuck?.early]
+      }
+      assert.deepStrictEqual(placeOf(schedOf("global")), ["in the global queue of node 0", false])
+      assert.deepStrictEqual(placeOf(schedOf("global"), before), ["in queue 42", true])
+      assert.deepStrictEqual(placeOf(schedOf("queue"), before), ["in queue 42", false])
+      assert.deepStrictEqual(placeOf(schedOf("global", 9_100), before), ["in the global queue of node 0", false])
     }))
 
   it.effect("says in the place of each part that was not read why it was not", () =>

@@ -87,14 +87,18 @@ const detachesAtEnd = ({ scenario }: RunRecord): boolean =>
   scenario.steps.flatMap((step) => step.do ?? [])
     .findLast(({ op }) => op === "attach" || op === "detach" || op === "restart")?.op === "detach"
 
+/** The kernel's words for ends without an error that neither the scheduler nor its process asked for; `scx_exit_reason`, v6.12 to v7.3. */
+const TAKEN_AWAY: ReadonlyArray<string> = ["unregistered from the main kernel", "disabled by sysrq-S"]
+
 /** A scheduler that attached, at the end. */
-const atEnd = (run: RunRecord, { atEnd: stands, gone, name, status }: SchedulerRun): Detail => {
+const atEnd = (run: RunRecord, { atEnd: stands, exits, gone, name, status }: SchedulerRun): Detail => {
   const process = processOf(status)
   if (gone !== null) {
+    const reason = exits.map((exit) => exit.reason).find((words) => TAKEN_AWAY.includes(words))
     return detail(
       "scheduler exited",
       "fail",
-      `${name} left by itself`,
+      reason === undefined ? `${name} left by itself` : `${name} was taken away: ${reason}`,
       `${seconds(gone)} after it attached; ${process}`,
       "attached until the end"
     )

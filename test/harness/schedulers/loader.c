@@ -5,6 +5,7 @@
 #include <bpf/libbpf.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -35,6 +36,7 @@ int main(int count, char **arguments)
 	int option, wait = 0, last = 0, killed = 0, garbage = 0, busy = 0;
 	struct bpf_object *opened;
 	struct bpf_map *map, *ops = NULL;
+	struct bpf_program *program;
 
 	while ((option = getopt(count, arguments, "w:d:k:gb")) != -1)
 		switch (option) {
@@ -54,6 +56,10 @@ int main(int count, char **arguments)
 		if (bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS)
 			ops = map;
 	bpf_map__set_map_flags(ops, 1 << 13); // BPF_F_LINK
+	// which does not know the section struct_ops.s either
+	bpf_object__for_each_program(program, opened)
+		if (strstr(bpf_program__name(program), "_init") != NULL)
+			bpf_program__set_flags(program, BPF_F_SLEEPABLE);
 	sleep(wait);
 	if (bpf_object__load(opened) || !bpf_map__attach_struct_ops(ops) || create_link(bpf_map__fd(ops)) < 0) {
 		perror("cannot attach");

@@ -23,6 +23,8 @@ struct task_struct {
 struct sched_ext_ops {
 	int (*select_cpu)(struct task_struct *p, int previous, __u64 flags);
 	void (*enqueue)(struct task_struct *p, __u64 flags);
+	void (*dispatch)(int cpu, struct task_struct *previous);
+	void (*cpu_release)(int cpu, void *args);
 	int (*init)(void);
 	__u64 flags;
 	__u32 timeout_ms;
