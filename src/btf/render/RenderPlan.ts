@@ -11,10 +11,11 @@ const COST_LIMIT = 1 << 26
 const EMPTY_LIMIT = 64
 /** Parts of one value, of arrays the first 64 elements: a tree takes some 150 bytes for each. A 7.3 kernel's largest has 18,541. */
 const PART_LIMIT = 1 << 19
-/** Members of one struct. */
-const MEMBER_LIMIT = 1 << 16
-/** Members that its nameless structs bring to a struct: nameless ones in one another double them at each level. */
-const NAMELESS_LIMIT = 1 << 12
+/**
+ * Members of one struct, those of its nameless structs among them, which double at each level. A 7.3 kernel's BTF has at
+ * most 424 (`.data..percpu`; of structs, 276).
+ */
+const MEMBER_LIMIT = 1 << 12
 /** All plans of one BTF and what is made of them, in bytes of memory or so. All types of a 7.3 kernel take a ninth. */
 const MEMORY_LIMIT = 1 << 28
 /** Bytes that a step of a `JsonPlan` takes, and the most steps that one member makes (`UNROLL`). */
@@ -261,15 +262,12 @@ class Builder {
 
   private struct(type: StructType, depth: number): RenderPlan {
     const members = new Members()
-    let nameless = 0
     for (const [index, member] of type.members.entries()) {
       const at = Math.floor(member.bitOffset / 8)
       const built = this.build(member.type, depth + 1, { owner: type.id, index })
       const plan = this.member(built, member.bitOffset % 8, member.bitSize)
       if (member.name !== "") members.add(member.name, at, plan)
       else if (plan.kind === "struct" || plan.kind === "union") {
-        nameless += plan.members.length
-        if (nameless > NAMELESS_LIMIT) return this.tooBig(members)
         for (const inner of plan.members) members.add(inner.name, at + inner.at, inner.plan)
       } else if (plan.kind === "unsupported") members.add("(anonymous)", at, plan)
       // Other nameless members are padding.

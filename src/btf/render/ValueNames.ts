@@ -146,9 +146,12 @@ export class ValueNames {
   }
 
   private get bits(): ReadonlyArray<readonly [mask: bigint, name: string]> {
-    return this.singleBits ??= Array.from(this.byValue).flatMap(([value, name]) =>
-      isSingleBit(value) ? [[BigInt(value), name] as const] : []
-    )
+    if (this.singleBits === undefined) {
+      const bits: Array<readonly [mask: bigint, name: string]> = []
+      for (const [value, name] of this.byValue) if (isSingleBit(value)) bits.push([BigInt(value), name])
+      this.singleBits = bits
+    }
+    return this.singleBits
   }
 
   /** The names as JSON strings. */

@@ -387,6 +387,38 @@ describe("limits", () => {
     })
   })
 
+  it("shows 4096 members of a struct or a section, and of more says that it is too much", () => {
+    const writer = new BlobWriter()
+    const int = writer.int("int", 4)
+    const struct = (count: number) =>
+      writer.struct(
+        "s",
+        4 * count,
+        Array.from({ length: count }, (_, at) => ({ name: `m${at}`, type: int, bits: 32 * at }))
+      )
+    const section = (count: number) => {
+      const variables = Array.from(
+        { length: count },
+        (_, at) => writer.type(Kind.VAR, { name: `v${at}`, third: int, body: [1] })
+      )
+      const body = variables.flatMap((variable, at) => [variable, 4 * at, 4])
+      return writer.type(Kind.DATASEC, { name: ".bss", third: 4 * count, vlen: count, body })
+    }
+    const ids = [struct(4096), section(4096), struct(4097), section(4097)]
+    const btf = parse(writer.bytes())
+    const view = new DataView(new ArrayBuffer(4 * 4097))
+    view.setUint32(4 * 4095, 7, true)
+    const trees = ids.map((id) => compile(btf, id).tree(view, 0))
+    for (const tree of trees.slice(0, 2)) {
+      assert.deepStrictEqual(tree._tag === "struct" && tree.members.length, 4096)
+      assert.deepStrictEqual(tree._tag === "struct" && tree.members[4095].value, { _tag: "int", value: 7 })
+    }
+    const refused = { _tag: "unsupported", reason: "the BTF describes more than this reader keeps" }
+    assert.deepStrictEqual(trees.slice(2), [refused, refused])
+    // what the typed form does not show, the bytes do
+    assert.deepStrictEqual(ids.map((id) => compile(btf, id).hides?.(view, 0) ?? false), [false, false, true, true])
+  })
+
   it("counts the names of all flags that a value may have: they are in its text", () => {
     const writer = new BlobWriter()
     const names = Array.from(

@@ -45,11 +45,11 @@ describe("hidden bytes", () => {
     }
   })
 
-  it("of 40,000 bit-fields of an enum with as many names are found by one look at the names", () => {
+  it("of 4,000 bit-fields of an enum with 40,000 names are found by one look at the names", () => {
     const writer = new BlobWriter()
     const type = writer.enum64("e", Array.from({ length: 40_000 }, (_, at) => [`n${at}`, BigInt(at)] as const))
     // each of another bit, so that none shares its plan with the next
-    const bits = Array.from({ length: 40_000 }, (_, at) => ({ name: `m${at}`, type, bits: at % 320, width: 1 }))
+    const bits = Array.from({ length: 4000 }, (_, at) => ({ name: `m${at}`, type, bits: at % 320, width: 1 }))
     const id = writer.struct("t", 40, bits)
     const wide = Either.getOrThrow(Btf.parse(writer.bytes(), { subject: "test" }))
     assert.isNull(compile(wide, id).hides)
