@@ -10,6 +10,7 @@ import { freezeAndAttach } from "../../Ktstr.ts"
 import type { Target } from "../source/options.ts"
 import { bootTarget, Live, openMaps } from "../source/snapshot.ts"
 import { bold, dim, green, red, yellow } from "../terminal/Color.ts"
+import { copyWhile } from "../terminal/copyWhile.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
 import { writeLive, writeScreen } from "../terminal/Output.ts"
@@ -40,7 +41,7 @@ export const watch = (
       ? Effect.succeed(yield* readersOf((yield* openMaps(config)).maps, config.map))
       : yield* readersOfVm(config)
     const ticks = Stream.tap(watchMaps(readers, config.every), () => restartTimeLimit(Duration.toMillis(config.every)))
-    yield* Stream.runForEachWhile(ticks, print) // until nobody reads
+    yield* copyWhile(ticks, print) // until nobody reads
   }).pipe(Effect.scoped, Effect.provide(Live))
 
 const readersOf = (maps: MapAccessorService, names: ReadonlyArray<string>) =>

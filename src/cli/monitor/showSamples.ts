@@ -3,6 +3,7 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { RuleJudge } from "../../monitor/Rules.ts"
 import type { Sample } from "../../monitor/Sample.ts"
+import { copyWhile } from "../terminal/copyWhile.ts"
 import { writeLive, writeScreen } from "../terminal/Output.ts"
 import { restartTimeLimit } from "../terminal/timeLimit.ts"
 import { sampleRecord, sampleText } from "./sampleText.ts"
@@ -22,7 +23,7 @@ export const showSamples = <E, R>(samples: Stream.Stream<Sample, E, R>, { count,
   const judge = new RuleJudge()
   const past: Array<Sample> = []
   const wanted = Option.match(count, { onNone: () => samples, onSome: (count) => Stream.take(samples, count) })
-  return Stream.runForEachWhile(
+  return copyWhile(
     Stream.tap(wanted, () => restartTimeLimit(Duration.toMillis(every))),
     (sample) => {
       judge.take(sample)

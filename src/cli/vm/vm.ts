@@ -4,7 +4,6 @@ import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import * as Stream from "effect/Stream"
 import { text } from "node:stream/consumers"
 import { parseKernelId } from "../../core/kernels/KernelId.ts"
 import { type BootOptions, prepare } from "../../Ktstr.ts"
@@ -12,6 +11,7 @@ import { type Vm, VmEngine } from "../../kvm/spec/VmEngine.ts"
 import type { Machine, Script } from "../source/options.ts"
 import { bootOptions, engineOf, Live, PREPARE_MILLIS } from "../source/snapshot.ts"
 import { checkWritable } from "../source/writeFile.ts"
+import { copyWhile } from "../terminal/copyWhile.ts"
 import { exitCode, FileUnreadable, GuestStatus, report, UsageError } from "../terminal/exit.ts"
 import { type OutputError, writeConsole, writeMessage } from "../terminal/Output.ts"
 import { holdSignals } from "../terminal/signals.ts"
@@ -182,19 +182,3 @@ const consoleToStdout = (vm: Vm) =>
       unread: Effect.flatMap(Fiber.join(copying), (read) => read ? Effect.never : Effect.void)
     }
   })
-
-/**
- * Give each piece to `write` until one is not taken; whether all were. In constant memory, which
- * `Stream.runForEachWhile` is not: it keeps a continuation, some 650 bytes, for each piece.
- */
-export const copyWhile = <A, E>(
-  pieces: Stream.Stream<A>,
-  write: (piece: A) => Effect.Effect<boolean, E>
-): Effect.Effect<boolean, E> =>
-  Stream.runForEach(
-    pieces,
-    (piece) => Effect.filterOrFail(Effect.mapError(write(piece), Option.some), (taken) => taken, () => Option.none<E>())
-  ).pipe(
-    Effect.as(true),
-    Effect.catchAll(Option.match({ onNone: () => Effect.succeed(false), onSome: Effect.fail }))
-  )

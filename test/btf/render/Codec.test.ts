@@ -413,7 +413,7 @@ describe("limits", () => {
       assert.deepStrictEqual(tree._tag === "struct" && tree.members.length, 4096)
       assert.deepStrictEqual(tree._tag === "struct" && tree.members[4095].value, { _tag: "int", value: 7 })
     }
-    const refused = { _tag: "unsupported", reason: "the BTF describes more than this reader keeps" }
+    const refused = { _tag: "unsupported", reason: "the BTF describes more than this reader keeps" } as const
     assert.deepStrictEqual(trees.slice(2), [refused, refused])
     // what the typed form does not show, the bytes do
     assert.deepStrictEqual(ids.map((id) => compile(btf, id).hides?.(view, 0) ?? false), [false, false, true, true])

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { copyWhile } from "../../../src/cli/vm/vm.ts"
+import { copyWhile } from "../../../src/cli/terminal/copyWhile.ts"
 
 setFlagsFromString("--expose-gc")
 const gc: () => void = runInNewContext("gc")
