@@ -34,26 +34,22 @@ const harnessIn = async (directory) => {
   return import(outfile)
 }
 
-/** The native side as the command is built (scripts/build.mjs): one file, with V8's code for it. */
+/** The native side as the command is built (scripts/build.mjs): one file, started with V8's code of an earlier run. */
 const nativeIn = async (directory) => {
-  const main = join(directory, "main.cjs")
   await build({
     entryPoints: [inside("reach")],
-    outfile: main,
+    outfile: join(directory, "main.cjs"),
     bundle: true,
     platform: "node",
     format: "cjs",
     target: "node20",
     minify: true,
-    external: ["koffi"],
-    logLevel: "error"
+    external: ["koffi", "lzma-native", "lz4-napi", "numcodecs"],
+    logLevel: "error",
+    logOverride: { "empty-import-meta": "silent" }
   })
   const launch = join(directory, "reach.cjs")
-  copyFileSync(here("../src/cli/launch.cjs"), launch)
-  const code = `const { code, run } = require(${JSON.stringify(launch)})
-    process.on("exit", () => require("node:fs").writeFileSync(${JSON.stringify(`${main}.code`)}, code()))
-    run()`
-  execFileSync(process.execPath, ["-e", code])
+  copyFileSync(here("../src/cli/start.cjs"), launch)
   return launch
 }
 

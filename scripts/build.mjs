@@ -2,6 +2,7 @@
 // command as one bundle (esbuild), so that it starts quickly.
 import { build } from "esbuild"
 import { execFileSync } from "node:child_process"
+import { createHash } from "node:crypto"
 import {
   chmodSync,
   copyFileSync,
@@ -41,22 +42,30 @@ if (process.argv.includes("--if-stale") && !isStale()) {
 rmSync("dist", { recursive: true, force: true })
 // TypeScript 7; 5.9, a fifth as fast, is here for the Effect diagnostics, which are its plugin
 execFileSync(process.execPath, ["node_modules/typescript7/bin/tsc", "-p", "tsconfig.build.json"], { stdio: "inherit" })
-await build({
-  entryPoints: ["src/cli/bin.ts"],
-  outfile: "dist/bin/main.cjs",
-  bundle: true,
-  platform: "node",
-  target: "node20",
-  format: "cjs",
-  minify: true,
-  lineLimit: 160, // Node prints the line where a program broke
-  external: ["koffi", "lzma-native", "lz4-napi", "numcodecs"],
-  logLevel: "warning",
-  logOverride: { "empty-import-meta": "silent" } // src/kvm/native/abi/Koffi.ts knows that it may be in a CommonJS bundle
-})
-// what src/cli/launch.cjs passes in: V8's cached code cannot import()
-const bundle = readFileSync("dist/bin/main.cjs", "utf8")
-writeFileSync("dist/bin/main.cjs", bundle.replaceAll(/\bimport\((?=")/g, "importModule("))
+
+/** Bundles of the command's parts. */
+const bundled = (options) =>
+  build({
+    bundle: true,
+    platform: "node",
+    target: "node20",
+    format: "cjs",
+    minify: true,
+    lineLimit: 160, // Node prints the line where a program broke
+    external: ["koffi", "lzma-native", "lz4-napi", "numcodecs"],
+    logLevel: "warning",
+    logOverride: { "empty-import-meta": "silent" }, // src/kvm/native/abi/Koffi.ts knows that it may be in a CommonJS bundle
+    ...options
+  })
+await bundled({ entryPoints: ["src/cli/bin.ts"], outfile: "dist/bin/main.cjs" })
+await bundled({ entryPoints: ["src/cli/help/answer.ts"], outfile: "dist/bin/help.cjs" })
+const { outputFiles: [printCommands] } = await bundled({ entryPoints: ["src/cli/help/printCommands.ts"], write: false })
+writeFileSync("dist/bin/commands.json", execFileSync(process.execPath, ["-"], { input: printCommands.contents }))
+// what src/cli/start.cjs passes in: V8's cached code cannot import()
+const bundle = readFileSync("dist/bin/main.cjs", "utf8").replaceAll(/\bimport\((?=")/g, "importModule(")
+writeFileSync("dist/bin/main.cjs", bundle)
+const hash = createHash("sha256").update(bundle).digest("hex").slice(0, 16)
+writeFileSync("dist/bin/start.cjs", readFileSync("src/cli/start.cjs", "utf8").replace("\"not built\"", `"${hash}"`))
 copyFileSync("src/cli/launch.cjs", "dist/bin/ktstr.cjs")
 chmodSync("dist/bin/ktstr.cjs", 0o755)
 buildAgent()

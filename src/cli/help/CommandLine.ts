@@ -6,6 +6,19 @@ export type Asked =
   | { readonly kind: "help"; readonly path: ReadonlyArray<string>; readonly node: CommandNode }
   | { readonly kind: "wrong"; readonly problem: string }
 
+/** Part `--name=value` at its first `=`, up to `--`: @effect/cli parts it at each. */
+export const parted = (words: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const end = words.indexOf("--")
+  const options = end < 0 ? words : words.slice(0, end)
+  return [
+    ...options.flatMap((word) => /^(--[^=]+)=(.*)$/s.exec(word)?.slice(1) ?? word),
+    ...words.slice(options.length)
+  ]
+}
+
+/** The message of words that do not fit together. */
+export const usageMessage = (problem: string): string => `${problem} (ktstr --help shows the usage)`
+
 /** Options that every command takes, and whether a value follows them. */
 const BUILT_IN = new Map([
   ["--help", false],

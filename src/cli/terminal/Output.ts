@@ -1,37 +1,6 @@
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
-import { write } from "node:fs"
-import { setTimeout } from "node:timers/promises"
 import { escapeOutput, type Printable, printable } from "./Printable.ts"
-
-/** stdout refused bytes for another reason than a reader that went away. */
-export class OutputError extends Schema.TaggedError<OutputError>("ktstr/OutputError")("OutputError", {
-  code: Schema.String
-}) {
-  override get message() {
-    return `cannot write to stdout: ${this.code}; is the disk full?`
-  }
-}
-
-const writeSome = (piece: Uint8Array, at: number): Promise<number> =>
-  new Promise((resolve, reject) =>
-    write(1, piece, at, piece.length - at, null, (error, written) => error === null ? resolve(written) : reject(error))
-  )
-
-/** Writes the piece; false when the reader has gone away, or the signal came. Fails with an `OutputError` only. */
-const writeWhole = async (piece: Uint8Array, signal: AbortSignal): Promise<boolean> => {
-  for (let at = 0; at < piece.length && !signal.aborted;) {
-    try {
-      at += await writeSome(piece, at)
-    } catch (error) {
-      const code = error instanceof Error && "code" in error ? String(error.code) : String(error)
-      if (code === "EPIPE") return false
-      if (code !== "EAGAIN") throw new OutputError({ code })
-      await setTimeout(1) // a pipe that somebody made non-blocking, and is full
-    }
-  }
-  return !signal.aborted
-}
+import { OutputError, writeWhole } from "./Stdout.ts"
 
 /** One write to stdout. A failure between two writes, where the pieces are made, is a bug and not stdout's fault. */
 const writing = (write: (signal: AbortSignal) => Promise<boolean>): Effect.Effect<boolean, OutputError> =>

@@ -8,6 +8,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { getSystemErrorMap, stripVTControlCharacters } from "node:util"
 import { SyscallError } from "../../core/Errors.ts"
+import { usageMessage } from "../help/CommandLine.ts"
 import { escapeControls, escapeLine } from "./escapeControls.ts"
 import { writeMessage } from "./Output.ts"
 
@@ -16,7 +17,7 @@ export class UsageError extends Schema.TaggedError<UsageError>("ktstr/UsageError
   problem: Schema.String
 }) {
   override get message() {
-    return `${this.problem} (ktstr --help shows the usage)`
+    return usageMessage(this.problem)
   }
 }
 
