@@ -10,7 +10,7 @@ import { serve } from "../core/httpServer.ts"
 export const mayMount = spawnSync("unshare", ["--mount", "true"]).status === 0
 
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-const RELEASE = "6.99.1-cloud-amd64"
+export const RELEASE = "6.99.1-cloud-amd64"
 const PACKAGE = `linux-image-${RELEASE}`
 const VERSION = "6.99.1-1"
 /** Enough that each step takes its time. */
@@ -20,46 +20,51 @@ const MODULES = 400
  * A mirror of Debian on loopback whose suite sid has one kernel, `debian:sid/6.99-cloud`, signed with a key of its own.
  * `wrap` gives the command that runs another where that key is Debian's, in a mount namespace of its own, as the process
  * that was started; `env` makes the mirror the machine's.
+ * @param change what is changed in the package's files before it is built
  */
-export const debianMirror = Effect.gen(function*() {
-  const root = yield* Effect.acquireRelease(
-    Effect.sync(() => mkdtempSync(join(tmpdir(), "ktstr-mirror-"))),
-    (root) => Effect.sync(() => rmSync(root, { recursive: true, force: true }))
-  )
-  const keyring = makeRepository(root)
-  const server = yield* serve((request, response) => {
-    const path = join(root, normalize(new URL(request.url ?? "/", "http://mirror").pathname))
-    try {
-      response.end(readFileSync(path))
-    } catch {
-      response.writeHead(404).end()
+export const debianMirrorOf = (change: (files: string) => void) =>
+  Effect.gen(function*() {
+    const root = yield* Effect.acquireRelease(
+      Effect.sync(() => mkdtempSync(join(tmpdir(), "ktstr-mirror-"))),
+      (root) => Effect.sync(() => rmSync(root, { recursive: true, force: true }))
+    )
+    const keyring = makeRepository(root, change)
+    const server = yield* serve((request, response) => {
+      const path = join(root, normalize(new URL(request.url ?? "/", "http://mirror").pathname))
+      try {
+        response.end(readFileSync(path))
+      } catch {
+        response.writeHead(404).end()
+      }
+    })
+    const configuration = join(root, "apt.conf")
+    writeFileSync(join(root, "sources.list"), `deb ${server.url}/debian sid main\n`)
+    writeFileSync(
+      configuration,
+      `Dir::Etc::sourcelist "${join(root, "sources.list")}";\nDir::Etc::sourceparts "/dev/null";\n` +
+        `Acquire::http::Proxy::127.0.0.1 "DIRECT";\n`
+    )
+    const script = `mount --bind "$0" ${KEYRING} && exec "$@"`
+    return {
+      id: "debian:sid/6.99-cloud",
+      env: { APT_CONFIG: configuration, http_proxy: undefined },
+      wrap: (...words: ReadonlyArray<string>): ReadonlyArray<string> => [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        keyring,
+        ...words
+      ]
     }
   })
-  const configuration = join(root, "apt.conf")
-  writeFileSync(join(root, "sources.list"), `deb ${server.url}/debian sid main\n`)
-  writeFileSync(
-    configuration,
-    `Dir::Etc::sourcelist "${join(root, "sources.list")}";\nDir::Etc::sourceparts "/dev/null";\n` +
-      `Acquire::http::Proxy::127.0.0.1 "DIRECT";\n`
-  )
-  const script = `mount --bind "$0" ${KEYRING} && exec "$@"`
-  return {
-    id: "debian:sid/6.99-cloud",
-    env: { APT_CONFIG: configuration, http_proxy: undefined },
-    wrap: (...words: ReadonlyArray<string>): ReadonlyArray<string> => [
-      "unshare",
-      "--mount",
-      "sh",
-      "-c",
-      script,
-      keyring,
-      ...words
-    ]
-  }
-})
+
+/** As `debianMirrorOf`, of a package as it should be. */
+export const debianMirror = debianMirrorOf(() => undefined)
 
 /** Fill the directory with what such a mirror serves; the path of its keyring. */
-const makeRepository = (root: string): string => {
+const makeRepository = (root: string, change: (files: string) => void): string => {
   const put = (path: string, content: Uint8Array | string) => {
     mkdirSync(dirname(join(root, path)), { recursive: true })
     writeFileSync(join(root, path), content)
@@ -72,6 +77,7 @@ const makeRepository = (root: string): string => {
   put(`tree/boot/config-${RELEASE}`, "CONFIG_64BIT=y\n")
   put(`tree/lib/modules/${RELEASE}/modules.builtin`, "")
   for (let n = 0; n < MODULES; n++) put(`tree/lib/modules/${RELEASE}/kernel/m${n}.ko`, randomBytes(2 ** 14))
+  change(join(root, "tree"))
   const deb = `pool/${PACKAGE}_${VERSION}_amd64.deb`
   mkdirSync(join(root, "debian/pool"), { recursive: true })
   execFileSync("dpkg-deb", [

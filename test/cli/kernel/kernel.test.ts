@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { execFileSync } from "node:child_process"
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { KernelList, KernelReport, KernelSearch } from "../../../src/cli/kernel/kernel.ts"
 import { vmlinuxOf } from "../../../src/core/image/KernelImage.ts"
@@ -11,6 +11,7 @@ import { debianHost } from "../../../src/core/kernels/debian/DebianSuites.ts"
 import { Host } from "../../core/kernelEntries.ts"
 import { has } from "../../core/samples.ts"
 import { complaints, ktstr, place } from "../../support/cli.ts"
+import { debianMirrorOf, mayMount, RELEASE } from "../../support/debianMirror.ts"
 import { kernelImage } from "../../support/kernels.ts"
 
 const parseList = Schema.decodeUnknownSync(Schema.parseJson(KernelList))
@@ -92,6 +93,35 @@ describe("ktstr kernel", () => {
         assert.strictEqual(text.stdout.split("\n").length, 3, text.stdout)
       }),
     120_000
+  )
+
+  it.scopedLive.skipIf(!has("apt-get") || !mayMount)(
+    "fetch takes nothing that a package's links lead to outside of it",
+    () =>
+      Effect.gen(function*() {
+        const outside = (yield* place).cwd
+        for (const folder of ["kernel", "boot"]) mkdirSync(join(outside, folder))
+        const files = ["kernel/m.ko", "modules.builtin", `boot/vmlinuz-${RELEASE}`, "vmlinuz"]
+        for (const file of files) writeFileSync(join(outside, file), "precious")
+        const links: ReadonlyArray<readonly [path: string, target: string, lacks: string]> = [
+          [`lib/modules/${RELEASE}`, outside, "modules"],
+          [`boot/vmlinuz-${RELEASE}`, join(outside, "vmlinuz"), "vmlinuz"],
+          ["boot", join(outside, "boot"), "vmlinuz"]
+        ]
+        for (const [path, target, lacks] of links) {
+          const { env, id, wrap } = yield* debianMirrorOf((files) => {
+            rmSync(join(files, path), { recursive: true })
+            symlinkSync(target, join(files, path))
+          })
+          const { cwd, ...here } = yield* place
+          const ran = yield* ktstr(["kernel", "fetch", id], { cwd, env: { ...here.env, ...env }, under: wrap() })
+          const said = `ktstr: cannot unpack \\S+ \\S+: the package holds no ${lacks} of ${RELEASE}; `
+          assert.match(complaints(ran).join("\n"), new RegExp(`^${said}`), path)
+          assert.deepStrictEqual([ran.code, ran.stdout], [1, ""], path)
+          for (const file of files) assert.strictEqual(readFileSync(join(outside, file), "utf8"), "precious", path)
+        }
+      }),
+    240_000
   )
 
   it.scoped("list shows what metadata says as text, and takes no name in it for a path", () =>

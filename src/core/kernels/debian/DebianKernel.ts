@@ -168,11 +168,11 @@ const fetchInto = (
       if (unpack.code !== 0) return yield* failed("unpack")(complaintOf(unpack.stderr))
     }
     const release = chosen.release
-    const modules = [join(tree, "usr/lib/modules", release), join(tree, "lib/modules", release)]
+    const modules = [`usr/lib/modules/${release}`, `lib/modules/${release}`]
     const [image, config, kernel] = [
-      yield* firstOf([join(tree, "boot", `vmlinuz-${release}`), ...modules.map((path) => join(path, "vmlinuz"))]),
-      yield* firstOf([join(tree, "boot", `config-${release}`), ...modules.map((path) => join(path, "config"))]),
-      yield* firstOf(modules.map((path) => join(path, "kernel")))
+      yield* firstOf(tree, [`boot/vmlinuz-${release}`, ...modules.map((path) => `${path}/vmlinuz`)]),
+      yield* firstOf(tree, [`boot/config-${release}`, ...modules.map((path) => `${path}/config`)]),
+      yield* firstOf(tree, modules.map((path) => `${path}/kernel`))
     ]
     if (image === undefined) return yield* failed("unpack")(`the package holds no vmlinuz of ${release}`)
     const without = chosen.missing.find((part) => part.startsWith(MODULES_PACKAGE))
@@ -219,8 +219,14 @@ const MODULES = "modules"
 /** The start of the name of a package that holds a kernel's modules alone. */
 const MODULES_PACKAGE = "linux-modules-"
 
-const firstOf = (paths: ReadonlyArray<string>) =>
-  Effect.flatMap(
-    FileSystem.FileSystem,
-    (fs) => Effect.map(Effect.filter(paths, (path) => fs.exists(path)), (found) => found.at(0))
-  )
+/** The first of the paths that a tree has, by its real name: a package's links do not lead out of it. */
+const firstOf = (tree: string, paths: ReadonlyArray<string>) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const root = yield* fs.realPath(tree)
+    for (const path of paths) {
+      const real = yield* Effect.orElseSucceed(fs.realPath(join(tree, path)), () => "")
+      if (real.startsWith(`${root}/`)) return real
+    }
+    return undefined
+  })
