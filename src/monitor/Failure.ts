@@ -14,10 +14,20 @@ import { Sample } from "./Sample.ts"
  * @category schemas
  */
 export const Failure = Schema.Struct({
-  kind: Schema.Literal("scheduler", "panic", "oops", "soft-lockup", "script", "time-limit", "vm-ended", "verdict")
+  kind: Schema.Literal(
+    "scheduler",
+    "panic",
+    "oops",
+    "soft-lockup",
+    "script",
+    "rule",
+    "time-limit",
+    "vm-ended",
+    "verdict"
+  )
     .annotations({
       description:
-        "scheduler: sched_ext ended one for an error; script: it ended with another status than 0; verdict: a test of "
+        "scheduler: sched_ext ended one for an error; script: it ended with another status than 0; rule: the running guest broke one; verdict: a test of "
         + "a scheduler failed for what stands in `text`"
     }),
   text: Schema.String.annotations({ description: "in one line, the kernel's words where it said it" }),

@@ -9,6 +9,7 @@ import type { Failure } from "./Failure.ts"
 import { CONSOLE_SIGN, FailureSigns, type Sign, signOfConsole } from "./FailureSigns.ts"
 import { type SnapshotOptions, take } from "./moments/TakeMoment.ts"
 import type { TakenMoment } from "./moments/TakenMoment.ts"
+import { type Rule, RuleJudge, type RuleVerdict } from "./Rules.ts"
 import type { Sample } from "./Sample.ts"
 
 /** Time between two looks at a running guest's memory, each of which takes well below a millisecond. */
@@ -30,6 +31,8 @@ export interface FailureWatchOptions extends SnapshotOptions {
    * ends the scheduler: a task that is stuck is still where it is stuck then. If not given, none is taken.
    */
   readonly early?: ((moment: TakenMoment) => void) | undefined
+  /** Rules by which samples are judged, five a second: one that is broken is a failure. If not given, none is. */
+  readonly rules?: ReadonlyArray<Rule> | undefined
   /** Given a sample at once and then five times a second. If not given, none is taken. */
   readonly sample?: ((sample: Sample) => void) | undefined
 }
@@ -84,23 +87,32 @@ const every = (millis: number): () => boolean => {
   }
 }
 
+const ruleText = ({ rule, threshold, unit, worst }: RuleVerdict): string =>
+  `${rule}: ${Math.round((worst ?? 0) * 1000) / 1000} ${unit}, more than ${threshold}`
+
 /** Until there is a sign, or the `end`, which has less to say than a sign that came shortly before it. */
 export const watchSigns = (
   vm: Vm,
   signs: FailureSigns,
   end: Deferred.Deferred<Failure | undefined>,
-  { early, sample, ...options }: FailureWatchOptions
+  { early, rules, sample, ...options }: FailureWatchOptions
 ): Effect.Effect<Failure | undefined> =>
   Effect.gen(function*() {
     const agesAreDue = every(AGES)
     const sampleIsDue = every(SAMPLES)
+    const judge = rules === undefined ? undefined : new RuleJudge(rules)
     while (true) {
       const isOver = yield* Deferred.isDone(end)
       const sign = signs.look()
       if (sign !== undefined) return noticed(sign, "memory")
       // also where the script is over before the first look
-      const sampled = sample === undefined || !sampleIsDue() ? undefined : signs.sample()
-      if (sampled !== undefined && !("kind" in sampled)) sample?.(sampled)
+      const isSampled = (sample !== undefined || judge !== undefined) && sampleIsDue()
+      const sampled = isSampled ? signs.sample() : undefined
+      if (sampled !== undefined && !("kind" in sampled)) {
+        sample?.(sampled)
+        const [broken] = judge?.take(sampled) ?? []
+        if (broken !== undefined) return noticed({ kind: "rule", text: ruleText(broken) }, "memory")
+      }
       if (isOver) return yield* Deferred.await(end)
       const text = early === undefined || !(agesAreDue() || signs.hasSuspect) ? undefined : signs.lookAtAges()
       if (text !== undefined) early?.(yield* take(vm, { name: "early", cause: "age", text }, options))

@@ -3,8 +3,8 @@ import { createRequire } from "node:module"
 
 /** The page's style: its colors are those of the theme that the reader has chosen. */
 const STYLE = `
-:root{color-scheme:light dark;--text:#1b1f24;--page:#fff;--soft:#57606a;--line:#d0d7de;--box:#f6f8fa;--bad:#b3261e;--busy:#2c7a4b}
-@media(prefers-color-scheme:dark){:root{--text:#e6edf3;--page:#0d1117;--soft:#9aa4af;--line:#30363d;--box:#161b22;--bad:#ff8a80;--busy:#4cc38a}}
+:root{color-scheme:light dark;--text:#1b1f24;--page:#fff;--soft:#57606a;--line:#d0d7de;--box:#f6f8fa;--bad:#b3261e;--busy:#2c7a4b;--left:#bf8700}
+@media(prefers-color-scheme:dark){:root{--text:#e6edf3;--page:#0d1117;--soft:#9aa4af;--line:#30363d;--box:#161b22;--bad:#ff8a80;--busy:#4cc38a;--left:#e3b341}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:80rem;padding:1rem;font:15px/1.45 system-ui,sans-serif;color:var(--text);background:var(--page)}
 h1{font-size:1.25rem;color:var(--bad);overflow-wrap:anywhere;margin:.2rem 0}
@@ -26,6 +26,7 @@ pre{background:var(--box);border:1px solid var(--line);padding:.6rem;overflow:au
 .strips svg{width:100%;height:.9rem;background:var(--box);border:1px solid var(--line)}
 .busy{fill:var(--busy);color:var(--busy)}
 .waits{fill:var(--bad);color:var(--bad)}
+.left{fill:var(--left);color:var(--left)}
 .ends{display:flex;justify-content:space-between}
 figure{margin:.8rem 0}
 figcaption{font-weight:600}
@@ -78,6 +79,8 @@ const column = (at) => [...samples.tBodies[0].rows].map(({ cells }) => {
 })
 const color = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name)
 const axis = { stroke: color("--text"), grid: { stroke: color("--line") }, ticks: { stroke: color("--line") } }
+const sized = (chart, values) => 20 + 8 * Math.max(...(values ?? [""]).map((value) => String(value).length))
+const told = (chart, value) => value ?? ""
 const charts = []
 for (const figure of document.querySelectorAll("figure[data-chart]")) {
   const shown = heads.flatMap((head, at) => head.dataset.chart === figure.dataset.chart ? [at] : [])
@@ -86,6 +89,7 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
   figure.hidden = false
   const series = shown.map((at, place) => ({
     label: heads[at].textContent,
+    value: told,
     stroke: "hsl(" + Math.round(place * 360 / shown.length) + " 65% 45%)",
     paths: uPlot.paths.stepped({ align: 1 })
   }))
@@ -93,8 +97,8 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
     width: figure.clientWidth,
     height: 180,
     scales: { x: { time: false }, y: { range: (chart, least, most) => [0, Math.max(1, most)] } },
-    axes: [axis, axis],
-    series: [{ label: "seconds" }, ...series]
+    axes: [axis, { ...axis, size: sized }],
+    series: [{ label: "seconds", value: told }, ...series]
   }
   charts.push([figure, new uPlot(options, [seconds, ...shown.map(column)], figure)])
 }

@@ -77,11 +77,20 @@ const columnsOf = (samples: ReadonlyArray<Sample>): ReadonlyArray<Column> => [
   ...queuesOf(samples).slice(0, MOST_QUEUES).map((name): Column => ({
     name,
     chart: "queues",
-    cell: ({ queues }) => number(queues.find((queue) => queue.name === name)?.nr)
+    cell: ({ problems, queues, scheduler }) => {
+      const isRead = scheduler !== null && !problems.some(({ part }) => part === "queues")
+      return number(queues.find((queue) => queue.name === name)?.nr ?? (isRead ? 0 : undefined)) // the empty ones are left out
+    }
   }))
 ]
 
-/** A strip for each CPU: when a task ran, and when others waited behind it. */
+/** The state of a CPU as a strip's color. */
+const stateOf = ({ nr_running, runs }: Sample["cpus"][number]): "" | "busy" | "waits" | "left" => {
+  if (runs === "idle") return nr_running > 0 ? "left" : ""
+  return nr_running > 1 ? "waits" : "busy"
+}
+
+/** A strip for each CPU: when a task ran, when others waited behind it, and when it was idle though tasks waited. */
 const stripsHtml = (
   samples: ReadonlyArray<Sample>,
   cpus: ReadonlyArray<number>,
@@ -96,7 +105,7 @@ const stripsHtml = (
   const strips = cpus.map((cpu) => {
     const states = samples.map(({ cpus }) => {
       const found = cpus.find((one) => one.cpu === cpu)
-      return found === undefined || found.runs === "idle" ? "" : found.nr_running > 1 ? "waits" : "busy"
+      return found === undefined ? "" : stateOf(found)
     })
     const rects = states.flatMap((state, first) => {
       if (state === "" || states[first - 1] === state) return []
@@ -105,13 +114,13 @@ const stripsHtml = (
       return [`<rect class="${state}" x="${x}" width="${at(samples[behind]) - x}" height="10"/>`]
     })
     const label = `CPU ${cpu}: a task ran in ${
-      states.filter((state) => state !== "").length
+      states.filter((state) => state === "busy" || state === "waits").length
     } of ${states.length} samples`
     return `<span>CPU ${cpu}</span><svg viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="${label}">${
       rects.join("")
     }</svg>`
   })
-  return `<p><span class="busy" aria-hidden="true">■</span> a task runs <span class="waits" aria-hidden="true">■</span> others wait for the CPU, too</p>
+  return `<p><span class="busy" aria-hidden="true">■</span> a task runs <span class="waits" aria-hidden="true">■</span> others wait for the CPU, too <span class="left" aria-hidden="true">■</span> it is idle, but a task waits</p>
 <div class="strips">${strips.join("\n")}</div>
 <p class="soft ends"><span>${-from.toFixed(1)} s before</span><span>the failure</span></p>`
 }

@@ -140,6 +140,30 @@ describe("a dump of a failure", () => {
       assert.match(text, /\nlinks: not read: unreadable: links are torn\n/)
     }))
 
+  it.effect("is a page that shows a CPU which is idle though a task waits, and an empty queue as empty", () =>
+    Effect.gen(function*() {
+      const sampled = (at: number, runs: string, nr: number) => ({
+        at: `2026-11-29T10:59:5${at}.000Z`,
+        consistency: "racing" as const,
+        seconds: 1,
+        scheduler: "made",
+        watchdogMillis: 5000,
+        cpus: [{ cpu: 0, online: true, nr_running: 1, clockMillis: 5, runs, switchesPerSecond: 7 }],
+        queues: nr === 0 ? [] : [{ name: "local", kind: "local" as const, nr, change: null }],
+        oldest: null,
+        eventsPerSecond: {},
+        findings: [],
+        problems: []
+      })
+      const page = failurePage({ ...yield* made, samples: [sampled(0, "first[10]", 2), sampled(5, "idle", 0)] })
+      assert.include(
+        page,
+        `<rect class="busy" x="0" width="500" height="10"/><rect class="left" x="500" width="500" height="10"/>`
+      )
+      assert.include(page, `aria-label="CPU 0: a task ran in 1 of 2 samples"`)
+      assert.match(page, /<tr><td class="n" data-value="-5">-5\.0<\/td>.*<td class="n" data-value="0">0<\/td><\/tr>/)
+    }))
+
   it.effect("is shown without a character that moves the cursor or hides text", () =>
     Effect.gen(function*() {
       const text = failureText(yield* made)

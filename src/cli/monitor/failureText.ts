@@ -80,7 +80,7 @@ const earlyText = ({ early }: FailureDocument): string => {
 const lineText = ({ atMicros, text }: LogLine): string =>
   `${atMicros === null ? "" : dim(`[${(atMicros / 1e6).toFixed(6).padStart(12)}] `)}${escapeLine(text)}\n`
 
-/** The kernel's words about a scheduler's end; of another failure its last words. */
+/** The kernel's words about a scheduler's end; of another failure its last words, where it may have some about it. */
 const wordsText = ({ failure, log }: FailureDocument): string => {
   const why = log.problem === null ? "" : `${yellow(escapeLine(formatReason(log.problem)))}\n`
   // an end without an error is news where none was noticed: the script failed, and its scheduler was gone
@@ -90,7 +90,7 @@ const wordsText = ({ failure, log }: FailureDocument): string => {
       stack.length === 0 ? "" : dim(` from ${escapeLine(stack.slice(0, 3).map(({ name }) => name).join(" < "))}`)
     }\n`
   )
-  if (failure.kind === "scheduler") return ends.join("") + why
+  if (failure.kind === "scheduler" || failure.kind === "rule") return ends.join("") + why
   return ends.join("") + why + log.lines.slice(-FIRST_LINES).map(lineText).join("")
 }
 

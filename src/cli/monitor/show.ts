@@ -11,6 +11,7 @@ import { FailureDocument } from "../../monitor/Failure.ts"
 import { failurePage } from "../../monitor/FailurePage.ts"
 import { Moment } from "../../monitor/moments/Moment.ts"
 import { writeFile } from "../source/writeFile.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
 import { FileUnreadable, UsageError } from "../terminal/exit.ts"
 import { writeMessage, writeText } from "../terminal/Output.ts"
 import { printable } from "../terminal/Printable.ts"
@@ -77,9 +78,21 @@ export const show = (config: Config) =>
         })
       }
       if (Option.isNone(config.html)) return yield* writeText(failureText(document))
-      yield* writeFile(config.html.value, [printable(failurePage(document))])
-      writeMessage(`  ${config.html.value}: written\n`)
+      yield* pageOf(document, config.html.value)
     }).pipe(Effect.provide(NativeKoffi.layer))
+
+const pageOf = (document: FailureDocument, path: string) =>
+  Effect.gen(function*() {
+    yield* writeFile(path, [printable(failurePage(document))])
+    writeMessage(`  ${escapeLine(path)}: written\n`)
+  })
+
+/** Make a page of the dump that a file is. */
+export const writePage = (dump: string, path: string) =>
+  Effect.gen(function*() {
+    const document = yield* open(dump)
+    if (!("cause" in document)) yield* pageOf(document, path)
+  })
 
 const open = (path: string) =>
   Effect.gen(function*() {

@@ -173,6 +173,11 @@ export const onFailure = text(
     + "this file, for `ktstr show`"
 )
 
+export const monitor = flag(
+  "monitor",
+  "with --on-failure: a rule of `ktstr monitor` that the running guest breaks is a failure, too"
+)
+
 /** Moments of a guest while it runs. */
 export const moments = {
   snapshot: words(
@@ -201,7 +206,7 @@ export const optionGroups: ReadonlyArray<Group> = [
   { title: "Machine", names: optionNames(hardware) },
   { title: "What runs in it", names: optionNames({ ...includes, ...script, dmesg }) },
   { title: "Which maps", names: optionNames(filter) },
-  { title: "Output", names: optionNames({ ...output, ...loss, out, schema, onFailure, ...moments, html }) }
+  { title: "Output", names: optionNames({ ...output, ...loss, out, schema, onFailure, html, monitor, ...moments }) }
 ]
 
 /** The parsed options, as handlers take them. */

@@ -7,9 +7,11 @@ import type { Vm } from "../../kvm/spec/VmEngine.ts"
 import { sealFailure } from "../../monitor/FailureDump.ts"
 import { awaitFailure } from "../../monitor/FailureWatch.ts"
 import type { TakenMoment } from "../../monitor/moments/TakenMoment.ts"
+import { defaultRules, type Rule } from "../../monitor/Rules.ts"
 import type { Sample } from "../../monitor/Sample.ts"
-import { writeFile } from "../source/writeFile.ts"
+import { checkWritable, writeFile } from "../source/writeFile.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
+import { UsageError } from "../terminal/exit.ts"
 import { writeMessage } from "../terminal/Output.ts"
 import { dumpPieces } from "../terminal/Printable.ts"
 import { restartTimeLimit } from "../terminal/timeLimit.ts"
@@ -23,14 +25,45 @@ const MOST_SAMPLES = 150
 /** When the commands have ended the guest stays, to be read; this ends it, and with it its console. */
 const POWER_OFF = "echo 0 > /proc/sys/kernel/printk; reboot -f"
 
+/** The options of `vm run` about its guest's first failure. */
+export interface FailureConfig {
+  /** Where to write a dump of it, and a page. */
+  readonly onFailure: Option.Option<string>
+  readonly html: Option.Option<string>
+  /** A rule that is broken is one, too. */
+  readonly monitor: boolean
+}
+
+export const NO_DUMP: FailureConfig = { onFailure: Option.none(), html: Option.none(), monitor: false }
+
+interface WantedDump {
+  readonly path: string
+  readonly html: Option.Option<string>
+  readonly rules: ReadonlyArray<Rule> | undefined
+}
+
+/** The dump that the options ask for, whose files can be written. */
+export const wantedDump = ({ html, monitor, onFailure }: FailureConfig) =>
+  Effect.gen(function*() {
+    if (Option.isNone(onFailure)) {
+      if (!monitor && Option.isNone(html)) return undefined
+      const option = monitor ? "--monitor" : "--html"
+      return yield* new UsageError({ problem: `${option} is about a guest's failure: give --on-failure FILE with it` })
+    }
+    for (const path of [onFailure.value, ...Option.toArray(html)]) yield* checkWritable(path)
+    const wanted: WantedDump = { path: onFailure.value, html, rules: monitor ? defaultRules : undefined }
+    return wanted
+  })
+
 /** Write a dump of a guest's first failure, if it has one. Ends when it is written, or the guest's script ended with 0. */
-const dumpOnFailure = (vm: Vm, kernel: string, path: string) =>
+const dumpOnFailure = (vm: Vm, kernel: string, { html, path, rules }: WantedDump) =>
   Effect.gen(function*() {
     let early: TakenMoment | undefined
     const samples: Array<Sample> = []
     const failure = yield* awaitFailure(vm, {
       kernel,
       early: (moment) => (early = moment),
+      rules,
       sample: (sample) => {
         samples.push(sample)
         if (samples.length > MOST_SAMPLES) samples.shift()
@@ -41,6 +74,10 @@ const dumpOnFailure = (vm: Vm, kernel: string, path: string) =>
       const captured = yield* recordFailure(vm, kernel, failure, early)
       yield* writeFile(path, dumpPieces(sealFailure({ ...captured, samples })))
       writeMessage(`  failure: ${escapeLine(failure.text)}\n  ${escapeLine(path)}: written; ktstr show reads it\n`)
+      if (Option.isSome(html)) {
+        const { writePage } = yield* Effect.promise(() => import("../monitor/show.ts"))
+        yield* writePage(path, html.value)
+      }
     }
     yield* Effect.forkScoped(endOnceOver(vm))
   })
@@ -52,11 +89,11 @@ export const withDump = <A, E, R>(
   run: Effect.Effect<A, E, R>,
   vm: Vm,
   kernel: string,
-  path: Option.Option<string>
+  wanted: WantedDump | undefined
 ) =>
-  Option.isNone(path) ? run : Effect.gen(function*() {
+  wanted === undefined ? run : Effect.gen(function*() {
     const [ran, dumped] = yield* Effect.all(
-      [Effect.either(run), Effect.either(dumpOnFailure(vm, kernel, path.value))],
+      [Effect.either(run), Effect.either(dumpOnFailure(vm, kernel, wanted))],
       {
         concurrency: 2
       }

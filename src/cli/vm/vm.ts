@@ -10,7 +10,6 @@ import { type BootOptions, prepare } from "../../Ktstr.ts"
 import { type Vm, VmEngine } from "../../kvm/spec/VmEngine.ts"
 import type { Machine, Script } from "../source/options.ts"
 import { bootOptions, engineOf, Live, PREPARE_MILLIS } from "../source/snapshot.ts"
-import { checkWritable } from "../source/writeFile.ts"
 import { copyWhile } from "../terminal/copyWhile.ts"
 import { exitCode, FileUnreadable, GuestStatus, report, UsageError } from "../terminal/exit.ts"
 import { writeConsole, writeMessage } from "../terminal/Output.ts"
@@ -19,7 +18,7 @@ import * as Stages from "../terminal/Stages.ts"
 import type { OutputError } from "../terminal/Stdout.ts"
 import { table } from "../terminal/Table.ts"
 import { liftTimeLimit, restartTimeLimit } from "../terminal/timeLimit.ts"
-import { ON_FAILURE_WORDS, withDump } from "./onFailure.ts"
+import { type FailureConfig, NO_DUMP, ON_FAILURE_WORDS, wantedDump, withDump } from "./onFailure.ts"
 import { takeSnapshots, wantedSnapshots } from "./snapshots.ts"
 import { rawTerminal, terminalSize } from "./vmTerminal.ts"
 
@@ -30,9 +29,7 @@ interface Config extends Machine {
   readonly dmesg: boolean
 }
 
-interface RunConfig extends Config {
-  /** Where to write a dump of the guest's first failure. */
-  readonly onFailure: Option.Option<string>
+interface RunConfig extends Config, FailureConfig {
   /** When to write its state while it runs, and where to. */
   readonly snapshot: ReadonlyArray<string>
   readonly snapshots: Option.Option<string>
@@ -85,7 +82,7 @@ export const shell = (config: Config) =>
     const options = yield* optionsOf(config, { exec: Option.none(), execFile: Option.none() })
     yield* process.stdin.isTTY ? interact(options, config) : runToEnd(
       { ...options, script: yield* commands, powerOff: true },
-      { ...config, onFailure: Option.none(), snapshot: [], snapshots: Option.none() }
+      { ...config, ...NO_DUMP, snapshot: [], snapshots: Option.none() }
     )
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
@@ -109,16 +106,15 @@ const commands = Effect.tryPromise({
 /** Boot, and run the commands to their end: true, or false when nobody reads stdout any more. */
 const runToEnd = (options: BootOptions, config: Omit<RunConfig, keyof Config> & Pick<RunConfig, "engine">) =>
   Effect.gen(function*() {
-    const { onFailure } = config
     yield* holdSignals
     const wanted = yield* wantedSnapshots(config)
-    if (Option.isSome(onFailure)) yield* checkWritable(onFailure.value)
+    const dump = yield* wantedDump(config)
     yield* restartTimeLimit(PREPARE_MILLIS)
     const { spec } = yield* prepare(options)
     const vm = yield* Effect.flatMap(VmEngine, (engine) => engine.boot(spec))
     const { rest, unread } = yield* consoleToStdout(vm)
     const written = wanted === undefined ? Effect.void : yield* takeSnapshots(vm, options.kernel, wanted)
-    const ready = withDump(readyOrOver(vm, rest), vm, options.kernel, onFailure)
+    const ready = withDump(readyOrOver(vm, rest), vm, options.kernel, dump)
     const status = yield* Effect.raceFirst(ready, Effect.as(unread, undefined))
     yield* rest
     yield* written

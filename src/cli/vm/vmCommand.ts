@@ -1,7 +1,18 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
-import { dmesg, machine, moments, onFailure, script, source, vm as guest, words } from "../source/options.ts"
+import {
+  dmesg,
+  html,
+  machine,
+  moments,
+  monitor,
+  onFailure,
+  script,
+  source,
+  vm as guest,
+  words
+} from "../source/options.ts"
 
 const handlers = () => import("./vm.ts")
 
@@ -16,7 +27,7 @@ const kernels = {
 
 const run = Command.make(
   "run",
-  { ...machine, ...kernels, ...script, dmesg, onFailure, ...moments },
+  { ...machine, ...kernels, ...script, dmesg, onFailure, html, monitor, ...moments },
   handler(handlers, (module) => module.run)
 )
   .pipe(

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { readFileSync, rmSync } from "node:fs"
+import { existsSync, readFileSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { complaints, ktstr, place, until } from "../../support/cli.ts"
 import { kernelImage } from "../../support/kernels.ts"
@@ -17,13 +17,15 @@ const run = (...args: ReadonlyArray<string>) =>
     const ran = yield* ktstr(["vm", "run", ...guest, ...args], { cwd, env })
     const written = leftovers().includes("dump.json")
     const shown = written ? yield* ktstr(["show", file], { cwd, env }) : undefined
-    const made = written ? yield* ktstr(["show", file, "--html", join(cwd, "page.html")], { cwd, env }) : undefined
-    const page = made?.code === 0 ? readFileSync(join(cwd, "page.html"), "utf8") : undefined
-    rmSync(join(cwd, "page.html"), { force: true })
+    const paged = written ? yield* ktstr(["show", file, "--html", join(cwd, "page.html")], { cwd, env }) : undefined
+    const page = paged?.code === 0 ? readFileSync(join(cwd, "page.html"), "utf8") : undefined
+    const made = join(cwd, "made.html")
+    const ofRun = existsSync(made) ? readFileSync(made, "utf8") : undefined
+    for (const name of ["page.html", "made.html"]) rmSync(join(cwd, name), { force: true })
     const dump = written ? JSON.parse(readFileSync(file, "utf8")) : undefined
     rmSync(file, { force: true })
     yield* Effect.promise(() => until("everything is gone", () => leftovers().length === 0, 5))
-    return { ran, dump, page, shown }
+    return { ran, dump, page, ofRun, shown }
   }).pipe(Effect.scoped)
 
 /** The complaints but what is said of the dump. */
@@ -70,9 +72,38 @@ describe("ktstr vm run --on-failure", () => {
     SECONDS * 1000
   )
 
+  it.live(
+    "with --monitor takes a broken rule for a failure, and with --html makes its page at once",
+    () =>
+      Effect.gen(function*() {
+        const crowd = "for i in 1 2 3 4 5 6 7 8; do taskset 1 sh -c 'while :; do :; done' & done; sleep 20"
+        const { dump, ofRun, page, ran, shown } = yield* run(
+          "--cpus",
+          "2",
+          "--monitor",
+          "--html",
+          "made.html",
+          "--exec",
+          crowd
+        )
+        assert.deepStrictEqual([ran.stdout, ran.code], ["", 0])
+        assert.deepInclude(dump.failure, { kind: "rule", seenIn: "memory" })
+        assert.match(dump.failure.text, /^imbalance: \d+(\.\d+)? ×, more than 4$/)
+        assert.match(shown?.stdout ?? "", /^rule {2}imbalance: .*\n.*\nkernel .*\n\nCPUs stood at\n/)
+        assert.match(ran.stderr, /^ {2}made\.html: written$/m)
+        assert.strictEqual(ofRun, page)
+      }),
+    SECONDS * 1000
+  )
+
   it.scopedLive("says at once that its file cannot be written, before it looks for the kernel", () =>
     Effect.gen(function*() {
       const { cwd, env } = yield* place
+      for (const option of [["--monitor"], ["--html", "x"]]) {
+        const alone = yield* ktstr(["vm", "run", "--kernel", "/none", "--exec", "true", ...option], { cwd, env })
+        assert.deepStrictEqual([alone.code, alone.stdout], [2, ""])
+        assert.match(alone.stderr, /^ktstr: --\w+ is about a guest's failure: give --on-failure FILE with it /)
+      }
       const ran = yield* ktstr(["vm", "run", "--kernel", "/none", "--exec", "true", "--on-failure", "none/x"], {
         cwd,
         env

@@ -28,6 +28,13 @@ const STALL = {
   stalled: { comm: "spin", pid: 77, millis: 3100 }
 }
 const ERROR = { ...EXIT, kind: "error" as const, reason: "scx_bpf_error", message: "no such queue", stalled: null }
+const HOTPLUG = {
+  ...EXIT,
+  kind: "normal" as const,
+  reason: "unregistered from the main kernel",
+  message: null,
+  stalled: null
+}
 
 /** A scheduler's deeds, and all that is said of it. */
 const TOLD: ReadonlyArray<readonly [string, Partial<SchedulerRun>, ReadonlyArray<string>]> = [
@@ -79,6 +86,10 @@ const TOLD: ReadonlyArray<readonly [string, Partial<SchedulerRun>, ReadonlyArray
   ["detaches", { gone: 3.1e9, atEnd: false, status: 0 }, [
     "fail",
     "scheduler exited: s left by itself: 3.1 s after it attached; its process ended with status 0"
+  ]],
+  ["is gone with a CPU", { gone: 5e8, atEnd: false, exits: [HOTPLUG] }, [
+    "fail",
+    "scheduler exited: s was taken away: unregistered from the main kernel: 0.5 s after it attached; its process runs"
   ]],
   ["breaks", { gone: 1e9, atEnd: false, status: BY_SIGNAL_6 }, [
     "fail",
