@@ -44,6 +44,8 @@ const nativeIn = async (directory) => {
     format: "cjs",
     target: "node20",
     minify: true,
+    banner: { js: "(function(require,importModule){" },
+    footer: { js: "})" },
     external: ["koffi", "lzma-native", "lz4-napi", "numcodecs"],
     logLevel: "error",
     logOverride: { "empty-import-meta": "silent" }

@@ -10,7 +10,7 @@ const { cachedDataVersionTag } = require("node:v8")
 const { Script } = require("node:vm")
 
 const filename = require.resolve("./main.cjs")
-const source = readFileSync(filename)
+const source = readFileSync(filename, "latin1")
 
 /** The hash of main.cjs, that scripts/build.mjs writes here: hashing it takes a tenth of a short run's own time. */
 const BUNDLE = "not built"
@@ -55,7 +55,7 @@ const keep = (script) => {
 }
 
 const cachedData = kept()
-const script = new Script(`(function(require,importModule){${source.latin1Slice()}\n})`, { filename, cachedData })
+const script = new Script(source, { filename, cachedData })
 if (cachedData === undefined || script.cachedDataRejected) process.on("exit", (status) => status !== WRONG_USAGE && keep(script))
 
 // Code that comes out of V8's cache cannot import(), so it is given what can.
