@@ -4,7 +4,7 @@ import * as Schema from "effect/Schema"
 import { readFileSync } from "node:fs"
 import type { Btf } from "../../btf/Btf.ts"
 import type { Json } from "../../btf/render/RenderedValue.ts"
-import { EncodeError, encodeKey, encodeValue } from "../../btf/render/ValueEncoder.ts"
+import { encodeBytes, EncodeError, encodeKey, encodeValue, shownJson } from "../../btf/render/ValueEncoder.ts"
 import { errnoName } from "../../core/Errors.ts"
 import { formatReason } from "../../core/Reason.ts"
 import type { MapNotFound } from "../MapAccessor.ts"
@@ -88,9 +88,12 @@ export const writerOf = (
       : yield* Either.mapLeft(btf.byId(info.btfId), (reason) => refused(formatReason(reason)))
     const key = calls.buffer(info.keySize)
     const keyBytes = key.bytes.subarray(0, info.keySize)
-    yield* types !== undefined && info.keyTypeId !== 0
-      ? encodeKey(types, info.keyTypeId, change.key, keyBytes)
-      : encodeInto(types, 0, isIndexed(map.type), change.key, keyBytes)
+    yield* Either.mapLeft(
+      types !== undefined && info.keyTypeId !== 0
+        ? encodeKey(types, info.keyTypeId, change.key, keyBytes)
+        : encodeInto(types, 0, isIndexed(map.type), change.key, keyBytes),
+      ({ message }) => refused(`its key: ${message}`)
+    )
     if (change.kind === "delete") {
       const result = calls.delete(fd, key)
       return result < 0 ? yield* refused(reasonOf(-result, "delete", change.key)) : undefined
@@ -130,20 +133,15 @@ const encodeInto = (
   into: Uint8Array
 ): Either.Either<unknown, EncodeError> => {
   if (types !== undefined && typeId !== 0) return encodeValue(types, typeId, json, into)
-  const given = JSON.stringify(json)
   if (indexed && into.length === 4) {
     const index = typeof json === "string" && /^\d+$/.test(json) ? Number(json) : json
     if (typeof index !== "number" || !Number.isInteger(index) || index < 0 || index > 0xffff_ffff) {
-      return Either.left(new EncodeError({ path: "", expected: "an index", given }))
+      return Either.left(new EncodeError({ path: "", expected: "an index", given: shownJson(json) }))
     }
     new DataView(into.buffer, into.byteOffset, 4).setUint32(0, index, true)
     return Either.void
   }
-  if (typeof json !== "string" || json.length !== into.length * 2 || !/^[0-9a-f]*$/i.test(json)) {
-    return Either.left(new EncodeError({ path: "", expected: `${into.length * 2} hex digits: it has no type`, given }))
-  }
-  into.set(Buffer.from(json, "hex"))
-  return Either.void
+  return encodeBytes(json, into)
 }
 
 /** Why the map cannot be written at all; undefined: it can. */

@@ -83,7 +83,7 @@ export const encodeKey = (
       : Either.left(error)
   })
 
-/** As `encodeValue`, of bytes without a type: the JSON is a string of hex digits, two for each byte. */
+/** As `encodeValue`, of bytes without a type: the JSON is a string of hex digits, two for each byte, after `0x` or not. */
 export const encodeBytes = (json: Json, into: Uint8Array): Either.Either<ReadonlyArray<ByteRun>, EncodeError> =>
   encode(bytesPlan(into.length), 0, "", json, into)
 
@@ -136,13 +136,13 @@ const encode = (
   })
 
 /** JSON for a message: enough of it to recognise. */
-const shown = (json: Json): string => {
+export const shownJson = (json: Json): string => {
   const text = JSON.stringify(json)
   return text.length > 60 ? `${text.slice(0, 57)}...` : text
 }
 
 const fails = (path: string, expected: string, given: Json): EncodeError =>
-  new EncodeError({ path, expected, given: shown(given) })
+  new EncodeError({ path, expected, given: shownJson(given) })
 
 /** The number in whole bytes or a bit-field; `exact` ones may not contradict one another. */
 interface Put {
@@ -183,10 +183,11 @@ class Draft {
       case "float":
         return this.float(plan.extent, at, path, json)
       case "bytes": {
-        if (typeof json !== "string" || json.length !== plan.extent * 2 || !/^[0-9a-f]*$/i.test(json)) {
+        const digits = typeof json === "string" ? json.replace(/^0x/, "") : ""
+        if (typeof json !== "string" || digits.length !== plan.extent * 2 || !/^[0-9a-f]*$/i.test(digits)) {
           throw fails(path, `${plan.extent * 2} hex digits`, json)
         }
-        for (const [index, byte] of Buffer.from(json, "hex").entries()) {
+        for (const [index, byte] of Buffer.from(digits, "hex").entries()) {
           this.whole(at + index, 8, path, json, BigInt(byte))
         }
         return

@@ -11,7 +11,7 @@ export const writeOptions = {
   key: text(
     "key",
     "JSON",
-    "with --map: the entry's key, as a dump prints it, or 0x and all its bytes in hex; not needed for maps of one element"
+    "with --map: the entry's key, as a dump prints it, or its keyBytes; not needed for maps of one element"
   ),
   cpu: text("cpu", "CPU", "for per-CPU maps: the CPU to write, or `all`"),
   until: text("until", "REGEX", "then let the guest run until a line of its console matches, and print that line"),

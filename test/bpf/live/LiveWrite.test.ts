@@ -119,6 +119,19 @@ describe.skipIf(refused !== undefined)("LiveWrite", () => {
       )
     }).pipe(Effect.provide(HostLive)))
 
+  it.scopedLive("keys and values without a type are hex, and what is not is refused by name, however long", () =>
+    Effect.gen(function*() {
+      const { entries, says, write } = yield* live({ ...HASH, valueSize: 2 })
+      yield* write({ kind: "update", key: "0x01000000", value: "0x0aff", mode: "any" })
+      yield* write({ kind: "update", key: "02000000", value: "0b00", mode: "any" })
+      assert.sameDeepMembers(yield* entries, [["01000000", "0aff"], ["02000000", "0b00"]])
+      const key = "[".repeat(100_000)
+      assert.strictEqual(
+        yield* says({ kind: "delete", key }),
+        `map (written) was not written: its key: the value: expected 8 hex digits, not "${key.slice(0, 56)}...`
+      )
+    }).pipe(Effect.provide(HostLive)))
+
   it.scopedLive("frozen maps, and maps of objects, are refused with the reason", () =>
     Effect.gen(function*() {
       const change = { kind: "update", key: 0, value: "00000000", mode: "any" } as const

@@ -231,6 +231,13 @@ describe("bytes without a type", () => {
     const into = new Uint8Array(3)
     Either.getOrThrow(encodeBytes("0aFF10", into))
     assert.deepStrictEqual([...into], [10, 255, 16])
-    assert.strictEqual(message(encodeBytes("0aff", into)), "the value: expected 6 hex digits, not \"0aff\"")
+    Either.getOrThrow(encodeBytes("0x0b0c0D", into))
+    assert.deepStrictEqual([...into], [11, 12, 13])
+    for (const json of ["0aff", "0x0aff", "0x0x0aff", "0a0b0c0d", "0xzz0b0c", 1, null]) {
+      assert.strictEqual(
+        message(encodeBytes(json, into)),
+        `the value: expected 6 hex digits, not ${JSON.stringify(json)}`
+      )
+    }
   })
 })
