@@ -13,8 +13,9 @@ import { ktstr } from "./commands.ts"
 import { parted } from "./help/CommandLine.ts"
 import { escapeLine } from "./terminal/escapeControls.ts"
 import { exitCode, report } from "./terminal/exit.ts"
-import { writeMessage, writeText } from "./terminal/Output.ts"
+import { writeText } from "./terminal/Output.ts"
 import { runMain } from "./terminal/signals.ts"
+import { writeMessage } from "./terminal/Streams.ts"
 
 /** stdout is for answers: what the program logs goes to stderr, a line each. */
 const logger = Logger.replace(

@@ -1,6 +1,6 @@
 import { escapeLine } from "../terminal/escapeControls.ts"
-import { escapeOutput, printable } from "../terminal/Printable.ts"
-import { OutputError, writeWhole } from "../terminal/Stdout.ts"
+import { printable } from "../terminal/Printable.ts"
+import { OutputError, writeMessage, writeWhole } from "../terminal/Streams.ts"
 import { asked, parted, usageMessage } from "./CommandLine.ts"
 import type { CommandNode } from "./CommandTree.ts"
 import { type Group, helpText } from "./Help.ts"
@@ -46,7 +46,7 @@ export const answer = (commands: Commands, words: ReadonlyArray<string>): boolea
 /** A failure's line and exit code, as `report` and `exitCode` have them. */
 const refuse = (message: string, code: number): void => {
   process.stderr.on("error", () => undefined) // who does not read the message has the exit code
-  process.stderr.write(escapeOutput(`ktstr: ${escapeLine(message)}\n`))
+  writeMessage(`ktstr: ${escapeLine(message)}\n`)
   process.exitCode = code
 }
 

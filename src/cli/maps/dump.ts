@@ -16,9 +16,10 @@ import { type Filter, type Loss, type Output, type Target, TEXT_LIMIT } from "..
 import { format, Live, openMaps } from "../source/snapshot.ts"
 import { checkWritable, writeFile } from "../source/writeFile.ts"
 import { UsageError } from "../terminal/exit.ts"
-import { writeMessage, writePieces, writeText } from "../terminal/Output.ts"
+import { writePieces, writeText } from "../terminal/Output.ts"
 import { dumpPieces } from "../terminal/Printable.ts"
 import { duration, layer as stagesLayer } from "../terminal/Stages.ts"
+import { writeMessage } from "../terminal/Streams.ts"
 import { dumpText } from "./present.ts"
 
 /** A kernel whose maps are printed, whatever it is read from. */

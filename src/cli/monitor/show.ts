@@ -13,8 +13,9 @@ import { Moment } from "../../monitor/moments/Moment.ts"
 import { writeFile } from "../source/writeFile.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
 import { FileUnreadable, UsageError } from "../terminal/exit.ts"
-import { writeMessage, writeText } from "../terminal/Output.ts"
+import { writeText } from "../terminal/Output.ts"
 import { printable } from "../terminal/Printable.ts"
+import { writeMessage } from "../terminal/Streams.ts"
 import { failureText, momentText } from "./failureText.ts"
 
 /** The file is not a dump of a failure. */

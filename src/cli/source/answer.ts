@@ -6,7 +6,7 @@ import { formatReason, type Reason } from "../../core/Reason.ts"
 import { yellow } from "../terminal/Color.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
 import { writeText } from "../terminal/Output.ts"
-import type { OutputError } from "../terminal/Stdout.ts"
+import type { OutputError } from "../terminal/Streams.ts"
 import type { Loss } from "./options.ts"
 
 /** The answer is written, but parts of it are missing; exit code 1. */

@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
-import { escapeOutput, type Printable, printable } from "./Printable.ts"
-import { OutputError, writeWhole } from "./Stdout.ts"
+import { consoleBytes, type Printable, printable } from "./Printable.ts"
+import { OutputError, writeWhole } from "./Streams.ts"
 
 /** One write to stdout. A failure between two writes, where the pieces are made, is a bug and not stdout's fault. */
 const writing = (write: (signal: AbortSignal) => Promise<boolean>): Effect.Effect<boolean, OutputError> =>
@@ -13,7 +13,7 @@ const writing = (write: (signal: AbortSignal) => Promise<boolean>): Effect.Effec
  * which is not an error.
  */
 export const writeConsole = (piece: Uint8Array): Effect.Effect<boolean, OutputError> =>
-  writing((signal) => writeWhole(piece, signal))
+  writing((signal) => writeWhole(consoleBytes(piece), signal))
 
 /**
  * Write borrowed pieces to stdout, each before the next is asked for. A closed pipe (`| head`) ends the writing and is
@@ -40,6 +40,3 @@ export const writeScreen = (text: string): Effect.Effect<boolean, OutputError> =
   process.stdout.isTTY
     ? Effect.zipRight(writeConsole(new TextEncoder().encode(CLEAR)), writeLive(text))
     : writeLive(text)
-
-/** Write text, made printable, to stderr: messages, progress. */
-export const writeMessage = (text: string): void => void process.stderr.write(escapeOutput(text))

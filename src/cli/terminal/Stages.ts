@@ -5,7 +5,7 @@ import * as Layer from "effect/Layer"
 import type { Ora } from "ora"
 import { Progress } from "../../core/Progress.ts"
 import { escapeLine } from "./escapeControls.ts"
-import { writeMessage } from "./Output.ts"
+import { writeMessage } from "./Streams.ts"
 
 /** `0.4 ms`, `12 ms`, `9.8 s`. */
 export const duration = (millis: number): string =>

@@ -10,7 +10,7 @@ import { getSystemErrorMap, stripVTControlCharacters } from "node:util"
 import { SyscallError } from "../../core/Errors.ts"
 import { usageMessage } from "../help/CommandLine.ts"
 import { escapeControls, escapeLine } from "./escapeControls.ts"
-import { writeMessage } from "./Output.ts"
+import { writeMessage } from "./Streams.ts"
 
 /** The words of the command line do not fit together. */
 export class UsageError extends Schema.TaggedError<UsageError>("ktstr/UsageError")("UsageError", {

@@ -7,8 +7,8 @@ import { openMemoryImage } from "../../memory/MemoryImage.ts"
 import type { Target } from "../source/options.ts"
 import { bootTarget, imageOf, Live, qemuOf } from "../source/snapshot.ts"
 import { checkWritable, writeBinary } from "../source/writeFile.ts"
-import { writeMessage } from "../terminal/Output.ts"
 import * as Stages from "../terminal/Stages.ts"
+import { writeMessage } from "../terminal/Streams.ts"
 
 /** Write the memory that the options name as an ELF core. */
 export const core = (config: Target & { readonly out: string }) =>

@@ -12,8 +12,8 @@ import type { Sample } from "../../monitor/Sample.ts"
 import { checkWritable, writeFile } from "../source/writeFile.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
-import { writeMessage } from "../terminal/Output.ts"
 import { dumpPieces } from "../terminal/Printable.ts"
+import { writeMessage } from "../terminal/Streams.ts"
 import { restartTimeLimit } from "../terminal/timeLimit.ts"
 
 /** Words for the kernel's command line: a guest that panicked stays for as long, so that it can be stopped and read. */

@@ -15,8 +15,8 @@ import { periodMillis } from "../source/every.ts"
 import { checkWritable, FileUnwritable, writeFile } from "../source/writeFile.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
 import { UsageError } from "../terminal/exit.ts"
-import { writeMessage } from "../terminal/Output.ts"
 import { dumpPieces } from "../terminal/Printable.ts"
+import { writeMessage } from "../terminal/Streams.ts"
 
 /** A guest that has reported its end has ended by then, and with it the wait for moments that will not come. */
 const GUEST_LEAVES = "3 seconds"

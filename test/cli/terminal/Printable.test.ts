@@ -75,8 +75,8 @@ describe("text for a terminal or a file", () => {
       )
     // The time limit's thread cannot import the one that writes; its line is a `Printable` too.
     assert.deepStrictEqual(writers.toSorted(), [
-      "cli/terminal/Output.ts",
       "cli/terminal/Printable.ts",
+      "cli/terminal/Streams.ts",
       "cli/terminal/timeLimit.ts"
     ])
   })

@@ -1,7 +1,10 @@
 import { write } from "node:fs"
 import { setTimeout } from "node:timers/promises"
+import { escapeOutput, type Printable } from "./Printable.ts"
 
-/** stdout refused bytes for another reason than a reader that went away. Plain, for help is written without Effect. */
+// The only way to stdout and stderr, without Effect: help does not load it (`help/answer.ts`). Others take Output.ts.
+
+/** stdout refused bytes for another reason than a reader that went away. */
 export class OutputError extends Error {
   readonly _tag = "OutputError"
   constructor(readonly code: string) {
@@ -14,8 +17,8 @@ const writeSome = (piece: Uint8Array, at: number): Promise<number> =>
     write(1, piece, at, piece.length - at, null, (error, written) => error === null ? resolve(written) : reject(error))
   )
 
-/** Writes the piece; false when the reader has gone away, or the signal came. Fails with an `OutputError` only. */
-export const writeWhole = async (piece: Uint8Array, signal?: AbortSignal): Promise<boolean> => {
+/** Write the piece to stdout; false when the reader has gone away, or the signal came. Fails with an `OutputError` only. */
+export const writeWhole = async (piece: Printable, signal?: AbortSignal): Promise<boolean> => {
   for (let at = 0; at < piece.length && signal?.aborted !== true;) {
     try {
       at += await writeSome(piece, at)
@@ -28,3 +31,6 @@ export const writeWhole = async (piece: Uint8Array, signal?: AbortSignal): Promi
   }
   return signal?.aborted !== true
 }
+
+/** Write text, made printable, to stderr: messages, progress. */
+export const writeMessage = (text: string): void => void process.stderr.write(escapeOutput(text))
