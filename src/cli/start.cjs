@@ -12,7 +12,7 @@ const { Script } = require("node:vm")
 const filename = require.resolve("./main.cjs")
 const source = readFileSync(filename, "latin1")
 
-/** The hash of main.cjs, that scripts/build.mjs writes here: hashing it takes a tenth of a short run's own time. */
+/** The hash of main.cjs, which scripts/build.mjs writes here: hashing it takes a tenth of a short run's own time. */
 const BUNDLE = "not built"
 
 /** The command that is run: each has its own code, for code that a run does not need takes time to load too. */

@@ -47,7 +47,7 @@ const refusals: ReadonlyArray<readonly [MapAssignment, string]> = [
   [{ map: "numbers", value: 1 }, "it has 1000 elements: give a key"],
   [{ map: "nowhere", key: 1, value: 1 }, "no such map"],
   [{ map: "table", key: { id: 40, port: 80 }, value: { a: 1 } }, "it has no such key"],
-  [{ map: "table", key: 1, value: { a: 1 } }, "its key: the value: expected an object, not 1"],
+  [{ map: "table", key: 1, value: { a: 1 } }, "its key: expected an object, not 1"],
   [{ map: "own", key: 3, value: 1 }, "each CPU has a value of its own: say which CPU, or all"],
   [{ map: "own", key: 3, value: 1, cpu: 2 }, "CPU 2 is not possible here"],
   [{ map: "numbers", key: 1, value: 1, cpu: 1 }, "it has one value for all CPUs"],

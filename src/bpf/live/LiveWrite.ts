@@ -92,7 +92,7 @@ export const writerOf = (
       types !== undefined && info.keyTypeId !== 0
         ? encodeKey(types, info.keyTypeId, change.key, keyBytes)
         : encodeInto(types, 0, isIndexed(map.type), change.key, keyBytes),
-      ({ message }) => refused(`its key: ${message}`)
+      ({ keyMessage }) => refused(keyMessage)
     )
     if (change.kind === "delete") {
       const result = calls.delete(fd, key)

@@ -29,7 +29,14 @@ export class EncodeError extends Schema.TaggedError<EncodeError>("ktstr/EncodeEr
   given: Schema.String
 }) {
   override get message() {
-    return `${this.path === "" ? "the value" : this.path}: expected ${this.expected}, not ${this.given}`
+    return `${this.path === "" ? "the value" : this.path}: ${this.mismatch}`
+  }
+  /** As `message`, where the value is a map's key. */
+  get keyMessage(): string {
+    return `its key${this.path === "" ? "" : `, ${this.path}`}: ${this.mismatch}`
+  }
+  private get mismatch(): string {
+    return `expected ${this.expected}, not ${this.given}`
   }
 }
 

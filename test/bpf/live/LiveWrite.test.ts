@@ -128,7 +128,7 @@ describe.skipIf(refused !== undefined)("LiveWrite", () => {
       const key = "[".repeat(100_000)
       assert.strictEqual(
         yield* says({ kind: "delete", key }),
-        `map (written) was not written: its key: the value: expected 8 hex digits, not "${key.slice(0, 56)}...`
+        `map (written) was not written: its key: expected 8 hex digits, not "${key.slice(0, 56)}...`
       )
     }).pipe(Effect.provide(HostLive)))
 

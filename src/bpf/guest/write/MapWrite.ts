@@ -5,7 +5,14 @@ import type { Btf } from "../../../btf/Btf.ts"
 import { layout } from "../../../btf/Layout.ts"
 import { memoizeByBtf } from "../../../btf/MemoizeByBtf.ts"
 import type { Json } from "../../../btf/render/RenderedValue.ts"
-import { type ByteRun, encodeAt, encodeBytes, encodeKey, valueAt } from "../../../btf/render/ValueEncoder.ts"
+import {
+  type ByteRun,
+  encodeAt,
+  encodeBytes,
+  type EncodeError,
+  encodeKey,
+  valueAt
+} from "../../../btf/render/ValueEncoder.ts"
 import { lazily } from "../../../core/Lazily.ts"
 import { formatReason } from "../../../core/Reason.ts"
 import { GuestKernel, type GuestKernelService } from "../../../memory/GuestKernel.ts"
@@ -265,8 +272,8 @@ const keyBytes = (
   key: Json | undefined
 ): Either.Either<Uint8Array, string> => {
   const bytes = new Uint8Array(info.keySize)
-  const encoded = (result: Either.Either<ReadonlyArray<ByteRun>, { readonly message: string }>) =>
-    Either.mapBoth(result, { onLeft: ({ message }) => `its key: ${message}`, onRight: () => bytes })
+  const encoded = (result: Either.Either<ReadonlyArray<ByteRun>, EncodeError>) =>
+    Either.mapBoth(result, { onLeft: ({ keyMessage }) => keyMessage, onRight: () => bytes })
   if (isIndexed(type) && info.keySize === 4 && (key === undefined || typeof key === "number")) {
     if (key === undefined && info.maxEntries !== 1) return Either.left(`it has ${info.maxEntries} elements: give a key`)
     if (key !== undefined && !(Number.isInteger(key) && key >= 0 && key < 2 ** 32)) {
