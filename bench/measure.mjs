@@ -1,6 +1,6 @@
 // How numbers are taken: fresh processes, medians, rivals in turn.
 import { execFileSync, spawnSync } from "node:child_process"
-import { openSync } from "node:fs"
+import { openSync, readFileSync } from "node:fs"
 
 export const here = (name) => new URL(name, import.meta.url).pathname
 
@@ -33,6 +33,28 @@ export const pair = (runs, a, b) => {
     b: median(times.map(([, y]) => y)),
     ratio: median(times.map(([x, y]) => x / y))
   }
+}
+
+/** Columns of /proc/PID/stat behind the name in parentheses: proc_pid_stat(5). `waited` is of the children that ended. */
+const CPU_COLUMNS = { own: [11, 12], waited: [13, 14] }
+
+/** CPU seconds of a process, in the kernel's hundredths; undefined: it is not there. */
+export const cpuSecondsOf = (pid, whose = "own") => {
+  let stat
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, "latin1")
+  } catch {
+    return undefined
+  }
+  const columns = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+  return CPU_COLUMNS[whose].reduce((ticks, at) => ticks + Number(columns[at]), 0) / 100
+}
+
+/** CPU seconds of a command and of all that it started and waited for. */
+export const cpuSeconds = (file, ...words) => {
+  const before = cpuSecondsOf("self", "waited")
+  execFileSync(file, words, { stdio: ["ignore", "ignore", "inherit"] })
+  return cpuSecondsOf("self", "waited") - before
 }
 
 /** What `make` gives, made when it is asked for first. */

@@ -4,6 +4,7 @@ import { compileBig, ENTRIES, scratch } from "./images.mjs"
 import { bootRatios, freezeTimes } from "./kvm.mjs"
 import { liveRatio } from "./live.mjs"
 import { here, measure, once, pair } from "./measure.mjs"
+import { smokes, watched } from "./runs.mjs"
 
 /** Keyed types besides hash, each with what big.bpf.c is compiled with. Per-CPU types are filled on one CPU and on two. */
 const TYPES = {
@@ -46,6 +47,51 @@ const ATTACH = {
 
 const least = (id, what, unit, value, limit = null) => ({ id, what, unit, value, limit, better: "less" })
 const most = (id, what, unit, value, limit = null) => ({ id, what, unit, value, limit, better: "more" })
+
+/** Parts of a smoke test's CPU time, as smoke.mjs names them. */
+const SMOKE = {
+  agent: "by QEMU until the agent is there",
+  attach: "by QEMU until the scheduler is attached",
+  rest: "by QEMU from then to the end"
+}
+
+const seconds = (id, what, value, limit) => least(id, what, "s", value, limit)
+
+/** Rows of exact runs; two are of one boot. */
+const runRows = () => {
+  const run = once(() => watched("7.3"))
+  return [
+    {
+      name: "ready",
+      run: async () => {
+        const { ready } = await run()
+        return [seconds("ready", "an exact guest's seconds from its init's start until the agent is ready", ready, 0.4)]
+      }
+    },
+    {
+      name: "counter",
+      run: async () => {
+        const { counter } = await run()
+        return [least("counter", "a worker's counters read while the guest runs, p99", "ms", counter, 1)]
+      }
+    },
+    {
+      name: "smoke",
+      run: async () =>
+        (await smokes()).flatMap(({ id, limit, name, parts, total }) => {
+          const qemu = Object.keys(SMOKE).reduce((sum, part) => sum + parts[part], 0)
+          const what = `CPU seconds of ktstr run's smoke test on ${id}, ${parts.guest.toFixed(1)} s of the guest`
+          return [
+            seconds(`smoke-${name}`, what, total, limit),
+            ...Object.entries(SMOKE).map(([part, text]) =>
+              seconds(`smoke-${name}-${part}`, `  of it ${text}`, parts[part])
+            ),
+            seconds(`smoke-${name}-ktstr`, "  of it by ktstr", total - qemu)
+          ]
+        })
+    }
+  ]
+}
 
 /** The rows, with the images that they read. */
 export const rowsOf = (images) => {
@@ -171,6 +217,7 @@ export const rowsOf = (images) => {
         return [least("cells", "ktstr list of 1000 runs, whole", "ms", a, 500)]
       }
     },
+    ...runRows(),
     ...microRows,
     {
       name: "live",

@@ -147,10 +147,11 @@ static void run_plan(void)
 	}
 }
 
-static void say_hello(u32 has)
+static void say_hello(u32 has, u64 init_ns)
 {
 	struct hello hello = {
 		.version = PROTOCOL_VERSION, .cpus = (u32)sysconf(_SC_NPROCESSORS_ONLN), .controllers = has >> 16, .features = has & 0xffff,
+		.init_ns = init_ns,
 	};
 	struct utsname name;
 	if (uname(&name) == 0)
@@ -161,6 +162,7 @@ static void say_hello(u32 has)
 int main(void)
 {
 	struct sched_param highest = { .sched_priority = 99 };
+	u64 began = now_ns();
 	u32 offset;
 	u32 has = groups_mount();
 	const char *why = plan_load(&offset);
@@ -181,9 +183,9 @@ int main(void)
 	static char directories[4096];
 	if (read_file("/libraries", directories, sizeof(directories)) > 0)
 		setenv("LD_LIBRARY_PATH", directories, 1);
-	say_hello(has);
-	mailbox->heartbeat = now_ns();
 	watch_over();
+	say_hello(has, began);
+	mailbox->heartbeat = now_ns();
 	mailbox->state = STATE_READY;
 	commands_look();
 	run_plan();

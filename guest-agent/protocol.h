@@ -149,6 +149,7 @@ enum {
 struct hello {
 	u32 version, cpus, controllers, features;
 	char release[64];
+	u64 init_ns; /* when init began; the record is of when it was ready */
 };
 enum { HAS_CGROUP2 = 1, HAS_SCHED_EXT = 2, HAS_BPF_FS = 4 };
 enum { CONTROLLER_CPU = 1, CONTROLLER_CPUSET = 2, CONTROLLER_MEMORY = 4, CONTROLLER_PIDS = 8 };

@@ -62,7 +62,7 @@ export const RECORD_KINDS = {
 
 /** Bytes of each kind's fixed part. */
 export const RECORD_BYTES = {
-  hello: 80,
+  hello: 88,
   op: 24,
   phase: 8,
   worker: 96,

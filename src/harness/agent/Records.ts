@@ -33,6 +33,8 @@ export type AgentRecord =
       readonly controllers: number
       readonly features: number
       readonly release: string
+      /** When init began; the record is of when it was ready. */
+      readonly initNs: number
     }
     | {
       readonly kind: "op"
@@ -131,7 +133,8 @@ const recordOf = (kind: keyof typeof RECORD_KINDS, body: DataView, atNs: number)
         cpus: u32(4),
         controllers: u32(8),
         features: u32(12),
-        release: cString(body, 16, 64)
+        release: cString(body, 16, 64),
+        initNs: countAt(body, 80)
       }
     case "op":
       return {
