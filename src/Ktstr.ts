@@ -302,16 +302,24 @@ const WORDS_LOOK = "20 millis"
  * once it is read; of a failed scheduler the kernel's words are waited for. `sealFailure` makes the document.
  * @param name of the kernel, for the header
  * @param early the guest before the failure: `awaitFailure` can have it taken
+ * @param beside run when the guest has been read and before it moves on, also where it could not be read or stopped: for
+ * a core of the same instant, by `vm.freeze`
  *
  * @since 0.1.0
  * @category reading
  */
 export const recordFailure = Effect.fn("Ktstr.recordFailure")(
-  function*(vm: Vm, name: string, failure: Failure, early?: TakenMoment): Effect.fn.Return<CapturedFailure> {
-    const captured = yield* Effect.scoped(Effect.gen(function*() {
+  function*<E = never, R = never>(
+    vm: Vm,
+    name: string,
+    failure: Failure,
+    early?: TakenMoment,
+    beside?: Effect.Effect<void, E, R>
+  ): Effect.fn.Return<CapturedFailure, E, R> {
+    const read = Effect.gen(function*() {
       const guest = yield* stopGuest(vm, name)
       return yield* captureFailure(failure, { ...guest, console: yield* vm.consoleTail }, early)
-    })).pipe(
+    }).pipe(
       Effect.catchAll((error) =>
         Effect.map(
           vm.consoleTail,
@@ -319,6 +327,7 @@ export const recordFailure = Effect.fn("Ktstr.recordFailure")(
         )
       )
     )
+    const captured = yield* Effect.scoped(Effect.zipLeft(read, beside ?? Effect.void))
     if (failure.kind !== "scheduler") return captured
     const words = Effect.gen(function*() {
       const kernel = yield* GuestKernel.fromMemory(yield* vm.memory, `memory of ${name}`)

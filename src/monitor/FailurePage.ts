@@ -95,7 +95,7 @@ const schedHtml = (document: FailureDocument): string => {
       "CPUs",
       tableOf(
         "CPUs",
-        ["CPU", "Runs", "Class", "Runnable", "In ext", "Switches", "Stood at"],
+        ["CPU", "Runs", "Class", "Runnable", "In ext", "Switches", "Stood at", "Called by"],
         runQueues,
         ({ cpu, curr, nr_running, nr_switches, scx }) => [
           number(cpu),
@@ -104,7 +104,8 @@ const schedHtml = (document: FailureDocument): string => {
           number(nr_running),
           number(scx?.nr_running),
           number(nr_switches),
-          stood.get(cpu)?.place ?? stood.get(cpu)?.mode ?? ""
+          stood.get(cpu)?.place ?? stood.get(cpu)?.mode ?? "",
+          stood.get(cpu)?.callers.map((caller) => caller.replace(/\+.*/, "")).join(" < ") ?? ""
         ]
       ) + ("kind" in vcpus ? `<p>Registers: ${safe(formatReason(vcpus))}</p>` : "")
     ),

@@ -14,6 +14,8 @@ import { table } from "../terminal/Table.ts"
 
 /** Lines of the log on the first screen. */
 const FIRST_LINES = 4
+/** Callers of the function that a CPU stood at there; the file has more. */
+const MOST_CALLERS = 3
 
 const heading = (text: string): string => `\n${bold(text)}\n`
 
@@ -98,12 +100,13 @@ const vcpuText = ({ vcpus }: Reading): string =>
   "kind" in vcpus
     ? `registers: ${dim(escapeLine(formatReason(vcpus)))}\n`
     : heading("CPUs stood at") + table(
-      ["CPU", "MODE", "RIP", "FUNCTION"],
-      vcpus.map(({ cpu, mode, place, registers }) => [
+      ["CPU", "MODE", "RIP", "FUNCTION", "CALLED BY"],
+      vcpus.map(({ callers, cpu, mode, place, registers }) => [
         String(cpu),
         mode,
-        escapeLine(registers["rip"] ?? ""),
-        escapeLine(place ?? (mode === "user" ? "user space" : "a module or a BPF program"))
+        escapeLine(registers["rip"] ?? registers["pc"] ?? ""),
+        escapeLine(place ?? (mode === "user" ? "user space" : "a module or a BPF program")),
+        dim(escapeLine(callers.slice(0, MOST_CALLERS).map((caller) => caller.replace(/\+.*/, "")).join(" < ")))
       ]),
       [0]
     )

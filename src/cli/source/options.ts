@@ -178,6 +178,12 @@ export const monitor = flag(
   "with --on-failure: a rule of `ktstr monitor` that the running guest breaks is a failure, too"
 )
 
+export const core = text(
+  "core",
+  "FILE",
+  "with --on-failure: write the memory and registers of the same moment to this file, as vm core does"
+)
+
 /** Moments of a guest while it runs. */
 export const moments = {
   snapshot: words(
@@ -206,7 +212,10 @@ export const optionGroups: ReadonlyArray<Group> = [
   { title: "Machine", names: optionNames(hardware) },
   { title: "What runs in it", names: optionNames({ ...includes, ...script, dmesg }) },
   { title: "Which maps", names: optionNames(filter) },
-  { title: "Output", names: optionNames({ ...output, ...loss, out, schema, onFailure, html, monitor, ...moments }) }
+  {
+    title: "Output",
+    names: optionNames({ ...output, ...loss, out, schema, onFailure, html, core, monitor, ...moments })
+  }
 ]
 
 /** The parsed options, as handlers take them. */

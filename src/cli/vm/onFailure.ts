@@ -30,33 +30,45 @@ export interface FailureConfig {
   /** Where to write a dump of it, and a page. */
   readonly onFailure: Option.Option<string>
   readonly html: Option.Option<string>
+  /** Where to write its memory, as an ELF core. */
+  readonly core: Option.Option<string>
   /** A rule that is broken is one, too. */
   readonly monitor: boolean
 }
 
-export const NO_DUMP: FailureConfig = { onFailure: Option.none(), html: Option.none(), monitor: false }
+export const NO_DUMP: FailureConfig = {
+  onFailure: Option.none(),
+  html: Option.none(),
+  core: Option.none(),
+  monitor: false
+}
 
-interface WantedDump {
+interface WantedDump extends Pick<FailureConfig, "html" | "core"> {
   readonly path: string
-  readonly html: Option.Option<string>
   readonly rules: ReadonlyArray<Rule> | undefined
 }
 
 /** The dump that the options ask for, whose files can be written. */
-export const wantedDump = ({ html, monitor, onFailure }: FailureConfig) =>
+export const wantedDump = ({ core, html, monitor, onFailure }: FailureConfig) =>
   Effect.gen(function*() {
     if (Option.isNone(onFailure)) {
-      if (!monitor && Option.isNone(html)) return undefined
-      const option = monitor ? "--monitor" : "--html"
+      const option = monitor
+        ? "--monitor"
+        : Option.isSome(html)
+        ? "--html"
+        : Option.isSome(core)
+        ? "--core"
+        : undefined
+      if (option === undefined) return undefined
       return yield* new UsageError({ problem: `${option} is about a guest's failure: give --on-failure FILE with it` })
     }
-    for (const path of [onFailure.value, ...Option.toArray(html)]) yield* checkWritable(path)
-    const wanted: WantedDump = { path: onFailure.value, html, rules: monitor ? defaultRules : undefined }
+    for (const path of [onFailure.value, ...Option.toArray(html), ...Option.toArray(core)]) yield* checkWritable(path)
+    const wanted: WantedDump = { path: onFailure.value, html, core, rules: monitor ? defaultRules : undefined }
     return wanted
   })
 
 /** Write a dump of a guest's first failure, if it has one. Ends when it is written, or the guest's script ended with 0. */
-const dumpOnFailure = (vm: Vm, kernel: string, { html, path, rules }: WantedDump) =>
+const dumpOnFailure = (vm: Vm, kernel: string, { core, html, path, rules }: WantedDump) =>
   Effect.gen(function*() {
     let early: TakenMoment | undefined
     const samples: Array<Sample> = []
@@ -71,7 +83,8 @@ const dumpOnFailure = (vm: Vm, kernel: string, { html, path, rules }: WantedDump
     })
     if (failure !== undefined) {
       yield* restartTimeLimit()
-      const captured = yield* recordFailure(vm, kernel, failure, early)
+      const beside = Option.match(core, { onNone: () => Effect.void, onSome: (file) => coreOf(vm, file) })
+      const captured = yield* recordFailure(vm, kernel, failure, early, beside)
       yield* writeFile(path, dumpPieces(sealFailure({ ...captured, samples })))
       writeMessage(`  failure: ${escapeLine(failure.text)}\n  ${escapeLine(path)}: written; ktstr show reads it\n`)
       if (Option.isSome(html)) {
@@ -81,6 +94,15 @@ const dumpOnFailure = (vm: Vm, kernel: string, { html, path, rules }: WantedDump
     }
     yield* Effect.forkScoped(endOnceOver(vm))
   })
+
+/** Write a core of a guest; of one that cannot be stopped it is said why there is none. */
+const coreOf = (vm: Vm, path: string) =>
+  Effect.gen(function*() {
+    const { standingVm, writeCore } = yield* Effect.promise(() => import("./core.ts"))
+    const standing = yield* Effect.either(standingVm(vm))
+    if (Either.isRight(standing)) return yield* writeCore(path, standing.right)
+    writeMessage(`  ${escapeLine(path)}: not written: ${escapeLine(standing.left.message)}\n`)
+  }).pipe(Effect.scoped)
 
 const endOnceOver = (vm: Vm) => vm.awaitReport(exitReport).pipe(Effect.zipRight(vm.exec(POWER_OFF)), Effect.ignore)
 

@@ -2,6 +2,7 @@ import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
 import {
+  core as coreFile,
   dmesg,
   html,
   machine,
@@ -27,7 +28,7 @@ const kernels = {
 
 const run = Command.make(
   "run",
-  { ...machine, ...kernels, ...script, dmesg, onFailure, html, monitor, ...moments },
+  { ...machine, ...kernels, ...script, dmesg, onFailure, html, core: coreFile, monitor, ...moments },
   handler(handlers, (module) => module.run)
 )
   .pipe(

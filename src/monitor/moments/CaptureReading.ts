@@ -10,6 +10,7 @@ import { type Reason, truncated, unreadable } from "../../core/Reason.ts"
 import type { Arm64Registers, CpuRegisters } from "../../kvm/spec/VcpuRegisters.ts"
 import { GuestKernel, type GuestKernelService } from "../../memory/GuestKernel.ts"
 import { readSched } from "../../sched/SchedState.ts"
+import { stackCallers } from "../../sched/tasks/StackCallers.ts"
 import type { FailedCpu, Reading } from "./Reading.ts"
 
 /** Entries of each map, and bytes of all maps, that a reading has at most. */
@@ -79,13 +80,14 @@ export const captureReading = (guest: StoppedGuest, front: object): Effect.Effec
   }).pipe(Effect.withSpan("Monitor.captureReading"))
 
 const failedCpu = (
-  { symbolAt }: GuestKernelService,
+  kernel: GuestKernelService,
   stopped: CpuRegisters | Arm64Registers,
   cpu: number
 ): FailedCpu => {
-  const { at, isUser, named } = "x" in stopped
+  const { at, isUser, named, stack } = "x" in stopped
     ? {
       at: stopped.pc,
+      stack: stopped.x[29],
       isUser: (stopped.pstate & 0xfn) === 0n, // EL0: arch/arm64/include/uapi/asm/ptrace.h `PSR_MODE_MASK`, v6.12
       named: [
         ...stopped.x.map((value, index) => [`x${index}`, value] as const),
@@ -96,14 +98,19 @@ const failedCpu = (
     }
     : {
       at: stopped.general.rip,
+      stack: stopped.general.rsp,
       isUser: (stopped.segments.cs.selector & 3) === 3, // the requested privilege level
       named: [...Object.entries(stopped.general), ...Object.entries(stopped.control)]
     }
-  const symbol = isUser ? undefined : symbolAt(at)
+  const placeOf = (address: bigint, behind = 0) => {
+    const symbol = kernel.symbolAt(address - BigInt(behind))
+    return symbol === undefined ? null : `${symbol.name}+${hex(symbol.offset + behind)}`
+  }
   return {
     cpu,
     mode: isUser ? "user" : "kernel",
-    place: symbol === undefined ? null : `${symbol.name}+${hex(symbol.offset)}`,
+    place: isUser ? null : placeOf(at),
+    callers: isUser ? [] : stackCallers(kernel, stack).flatMap((address) => placeOf(address, 1) ?? []), // behind a call, maybe the last
     registers: Object.fromEntries(named.map(([name, value]) => [name, hex(value)]))
   }
 }

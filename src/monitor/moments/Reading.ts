@@ -5,8 +5,9 @@ import { Reason } from "../../core/Reason.ts"
 import { SchedDocument } from "../../sched/SchedDocument.ts"
 
 /**
- * A CPU of the guest when it was stopped. `place` is the function that `rip` is in; null in user space, in a module and in
- * BPF programs.
+ * A CPU of the guest when it was stopped. `place` is the function that `rip` (arm64: `pc`) is in; null in user space, in a
+ * module and in BPF programs. `callers` are the functions that its kernel stack returns to, the innermost first; on x86-64
+ * stale ones may be among them. None of a CPU in user space.
  *
  * @since 0.1.0
  * @category schemas
@@ -15,6 +16,7 @@ export const FailedCpu = Schema.Struct({
   cpu: Schema.Int,
   mode: Schema.Literal("kernel", "user"),
   place: Schema.NullOr(Schema.String),
+  callers: Schema.optionalWith(Schema.Array(Schema.String), { default: () => [] }),
   registers: Schema.Record({ key: Schema.String, value: Schema.String }).annotations({ description: "hexadecimal" })
 }).annotations({ identifier: "FailedCpu" })
 /**

@@ -15,9 +15,13 @@ export class SchedText {
     this.#schedEnd = at("__sched_text_end")
   }
 
-  /** May a return address be in a function that is not the scheduler's own? The first bytes have no call before them. */
+  /** May a return address be in the kernel's text? The first bytes have no call before them. */
+  isText(address: bigint): boolean {
+    return address >= this.start + 8n && address < this.#end
+  }
+
+  /** May a return address be in a function that is not the scheduler's own? */
   isCaller(address: bigint): boolean {
-    return address >= this.start + 8n && address < this.#end &&
-      !(address > this.#schedStart && address <= this.#schedEnd)
+    return this.isText(address) && !(address > this.#schedStart && address <= this.#schedEnd)
   }
 }

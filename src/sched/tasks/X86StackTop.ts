@@ -1,6 +1,7 @@
 import { kvaOffset, kvaPage } from "../../core/Address.ts"
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
 import { SchedText } from "./SchedText.ts"
+import { isCallSite } from "./StackCallers.ts"
 import type { StackTop } from "./StackTop.ts"
 
 /** Bytes of a sleeping task's kernel stack that are looked at. */
@@ -58,15 +59,8 @@ export class X86StackTop implements StackTop {
 
   #functionOf(low: number): string {
     const address = BigInt(this.#high) << 32n | BigInt(low)
-    return this.#isCallSite(address) ? this.#kernel.symbols.at(address - 1n)?.name ?? "" : ""
-  }
-
-  /** Is it behind a call, in the text but not in the scheduler's own? */
-  #isCallSite(address: bigint): boolean {
-    if (!this.#text.isCaller(address)) return false
-    const before = this.#kernel.space.read(address - 5n, 5)
-    if (before === undefined) return false
-    // call rel32; or call through a register or memory, which is FF /2 of 2 or more bytes
-    return before[0] === 0xe8 || (before[3] === 0xff && (before[4] & 0x38) === 0x10)
+    return this.#text.isCaller(address) && isCallSite(this.#kernel, address)
+      ? this.#kernel.symbols.at(address - 1n)?.name ?? ""
+      : ""
   }
 }

@@ -60,7 +60,13 @@ const golden = (() => {
     source,
     kernel,
     freeze: null,
-    vcpus: [{ cpu: 0, mode: "kernel" as const, place: "default_idle", registers: { rip: "0xffffffff81000000" } }],
+    vcpus: [{
+      cpu: 0,
+      mode: "kernel" as const,
+      place: "default_idle",
+      callers: ["do_idle+0x1b7"],
+      registers: { rip: "0xffffffff81000000" }
+    }],
     sched,
     links: [],
     maps: [map],

@@ -21,11 +21,15 @@ const run = (...args: ReadonlyArray<string>) =>
     const page = paged?.code === 0 ? readFileSync(join(cwd, "page.html"), "utf8") : undefined
     const made = join(cwd, "made.html")
     const ofRun = existsSync(made) ? readFileSync(made, "utf8") : undefined
-    for (const name of ["page.html", "made.html"]) rmSync(join(cwd, name), { force: true })
+    const core = join(cwd, "made.core")
+    const ofCore = existsSync(core)
+      ? yield* ktstr(["sched", "show", "--image", core, "--json"], { cwd, env })
+      : undefined
+    for (const name of ["page.html", "made.html", "made.core"]) rmSync(join(cwd, name), { force: true })
     const dump = written ? JSON.parse(readFileSync(file, "utf8")) : undefined
     rmSync(file, { force: true })
     yield* Effect.promise(() => until("everything is gone", () => leftovers().length === 0, 5))
-    return { ran, dump, page, ofRun, shown }
+    return { ran, dump, page, ofRun, ofCore, shown }
   }).pipe(Effect.scoped)
 
 /** The complaints but what is said of the dump. */
@@ -73,16 +77,16 @@ describe("ktstr vm run --on-failure", () => {
   )
 
   it.live(
-    "with --monitor takes a broken rule for a failure, and with --html makes its page at once",
+    "with --monitor takes a broken rule for a failure, with --html makes its page at once, with --core its core of that moment",
     () =>
       Effect.gen(function*() {
         const crowd = "for i in 1 2 3 4 5 6 7 8; do taskset 1 sh -c 'while :; do :; done' & done; sleep 20"
-        const { dump, ofRun, page, ran, shown } = yield* run(
+        const files = ["--html", "made.html", "--core", "made.core"]
+        const { dump, ofCore, ofRun, page, ran, shown } = yield* run(
           "--cpus",
           "2",
           "--monitor",
-          "--html",
-          "made.html",
+          ...files,
           "--exec",
           crowd
         )
@@ -92,6 +96,9 @@ describe("ktstr vm run --on-failure", () => {
         assert.match(shown?.stdout ?? "", /^rule {2}imbalance: .*\n.*\nkernel .*\n\nCPUs stood at\n/)
         assert.match(ran.stderr, /^ {2}made\.html: written$/m)
         assert.strictEqual(ofRun, page)
+        assert.match(ran.stderr, /^ {2}made\.core: 192 MiB of memory, registers of 2 CPUs, VMCOREINFO of 6\.12\./m)
+        const { runQueues, time } = JSON.parse(ofCore?.stdout ?? "").sched
+        assert.deepStrictEqual([time, runQueues], [dump.sched.time, dump.sched.runQueues])
       }),
     SECONDS * 1000
   )
@@ -99,27 +106,37 @@ describe("ktstr vm run --on-failure", () => {
   it.scopedLive("says at once that its file cannot be written, before it looks for the kernel", () =>
     Effect.gen(function*() {
       const { cwd, env } = yield* place
-      for (const option of [["--monitor"], ["--html", "x"]]) {
+      for (const option of [["--monitor"], ["--html", "x"], ["--core", "x"]]) {
         const alone = yield* ktstr(["vm", "run", "--kernel", "/none", "--exec", "true", ...option], { cwd, env })
         assert.deepStrictEqual([alone.code, alone.stdout], [2, ""])
         assert.match(alone.stderr, /^ktstr: --\w+ is about a guest's failure: give --on-failure FILE with it /)
       }
-      const ran = yield* ktstr(["vm", "run", "--kernel", "/none", "--exec", "true", "--on-failure", "none/x"], {
-        cwd,
-        env
-      })
-      assert.deepStrictEqual([ran.code, ran.stdout], [1, ""])
-      assert.match(ran.stderr, /^ktstr: cannot write none\/x: ENOENT: no such file or directory; [^\n]*\n$/)
+      for (const files of [["none/x"], ["x", "--html", "none/x"], ["x", "--core", "none/x"]]) {
+        const args = ["vm", "run", "--kernel", "/none", "--exec", "true", "--on-failure", ...files]
+        const ran = yield* ktstr(args, { cwd, env })
+        assert.deepStrictEqual([ran.code, ran.stdout], [1, ""])
+        assert.match(ran.stderr, /^ktstr: cannot write none\/x: ENOENT: no such file or directory; [^\n]*\n$/)
+      }
     }))
 
-  it.live("writes what a guest was like that panicked, with the kernel's own words", () =>
-    Effect.gen(function*() {
-      const { dump, ran, shown } = yield* run("--exec", "echo c > /proc/sysrq-trigger; sleep 60")
-      assert.strictEqual(ran.code, 1)
-      assert.strictEqual(dump.schema, "single")
-      assert.strictEqual(dump.failure.kind, "panic")
-      assert.match(dump.failure.text, /Kernel panic - not syncing: sysrq triggered crash/)
-      assert.isTrue(dump.log.lines.some(({ text }: { text: string }) => text.startsWith("sysrq: Trigger a crash")))
-      assert.match(shown?.stdout ?? "", /^panic {2}.*sysrq triggered crash\n/)
-    }), SECONDS * 1000)
+  it.live(
+    "writes what a guest was like that panicked, with the kernel's own words and its trace of calls",
+    () =>
+      Effect.gen(function*() {
+        const { dump, ran, shown } = yield* run("--exec", "echo c > /proc/sysrq-trigger; sleep 60")
+        assert.strictEqual(ran.code, 1)
+        assert.strictEqual(dump.schema, "single")
+        assert.strictEqual(dump.failure.kind, "panic")
+        assert.match(dump.failure.text, /Kernel panic - not syncing: sysrq triggered crash/)
+        assert.isTrue(dump.log.lines.some(({ text }: { text: string }) => text.startsWith("sysrq: Trigger a crash")))
+        assert.match(shown?.stdout ?? "", /^panic {2}.*sysrq triggered crash\n/)
+        const trace: ReadonlyArray<string> = dump.log.lines.flatMap(({ text }: { text: string }) =>
+          /^ (?:\? )?(\S+\+0x\w+)\/0x\w+$/.exec(text)?.[1] ?? []
+        )
+        const [{ callers }]: [{ callers: ReadonlyArray<string> }] = dump.vcpus
+        assert.deepStrictEqual(callers.slice(1), trace.slice(1, 8)) // `panic` itself has gone on
+        assert.match(`${callers[0]} ${trace[0]}`, /^panic\+0x\w+ panic\+0x\w+$/)
+      }),
+    SECONDS * 1000
+  )
 })
