@@ -1,3 +1,4 @@
+import { plural } from "../../core/Plural.ts"
 import { formatReason } from "../../core/Reason.ts"
 import type { RuleVerdict } from "../../monitor/Rules.ts"
 import type { Sample } from "../../monitor/Sample.ts"
@@ -10,30 +11,20 @@ import { table } from "../terminal/Table.ts"
 export const sampleRecord = (sample: Sample, verdicts: ReadonlyArray<RuleVerdict>): string =>
   `${JSON.stringify({ record: "sample", ...sample, verdicts })}\n`
 
-/** A sample for people. `past`: those before it, whose runnable tasks are drawn beside its own. */
-export const sampleText = (
-  sample: Sample,
-  verdicts: ReadonlyArray<RuleVerdict>,
-  past: ReadonlyArray<Sample> = []
-): string => {
-  const { at, cpus, eventsPerSecond, findings, oldest, problems, queues, scheduler } = sample
+/** Past samples and the columns of a terminal, on which their runnable tasks are drawn beside the sample's own. */
+export interface Drawn {
+  readonly past: ReadonlyArray<Sample>
+  readonly columns: number
+}
+
+/** A sample for people. */
+export const sampleText = (sample: Sample, verdicts: ReadonlyArray<RuleVerdict>, drawn?: Drawn): string => {
+  const { at, eventsPerSecond, findings, oldest, problems, queues, scheduler } = sample
   const events = Object.entries(eventsPerSecond ?? {}).map(([event, by]) => `${event.replace(/^SCX_EV_/, "")} ${by}/s`)
   const head = `${bold(at.slice(11, 19))} ${scheduler === null ? "no sched_ext scheduler" : escapeLine(scheduler)}`
-  const drawn = past.length > 0
-  const charts = drawn ? chartsOf([...past, sample]) : new Map<number, string>()
   return [
     `${head}${events.length === 0 ? "" : dim(` · ${escapeLine(events.join(" · "))}`)}\n`,
-    table(
-      ["CPU", "RUNNABLE", "SWITCHES/s", "RUNS", ...(drawn ? ["RUNNABLE SO FAR"] : [])],
-      cpus.map(({ cpu, nr_running, runs, switchesPerSecond }) => [
-        String(cpu),
-        String(nr_running),
-        String(switchesPerSecond ?? ""),
-        escapeLine(runs),
-        ...(drawn ? [charts.get(cpu) ?? ""] : [])
-      ]),
-      [0, 1, 2]
-    ),
+    cpusText(sample, drawn),
     queues.length === 0 ? "" : table(
       ["QUEUE", "TASKS", "CHANGE"],
       queues.map(({ change, name, nr }) => [
@@ -50,6 +41,27 @@ export const sampleText = (
     ...problems.map((problem) => yellow(`${problem.part} incomplete: ${escapeLine(formatReason(problem))}\n`)),
     verdictsText(verdicts)
   ].join("")
+}
+
+const CHART_HEAD = "RUNNABLE SO FAR"
+
+/** The CPUs, with charts as long as the terminal has room for. */
+const cpusText = (sample: Sample, { columns, past }: Drawn = { columns: 0, past: [] }): string => {
+  const text = (charts?: ReadonlyMap<number, string>) =>
+    table(
+      ["CPU", "RUNNABLE", "SWITCHES/s", "RUNS", ...(charts === undefined ? [] : [CHART_HEAD])],
+      sample.cpus.map(({ cpu, nr_running, runs, switchesPerSecond }) => [
+        String(cpu),
+        String(nr_running),
+        String(switchesPerSecond ?? ""),
+        escapeLine(runs),
+        ...(charts === undefined ? [] : [charts.get(cpu) ?? ""])
+      ]),
+      [0, 1, 2]
+    )
+  const plain = text()
+  const room = columns - 2 - plain.split("\n").reduce((most, { length }) => Math.max(most, length), 0)
+  return past.length === 0 || room < CHART_HEAD.length ? plain : text(chartsOf([...past, sample].slice(-room)))
 }
 
 const BARS = "▁▂▃▄▅▆▇█"
@@ -71,6 +83,7 @@ const chartsOf = (samples: ReadonlyArray<Sample>): ReadonlyMap<number, string> =
 const verdictsText = (verdicts: ReadonlyArray<RuleVerdict>): string => {
   const failed = verdicts.filter(({ outcome }) => outcome === "fail")
   const open = verdicts.filter(({ outcome }) => outcome === "inconclusive").map(({ rule }) => rule)
+  const held = verdicts.length - failed.length - open.length
   return [
     ...failed.map(({ at, rule, threshold, unit, worst }) =>
       `${red(`rule ${rule} broken`)} at ${at?.slice(11, 19)}: at worst ${
@@ -78,7 +91,7 @@ const verdictsText = (verdicts: ReadonlyArray<RuleVerdict>): string => {
       } ${unit}, allowed ${threshold}\n`
     ),
     dim(
-      `${verdicts.length - failed.length - open.length} rules hold${
+      `${plural(held, "rule")} ${held === 1 ? "holds" : "hold"}${
         open.length === 0 ? "" : `; not judged: ${open.join(", ")}`
       }\n`
     )

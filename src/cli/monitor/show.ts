@@ -4,6 +4,7 @@ import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
+import { DUMP_VERSION } from "../../bpf/Report.ts"
 import * as NativeKoffi from "../../core/NativeKoffi.ts"
 import { parseForeignJson } from "../../core/process/ForeignJson.ts"
 import { readForeignText } from "../../core/process/ForeignText.ts"
@@ -18,19 +19,30 @@ import { printable } from "../terminal/Printable.ts"
 import { writeMessage } from "../terminal/Streams.ts"
 import { failureText, momentText } from "./failureText.ts"
 
-/** The file is not a dump of a failure. */
+/** The file is not a dump of a failure, or of another version of ours. */
 export class NotAFailure extends Schema.TaggedError<NotAFailure>("ktstr/NotAFailure")("NotAFailure", {
   path: Schema.String,
-  why: Schema.String
+  why: Schema.String,
+  version: Schema.optional(Schema.Number)
 }) {
   override get message() {
-    return `${this.path} is not a dump of a failure: ${this.why}; make one with ktstr vm run --on-failure`
+    return this.version === undefined
+      ? `${this.path} is not a dump of a failure: ${this.why}; make one with ktstr vm run --on-failure`
+      : `${this.path} is a dump of version ${this.version}, and this ktstr reads version ${DUMP_VERSION}; use the ktstr that wrote it`
   }
 }
 
 /** Fields that only a newer ktstr writes are passed over. */
 const decodeFailure = Schema.decodeUnknownEither(FailureDocument, { onExcessProperty: "ignore" })
 const decodeMoment = Schema.decodeUnknownEither(Moment, { onExcessProperty: "ignore" })
+
+const OfVersion = Schema.Struct({ failure: Schema.Unknown, version: Schema.Int })
+
+/** The version of a dump that another ktstr wrote. */
+const otherVersion = (json: unknown): number | undefined => {
+  const version = Schema.is(OfVersion)(json) ? json.version : DUMP_VERSION
+  return version === DUMP_VERSION ? undefined : version
+}
 
 /** Only a snapshot has a cause. */
 const decodeEither = (json: unknown): Either.Either<FailureDocument | Moment, ParseResult.ParseError> =>
@@ -41,13 +53,14 @@ const parse = <A>(
   path: string,
   decode: (json: unknown) => Either.Either<A, ParseResult.ParseError>
 ): Either.Either<A, NotAFailure> => {
-  const notAFailure = (why: string) => new NotAFailure({ path, why: why.split("\n", 1)[0].slice(0, 200) })
+  const notAFailure = (why: string, version?: number) =>
+    new NotAFailure({ path, why: why.split("\n", 1)[0].slice(0, 200), version })
   return Either.flatMap(
     Either.mapLeft(parseForeignJson(text), notAFailure),
     (json) =>
       Either.mapLeft(decode(json), (error) => {
         const [{ message, path: at }] = ParseResult.ArrayFormatter.formatErrorSync(error)
-        return notAFailure([...at, message].join(": "))
+        return notAFailure([...at, message].join(": "), otherVersion(json))
       })
   )
 }
@@ -68,7 +81,7 @@ export const show = (config: Config) =>
     : Effect.gen(function*() {
       if (Option.isNone(config.file)) {
         return yield* new UsageError({
-          problem: "say which file to show: one that vm run --on-failure or a failed run wrote"
+          problem: "say which file to show: one that vm run --on-failure or --snapshot wrote, or a failed run"
         })
       }
       const document = yield* open(config.file.value)

@@ -1,13 +1,13 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import { handler } from "../handler.ts"
-import { html, schema, timeLimit } from "../source/options.ts"
+import { dumpSchema, html, timeLimit } from "../source/options.ts"
 
 /** `ktstr show FILE` */
 export const show = Command.make("show", {
   ...timeLimit,
   html,
-  schema,
+  schema: dumpSchema,
   file: Args.text({ name: "file" }).pipe(
     Args.withDescription("a file that vm run --on-failure or --snapshot wrote, or a failed ktstr run"),
     Args.optional

@@ -28,7 +28,8 @@ export const showSamples = <E, R>(samples: Stream.Stream<Sample, E, R>, { count,
     (sample) => {
       judge.take(sample)
       if (ndjson) return writeLive(sampleRecord(sample, judge.verdicts))
-      const text = sampleText(sample, judge.verdicts, process.stdout.isTTY ? past : [])
+      const { columns, isTTY } = process.stdout
+      const text = sampleText(sample, judge.verdicts, isTTY ? { columns, past } : undefined)
       past.push(sample)
       if (past.length >= CHART) past.shift()
       return writeScreen(text)

@@ -199,7 +199,9 @@ export const moments = {
   )
 }
 
-export const schema = flag("schema", "print the JSON Schema of the --json document, and nothing else")
+const schemaOf = (what: string) => flag("schema", `print the JSON Schema of ${what}, and nothing else`)
+export const schema = schemaOf("the --json document")
+export const dumpSchema = schemaOf("a failure's dump")
 
 export const dmesg = flag("dmesg", "print the kernel's messages on the console too")
 

@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
+import { resolve } from "node:path"
 import { recordFailure } from "../../Ktstr.ts"
 import { exitReport } from "../../kvm/guest/Init.ts"
 import type { Vm } from "../../kvm/spec/VmEngine.ts"
@@ -62,7 +63,11 @@ export const wantedDump = ({ core, html, monitor, onFailure }: FailureConfig) =>
       if (option === undefined) return undefined
       return yield* new UsageError({ problem: `${option} is about a guest's failure: give --on-failure FILE with it` })
     }
-    for (const path of [onFailure.value, ...Option.toArray(html), ...Option.toArray(core)]) yield* checkWritable(path)
+    const paths = [onFailure.value, ...Option.toArray(html), ...Option.toArray(core)]
+    if (new Set(paths.map((path) => resolve(path))).size < paths.length) {
+      return yield* new UsageError({ problem: "--on-failure, --html and --core each want a file of their own" })
+    }
+    for (const path of paths) yield* checkWritable(path)
     const wanted: WantedDump = { path: onFailure.value, html, core, rules: monitor ? defaultRules : undefined }
     return wanted
   })

@@ -187,7 +187,14 @@ describe("a forged dump of a failure", () => {
       const parsed = parseFailure(JSON.stringify({ ...golden, ...change }), "x.json")
       return Either.isLeft(parsed) ? parsed.left.message : ""
     }
-    assert.match(why({ version: 99 }), /^x\.json is not a dump of a failure: version: .*99; make one with ktstr vm run/)
+    assert.strictEqual(
+      why({ version: 99 }),
+      "x.json is a dump of version 99, and this ktstr reads version 2; use the ktstr that wrote it"
+    )
+    assert.match(
+      why({ version: "1" }),
+      /^x\.json is not a dump of a failure: version: .*"1"; make one with ktstr vm run/
+    )
     assert.match(why({ schema: "sched-diff" }), /^x\.json is not a dump of a failure: schema: /)
     assert.match(why({ maps: -1 }), /^x\.json is not a dump of a failure: maps: /)
   })

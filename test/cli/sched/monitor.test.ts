@@ -16,13 +16,17 @@ describe("ktstr monitor", () => {
         /include-files/scx_simple >/dev/null 2>&1 &
         while [ "$(cat /sys/kernel/sched_ext/state)" != enabled ]; do sleep 0.1; done
         sleep 3
+        printf 'one\\ntwo \\033[2J\\n'
+        sleep 1
         exit 9`
         const machine = ["--kernel", key, "--cpus", "2", "--include", scheduler("scx_simple"), "--cmdline", mark]
         const ran = yield* ktstr(["monitor", ...machine, "--exec", script, "--every", "100ms", "--ndjson"], {
           cwd,
           env: { ...env, KTSTR_CACHE_DIR: root, HOME: process.env["HOME"] }
         })
-        assert.deepStrictEqual([ran.code, complaints(ran)], [9, []])
+        assert.deepStrictEqual([ran.code, complaints(ran)], [9, [
+          "  the script in the guest failed with exit status 9; it last said: one | two \\x1b[2J"
+        ]])
         const samples = ran.stdout.trimEnd().split("\n").map((line) => JSON.parse(line))
         const loaded = samples.filter(({ scheduler }) => scheduler === "simple")
         assert.deepStrictEqual([samples[0].record, samples[0].consistency], ["sample", "racing"])
