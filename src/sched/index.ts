@@ -11,6 +11,7 @@ export { decodeSched, SchedDocument } from "./SchedDocument.ts"
 export { readSched, type SchedSnapshot, SchedState, type SchedStateService } from "./SchedState.ts"
 export { readTime, type SchedTime } from "./SchedTime.ts"
 export { type DispatchQueue, type QueuedTask, readDispatchQueues } from "./scx/DispatchQueues.ts"
+export { raiseWatchdogs, type ShortWatchdog, shortWatchdogs } from "./scx/RaiseWatchdogs.ts"
 export type { ExitInfo } from "./scx/ScxExitInfo.ts"
 export type { OpsProgram } from "./scx/ScxOps.ts"
 export {

@@ -9,6 +9,7 @@ import { parseTopology } from "../../kvm/spec/Topology.ts"
 import { VM_DEFAULTS } from "../../kvm/spec/VmDefaults.ts"
 import { optionNames } from "../help/CommandTree.ts"
 import type { Group } from "../help/Help.ts"
+import { watchdog } from "./every.ts"
 
 /** Entries of a map that text output shows when `--limit` is not given. */
 export const TEXT_LIMIT = 64
@@ -212,7 +213,7 @@ export const optionGroups: ReadonlyArray<Group> = [
   { title: "Source", names: optionNames(source) },
   { title: "Kernel", names: optionNames(kernel) },
   { title: "Machine", names: optionNames(hardware) },
-  { title: "What runs in it", names: optionNames({ ...includes, ...script, dmesg }) },
+  { title: "What runs in it", names: optionNames({ ...includes, ...script, dmesg, watchdog }) },
   { title: "Which maps", names: optionNames(filter) },
   {
     title: "Output",

@@ -1,4 +1,5 @@
 import * as Cause from "effect/Cause"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
@@ -7,14 +8,18 @@ import * as Option from "effect/Option"
 import { text } from "node:stream/consumers"
 import { parseKernelId } from "../../core/kernels/KernelId.ts"
 import { type BootOptions, prepare } from "../../Ktstr.ts"
+import { upReport } from "../../kvm/guest/Init.ts"
 import { type Vm, VmEngine } from "../../kvm/spec/VmEngine.ts"
+import { keepWatchdogs } from "../../monitor/moments/KeepWatchdogs.ts"
 import type { Machine, Script } from "../source/options.ts"
 import { bootOptions, engineOf, Live, PREPARE_MILLIS } from "../source/snapshot.ts"
 import { copyWhile } from "../terminal/copyWhile.ts"
+import { escapeLine } from "../terminal/escapeControls.ts"
 import { exitCode, FileUnreadable, GuestStatus, report, UsageError } from "../terminal/exit.ts"
 import { writeConsole } from "../terminal/Output.ts"
 import { holdSignals } from "../terminal/signals.ts"
 import * as Stages from "../terminal/Stages.ts"
+import { duration } from "../terminal/Stages.ts"
 import { type OutputError, writeMessage } from "../terminal/Streams.ts"
 import { table } from "../terminal/Table.ts"
 import { liftTimeLimit, restartTimeLimit } from "../terminal/timeLimit.ts"
@@ -33,6 +38,7 @@ interface RunConfig extends Config, FailureConfig {
   /** When to write its state while it runs, and where to. */
   readonly snapshot: ReadonlyArray<string>
   readonly snapshots: Option.Option<string>
+  readonly watchdog: Option.Option<Duration.Duration>
 }
 
 interface Kernels {
@@ -82,7 +88,7 @@ export const shell = (config: Config) =>
     const options = yield* optionsOf(config, { exec: Option.none(), execFile: Option.none() })
     yield* process.stdin.isTTY ? interact(options, config) : runToEnd(
       { ...options, script: yield* commands, powerOff: true },
-      { ...config, ...NO_DUMP, snapshot: [], snapshots: Option.none() }
+      { ...config, ...NO_DUMP, snapshot: [], snapshots: Option.none(), watchdog: Option.none() }
     )
   }).pipe(Effect.scoped, Effect.provide(Live), Effect.provide(Stages.layer))
 
@@ -114,6 +120,7 @@ const runToEnd = (options: BootOptions, config: Omit<RunConfig, keyof Config> & 
     const vm = yield* Effect.flatMap(VmEngine, (engine) => engine.boot(spec))
     const { rest, unread } = yield* consoleToStdout(vm)
     const written = wanted === undefined ? Effect.void : yield* takeSnapshots(vm, options.kernel, wanted)
+    if (Option.isSome(config.watchdog)) yield* Effect.forkScoped(raiseWatchdogs(vm, config.watchdog.value))
     const ready = withDump(readyOrOver(vm, rest), vm, options.kernel, dump)
     const status = yield* Effect.raceFirst(ready, Effect.as(unread, undefined))
     yield* rest
@@ -121,6 +128,19 @@ const runToEnd = (options: BootOptions, config: Omit<RunConfig, keyof Config> & 
     if (status !== undefined && status !== 0) return yield* new GuestStatus({ status })
     return status !== undefined
   }).pipe(Effect.provide(engineOf(config)))
+
+/** From the init's start to the guest's end. */
+const raiseWatchdogs = (vm: Vm, atLeast: Duration.Duration) =>
+  Effect.zipRight(
+    vm.awaitReport(upReport),
+    keepWatchdogs(vm, atLeast, ({ fromMillis, scheduler, toMillis }) =>
+      writeMessage(
+        `  ${escapeLine(scheduler)}: its watchdog's ${duration(fromMillis)} were raised to ${duration(toMillis)}\n`
+      ))
+  ).pipe(
+    Effect.catchTags({ GuestExited: () => Effect.void, GuestPanicked: () => Effect.void, VmDied: () => Effect.void }),
+    Effect.catchAll((error) => Effect.sync(() => writeMessage(`  --watchdog: ${escapeLine(error.message)}\n`)))
+  )
 
 const interact = (options: BootOptions, { engine }: Config) =>
   Effect.gen(function*() {

@@ -1,6 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { handler } from "../handler.ts"
+import { watchdog } from "../source/every.ts"
 import {
   core as coreFile,
   dmesg,
@@ -28,7 +29,7 @@ const kernels = {
 
 const run = Command.make(
   "run",
-  { ...machine, ...kernels, ...script, dmesg, onFailure, html, core: coreFile, monitor, ...moments },
+  { ...machine, ...kernels, ...script, dmesg, onFailure, html, core: coreFile, monitor, ...moments, watchdog },
   handler(handlers, (module) => module.run)
 )
   .pipe(

@@ -1,0 +1,62 @@
+import type { GuestKernelService } from "../../memory/GuestKernel.ts"
+import { schedLayouts } from "../SchedLayouts.ts"
+import { readTime } from "../SchedTime.ts"
+import { readScxBase } from "./ScxState.ts"
+
+/** The kernel adds it to times in jiffies, and compares these as signed numbers. */
+const MOST_JIFFIES = 2 ** 31 - 1
+
+/**
+ * A scheduler whose tasks might be runnable for less than is wanted before the kernel ends it: `fromMillis`; `toMillis` is
+ * what is wanted, in whole jiffies.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ShortWatchdog {
+  readonly scheduler: string
+  readonly fromMillis: number
+  readonly toMillis: number
+  /** Where the kernel keeps it: `scx_sched.watchdog_timeout` since v7.1, the variable `scx_watchdog_timeout` before. */
+  readonly address: bigint
+  readonly jiffies: bigint
+}
+
+/**
+ * The loaded schedulers whose tasks may be runnable for less than `millis` before the kernel ends them.
+ * @see kernel/sched/ext.c `scx_watchdog_workfn`, `scx_tick`, v6.12 to v7.3
+ *
+ * @since 0.1.0
+ * @category reading
+ */
+export const shortWatchdogs = (kernel: GuestKernelService, millis: number): ReadonlyArray<ShortWatchdog> => {
+  const time = readTime(kernel)
+  const scx = readScxBase(kernel, time)
+  const { hz } = time
+  if ("kind" in scx || hz === null) return []
+  const jiffies = Math.min(Math.ceil(millis * hz / 1000), MOST_JIFFIES)
+  const toMillis = jiffies * 1000 / hz
+  const variable = kernel.symbols.address("scx_watchdog_timeout")
+  const memberAt = schedLayouts(kernel.btf).sched?.at("watchdog_timeout")
+  return scx.schedulers.flatMap(({ address: scheduler, name, watchdogMillis }) => {
+    const address = variable ?? (memberAt === undefined ? undefined : BigInt(scheduler) + BigInt(memberAt))
+    return address === undefined || watchdogMillis === undefined || watchdogMillis >= toMillis
+      ? []
+      : [{ scheduler: name, fromMillis: watchdogMillis, toMillis, address, jiffies: BigInt(jiffies) }]
+  })
+}
+
+/**
+ * Have a stopped kernel let the tasks of its loaded schedulers be runnable for `millis` at least. It goes on to look as often as
+ * before: to look later would end a scheduler whose time is shortened again. Gives those that were short of it and whose
+ * time could be written. A scheduler that is loaded later has its own time.
+ *
+ * @since 0.1.0
+ * @category writing
+ */
+export const raiseWatchdogs = (kernel: GuestKernelService, millis: number): ReadonlyArray<ShortWatchdog> =>
+  shortWatchdogs(kernel, millis).filter(({ address, jiffies }) => {
+    const bytes = Buffer.alloc(8)
+    bytes.writeBigUInt64LE(jiffies)
+    return kernel.space.write(address, bytes)
+  })
