@@ -138,15 +138,28 @@ const recorder = (path: ReadonlyArray<string>): object => {
   return proxy
 }
 
+/** Whether what a subject picks are nanoseconds. */
+export const isTime = (subject: Subject): boolean =>
+  "path" in subject
+    ? /^(cpu|cpuStat|wait|attach|p50|p99|max)$/.test(subject.path.at(-1) ?? "")
+    : "difference" in subject && isTime(subject.difference[0])
+
 const subjectOf = (picked: object): Subject => {
   const subject = SUBJECTS.get(picked)
   if (subject === undefined) throw new ClaimMisuse({ why: "a claim about a value that is not of the run" })
   return subject
 }
 
-const combined = <U extends Unit>(subject: Subject): Picked<U> => {
+/** Two subjects of one unit put together. */
+const combined = <U extends Unit>(
+  a: object,
+  b: object,
+  by: (both: readonly [Subject, Subject]) => Subject
+): Picked<U> => {
+  const both = [subjectOf(a), subjectOf(b)] as const
+  if (isTime(both[0]) !== isTime(both[1])) throw new ClaimMisuse({ why: "a time put together with what is none" })
   const made = {}
-  SUBJECTS.set(made, subject)
+  SUBJECTS.set(made, by(both))
   return made as Picked<U>
 }
 
@@ -156,8 +169,8 @@ const combined = <U extends Unit>(subject: Subject): Picked<U> => {
  * @since 0.1.0
  * @category combining
  */
-export const ratio = <U extends Unit>(a: Picked<U>, b: Picked<U>): Picked<"number"> =>
-  combined({ ratio: [subjectOf(a), subjectOf(b)] })
+export const ratio = <U extends Unit>(a: Picked<U>, b: Picked<NoInfer<U>>): Picked<"number"> =>
+  combined(a, b, (ratio) => ({ ratio }))
 
 /**
  * One number less another of the same unit.
@@ -165,8 +178,8 @@ export const ratio = <U extends Unit>(a: Picked<U>, b: Picked<U>): Picked<"numbe
  * @since 0.1.0
  * @category combining
  */
-export const difference = <U extends Unit>(a: Picked<U>, b: Picked<U>): Picked<U> =>
-  combined({ difference: [subjectOf(a), subjectOf(b)] })
+export const difference = <U extends Unit>(a: Picked<U>, b: Picked<NoInfer<U>>): Picked<U> =>
+  combined(a, b, (difference) => ({ difference }))
 
 /**
  * A bound of a claim: of times a text, as in "250 millis", of all else a number.
@@ -194,15 +207,17 @@ export interface MadeClaim extends Claim {
  * @category constructors
  */
 export const claim = <U extends Unit>(picked: Picked<U>, because?: string) => {
+  const subject = subjectOf(picked)
+  const isBound = isTime(subject) ? Schema.is(GuestTime) : Schema.is(Schema.Finite)
   const make = (is: Claim["is"], ...bounds: ReadonlyArray<Bound>): MadeClaim => {
     for (const bound of bounds) {
-      if (typeof bound === "number" ? !Number.isFinite(bound) : !Schema.is(GuestTime)(bound)) {
-        throw new ClaimMisuse({ why: `${String(bound)} is not a bound` })
-      }
+      if (isBound(bound)) continue
+      const wanted = isTime(subject) ? `a time, as in "250 millis"` : "a number"
+      throw new ClaimMisuse({ why: `${String(bound)} where ${wanted} is the bound` })
     }
     const [from, to] = bounds.map(boundValue)
     if (to !== undefined && to < from) throw new ClaimMisuse({ why: `nothing is between ${bounds.join(" and ")}` })
-    return { subject: subjectOf(picked), is, bounds, because: because ?? null }
+    return { subject, is, bounds, because: because ?? null }
   }
   return {
     atLeast: (bound: BoundOf<U>): MadeClaim => make("at least", bound),

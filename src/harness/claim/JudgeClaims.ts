@@ -1,4 +1,4 @@
-import { boundValue, type Claim, type Subject } from "./Claim.ts"
+import { boundValue, type Claim, isTime, type Subject } from "./Claim.ts"
 import type { RunRecord, Work } from "./RunRecord.ts"
 import type { Detail } from "./Verdict.ts"
 
@@ -13,11 +13,6 @@ export const labelOf = (subject: Subject): string =>
     : "ratio" in subject
     ? `${labelOf(subject.ratio[0])} / ${labelOf(subject.ratio[1])}`
     : `${labelOf(subject.difference[0])} - ${labelOf(subject.difference[1])}`
-
-const isTime = (subject: Subject): boolean =>
-  "path" in subject
-    ? /^(cpu|cpuStat|wait|attach|p50|p99|max)$/.test(subject.path.at(-1) ?? "")
-    : "difference" in subject && isTime(subject.difference[0])
 
 const show = (value: number, time: boolean): string =>
   !time

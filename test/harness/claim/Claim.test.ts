@@ -1,7 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
-import { Claim, claim, ClaimMisuse, difference, ratio, recordClaims } from "../../../src/harness/claim/Claim.ts"
+import {
+  Claim,
+  claim,
+  ClaimMisuse,
+  difference,
+  ratio,
+  recordClaims,
+  type RunSubjects
+} from "../../../src/harness/claim/Claim.ts"
 import { judgeClaim, labelOf } from "../../../src/harness/claim/JudgeClaims.ts"
 import { judgeRun } from "../../../src/harness/claim/JudgeRun.ts"
 import type { RunRecord } from "../../../src/harness/claim/RunRecord.ts"
@@ -80,6 +88,31 @@ describe("claims", () => {
       () => recordClaims<"a", "x">((r) => [claim({} as typeof r.groups.a.units).atLeast(1)])
     ]
     for (const misuse of misuses) assert.throws(misuse, ClaimMisuse)
+  })
+
+  it("that name what is not there, mix units or calculate do not compile, and do not pass where nothing compiles", () => {
+    const wrong: ReadonlyArray<(r: RunSubjects<"a", "x">) => Claim> = [
+      // @ts-expect-error no such group
+      (r) => claim(r.groups.nobody.units).atLeast(0),
+      // @ts-expect-error no such phase
+      (r) => claim(r.phases.never.groups.a.units).atLeast(0),
+      // @ts-expect-error a time, not a number
+      (r) => claim(r.groups.a.gap.max).atMost(2 ** 40),
+      // @ts-expect-error a number, not a time
+      (r) => claim(r.groups.a.units).atMost("1 second"),
+      // @ts-expect-error a time and a number
+      (r) => claim(ratio(r.groups.a.cpu, r.groups.a.units)).atLeast(0),
+      // @ts-expect-error it picks and does not calculate
+      (r) => claim(r.groups.a.units + 1).atLeast(0)
+    ]
+    const outcomes = wrong.map((make) => {
+      try {
+        return judgeClaim(made, recordClaims<"a", "x">((r) => [make(r)])[0]).outcome
+      } catch (error) {
+        return error instanceof ClaimMisuse ? "misuse" : error
+      }
+    })
+    assert.deepStrictEqual(outcomes, ["inconclusive", "inconclusive", ...Array<string>(4).fill("misuse")])
   })
 })
 
