@@ -19,7 +19,7 @@ export interface ExactEmulation {
   readonly seed: number
   /** An instruction takes 2^shift nanoseconds of guest time; 1. */
   readonly shift?: number
-  /** Longest turn of a CPU in microseconds of guest time; 50. 0 leaves turns to the next timer, as before 8.1. */
+  /** Longest turn of one of several CPUs in microseconds of guest time; 50. 0 leaves turns to the next timer, as before 8.1. */
   readonly sliceMicros?: number
 }
 
@@ -44,12 +44,12 @@ const THREADS = "tcg,thread=multi"
 /** The emulated real-time clock starts here, and runs by the guest's clock. */
 const START = "2026-01-01T00:00:00"
 
-/** QEMU's parameters of an emulation. */
-export const emulationParameters = (emulation: Emulation): ReadonlyArray<string> => {
+/** QEMU's parameters of an emulation of `cpus` CPUs. */
+export const emulationParameters = (emulation: Emulation, cpus: number): ReadonlyArray<string> => {
   if (emulation === "turns") return ["-accel", TURNS]
   if (emulation === "threads") return ["-accel", THREADS]
   const { seed, shift = 1, sliceMicros = 50 } = emulation
-  const slicer = sliceMicros === 0 ? [] : slicerParameters(sliceMicros)
+  const slicer = sliceMicros === 0 || cpus === 1 ? [] : slicerParameters(sliceMicros)
   const clock = ["-icount", `shift=${shift},sleep=off`, "-rtc", `base=${START},clock=vm`]
   return ["-accel", TURNS, "-seed", String(seed), ...clock, ...slicer]
 }
@@ -57,6 +57,7 @@ export const emulationParameters = (emulation: Emulation): ReadonlyArray<string>
 /**
  * A CPU's turn ends at the next timer of QEMU's, and an interrupt from another CPU does not end it. The packet filter of a
  * network port that nobody uses has a timer of the guest's clock: it bounds the turn. QEMU warns that the port has no peer.
+ * Each time it ends, two more threads of QEMU wake up: a sixth of the CPU time of a run on two CPUs.
  * @see QEMU net/filter-buffer.c `filter_buffer_release_timer`, accel/tcg/tcg-accel-ops-rr.c, 10.0
  */
 const slicerParameters = (micros: number): ReadonlyArray<string> => [

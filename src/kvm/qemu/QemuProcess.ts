@@ -97,7 +97,7 @@ export const startQemu = (
       const descriptors = ["socket", output, "socket", "socket", "socket", "socket", ...files] as const
       const accelerator = acceleration.by === "kvm"
         ? ["-accel", "kvm"]
-        : emulationParameters(options.emulation ?? "turns")
+        : emulationParameters(options.emulation ?? "turns", topology.cpus)
       const parameters = [
         ...qemu.firmware.flatMap((directory) => ["-L", directory]),
         ...parametersOf(spec, topology, acceleration, cmdline, disks, isArm64),
