@@ -80,7 +80,7 @@ const kvmCheck = (verdict: KvmStatus): Check => {
       return {
         name,
         state: "limited",
-        found: verdict.why,
+        found: verdict.mips === 0 ? verdict.why : `${verdict.why} (${verdict.mips} million instructions a second)`,
         means,
         hint: "use bare metal, or a VM with nested virtualization"
       }

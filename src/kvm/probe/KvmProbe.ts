@@ -95,7 +95,7 @@ const classify = (native: KvmNative, { kvm, memory, runBytes, vcpus: [vcpu] }: K
     }
     const mips = Math.round(2 * LOOPS / best / 100) / 10
     if (mips < HARDWARE_MIPS) {
-      return emulated(mips, `it interprets a guest kernel's instructions, ${mips} million a second`)
+      return emulated(mips, "it interprets a guest kernel's instructions")
     }
     if (!/^flags\s*:.*\bbmi1\b/m.test(readFileSync("/proc/cpuinfo", "latin1"))) return hardware(mips)
     enterLongMode(native, vcpu, ANDN, 0)
@@ -114,6 +114,7 @@ const hardware = (mips: number): KvmStatus => ({
   mips
 })
 
+/** Without the speed: the reason is in the record of an exact run, and the host's load changes it. */
 const emulated = (mips: number, why: string): KvmStatus => ({
   kind: "emulated",
   why: `/dev/kvm is not usable: ${why}`,
