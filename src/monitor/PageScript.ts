@@ -3,8 +3,8 @@ import { createRequire } from "node:module"
 
 /** The page's style: its colors are those of the theme that the reader has chosen. */
 const STYLE = `
-:root{color-scheme:light dark;--text:#1b1f24;--page:#fff;--soft:#57606a;--line:#d0d7de;--box:#f6f8fa;--bad:#b3261e;--busy:#2c7a4b;--left:#9a6700}
-@media(prefers-color-scheme:dark){:root{--text:#e6edf3;--page:#0d1117;--soft:#9aa4af;--line:#30363d;--box:#161b22;--bad:#ff8a80;--busy:#4cc38a;--left:#e3b341}}
+:root{color-scheme:light dark;--text:#1b1f24;--page:#fff;--soft:#57606a;--line:#d0d7de;--box:#f6f8fa;--bad:#b3261e;--busy:#2c7a4b;--left:#9a6700;--lines:35%}
+@media(prefers-color-scheme:dark){:root{--text:#e6edf3;--page:#0d1117;--soft:#9aa4af;--line:#30363d;--box:#161b22;--bad:#ff8a80;--busy:#4cc38a;--left:#e3b341;--lines:60%}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:80rem;padding:1rem;font:15px/1.45 system-ui,sans-serif;color:var(--text);background:var(--page)}
 h1{font-size:1.25rem;color:var(--bad);overflow-wrap:anywhere;margin:.2rem 0}
@@ -90,7 +90,7 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
   const series = shown.map((at, place) => ({
     label: heads[at].textContent,
     value: told,
-    stroke: "hsl(" + Math.round(place * 360 / shown.length) + " 65% 45%)",
+    stroke: () => "hsl(" + Math.round(place * 360 / shown.length) + " 65% " + color("--lines")() + ")",
     paths: uPlot.paths.stepped({ align: 1 })
   }))
   const options = {

@@ -109,6 +109,20 @@ const CHARTS = `Object.fromEntries([...document.querySelectorAll("figure")].filt
     return [figure.querySelector("figcaption").textContent, pixels.size]
   }))`
 
+/** The contrast with the page of each line that a chart has, by the mark in its legend: WCAG 2.1's, of which it asks 3 for graphics. */
+const LINES = `(() => {
+  const luminance = (color) => {
+    const [r, g, b] = color.match(/[\\d.]+/g).map((value) => value / 255)
+      .map((value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+  }
+  const page = luminance(getComputedStyle(document.body).backgroundColor)
+  return [...document.querySelectorAll(".u-series:not(:first-child) .u-marker")].map((mark) => {
+    const line = luminance(getComputedStyle(mark).borderTopColor)
+    return (Math.max(page, line) + 0.05) / (Math.min(page, line) + 0.05)
+  })
+})()`
+
 /** A browser lays a part out, and gives its text, when it is scrolled to. */
 const ALL_SHOWN = `document.querySelectorAll("section").forEach(({ style }) => style.contentVisibility = "visible")`
 
@@ -148,6 +162,9 @@ const assertTimeline = (chromium: Browser, file: string, { samples = [] }: Failu
         "Longest wait of a task of sched_ext, in milliseconds"
       ])
       for (const colors of Object.values(charts)) assert.isAbove(colors, 2) // axes, grid, lines
+      const contrasts = await tab.evaluate<ReadonlyArray<number>>(LINES)
+      assert.isAbove(contrasts.length, 12)
+      assert.isAbove(Math.min(...contrasts), 3, `${theme}: ${contrasts}`)
     }
   })
 
