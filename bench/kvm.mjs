@@ -9,6 +9,7 @@ import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { pathToFileURL } from "node:url"
 import { cpioArchive } from "../dist/kvm/guest/Cpio.js"
+import { bundleStarted } from "../scripts/bundle.mjs"
 import { Host, KERNEL } from "./images.mjs"
 import { here } from "./measure.mjs"
 
@@ -34,22 +35,9 @@ const harnessIn = async (directory) => {
   return import(outfile)
 }
 
-/** The native side as the command is built (scripts/build.mjs): one file, started with V8's code of an earlier run. */
+/** The native side as the command is built: one file, started with V8's code of an earlier run. */
 const nativeIn = async (directory) => {
-  await build({
-    entryPoints: [inside("reach")],
-    outfile: join(directory, "main.cjs"),
-    bundle: true,
-    platform: "node",
-    format: "cjs",
-    target: "node20",
-    minify: true,
-    banner: { js: "(function(require,importModule){" },
-    footer: { js: "})" },
-    external: ["koffi", "lzma-native", "lz4-napi", "numcodecs"],
-    logLevel: "error",
-    logOverride: { "empty-import-meta": "silent" }
-  })
+  await bundleStarted({ entryPoints: [inside("reach")], outfile: join(directory, "main.cjs") })
   const launch = join(directory, "reach.cjs")
   copyFileSync(here("../src/cli/start.cjs"), launch)
   return launch

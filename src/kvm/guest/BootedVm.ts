@@ -4,7 +4,6 @@ import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as MetricBoundaries from "effect/MetricBoundaries"
 import type * as Scope from "effect/Scope"
-import { hex } from "../../core/Address.ts"
 import type { FormatError } from "../../core/Errors.ts"
 import type { GuestMemory } from "../../memory/GuestMemory.ts"
 import type { ReadyLimits } from "../spec/Limits.ts"
@@ -19,7 +18,6 @@ import {
   GuestPanicked,
   InitramfsIncomplete,
   NotReady,
-  NotWatched,
   type Vm,
   type VmEnded,
   type VmExit
@@ -92,10 +90,6 @@ export const failAtEnd = (
     const line = panicked()
     return line === undefined ? new GuestExited({ ...how, lastLine: console.lastLine }) : new GuestPanicked({ line })
   })
-
-/** `Vm.watchWrites` of an engine that cannot. */
-export const unwatched = (why: string, hint: string): Vm["watchWrites"] => (address, bytes) =>
-  new NotWatched({ place: `${bytes} bytes at ${hex(address)}`, why, hint })
 
 /** The `Vm` of a started guest, whichever engine runs it. All its waiting is in real time. */
 export const bootedVm = (guest: StartedGuest): Effect.Effect<Vm, never, Scope.Scope> =>

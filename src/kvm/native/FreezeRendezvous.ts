@@ -58,6 +58,13 @@ export class FreezeRendezvous {
       })
     )
 
+  /** Keeps a machine that stands, or is about to, so from this call on until what it gives is run. */
+  readonly keep = (): Effect.Effect<void> => {
+    this.#holders++
+    this.#askAll(VcpuRequest.PARK)
+    return this.#alone(this.#letGo)
+  }
+
   /**
    * Park every vCPU, look at them, and let them run again; nothing where a freeze holds them, or is late, or the machine
    * has ended, or KVM does not say.
@@ -70,7 +77,7 @@ export class FreezeRendezvous {
         Effect.timeoutOption(this.#options.limit),
         Effect.ignore,
         Effect.ensuring(Effect.sync(() => {
-          if (this.#frozen === undefined) this.#askAll(VcpuRequest.RUN)
+          if (!this.wanted) this.#askAll(VcpuRequest.RUN)
         }))
       )
     )

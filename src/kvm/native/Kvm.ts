@@ -4,7 +4,7 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { HostLacks } from "../../core/Errors.ts"
-import { bootedVm, failAtEnd, type GuestEnd, unwatched } from "../guest/BootedVm.ts"
+import { bootedVm, failAtEnd, type GuestEnd } from "../guest/BootedVm.ts"
 import { commandLine } from "../guest/CommandLine.ts"
 import { Console } from "../guest/Console.ts"
 import { keepConsole } from "../guest/GuestConsole.ts"
@@ -151,6 +151,14 @@ export const bootKvm = (
 
     const end = Effect.map(machine.ended, endOf)
     const ended = failAtEnd(end, console)
+    const freeze = machine.freeze.pipe(
+      Effect.map((frozen) => ({
+        ...frozen,
+        memory: kvm.memory,
+        registers: Effect.succeed(frozen.vcpus.map(({ registers }) => registers))
+      })),
+      Effect.catchTag("MachineStopped", () => ended)
+    )
     const vm = yield* bootedVm({
       engine: "kvm",
       topology,
@@ -162,15 +170,8 @@ export const bootKvm = (
       end,
       exit: exitOf(machine),
       memory: Effect.succeed(kvm.memory),
-      freeze: machine.freeze.pipe(
-        Effect.map((frozen) => ({
-          ...frozen,
-          memory: kvm.memory,
-          registers: Effect.succeed(frozen.vcpus.map(({ registers }) => registers))
-        })),
-        Effect.catchTag("MachineStopped", () => ended)
-      ),
-      watchWrites: unwatched("the native engine does not", "boot with the engine qemu"),
+      freeze,
+      watchWrites: machine.watchWrites(freeze, ended),
       limits
     })
     const typed = (bytes: Uint8Array) => Effect.zipLeft(Effect.sync(() => hvc.receive(bytes)), machine.ring(HVC))

@@ -10,6 +10,7 @@ import { Virtio } from "./abi/VirtioAbi.ts"
 import { FreezeRendezvous, type FrozenMachine } from "./FreezeRendezvous.ts"
 import { watchForHalt } from "./HaltWatch.ts"
 import { type MachineEnd, MachineEnding, type MachineStopped } from "./MachineEnding.ts"
+import { makeNativeWatch, type NativeWatch } from "./NativeWatch.ts"
 import { makeSerialPorts, type SerialPorts, type SerialPortsOptions } from "./SerialPorts.ts"
 import { FutexLock } from "./thread/FutexLock.ts"
 import { ROW, VcpuEnd, VcpuRequest, VcpuState, VcpuWord, Word } from "./thread/SharedWords.ts"
@@ -22,6 +23,8 @@ import { changed } from "./WaitForWord.ts"
 export interface Machine {
   /** Stop every vCPU until the scope closes; scopes are counted. When it fails, the machine runs on. */
   readonly freeze: Effect.Effect<FrozenMachine, FreezeFailed | MachineStopped | VmDied, Scope.Scope>
+  /** `Vm.watchWrites`; `ended` fails with how the VM ended, once it has. */
+  readonly watchWrites: NativeWatch["watchWrites"]
   /** Waits for the machine's end; fails when no guest asks for such an end. */
   readonly ended: Effect.Effect<MachineEnd, VmDied>
   /** Bytes for serial port `port` (0 or 1); how many there was room for. */
@@ -50,6 +53,7 @@ const abi: VcpuThreadData["abi"] = {
   Exit,
   Constant,
   run: Struct.kvm_run.fields,
+  Struct: { kvm_debugregs: Struct.kvm_debugregs, kvm_vcpu_events: Struct.kvm_vcpu_events },
   Word,
   VcpuWord,
   VcpuState,
@@ -109,12 +113,14 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
         if (!rendezvous.wanted && !ending.over && serveDevice(vm.memory, devices[index], mmio)) wakeMain()
       }
     }
+    const watch = makeNativeWatch(vm, workers, rendezvous)
     yield* Effect.forkScoped(ports.forward(() => ending.over))
     yield* Effect.forkScoped(Effect.gen(function*() {
       for (;;) {
         const seen = Atomics.load(words, Word.EVENTS)
         serve()
         if (ending.settle()) return
+        yield* watch.look
         yield* changed(words, Word.EVENTS, seen, Infinity)
       }
     }))
@@ -125,6 +131,7 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
 
     return {
       freeze: rendezvous.freeze,
+      watchWrites: watch.watchWrites,
       ended: ending.ended,
       drain: () => {
         if (!ending.over) ports.drain(false)

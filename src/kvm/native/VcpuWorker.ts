@@ -19,8 +19,10 @@ export interface VcpuWorker {
   readonly word: (word: number) => number
   /** CLOCK_MONOTONIC nanoseconds at which it parked last. */
   readonly parkedAt: () => bigint
-  /** Request run, park or stop; also interrupts KVM_RUN. */
+  /** Request run, park or stop; also interrupts KVM_RUN. A vCPU that has written to a watched place stays parked. */
   readonly ask: (request: number) => void
+  /** Whether the vCPU has written to a watched place since it was asked so last; it is parked then, until it is asked to run. */
+  readonly takeHit: () => boolean
   /** Waits until the state is another than now, or for a moment. */
   readonly changes: Effect.Effect<void>
   /** The error of the thread itself, if any. */
@@ -71,13 +73,16 @@ export const startVcpu = (
         const row = (1 + data.id) * ROW
         const word = (at: number) => Atomics.load(words, row + at)
         const state = () => word(VcpuWord.STATE)
-        const ask = (request: number) => {
+        const { HIT, PARK, RUN, STOP } = VcpuRequest
+        const request = row + VcpuWord.REQUEST
+        const ask = (wanted: number) => {
           // once told to stop it stays so
-          if (word(VcpuWord.REQUEST) === VcpuRequest.STOP) return
-          Atomics.store(words, row + VcpuWord.REQUEST, request)
-          Atomics.notify(words, row + VcpuWord.REQUEST)
+          if (word(VcpuWord.REQUEST) === STOP) return
+          if (wanted === STOP) Atomics.store(words, request, STOP)
+          else Atomics.compareExchange(words, request, wanted === RUN ? PARK : RUN, wanted)
+          Atomics.notify(words, request)
           // a thread that is not there yet sees the request first thing; one that has ended must get no signal
-          if (request !== VcpuRequest.RUN && state() === VcpuState.RUNNING) native.kick(word(VcpuWord.THREAD))
+          if (wanted !== RUN && state() === VcpuState.RUNNING) native.kick(word(VcpuWord.THREAD))
         }
         let broken: string | undefined
         let listener = () => {}
@@ -109,6 +114,7 @@ export const startVcpu = (
           word,
           parkedAt: () => new BigInt64Array(data.words, (row + VcpuWord.PARKED_AT) * 4, 1)[0],
           ask,
+          takeHit: () => Atomics.compareExchange(words, request, HIT, PARK) === HIT,
           changes: Effect.promise(async () =>
             void await Atomics.waitAsync(words, row + VcpuWord.STATE, state(), NAP_MILLIS).value
           ),

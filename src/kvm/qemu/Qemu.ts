@@ -5,12 +5,13 @@ import type * as Scope from "effect/Scope"
 import type { Socket } from "node:net"
 import type { HostLacks } from "../../core/Errors.ts"
 import { Native } from "../../core/Native.ts"
-import { bootedVm, failAtEnd, type GuestEnd, unwatched } from "../guest/BootedVm.ts"
+import { bootedVm, failAtEnd, type GuestEnd } from "../guest/BootedVm.ts"
 import { commandLine } from "../guest/CommandLine.ts"
 import { Console } from "../guest/Console.ts"
 import { keepConsole } from "../guest/GuestConsole.ts"
 import { PORTS } from "../guest/Init.ts"
 import { minimumMemoryMib } from "../guest/Initramfs.ts"
+import { notWatched } from "../guest/WriteWatches.ts"
 import { type KvmStatus, probeKvm } from "../probe/KvmProbe.ts"
 import { checkSpec } from "../spec/Limits.ts"
 import { readKernelImage } from "../spec/LinuxImage.ts"
@@ -173,7 +174,8 @@ export const bootQemu = (
       memory: makeMemory(layOut, ended, freezeTimeout),
       freeze: freezer.freeze,
       watchWrites: isArm64
-        ? unwatched("QEMU stops an arm64 guest before it writes", "watch an x86-64 guest")
+        ? (address, bytes) =>
+          notWatched(address, bytes, "QEMU stops an arm64 guest before it writes", "watch an x86-64 guest")
         : watchWrites(freezer, ended),
       limits
     })

@@ -4,16 +4,13 @@ import * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Socket } from "node:net"
-import { hex } from "../../core/Address.ts"
+import { makeWriteWatches, notWatched } from "../guest/WriteWatches.ts"
 import { inRealTime } from "../spec/RealTime.ts"
-import { NotWatched, type Vm, type VmEnded, type WriteWatch } from "../spec/VmEngine.ts"
+import type { Vm, VmEnded } from "../spec/VmEngine.ts"
 import { connectGdb, GdbError, type GdbRemote, NOT_SAID, STANDS_SECONDS } from "./GdbRemote.ts"
 import { type Freezer, Status } from "./QemuFreeze.ts"
 import { DEBUGGER } from "./QemuProcess.ts"
 import { endedOr, type Qmp, type QmpError } from "./Qmp.ts"
-
-/** An x86 CPU's debug registers for addresses, which KVM uses; what works emulated is to work there, too. */
-const MOST_WATCHES = 4
 
 /** QEMU answers within milliseconds. */
 const ANSWER_SECONDS = 10
@@ -59,10 +56,8 @@ const guard = (qmp: Qmp, remote: GdbRemote, keep: Freezer<VmEnded>["keep"]) =>
   })
 
 const debuggerOf = (qmp: Qmp, socket: Socket, scope: Scope.Scope): QemuDebugger => {
-  /** Run when the guest stands again. */
-  const standing = new Set<() => void>()
+  const watches = makeWriteWatches()
   let remote: GdbRemote | undefined
-  let watches = 0
 
   /** To be run while the guest stands. */
   const start = (keep: Freezer<VmEnded>["keep"]) =>
@@ -73,7 +68,7 @@ const debuggerOf = (qmp: Qmp, socket: Socket, scope: Scope.Scope): QemuDebugger 
       if (!said.startsWith("Waiting for gdb connection")) {
         return yield* new GdbError({ command, detail: said.slice(0, 200) })
       }
-      remote = connectGdb(socket, () => standing.forEach((stands) => stands()))
+      remote = connectGdb(socket, watches.stands)
       yield* Effect.forkIn(Effect.interruptible(inRealTime(guard(qmp, remote, keep))), scope)
       return remote
     })
@@ -100,59 +95,21 @@ const debuggerOf = (qmp: Qmp, socket: Socket, scope: Scope.Scope): QemuDebugger 
       const status = Effect.zipRight(resume, qmp.execute("query-status", Status))
       return Effect.orElse(Effect.flatMap(status, ({ running }) => running ? Effect.void : stands), () => cont)
     }),
-    watchWrites: ({ freeze, keep }, ended) => (address, bytes) =>
-      Effect.gen(function*() {
-        const place = `${bytes} bytes at ${hex(address)}`
-        if (![1, 2, 4, 8].includes(bytes) || address % BigInt(bytes) !== 0n) {
-          return yield* new NotWatched({
-            place,
-            why: "not aligned",
-            hint: "give 1, 2, 4 or 8 bytes, aligned to their number"
-          })
-        }
-        const failed = (error: QmpError | GdbError) =>
-          endedOr(ended, new NotWatched({ place, why: error.message, hint: "boot the guest again" }))
-        yield* Effect.acquireRelease(Effect.sync(() => watches++), () => Effect.sync(() => watches--))
-        if (watches > MOST_WATCHES) {
-          return yield* new NotWatched({
-            place,
-            why: `${MOST_WATCHES} places are watched already`,
-            hint: "end another watch"
-          })
-        }
-        const letGo: Array<Effect.Effect<void>> = []
-        let wake = () => {}
-        const stands = () => {
-          letGo.push(keep())
-          wake()
-        }
-        const where = `2,${address.toString(16)},${bytes}`
-        const stopped = Effect.interruptible(freeze)
-        const watched = Effect.gen(function*() {
-          yield* stopped
-          const server = yield* start(keep)
-          yield* ask(server, `Z${where}`)
-          standing.add(stands)
-          return server
-        }).pipe(Effect.scoped, Effect.catchTags({ QmpError: failed, GdbError: failed }))
-        const server = yield* Effect.acquireRelease(watched, (server) =>
-          Effect.scoped(Effect.zipRight(stopped, ask(server, `z${where}`))).pipe(
-            Effect.ignore, // the VM has ended, or QEMU's debugger is of no more use
-            Effect.ensuring(Effect.sync(() =>
-              standing.delete(stands)
-            )),
-            Effect.zipRight(Effect.suspend(() => Effect.all(letGo.splice(0), { discard: true })))
-          ))
-        const stood = Effect.async<void>((resume) => {
-          wake = () => resume(Effect.void)
-          if (letGo.length > 0) wake()
-        })
-        const lost = Effect.catchAll(server.lost, failed)
-        const hit: WriteWatch["hit"] = Effect.asVoid(Effect.acquireRelease(
-          Effect.map(Effect.interruptible(Effect.raceFirst(stood, Effect.raceFirst(lost, ended))), () => letGo.shift()),
-          (go) => go ?? Effect.void
-        ))
-        return { hit }
+    watchWrites: ({ freeze, keep }, ended) => (address, bytes) => {
+      const failed = ({ message }: QmpError | GdbError) =>
+        endedOr(ended, notWatched(address, bytes, message, "boot the guest again"))
+      const told = (command: string) =>
+        Effect.flatMap(start(keep), (server) => ask(server, `${command}2,${address.toString(16)},${bytes}`)).pipe(
+          Effect.catchTags({ QmpError: failed, GdbError: failed })
+        )
+      const lost = Effect.suspend(() => remote === undefined ? Effect.never : Effect.catchAll(remote.lost, failed))
+      return watches.watch(address, bytes, {
+        freeze,
+        keep,
+        set: told("Z"),
+        clear: told("z"),
+        lost: Effect.raceFirst(lost, ended)
       })
+    }
   }
 }

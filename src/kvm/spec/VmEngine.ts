@@ -178,7 +178,8 @@ export interface Vm {
   readonly freeze: Effect.Effect<FrozenVm, FreezeFailed | VmEnded, Scope.Scope>
   /**
    * Watch for writes to 1, 2, 4 or 8 bytes of the kernel's virtual memory, aligned to their number, until the scope closes. Four
-   * places at a time at most: an x86 CPU has debug registers for as many.
+   * places at a time at most: an x86 CPU has debug registers for as many. On /dev/kvm the guest's own debug registers match
+   * nothing meanwhile, and KVM has to run the guest on the CPU itself: where it emulates it (PVM) no write is seen.
    */
   readonly watchWrites: (
     address: bigint,

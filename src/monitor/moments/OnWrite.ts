@@ -34,8 +34,8 @@ const MOST_UNCHANGED = 1000
  * these as are aligned and before the next symbol. A write of the value that was there is passed over. The stream ends with
  * the guest, and after 64 moments or 1,000 such writes: then its last element says that later writes are left out.
  *
- * To be run once the guest's init is up, as it is after `Ktstr.boot`. Four places of a guest can be watched at a time, on the
- * QEMU engine and in x86-64 guests.
+ * To be run once the guest's init is up, as it is after `Ktstr.boot`. Four places of an
+ * x86-64 guest can be watched at a time.
  *
  * @since 0.1.0
  * @category reading

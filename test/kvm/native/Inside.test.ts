@@ -9,16 +9,16 @@ import { KTSTR } from "../../support/cli.ts"
 import { compileBpf } from "../../support/guest.ts"
 import { kernelImage } from "../../support/kernels.ts"
 import { needsScx, scx } from "../../support/scx.ts"
-import { bundle, HPET_CLOCK, runInside, shared } from "./support/harness.ts"
+import { bundle, HPET_CLOCK, type InsideOptions, runInside, shared } from "./support/harness.ts"
 
 const SECONDS = 540
 const FREEZES = "100"
 const tests = new URL("../../", import.meta.url).pathname
 
 /** Run a program of `inside` to its end; its exit status must be 0. */
-const inside = (name: string, directory: string, args: ReadonlyArray<string>, clock?: string) =>
+const inside = (name: string, directory: string, args: ReadonlyArray<string>, options?: InsideOptions) =>
   Effect.gen(function*() {
-    const { lines, status } = yield* runInside(yield* bundle(name, directory), args, SECONDS, clock)
+    const { lines, status } = yield* runInside(yield* bundle(name, directory), args, SECONDS, options)
     assert.strictEqual(status, 0, lines.slice(-60).join("\n"))
     return lines.flatMap((line) => /^\[[\d.]+ s\] ok: (.*)/.exec(line)?.[1] ?? [])
   })
@@ -104,7 +104,7 @@ it.scopedLive(
       const directory = yield* shared
       const kernel = yield* kernelImage("6.12")
       const initramfs = yield* initramfsIn(directory, "guest", [compileLoad(directory)], loaded(""))
-      yield* inside("load", directory, [kernel, initramfs, "2", "10"], HPET_CLOCK)
+      yield* inside("load", directory, [kernel, initramfs, "2", "10"], { clock: HPET_CLOCK })
     }),
   (SECONDS + 30) * 1000
 )

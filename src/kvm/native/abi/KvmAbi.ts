@@ -34,7 +34,11 @@ export const Request = {
   KVM_SET_LAPIC: 0x4400ae8f,
   KVM_SET_CPUID2: 0x4008ae90,
   KVM_GET_MP_STATE: 0x8004ae98,
+  KVM_SET_GUEST_DEBUG: 0x4048ae9b,
   KVM_GET_VCPU_EVENTS: 0x8040ae9f,
+  KVM_SET_VCPU_EVENTS: 0x4040aea0,
+  KVM_GET_DEBUGREGS: 0x8080aea1,
+  KVM_SET_DEBUGREGS: 0x4080aea2,
   KVM_GET_TSC_KHZ: 0xaea3,
   KVM_SET_DEVICE_ATTR: 0x4018aee1,
   KVM_GET_DEVICE_ATTR: 0x4018aee2,
@@ -61,6 +65,7 @@ export type CapabilityName = keyof typeof Capability
 /** `kvm_run.exit_reason`. */
 export const Exit = {
   KVM_EXIT_IO: 2,
+  KVM_EXIT_DEBUG: 4,
   KVM_EXIT_HLT: 5,
   KVM_EXIT_MMIO: 6,
   KVM_EXIT_IRQ_WINDOW_OPEN: 7,
@@ -73,6 +78,8 @@ export const Exit = {
 /** Other constants of the headers. */
 export const Constant = {
   KVM_EXIT_IO_OUT: 1,
+  KVM_GUESTDBG_ENABLE: 1,
+  KVM_GUESTDBG_USE_HW_BP: 0x20000,
   KVM_PIT_SPEAKER_DUMMY: 1,
   KVM_CPUID_FLAG_SIGNIFCANT_INDEX: 1,
   KVM_MP_STATE_UNINITIALIZED: 1,
@@ -98,7 +105,19 @@ export const Struct = {
   kvm_clock_data: { size: 48, fields: { clock: 0, flags: 8, realtime: 16, host_tsc: 24 } },
   kvm_device_attr: { size: 24, fields: { flags: 0, group: 4, attr: 8, addr: 16 } },
   kvm_mp_state: { size: 4, fields: { mp_state: 0 } },
-  kvm_vcpu_events: { size: 64, fields: { "nmi.pending": 13, "smi.pending": 25, "smi.latched_init": 27 } },
+  kvm_vcpu_events: {
+    size: 64,
+    fields: {
+      "exception.injected": 0,
+      "exception.nr": 1,
+      "exception.has_error_code": 2,
+      "nmi.pending": 13,
+      "smi.pending": 25,
+      "smi.latched_init": 27
+    }
+  },
+  kvm_guest_debug: { size: 72, fields: { control: 0, "arch.debugreg": 8 } },
+  kvm_debugregs: { size: 128, fields: { dr6: 32 } },
   kvm_signal_mask: { size: 4, fields: { len: 0, sigset: 4 } },
   kvm_cpuid2: { size: 8, fields: { nent: 0, entries: 8 } },
   kvm_cpuid_entry2: { size: 40, fields: { function: 0, index: 4, flags: 8, eax: 12, ebx: 16, ecx: 20, edx: 24 } },
@@ -169,6 +188,7 @@ export const Struct = {
       "mmio.data": 40,
       "mmio.len": 48,
       "mmio.is_write": 52,
+      "debug.arch.dr6": 48,
       "fail_entry.hardware_entry_failure_reason": 32,
       "internal.suberror": 32
     }

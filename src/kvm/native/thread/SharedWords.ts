@@ -32,7 +32,15 @@ export const VcpuWord = {
 } as const
 
 export const VcpuState = { STARTING: 0, RUNNING: 1, PARKED: 2, ENDED: 3 } as const
-export const VcpuRequest = { RUN: 0, PARK: 1, STOP: 2 } as const
+
+export const VcpuRequest = {
+  RUN: 0,
+  PARK: 1,
+  /** For good. */
+  STOP: 2,
+  /** The vCPU's own: it has written to a watched place, and is parked until the main thread makes PARK of this. */
+  HIT: 3
+} as const
 
 /** Why a vCPU will not run again; the detail is said behind. */
 export const VcpuEnd = {

@@ -26,6 +26,7 @@ export interface VcpuThreadData {
     readonly Exit: typeof Exit
     readonly Constant: typeof Constant
     readonly run: typeof Struct["kvm_run"]["fields"]
+    readonly Struct: Pick<typeof Struct, "kvm_debugregs" | "kvm_vcpu_events">
     readonly Word: typeof Word
     readonly VcpuWord: typeof VcpuWord
     readonly VcpuState: typeof VcpuState
@@ -63,6 +64,9 @@ export interface VcpuThreadParts {
 export class VcpuThread {
   static readonly #EINTR = 4
   static readonly #EAGAIN = 11
+  /** DR6.B0 to B3 */
+  static readonly #MATCHED = 0xfn
+  static readonly #DB_VECTOR = 1
 
   readonly #native: KvmNative
   readonly #data: VcpuThreadData
@@ -164,11 +168,11 @@ export class VcpuThread {
     const { VcpuEnd, VcpuRequest, VcpuState, VcpuWord } = this.#data.abi
     const at = this.#row + VcpuWord.REQUEST
     let request = Atomics.load(this.#words, at)
-    while (request === VcpuRequest.PARK) {
+    while (request === VcpuRequest.PARK || request === VcpuRequest.HIT) {
       const parkedAt = new BigInt64Array(this.#data.words, (this.#row + VcpuWord.PARKED_AT) * 4, 1)
       parkedAt[0] = process.hrtime.bigint()
       this.#setState(VcpuState.PARKED)
-      Atomics.wait(this.#words, at, VcpuRequest.PARK)
+      Atomics.wait(this.#words, at, request)
       this.#setState(VcpuState.RUNNING)
       request = Atomics.load(this.#words, at)
     }
@@ -183,6 +187,8 @@ export class VcpuThread {
         return this.#io()
       case Exit.KVM_EXIT_MMIO:
         return this.#mmio()
+      case Exit.KVM_EXIT_DEBUG:
+        return this.#debug()
       case Exit.KVM_EXIT_INTR:
       case Exit.KVM_EXIT_IRQ_WINDOW_OPEN:
         return
@@ -199,6 +205,43 @@ export class VcpuThread {
       default:
         return this.#end(VcpuEnd.UNKNOWN_EXIT, exit)
     }
+  }
+
+  /** A debug register of ours has matched; or none has, and the exception is the guest's own. */
+  #debug(): void {
+    const { VcpuRequest, VcpuWord, Word, run } = this.#data.abi
+    const dr6 = this.#view.getBigUint64(run["debug.arch.dr6"], true)
+    if ((dr6 & VcpuThread.#MATCHED) === 0n) return this.#raiseDebug(dr6)
+    const at = this.#row + VcpuWord.REQUEST
+    for (;;) {
+      const request = Atomics.load(this.#words, at)
+      if (request === VcpuRequest.STOP) break
+      if (Atomics.compareExchange(this.#words, at, request, VcpuRequest.HIT) !== request) continue
+      this.#tellMain(Word.EVENTS)
+      break
+    }
+    this.#obey()
+  }
+
+  /** Give the guest its own debug exception, of single steps: KVM gives us all of them while anything is watched. */
+  #raiseDebug(dr6: bigint): void {
+    const { Request, Struct } = this.#data.abi
+    const { vcpu } = this.#data
+    const registers = new Uint8Array(Struct.kvm_debugregs.size)
+    const events = new Uint8Array(Struct.kvm_vcpu_events.size)
+    const call = (request: number, argument: Uint8Array) => {
+      const result = this.#native.ioctl(vcpu, request, argument)
+      if (result < 0) this.#end(this.#data.abi.VcpuEnd.RUN_FAILED, -result)
+    }
+    call(Request.KVM_GET_DEBUGREGS, registers)
+    new DataView(registers.buffer).setBigUint64(Struct.kvm_debugregs.fields.dr6, dr6, true)
+    call(Request.KVM_SET_DEBUGREGS, registers)
+    call(Request.KVM_GET_VCPU_EVENTS, events)
+    const at = Struct.kvm_vcpu_events.fields
+    events[at["exception.injected"]] = 1
+    events[at["exception.nr"]] = VcpuThread.#DB_VECTOR
+    events[at["exception.has_error_code"]] = 0
+    call(Request.KVM_SET_VCPU_EVENTS, events)
   }
 
   #io(): void {

@@ -16,6 +16,7 @@ import { homedir } from "node:os"
 import { basename, join } from "node:path"
 import { createInterface } from "node:readline"
 import { cpioArchive, type CpioEntry } from "../../../../src/kvm/guest/Cpio.ts"
+import type { QemuProgram } from "../../../../src/kvm/qemu/Emulation.ts"
 
 // Real KVM on any machine: QEMU emulates a CPU with AMD's virtualization, a Debian kernel in it has /dev/kvm (kvm-amd on
 // emulated SVM with nested paging), and its root is this machine's own, so what is installed here runs there too.
@@ -144,24 +145,36 @@ export const HPET_CLOCK = "clocksource=hpet"
  */
 const STEADY = { cpus: "1", words: "nohz=off highres=off" }
 
+export interface InsideOptions {
+  /** The kernel's words about its clock. */
+  readonly clock?: string
+  /** The QEMU that emulates the machine; that of the PATH. */
+  readonly qemu?: QemuProgram
+}
+
 /**
  * Run a Node program where /dev/kvm is real: a CPU and 3 GiB, emulated, this machine's files read-only, /run writable.
  * Whatever it prints goes to stderr at once if KTSTR_INSIDE is set.
  * @param seconds after which it is ended, and this fails
  */
-export const runInside = (program: string, args: ReadonlyArray<string>, seconds: number, clock = TSC_CLOCK) =>
+export const runInside = (
+  program: string,
+  args: ReadonlyArray<string>,
+  seconds: number,
+  { clock = TSC_CLOCK, qemu = { path: "qemu-system-x86_64", firmware: [] } }: InsideOptions = {}
+) =>
   Effect.scoped(Effect.gen(function*() {
     const directory = yield* shared
     const kernel = outerKernel()
     const job = [process.execPath, program, ...args].map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ")
     const initrd = join(directory, "initramfs")
     writeFileSync(initrd, initramfs(kernel, job))
-    const qemu = yield* Effect.acquireRelease(
+    const child = yield* Effect.acquireRelease(
       Effect.sync(() =>
         spawn(
           "setpriv", // it goes with us, whatever ends us
           [
-            ["--pdeathsig", "KILL", "qemu-system-x86_64"],
+            ["--pdeathsig", "KILL", qemu.path, ...qemu.firmware.flatMap((path) => ["-L", path])],
             ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"],
             ["-accel", "tcg", "-cpu", "max,+svm,+npt", "-m", "3G", "-smp", STEADY.cpus],
             ["-kernel", kernel.image, "-initrd", initrd],
@@ -174,19 +187,19 @@ export const runInside = (program: string, args: ReadonlyArray<string>, seconds:
           { stdio: ["ignore", "pipe", "pipe"] }
         )
       ),
-      (child) => Effect.sync(() => child.kill("SIGKILL"))
+      (started) => Effect.sync(() => started.kill("SIGKILL"))
     )
     const lines: Array<string> = []
     const end = Effect.promise(() =>
       new Promise<void>((resolve) => {
-        for (const stream of [qemu.stdout, qemu.stderr]) {
+        for (const stream of [child.stdout, child.stderr]) {
           createInterface({ input: stream }).on("line", (line) => {
             lines.push(line.replace(/\r+$/, ""))
             if (process.env["KTSTR_INSIDE"] !== undefined) process.stderr.write(`${line}\n`)
           })
         }
-        qemu.on("error", (error) => lines.push(error.message))
-        qemu.on("close", () => resolve())
+        child.on("error", (error) => lines.push(error.message))
+        child.on("close", () => resolve())
       })
     )
     yield* Effect.timeoutFail(end, {
