@@ -87,9 +87,10 @@ export class FailureSigns {
   #old: number | undefined
   #told: number | undefined
 
-  constructor(kernel: GuestKernelService) {
+  /** @param threads as a `Sampler` takes them */
+  constructor(kernel: GuestKernelService, threads: ReadonlyArray<number> = []) {
     this.#kernel = kernel
-    this.#sampler = new Sampler(kernel)
+    this.#sampler = new Sampler(kernel, threads)
   }
 
   /** The gravest sign that is there now. */

@@ -70,7 +70,7 @@ const inMemory = (
   Effect.gen(function*() {
     yield* vm.awaitReport(upReport)
     const kernel = yield* GuestKernel.fromMemory(yield* vm.memory, "memory of the running guest")
-    return yield* watchSigns(vm, new FailureSigns(kernel), end, options)
+    return yield* watchSigns(vm, new FailureSigns(kernel, yield* vm.vcpuThreads), end, options)
   }).pipe(
     Effect.tapError((error) => Effect.logDebug(`the running guest's memory is not watched: ${error.message}`)),
     Effect.orElse(() => Deferred.await(end))

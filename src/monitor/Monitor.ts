@@ -10,7 +10,7 @@ import type { Vm, VmEnded } from "../kvm/spec/VmEngine.ts"
 import type { NoBtf, NotAKernel } from "../memory/Errors.ts"
 import { GuestKernel } from "../memory/GuestKernel.ts"
 import { defaultRules, type Rule, RuleJudge, type RuleVerdict } from "./Rules.ts"
-import type { Sample } from "./Sample.ts"
+import { Sample } from "./Sample.ts"
 import { Sampler } from "./Sampler.ts"
 
 /**
@@ -49,7 +49,7 @@ export class NotSampled extends Schema.TaggedError<NotSampled>("ktstr/NotSampled
 const MOST_TORN = 50
 
 /**
- * A rule was broken: `verdict` says by how much and when.
+ * A rule was broken: by how much and when; `sample` is the last of those that broke it.
  *
  * @since 0.1.0
  * @category errors
@@ -59,11 +59,12 @@ export class RuleBroken extends Schema.TaggedError<RuleBroken>("ktstr/RuleBroken
   worst: Schema.Number,
   threshold: Schema.Number,
   unit: Schema.String,
-  at: Schema.String
+  at: Schema.String,
+  sample: Sample
 }) {
-  /** The error of a verdict that failed. */
-  static readonly of = ({ at, rule, threshold, unit, worst }: RuleVerdict): RuleBroken =>
-    new RuleBroken({ rule, worst: worst ?? 0, threshold, unit, at: at ?? "" })
+  /** The error of a verdict that has failed with a sample. */
+  static readonly of = ({ at, rule, threshold, unit, worst }: RuleVerdict, sample: Sample): RuleBroken =>
+    new RuleBroken({ rule, worst: worst ?? 0, threshold, unit, at: at ?? sample.at, sample })
   override get message() {
     const { at, rule, threshold, unit, worst } = this
     return `rule ${rule} was broken at ${at}: ${worst} ${unit}, more than ${threshold}; raise its threshold if that is wanted`
@@ -81,7 +82,7 @@ export const samples = (vm: Vm, options: MonitorOptions = {}): Stream.Stream<Sam
   Stream.unwrap(Effect.gen(function*() {
     const memory = yield* vm.memory
     const kernel = yield* GuestKernel.fromMemory(memory, "memory of the running guest")
-    const sampler = new Sampler(kernel)
+    const sampler = new Sampler(kernel, yield* vm.vcpuThreads)
     let torn = 0
     const next = Effect.suspend(() => {
       const sample = sampler.next()
@@ -119,6 +120,6 @@ export const watch = (
     const judge = new RuleJudge(rules)
     return Stream.runForEach(samples(vm, options), (sample) => {
       const [broken] = judge.take(sample)
-      return broken === undefined ? Effect.void : RuleBroken.of(broken)
+      return broken === undefined ? Effect.void : RuleBroken.of(broken, sample)
     })
   }).pipe(Effect.zipRight(Effect.never), inRealTime)

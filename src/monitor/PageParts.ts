@@ -39,7 +39,11 @@ export const tableHtml = (
   rows: ReadonlyArray<ReadonlyArray<Cell>>
 ): string => {
   if (rows.length === 0) return `<p>none</p>`
-  const heads = head.map((name) => `<th scope="col">${safe(name)}</th>`).join("")
+  const isNumber = (column: number) => rows.some((row) => typeof row[column] !== "string")
+  const heads = head.map((name, column) =>
+    `<th scope="col"${isNumber(column) ? " class=\"n\"" : ""}>${safe(name)}</th>`
+  )
+    .join("")
   const body = rows.map((row) => `<tr>${row.map(cellHtml).join("")}</tr>`).join("\n")
   return `<div class="wide" tabindex="0" role="region" aria-label="${
     safe(title)

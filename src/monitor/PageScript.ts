@@ -15,7 +15,7 @@ p{margin:.3rem 0;overflow-wrap:anywhere}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.15rem .6rem .15rem 0;border-bottom:1px solid var(--line);white-space:nowrap}
-td.n{text-align:right}
+td.n,th.n,#samples th{text-align:right}
 th button{all:unset;cursor:pointer;font-weight:600}
 th button:focus-visible{outline:2px solid var(--soft)}
 th[aria-sort=ascending] button::after{content:" \\2191"}

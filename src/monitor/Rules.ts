@@ -67,17 +67,30 @@ export const defaultRules: ReadonlyArray<Rule> = [
   },
   {
     name: "standing-cpus",
-    about: "online CPUs that run a task, but whose clock stood still while the guest's time went on for 100 ms or more",
+    about:
+      "online CPUs that run a task, but whose clock stood still while the guest's time went on for 100 ms or more, and "
+      + "the host let them run for 40 ms: 10 ticks at HZ=250",
     unit: "CPUs",
     threshold: 0,
     sustained: SUSTAINED,
     looksAt: ["cpus"],
     measure: ({ cpus, seconds }) =>
-      seconds === null || seconds < 0.1 || cpus.some(({ clockMillis }) => clockMillis === null)
+      seconds === null || seconds < 0.1 ||
+        cpus.some(({ clockMillis, vcpuMillis }) => clockMillis === null || vcpuMillis === null)
         ? undefined
-        : cpus.filter(({ clockMillis, online, runs, switchesPerSecond }) =>
-          online && runs !== "idle" && clockMillis === 0 && switchesPerSecond === 0
+        : cpus.filter(({ clockMillis, online, runs, switchesPerSecond, vcpuMillis }) =>
+          online && runs !== "idle" && clockMillis === 0 && switchesPerSecond === 0 && (vcpuMillis ?? 0) >= 40
         ).length
+  },
+  {
+    name: "standing-guest",
+    about:
+      "CPU time that the host gave one of the guest's CPUs while jiffies stood: nothing in the guest counts time any more",
+    unit: "ms",
+    threshold: 1000,
+    sustained: 2,
+    looksAt: [],
+    measure: ({ standsMillis }) => standsMillis ?? undefined
   },
   {
     name: "local-queue",

@@ -69,6 +69,8 @@ export interface Sampled extends Pick<SchedSnapshot, "time" | "runQueues" | "dis
   readonly scx: ScxBase | Reason
   readonly oldest: OldestTask | null
   readonly problems: ReadonlyArray<SampleProblem>
+  /** CPU time that the host has given each vCPU, by number, in nanoseconds; missing where it is not known. */
+  readonly vcpuNanos?: ReadonlyArray<number | undefined>
 }
 
 const perSecond = (what: string) =>
@@ -86,6 +88,9 @@ export const Sample = Schema.Struct({
     description: "whether the guest stood still for it; `racing`: values of one sample may be of different instants"
   }),
   seconds: Schema.NullOr(Schema.Number).annotations({ description: "guest time since the reading before, by jiffies" }),
+  standsMillis: Schema.NullOr(Schema.Number).annotations({
+    description: "CPU time that the host gave one of the guest's CPUs since jiffies moved last; null: not known"
+  }),
   scheduler: Schema.NullOr(Schema.String),
   watchdogMillis: Schema.NullOr(Schema.Number).annotations({
     description: "how long a task may be runnable before the kernel ends the scheduler"
@@ -96,7 +101,11 @@ export const Sample = Schema.Struct({
     nr_running: Schema.Number,
     clockMillis: Schema.NullOr(Schema.Number).annotations({ description: "milliseconds that its clock moved on" }),
     runs: Schema.String,
-    switchesPerSecond: perSecond("context switches")
+    switchesPerSecond: perSecond("context switches"),
+    vcpuMillis: Schema.NullOr(Schema.Number).annotations({
+      description: "CPU time that the host gave it since the reading before; of all CPUs where they take turns in one "
+        + "thread; null in the first sample, and where it is not known"
+    })
   })),
   queues: Schema.Array(Schema.Struct({
     name: Schema.String,
@@ -129,6 +138,7 @@ const rootOf = ({ scx }: Sampled) => "kind" in scx ? undefined : scx.schedulers.
 
 /**
  * A reading as a sample, with what changed since `before`.
+ * @param moved the first reading that has the same jiffies; this one where they have just moved
  *
  * @since 0.1.0
  * @category constructors
@@ -136,7 +146,8 @@ const rootOf = ({ scx }: Sampled) => "kind" in scx ? undefined : scx.schedulers.
 export const sampleOf = (
   sched: Sampled,
   before: Sampled | undefined,
-  consistency: Sample["consistency"] = "frozen"
+  consistency: Sample["consistency"] = "frozen",
+  moved: Sampled | undefined = undefined
 ): Sample => {
   const { hz, jiffies } = sched.time
   const ticks = before === undefined || hz === null ? 0 : Number(BigInt(jiffies) - BigInt(before.time.jiffies))
@@ -162,6 +173,7 @@ export const sampleOf = (
     at: new Date().toISOString(),
     consistency,
     seconds,
+    standsMillis: moved === undefined ? null : longest(sched, moved),
     scheduler: root?.name ?? null,
     watchdogMillis: root?.watchdogMillis ?? null,
     cpus: listed(sched.runQueues).map(({ clock, cpu, curr, nr_running, nr_switches, online }) => {
@@ -177,7 +189,8 @@ export const sampleOf = (
         switchesPerSecond: rate(
           Number(nr_switches ?? 0),
           then?.nr_switches === undefined ? undefined : Number(then.nr_switches)
-        )
+        ),
+        vcpuMillis: vcpuMillis(sched, before, cpu)
       }
     }),
     queues: queues.filter(({ kind, nr }) => kind === "user" || nr !== 0).map((queue) => {
@@ -201,6 +214,18 @@ export const sampleOf = (
     findings: sched.findings,
     problems: [...sched.problems, ...problemsOf(sched)]
   }
+}
+
+/** CPU time that the host gave a vCPU between two readings. */
+const vcpuMillis = (now: Sampled, then: Sampled | undefined, cpu: number): number | null => {
+  const [end, start] = [now.vcpuNanos?.[cpu], then?.vcpuNanos?.[cpu]]
+  return end === undefined || start === undefined ? null : Math.round((end - start) / 1e6)
+}
+
+/** CPU time that the host gave the vCPU to which it gave most. */
+const longest = (now: Sampled, then: Sampled): number | null => {
+  const times = (now.vcpuNanos ?? []).flatMap((_, cpu) => vcpuMillis(now, then, cpu) ?? [])
+  return times.length === 0 ? null : Math.max(...times)
 }
 
 /** Numbers that this kernel does not have: without them a sample has zeros, or nothing. */

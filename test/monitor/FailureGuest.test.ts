@@ -7,9 +7,11 @@ import { promisify } from "node:util"
 import { parseLogText } from "../../src/host/KernelLog.ts"
 import { parseScxExits } from "../../src/host/ScxExit.ts"
 import { prepare, recordFailure } from "../../src/Ktstr.ts"
+import * as Qemu from "../../src/kvm/qemu/Qemu.ts"
 import { VmEngine } from "../../src/kvm/spec/VmEngine.ts"
 import { awaitFailure, FailureDocument, type Sample, sealFailure, stuckTask } from "../../src/monitor/index.ts"
 import { HostLive, scratch } from "../support/guest.ts"
+import { kernelImage } from "../support/kernels.ts"
 import { needsStockScx, stockScx } from "../support/scx.ts"
 
 /**
@@ -90,4 +92,29 @@ describe("a scheduler that stalls a task of a running guest", () => {
       assert.isTrue(document.maps.some(({ name }) => name === "qmap_ops" || name.startsWith("scx_qmap")))
       assert.deepStrictEqual(document.problems, [])
     }).pipe(Effect.scoped, Effect.provide(HostLive)), 300_000)
+})
+
+describe("a guest that does not stop", () => {
+  it.live(
+    "leaves a dump that says so, with the console, and is read again as it was written",
+    () =>
+      Effect.gen(function*() {
+        const { spec } = yield* prepare({ kernel: yield* kernelImage("6.12"), script: "echo before; exit 3" })
+        const vm = yield* (yield* VmEngine).boot(spec)
+        const failure = yield* awaitFailure(vm)
+        if (failure === undefined) return assert.fail("nothing failed")
+        assert.strictEqual(yield* vm.awaitReady, 3)
+        // QEMU does not get to stop the guest
+        yield* Effect.acquireRelease(
+          Effect.sync(() => process.kill(vm.pid, "SIGSTOP")),
+          () => Effect.sync(() => process.kill(vm.pid, "SIGCONT"))
+        )
+        const bytes = Buffer.concat(sealFailure(yield* recordFailure(vm, "the guest", failure)))
+        const document = yield* Schema.decodeUnknown(Schema.parseJson(FailureDocument))(bytes.toString())
+        assert.deepStrictEqual([document.schema, document.failure], ["degraded", failure])
+        assert.match(document.degraded?.text ?? "", /^the guest did not stop within 2 s: /)
+        assert.include(document.console, "before")
+      }).pipe(Effect.scoped, Effect.provide(Qemu.layerWith({ freezeTimeout: "2 seconds" })), Effect.provide(HostLive)),
+    120_000
+  )
 })

@@ -20,6 +20,7 @@ const cpu = (number: number, fields: Partial<Sample["cpus"][number]> = {}): Samp
   clockMillis: 100,
   runs: "idle",
   switchesPerSecond: 10,
+  vcpuMillis: 90,
   ...fields
 })
 
@@ -28,6 +29,7 @@ const sample = (fields: Partial<Sample> = {}): Sample => ({
   at: new Date(clock++ * 1000).toISOString(),
   consistency: "racing",
   seconds: 0.1,
+  standsMillis: 0,
   scheduler: "made",
   watchdogMillis: 5000,
   cpus: [cpu(0), cpu(1)],
@@ -52,6 +54,7 @@ describe("rules", () => {
   const breaking: ReadonlyArray<readonly [string, Partial<Sample>, number]> = [
     ["imbalance", { cpus: [cpu(0, { nr_running: 9 }), cpu(1, { nr_running: 2 })] }, 4.5],
     ["standing-cpus", { cpus: [cpu(0, { runs: "a[1]", clockMillis: 0, switchesPerSecond: 0 }), cpu(1)] }, 1],
+    ["standing-guest", { seconds: null, standsMillis: 1001 }, 1001],
     ["local-queue", { queues: [{ name: "local", kind: "local", nr: 51, change: 0 }] }, 51],
     ["user-queue", { queues: [{ name: "queue 1", kind: "user", nr: 1001, change: 0 }] }, 1001],
     ["fallback", { eventsPerSecond: { SCX_EV_SELECT_CPU_FALLBACK: 201 } }, 201],
@@ -82,6 +85,7 @@ describe("rules", () => {
       scheduler: null,
       watchdogMillis: null,
       seconds: null,
+      standsMillis: null,
       eventsPerSecond: null,
       cpus: [cpu(0, { clockMillis: null })]
     })
@@ -94,6 +98,15 @@ describe("rules", () => {
     const deep: Partial<Sample> = { queues: [{ name: "local", kind: "local", nr: 60, change: 0 }] }
     const row = times(4, () => sample(deep))
     assert.notStrictEqual(verdictOf([...row, none, ...row], "local-queue").outcome, "fail")
+  })
+
+  it("standing-cpus: takes no CPU for one that stands while the host gave it no time, and is inconclusive where that is not known", () => {
+    const stands = { runs: "a[1]", clockMillis: 0, switchesPerSecond: 0 }
+    const of = (vcpuMillis: number | null) =>
+      times(5, () => sample({ cpus: [cpu(0, { ...stands, vcpuMillis }), cpu(1)] }))
+    assert.deepInclude(verdictOf(of(39), "standing-cpus"), { outcome: "pass", worst: 0 })
+    assert.deepInclude(verdictOf(of(40), "standing-cpus"), { outcome: "fail", worst: 1 })
+    assert.deepInclude(verdictOf(of(null), "standing-cpus"), { outcome: "inconclusive", samples: 0 })
   })
 
   for (const [rule, fields, worst] of breaking) {
@@ -183,6 +196,10 @@ describe("a reading of running memory", () => {
     })
     assert.deepStrictEqual(queues.map(({ change, name, nr }) => [name, nr, change]), [["queue 42", 1, 0]])
     assert.deepStrictEqual(sampleOf(second, first).problems, [])
+    const timed = (reading: Sampled, millis: number): Sampled => ({ ...reading, vcpuNanos: [undefined, millis * 1e6] })
+    const given = sampleOf(timed(second, 70), timed(first, 50), "racing", timed(first, 20))
+    assert.deepStrictEqual([given.cpus.map(({ vcpuMillis }) => vcpuMillis), given.standsMillis], [[null, 20], 50])
+    assert.deepStrictEqual(sampleOf(second, first, "racing", first).standsMillis, null)
     const list = sched.rq(1) + BigInt(offsetOf("rq", "scx.runnable_list"))
     sched.set("u64", list, 0x10n) // a list that leads nowhere
     const cut = sampleOf(whole(readRunning(kernel)), second)

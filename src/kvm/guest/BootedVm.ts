@@ -67,6 +67,7 @@ export interface StartedGuest {
   readonly topology: Topology
   readonly acceleration: Acceleration
   readonly pid: number
+  readonly vcpuThreads: Vm["vcpuThreads"]
   /** The guest's output on its console and on its report; both end with the VM. */
   readonly console: Console
   readonly report: Console
@@ -117,6 +118,7 @@ export const bootedVm = (guest: StartedGuest): Effect.Effect<Vm, never, Scope.Sc
       topology: guest.topology,
       acceleration: guest.acceleration,
       pid: guest.pid,
+      vcpuThreads: inRealTime(guest.vcpuThreads),
       console: console.lines,
       consoleBytes: console.bytes,
       type: (bytes) => inRealTime(Effect.raceFirst(guest.send(0, bytes), ended)),

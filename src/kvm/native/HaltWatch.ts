@@ -1,5 +1,5 @@
 import * as Effect from "effect/Effect"
-import { readFileSync } from "node:fs"
+import { threadNanos } from "../spec/ThreadTime.ts"
 import { Constant, Request, Struct } from "./abi/KvmAbi.ts"
 import { succeeded } from "./abi/KvmError.ts"
 import type { KvmVm } from "./abi/KvmVm.ts"
@@ -30,20 +30,11 @@ export const watchForHalt = (
     })
     for (let before = ""; !ending.over;) {
       yield* Effect.sleep(LOOK_MILLIS)
-      const ran = workers.map((worker) => timeOf(worker.word(VcpuWord.THREAD))).join()
+      const ran = workers.map((worker) => threadNanos(worker.word(VcpuWord.THREAD))).join()
       if (ran === before && !rendezvous.wanted) yield* look
       before = ran
     }
   })
-
-/** CPU time of a thread of this process and how often it ran, as the kernel prints them; empty where there is none. */
-const timeOf = (thread: number): string => {
-  try {
-    return readFileSync(`/proc/self/task/${thread}/schedstat`, "latin1")
-  } catch {
-    return ""
-  }
-}
 
 /**
  * Whether a parked vCPU can never go on: it stands in HLT with its interrupts off, and no NMI or SMI is on its way; or

@@ -164,6 +164,7 @@ export const bootKvm = (
       topology,
       acceleration: { by: "kvm", why: "this engine is KVM" },
       pid: process.pid,
+      vcpuThreads: machine.threads,
       console,
       report,
       send: (port, bytes) => send((rest) => machine.receive(port, rest), bytes),

@@ -23,6 +23,8 @@ import { changed } from "./WaitForWord.ts"
 export interface Machine {
   /** Stop every vCPU until the scope closes; scopes are counted. When it fails, the machine runs on. */
   readonly freeze: Effect.Effect<FrozenMachine, FreezeFailed | MachineStopped | VmDied, Scope.Scope>
+  /** `Vm.vcpuThreads` */
+  readonly threads: Effect.Effect<ReadonlyArray<number>>
   /** `Vm.watchWrites`; `ended` fails with how the VM ended, once it has. */
   readonly watchWrites: NativeWatch["watchWrites"]
   /** Waits for the machine's end; fails when no guest asks for such an end. */
@@ -131,6 +133,7 @@ export const startMachine = (vm: KvmVm, options: MachineOptions): Effect.Effect<
 
     return {
       freeze: rendezvous.freeze,
+      threads: Effect.sync(() => workers.map((worker) => worker.word(VcpuWord.THREAD))),
       watchWrites: watch.watchWrites,
       ended: ending.ended,
       drain: () => {

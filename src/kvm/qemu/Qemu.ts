@@ -1,6 +1,8 @@
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Socket } from "node:net"
 import type { HostLacks } from "../../core/Errors.ts"
@@ -166,6 +168,7 @@ export const bootQemu = (
       topology,
       acceleration,
       pid: child.pid,
+      vcpuThreads: vcpuThreads(qmp, freezeTimeout),
       console,
       report,
       send: (port, bytes) => send(child.socket(port === 0 ? fd.input : fd.report), bytes),
@@ -180,6 +183,17 @@ export const bootQemu = (
       limits
     })
   }))
+
+const Cpus = Schema.Array(Schema.Struct({ "cpu-index": Schema.Int, "thread-id": Schema.Int }))
+
+/** `Vm.vcpuThreads` over a monitor that answers within `limit`. */
+const vcpuThreads = (qmp: Qmp, limit: Duration.Duration): Vm["vcpuThreads"] =>
+  qmp.execute("query-cpus-fast", Cpus).pipe(
+    Effect.map((cpus) => cpus.toSorted((a, b) => a["cpu-index"] - b["cpu-index"]).map((cpu) => cpu["thread-id"])),
+    Effect.timeoutOption(limit),
+    Effect.map(Option.getOrElse(() => [])),
+    Effect.orElseSucceed(() => []) // a monitor that is closed, or speaks nonsense, is told where the guest is frozen
+  )
 
 /** The file that QEMU boots: emulated, a guest takes seconds to unpack itself. */
 const chooseKernel = ({ kernel, unpacked }: VmSpec, { by }: Acceleration) =>

@@ -135,6 +135,11 @@ export interface Vm {
   readonly acceleration: Acceleration
   /** The host's process that is the VM. */
   readonly pid: number
+  /**
+   * The host's threads that are its CPUs, by number, as the kernel's ids; CPUs that take turns in one thread share it. None:
+   * QEMU does not say.
+   */
+  readonly vcpuThreads: Effect.Effect<ReadonlyArray<number>>
   /** The console's lines from the start (the newest 1 MiB of them) until the VM ends, for any number of readers. */
   readonly console: Stream.Stream<string>
   /**

@@ -7,6 +7,7 @@ const sample = (nr_running: number): Sample => ({
   at: "2026-11-29T10:59:50.000Z",
   consistency: "racing",
   seconds: 1,
+  standsMillis: null,
   scheduler: null,
   watchdogMillis: null,
   cpus: [nr_running, 8].map((nr_running, cpu) => ({
@@ -15,7 +16,8 @@ const sample = (nr_running: number): Sample => ({
     nr_running,
     clockMillis: 1000,
     runs: `spin[${cpu}]`,
-    switchesPerSecond: 7
+    switchesPerSecond: 7,
+    vcpuMillis: 900
   })),
   queues: [],
   oldest: null,
