@@ -76,6 +76,10 @@ export interface Sampled extends Pick<SchedSnapshot, "time" | "runQueues" | "dis
 const perSecond = (what: string) =>
   Schema.NullOr(Schema.Number).annotations({ description: `${what}; null in the first sample` })
 
+/** A number that samples in older dumps do not have. */
+const later = (description: string) =>
+  Schema.optionalWith(Schema.NullOr(Schema.Number).annotations({ description }), { default: () => null })
+
 /**
  * One reading against the one before: `…PerSecond` is null in the first, and where a new scheduler began to count.
  *
@@ -88,9 +92,7 @@ export const Sample = Schema.Struct({
     description: "whether the guest stood still for it; `racing`: values of one sample may be of different instants"
   }),
   seconds: Schema.NullOr(Schema.Number).annotations({ description: "guest time since the reading before, by jiffies" }),
-  standsMillis: Schema.NullOr(Schema.Number).annotations({
-    description: "CPU time that the host gave one of the guest's CPUs since jiffies moved last; null: not known"
-  }),
+  standsMillis: later("CPU time that the host gave one of the guest's CPUs since jiffies moved last; null: not known"),
   scheduler: Schema.NullOr(Schema.String),
   watchdogMillis: Schema.NullOr(Schema.Number).annotations({
     description: "how long a task may be runnable before the kernel ends the scheduler"
@@ -102,10 +104,10 @@ export const Sample = Schema.Struct({
     clockMillis: Schema.NullOr(Schema.Number).annotations({ description: "milliseconds that its clock moved on" }),
     runs: Schema.String,
     switchesPerSecond: perSecond("context switches"),
-    vcpuMillis: Schema.NullOr(Schema.Number).annotations({
-      description: "CPU time that the host gave it since the reading before; of all CPUs where they take turns in one "
+    vcpuMillis: later(
+      "CPU time that the host gave it since the reading before; of all CPUs where they take turns in one "
         + "thread; null in the first sample, and where it is not known"
-    })
+    )
   })),
   queues: Schema.Array(Schema.Struct({
     name: Schema.String,

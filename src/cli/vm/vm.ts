@@ -135,7 +135,7 @@ const raiseWatchdogs = (vm: Vm, atLeast: Duration.Duration) =>
     vm.awaitReport(upReport),
     keepWatchdogs(vm, atLeast, ({ fromMillis, scheduler, toMillis }) =>
       writeMessage(
-        `  ${escapeLine(scheduler)}: its watchdog's ${duration(fromMillis)} were raised to ${duration(toMillis)}\n`
+        `  ${escapeLine(scheduler)}: its watchdog was raised from ${duration(fromMillis)} to ${duration(toMillis)}\n`
       ))
   ).pipe(
     Effect.catchTags({ GuestExited: () => Effect.void, GuestPanicked: () => Effect.void, VmDied: () => Effect.void }),

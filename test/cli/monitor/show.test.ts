@@ -74,11 +74,11 @@ const golden = (() => {
     problems: [{ kind: "unreadable" as const, text: "0x10 is not mapped" }],
     losses: 1
   }
+  // as older dumps have them: without the time that the host gave each CPU
   const sample = (seconds: number) => ({
     at: `2026-11-29T10:59:${50 + seconds}.000Z`,
     consistency: "racing",
     seconds: 1,
-    standsMillis: 0,
     scheduler: "made",
     watchdogMillis: 5000,
     cpus: [{
@@ -87,8 +87,7 @@ const golden = (() => {
       nr_running: 2,
       clockMillis: 5,
       runs: "one[10]",
-      switchesPerSecond: 7,
-      vcpuMillis: 900
+      switchesPerSecond: 7
     }],
     queues: [{ name: "queue 42", kind: "user", nr: 2, change: 1 }],
     oldest: { pid: 11, comm: "two", millis: 900 * seconds, cpu: 0 },
