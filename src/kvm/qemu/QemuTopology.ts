@@ -5,6 +5,14 @@ import { memoryAccess, packagesOf, type Processor, showsLlcs, type Topology } fr
 export const backendOf = (node: number): string => `ram${node}`
 
 /**
+ * An emulated CPU answers a CPUID leaf that it does not have with its last one. Of CPUs with dies that is 0x1f, and QEMU
+ * ends itself when ECX has any other number than a level's, as it has where SeaBIOS looks for a hypervisor at each 256th
+ * leaf from 0x40000000 on. With one leaf more the last one is all zeros.
+ * @see QEMU target/i386/cpu.c `encode_topo_cpuid1f`, `cpu_x86_cpuid`, 9.1 to 10.0; SeaBIOS src/fw/xen.c `xen_preinit`
+ */
+const BEYOND_DIES = "level=0x20"
+
+/**
  * QEMU's parameters for a machine: a socket a NUMA node, a die an LLC. The memory of node n is the file behind
  * descriptor `ramFd` + n.
  *
@@ -24,7 +32,7 @@ export const qemuTopology = (
   const { bandwidthMibs, latencyNs } = memoryAccess(topology)
   const shared = threads > 1 || llcs > sockets
   const vendor = by === "emulation"
-    ? ",vendor=GenuineIntel"
+    ? `,vendor=GenuineIntel${llcs > sockets ? `,${BEYOND_DIES}` : ""}`
     : hostProcessor().vendor === "GenuineIntel"
     ? ""
     : ",topoext=on,enforce=on"

@@ -1,13 +1,15 @@
-import { assert, describe, it, layer } from "@effect/vitest"
+import { assert, beforeEach, describe, it, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
+import { findExactQemu } from "../../../src/harness/engine/FindQemu.ts"
 import { freezeAndAttach } from "../../../src/Ktstr.ts"
 import { makeInitramfs } from "../../../src/kvm/guest/Initramfs.ts"
 import { ramLayout } from "../../../src/kvm/native/abi/KvmVm.ts"
 import { madt } from "../../../src/kvm/native/boot/Acpi.ts"
 import { hmat } from "../../../src/kvm/native/boot/Hmat.ts"
 import { slit, srat } from "../../../src/kvm/native/boot/Srat.ts"
+import * as Qemu from "../../../src/kvm/qemu/Qemu.ts"
 import { qemuTopology } from "../../../src/kvm/qemu/QemuTopology.ts"
 import {
   apicIds,
@@ -19,6 +21,8 @@ import {
   type TopologySpec
 } from "../../../src/kvm/spec/Topology.ts"
 import { VmEngine } from "../../../src/kvm/spec/VmEngine.ts"
+import { needsExactQemu } from "../../support/exactQemu.ts"
+import { HostLive } from "../../support/guest.ts"
 import { kernelImage } from "../../support/kernels.ts"
 import { engine } from "../support.ts"
 import { assertSees, script, tableIn, waysIn, waysOfThree } from "../topologyGuest.ts"
@@ -225,7 +229,12 @@ it("QEMU's CPU changes its vendor only where who shares what is to be seen", () 
   }
   assert.deepStrictEqual(
     ["1,1,4,1", "2,2,4,1", "1,2,1,1", "1,1,1,2"].map(cpu),
-    ["max,-la57", "max,-la57", "max,-la57,vendor=GenuineIntel", "max,-la57,vendor=GenuineIntel"]
+    [
+      "max,-la57",
+      "max,-la57",
+      "max,-la57,vendor=GenuineIntel,level=0x20",
+      "max,-la57,vendor=GenuineIntel"
+    ]
   )
 })
 
@@ -290,16 +299,22 @@ const affinities = (srat: Uint8Array) => {
   return { cpus: structures(srat, 12).filter(([type]) => type === 0), memory }
 }
 
+/** A guest that has said what it sees, and its lines. */
+const seen = (series: "6.1" | "6.12", topology: TopologySpec) =>
+  Effect.gen(function*() {
+    const kernel = yield* kernelImage(series)
+    const initramfs = yield* makeInitramfs({ script })
+    const memoryMib = topology.memory === undefined ? 384 : undefined
+    const vm = yield* (yield* VmEngine).boot({ kernel, initramfs, topology, memoryMib, timeout: "100 seconds" })
+    assert.strictEqual(yield* vm.awaitReady, 0)
+    return { vm, lines: yield* vm.consoleTail }
+  })
+
 layer(engine, { excludeTestServices: true })("a guest of QEMU", (it) => {
   for (const [name, series, topology] of machines) {
     it.scoped(`sees ${name} (${series})`, () =>
       Effect.gen(function*() {
-        const kernel = yield* kernelImage(series)
-        const initramfs = yield* makeInitramfs({ script })
-        const memoryMib = topology.memory === undefined ? 384 : undefined
-        const vm = yield* (yield* VmEngine).boot({ kernel, initramfs, topology, memoryMib, timeout: "100 seconds" })
-        assert.strictEqual(yield* vm.awaitReady, 0)
-        const lines = yield* vm.consoleTail
+        const { lines, vm } = yield* seen(series, topology)
         assertSees(lines, vm.topology, "thread")
         if (topology.distances !== undefined) {
           assert.deepStrictEqual(waysIn(lines), waysOfThree)
@@ -317,5 +332,18 @@ layer(engine, { excludeTestServices: true })("a guest of QEMU", (it) => {
         const { kernel: attached } = yield* freezeAndAttach(vm, "the guest")
         assert.strictEqual(attached.memory.size, vm.topology.memoryMib * 2 ** 20)
       }), 120_000)
+  }
+})
+
+describe("a guest of a QEMU that emulates exactly", () => {
+  beforeEach(needsExactQemu)
+  for (const [name, series, topology] of machines.filter(([, , { llcs, nodes }]) => llcs > nodes)) {
+    it.live(`sees ${name} (${series})`, () =>
+      Effect.gen(function*() {
+        const { program } = yield* findExactQemu
+        const exact = Qemu.layerWith({ program, emulation: { seed: 1 }, accelerate: "emulation" })
+        const { lines, vm } = yield* Effect.provide(seen(series, topology), exact)
+        assertSees(lines, vm.topology, "core")
+      }).pipe(Effect.scoped, Effect.provide(HostLive)), 200_000)
   }
 })
