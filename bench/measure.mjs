@@ -15,6 +15,14 @@ export const measure = (runs, script, ...words) => {
   return Object.fromEntries(Object.keys(results[0]).map((key) => [key, median(results.map((result) => result[key]))]))
 }
 
+/** As `measure` of two measuring scripts, run in turn, each a script with its words; and the median of a.ms / b.ms. */
+export const measurePair = (runs, a, b) => {
+  const turns = Array.from({ length: runs }, () => [measure(1, ...a), measure(1, ...b)])
+  const medians = (side) =>
+    Object.fromEntries(Object.keys(turns[0][side]).map((key) => [key, median(turns.map((turn) => turn[side][key]))]))
+  return { a: medians(0), b: medians(1), ratio: median(turns.map(([x, y]) => x.ms / y.ms)) }
+}
+
 /**
  * Median wall milliseconds of two commands, run in turn so that a noisy machine troubles both, and the median of a / b.
  * The first pair only warms the caches.

@@ -3,7 +3,7 @@
 import { compileBig, ENTRIES, scratch } from "./images.mjs"
 import { bootRatios, freezeTimes } from "./kvm.mjs"
 import { liveRatio } from "./live.mjs"
-import { here, measure, once, pair } from "./measure.mjs"
+import { here, measure, measurePair, once, pair } from "./measure.mjs"
 import { smokes, watched } from "./runs.mjs"
 
 /** Keyed types besides hash, each with what big.bpf.c is compiled with. Per-CPU types are filled on one CPU and on two. */
@@ -160,6 +160,19 @@ export const rowsOf = (images) => {
         return [
           most("stream", `${entries} typed entries (8 + 72 bytes) to NDJSON`, "entries/s", perSecond, 700_000),
           least("stream-memory", "memory for that, beyond the mapped image", "MB", grownMB, 100)
+        ]
+      }
+    },
+    {
+      name: "stream-two",
+      run: async () => {
+        const one = ["stream.mjs", await images.big("million", ENTRIES / 1000), "big_map"]
+        const { b, ratio } = measurePair(9, one, [...one, "two"])
+        const what = `${b.entries} typed entries (8 + 72 bytes) to NDJSON, two cores`
+        return [
+          most("stream-two", what, "entries/s", b.perSecond),
+          most("stream-two-ratio", "  against one core in turn", "×", ratio, 1.8),
+          least("stream-two-memory", "memory for that, beyond the mapped image", "MB", b.grownMB, 100)
         ]
       }
     },

@@ -1,11 +1,12 @@
-// A map's entries as NDJSON to /dev/null: entries a second, and how far memory that is not the mapped image grew.
+// A map's entries as NDJSON to /dev/null: entries a second, and how far memory that is not the mapped image grew. With the
+// word "two" a second thread helps, whose start counts.
 import * as Effect from "effect/Effect"
 import { openImage } from "ktstr"
-import { ndjsonRecords } from "ktstr/bpf"
+import { ndjsonRecords, secondThread } from "ktstr/bpf"
 import * as Native from "ktstr/native"
 import { openSync, readFileSync, writeSync } from "node:fs"
 
-const [path, name] = process.argv.slice(2)
+const [path, name, threads] = process.argv.slice(2)
 const anonymousMB = () => Number(/^RssAnon:\s+(\d+)/m.exec(readFileSync("/proc/self/status", "latin1"))[1]) / 1024
 await Effect.gen(function*() {
   const { header, maps } = yield* openImage(path)
@@ -15,7 +16,9 @@ await Effect.gen(function*() {
   let most = before
   let pieces = 0
   const start = performance.now()
-  for (const piece of ndjsonRecords({ header, readers, programs: [], problems: [], limit: Infinity })) {
+  const second = threads === "two" ? yield* secondThread(readers, Infinity) : undefined
+  if (threads === "two" && second === undefined) throw new Error("there is one CPU")
+  for (const piece of ndjsonRecords({ header, readers, programs: [], problems: [], limit: Infinity, second })) {
     for (let at = 0; at < piece.length;) at += writeSync(out, piece, at)
     if (++pieces % 64 === 0) most = Math.max(most, anonymousMB())
   }

@@ -46,6 +46,7 @@ execFileSync(process.execPath, ["node_modules/typescript7/bin/tsc", "-p", "tscon
 
 await bundleStarted({ entryPoints: ["src/cli/bin.ts"], outfile: "dist/bin/main.cjs" })
 await bundle({ entryPoints: ["src/cli/help/answer.ts"], outfile: "dist/bin/help.cjs" })
+await bundle({ entryPoints: ["src/bpf/thread/worker.ts"], outfile: "dist/bin/walk.cjs" })
 const { outputFiles: [printCommands] } = await bundle({ entryPoints: ["src/cli/help/printCommands.ts"], write: false })
 writeFileSync("dist/bin/commands.json", execFileSync(process.execPath, ["-"], { input: printCommands.contents }))
 // what src/cli/start.cjs passes in: V8's cached code cannot import()

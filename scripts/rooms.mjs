@@ -150,6 +150,10 @@ export const ROOMS = {
     holds: "a walk for each map type as bpf(2) gives it",
     imports: ["core", "btf/**", "host", "bpf", "bpf/values", "bpf/live/calls"]
   },
+  "bpf/thread": {
+    holds: "the program of a dump's second thread",
+    imports: ["core", "btf", "btf/render", "bpf", "bpf/report", "bpf/guest/walks"]
+  },
   "bpf/report": {
     holds: "dump, diff and watch of any source",
     imports: ["core", "core/process", "btf", "btf/render", "bpf"]

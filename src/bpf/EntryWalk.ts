@@ -28,3 +28,24 @@ export interface EntryWalk {
   /** The problems found so far. */
   readonly problems: WalkProblems
 }
+
+/**
+ * A walk that looks for entries in places one after another, each by itself: a hash table's buckets. Several walks over one
+ * map can then share the work.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PlacedWalk extends EntryWalk {
+  /** The number of places. */
+  readonly places: number
+  /** The first place that is not looked at yet; once the walk cannot go on, none of them. */
+  readonly place: number
+  /** Between two places: go on at `from` and end before `to`, as if `seen` entries had been met; as many as were if not given. */
+  narrow(from: number, to: number, seen?: number): void
+  /**
+   * Pass over the places before `to`, in which another walk met `entries` and no problem. False: that is more than the map can
+   * hold, and this walk has to see where.
+   */
+  skip(to: number, entries: number): boolean
+}

@@ -21,6 +21,8 @@ export interface MapReader {
   readonly cpus: number | null
   /** A new walk from the first entry. Null when this source cannot read the entries: `problem` says why. */
   readonly walk: (() => EntryWalk) | null
+  /** The plain data that another thread makes the same walk of; undefined where it cannot. */
+  readonly elsewhere?: (() => object | undefined) | undefined
   /** The map's state beyond its entries, by type; null if its type has none. */
   readonly details: Details | null
   /** A problem known before the walk: types that do not fit, a map type that is not supported; else null. */

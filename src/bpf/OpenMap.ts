@@ -12,6 +12,8 @@ import { indexCodec } from "./values/IndexCodec.ts"
 /** A map of a source that is open: its walk, and the codecs of what the walk gives. */
 export interface OpenedMap {
   readonly walk: () => EntryWalk
+  /** As `MapReader.elsewhere`. */
+  readonly elsewhere?: () => object | undefined
   /** Instead of the map's own, where its BTF does not describe what the walk gives. */
   readonly key?: Codec
   readonly value?: Codec
@@ -65,6 +67,7 @@ export const readerOf = (map: FoundMap): MapReader => {
     value: opened?.value ?? value,
     cpus: map.cpus,
     walk: opened?.walk ?? null,
+    elsewhere: opened?.elsewhere,
     details: opened?.details ?? null,
     problem: combine(problems)
   }

@@ -57,3 +57,4 @@ export {
   sideOfDocument,
   sideOfReaders
 } from "./report/SnapshotDiff.ts"
+export { type SecondThread, secondThread, WalkThreadEnded } from "./report/WalkThread.ts"

@@ -149,6 +149,12 @@ export class Btf {
     return 12 + fixed + each * vlen
   }
 
+  /** The blob, borrowed. */
+  get bytes(): Uint8Array {
+    const { buffer, byteLength, byteOffset } = this.view
+    return new Uint8Array(buffer, byteOffset, byteLength)
+  }
+
   /** The number of a type's kind (`Kind`), -1 if no type has this id. */
   kindOf(id: number): number {
     const owner = this.ownerOf(id)

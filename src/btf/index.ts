@@ -52,7 +52,7 @@ export {
 export { GroupMissing, type GroupParts, type OffsetGroup } from "./OffsetGroup.ts"
 export { offsetGroups } from "./offsets/offsetGroups.ts"
 export { ByteSink, type Literal } from "./render/ByteSink.ts"
-export { bytesCodec, type Codec, compile, type TreeOptions } from "./render/Codec.ts"
+export { bytesCodec, type Codec, type CodecOrigin, compile, type TreeOptions } from "./render/Codec.ts"
 export type { HiddenBytes } from "./render/HiddenCheck.ts"
 export {
   type ArrayValue,

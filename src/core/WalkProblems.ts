@@ -21,6 +21,11 @@ export class WalkProblems {
     this.count++
   }
 
+  /** How many there are, those that were not kept too. */
+  get total(): number {
+    return this.count
+  }
+
   /** The first in words with a count of the others, of the most serious kind among them; null when all went well. */
   get reason(): Reason | null {
     if (this.count === 0) return null

@@ -16,7 +16,7 @@ const BY_PLACE: ReadonlyArray<readonly [Tier, RegExp]> = [
   ["package", /^test\/package\//],
   ["scx", /^test\/scx\//],
   ["harness", /^test\/harness\/run\/(?!RunFolder\.)/],
-  ["files", /^test\/harness\/agent\/Protocol\./],
+  ["files", /^test\/(harness\/agent\/Protocol|bpf\/report\/WalkThread)\./],
   ["kvm", /^test\/kvm\/native\/(?!abi\/)/],
   ["live", /^test\/(live|bpf\/live)\//],
   [

@@ -1,12 +1,14 @@
-import { ByteSink, type Literal, literal } from "../../btf/render/ByteSink.ts"
+import { ByteSink, literal } from "../../btf/render/ByteSink.ts"
 import { escapedJson } from "../../core/EscapeText.ts"
 import { Losses, lossesIn } from "../../core/Losses.ts"
 import type { Reason } from "../../core/Reason.ts"
-import type { EntryWalk } from "../EntryWalk.ts"
+import type { EntryWalk, PlacedWalk } from "../EntryWalk.ts"
 import { holdsMaps, innerMapAt, type InnerMaps } from "../InnerMaps.ts"
 import { type MapReader, problemOf } from "../MapReader.ts"
 import type { Header, ProgramInfo } from "../Report.ts"
-import { EntryJson } from "./EntryJson.ts"
+import { EntryJson, type Frame } from "./EntryJson.ts"
+import { PartsAhead, splitOf } from "./WalkParts.ts"
+import type { SecondThread } from "./WalkThread.ts"
 
 /**
  * The contents of a dump. `limit` bounds the entries of each map.
@@ -29,6 +31,8 @@ export interface Dump {
   readonly inner?: InnerMaps | undefined
   /** Told of each map how many entries were written, after the last. */
   readonly onMap?: ((reader: MapReader, entries: number) => void) | undefined
+  /** Writes parts of large maps meanwhile; the pieces are the same bytes. */
+  readonly second?: Pick<SecondThread, "share" | "shares"> | undefined
   /** Counts, while the dump is written, the parts that could not be read whole. */
   readonly losses?: Losses | undefined
 }
@@ -105,13 +109,6 @@ const noted = (problem: Reason | null, { info }: MapReader, losses: Losses | und
   return problem
 }
 
-/** The bytes around an entry: `first` or `open` before its key, `close` after its value. */
-interface Frame {
-  readonly first: Literal
-  readonly open: Literal
-  readonly close: Literal
-}
-
 const JSON_FRAME: Frame = {
   first: literal("\n{\"key\":"),
   open: literal(",\n{\"key\":"),
@@ -124,39 +121,93 @@ const INNER_FRAME: Frame = {
   close: JSON_FRAME.close
 }
 const VALUE = literal(",\"value\":")
-const CPUS = literal(",\"cpus\":")
 
-/** The hot loop: each entry inside its frame, without allocating for any. */
+/** How far a map was written. */
+interface Written {
+  readonly written: number
+  readonly truncated: boolean
+}
+
+/** All entries of a map, each inside its frame. */
 function* writeEntries(
   out: ByteSink,
   reader: MapReader,
   walk: EntryWalk | null,
-  { inner, limit, losses }: Pick<Dump, "inner" | "limit" | "losses">,
+  dump: Pick<Dump, "inner" | "limit" | "losses" | "second">,
   frame: Frame
-): Generator<Uint8Array, { readonly written: number; readonly truncated: boolean }> {
-  let written = 0
-  if (walk === null) return { written, truncated: false }
+): Generator<Uint8Array, Written> {
+  if (walk === null) return { written: 0, truncated: false }
   const json = new EntryJson(reader)
+  const { limit, second } = dump
+  const split = second && splitOf(reader, walk, json, frame, limit, second.shares)
+  if (split === undefined) return yield* writeWalked(out, reader, walk, json, dump, frame)
+  const ahead = new PartsAhead(split, json)
+  second?.share(split.task)
+  try {
+    return yield* writeParts(out, reader, split.walk, json, dump, frame, ahead)
+  } finally {
+    ahead.stop()
+  }
+}
+
+/** The hot loop: entries from where a walk stands until it ends. `written` were written before. */
+function* writeWalked(
+  out: ByteSink,
+  reader: MapReader,
+  walk: EntryWalk,
+  json: EntryJson,
+  { inner, limit, losses }: Pick<Dump, "inner" | "limit" | "losses">,
+  frame: Frame,
+  written = 0
+): Generator<Uint8Array, Written> {
   const held = holdsMaps(reader.info) ? inner : undefined
-  const { cpus } = reader
   out.problems = walk.problems
   while (walk.next()) {
     if (written === limit) return { written, truncated: true }
-    out.literal(written === 0 ? frame.first : frame.open)
-    const keyBytes = json.writeKey(walk, out)
-    if (keyBytes !== null) out.text(`,"keyBytes":${keyBytes}`)
-    if (held !== undefined) {
+    const open = written === 0 ? frame.first : frame.open
+    if (held === undefined) json.writeEntry(walk, out, open, frame.close)
+    else {
+      json.openEntry(walk, out, open)
       out.literal(VALUE)
       yield* writeInnerMap(out, walk, held, { limit, losses })
       out.problems = walk.problems
-    } else {
-      out.literal(cpus === null ? VALUE : CPUS)
-      const bytes = json.writeValue(walk, out)
-      if (bytes !== null) out.text(`,"${cpus === null ? "valueBytes" : "cpuBytes"}":${bytes}`)
+      out.literal(frame.close)
     }
-    out.literal(frame.close)
     written++
     if (out.at >= CHUNK) yield out.take()
+  }
+  return { written, truncated: false }
+}
+
+/**
+ * The same part by part, some of which were written ahead, by this thread or the other one. Those count only where this walk
+ * would have done the same; else, and where a part is not there yet, this walk writes it: it never waits.
+ */
+function* writeParts(
+  out: ByteSink,
+  reader: MapReader,
+  walk: PlacedWalk,
+  json: EntryJson,
+  dump: Pick<Dump, "inner" | "limit" | "losses">,
+  frame: Frame,
+  ahead: PartsAhead
+): Generator<Uint8Array, Written> {
+  let written = 0
+  for (let part = 0; part < ahead.count && walk.place < walk.places; part++) {
+    while (!ahead.isSettled(part) && ahead.writeNext());
+    const [from, to] = ahead.places(part)
+    const done = walk.place === from && written > 0 ? ahead.find(part) : undefined
+    if (done !== undefined && written + done.entries <= dump.limit && walk.skip(to, done.entries)) {
+      if (out.at > 0) yield out.take()
+      yield done.bytes
+      written += done.entries
+    } else {
+      walk.narrow(walk.place, to)
+      const here = yield* writeWalked(out, reader, walk, json, dump, frame, written)
+      if (here.truncated) return here
+      written = here.written
+    }
+    ahead.pass(part + 1)
   }
   return { written, truncated: false }
 }

@@ -1,4 +1,4 @@
-import { ByteSink, literal } from "../../btf/render/ByteSink.ts"
+import { ByteSink, type Literal, literal } from "../../btf/render/ByteSink.ts"
 import type { Codec } from "../../btf/render/Codec.ts"
 import type { WalkProblems } from "../../core/WalkProblems.ts"
 import type { EntryWalk } from "../EntryWalk.ts"
@@ -8,6 +8,15 @@ const OPEN = 0x5b
 const CLOSE = 0x5d
 const COMMA = 0x2c
 const NULL = literal("null")
+const VALUE = literal(",\"value\":")
+const CPUS = literal(",\"cpus\":")
+
+/** The bytes around an entry: `first`, or behind another `open`, before its key; `close` after its value. */
+export interface Frame {
+  readonly first: Literal
+  readonly open: Literal
+  readonly close: Literal
+}
 
 const hexOf = (view: DataView, at: number, length: number): string =>
   `"${Buffer.from(view.buffer, view.byteOffset + at, length).toString("hex")}"`
@@ -18,10 +27,26 @@ export class EntryJson {
   private readonly value: Codec
   private readonly cpus: number | null
 
-  constructor({ cpus, key, value }: MapReader) {
+  constructor({ cpus, key, value }: Pick<MapReader, "cpus" | "key" | "value">) {
     this.key = key
     this.value = value
     this.cpus = cpus
+  }
+
+  /** Hot: write the entry that a walk stands at, without allocating. */
+  writeEntry(walk: EntryWalk, out: ByteSink, open: Literal, close: Literal): void {
+    this.openEntry(walk, out, open)
+    out.literal(this.cpus === null ? VALUE : CPUS)
+    const bytes = this.writeValue(walk, out)
+    if (bytes !== null) out.text(`,"${this.cpus === null ? "valueBytes" : "cpuBytes"}":${bytes}`)
+    out.literal(close)
+  }
+
+  /** Write an entry up to its key, and the key's bytes where it hides some. */
+  openEntry(walk: EntryWalk, out: ByteSink, open: Literal): void {
+    out.literal(open)
+    const bytes = this.writeKey(walk, out)
+    if (bytes !== null) out.text(`,"keyBytes":${bytes}`)
   }
 
   /**

@@ -44,6 +44,13 @@ export class ByteSink {
     this.view = new DataView(this.bytes.buffer)
   }
 
+  /** Write into these bytes from now on, which are the caller's; a sink that outgrows them goes on in a buffer of its own. */
+  into(bytes: Uint8Array): void {
+    this.bytes = bytes
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    this.at = 0
+  }
+
   /** Make room for `count` more bytes. */
   ensure(count: number): void {
     const needed = this.at + count

@@ -48,7 +48,17 @@ export interface Codec {
    * one window, `json` moves it.
    */
   readonly refers: boolean
+  /** All that it was made of, of which another thread can make the same; undefined where it takes more. */
+  readonly origin?: CodecOrigin | undefined
 }
+
+/**
+ * A type, or bytes without one.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type CodecOrigin = { readonly btf: Btf; readonly typeId: number } | { readonly size: number }
 
 const codecs = new WeakMap<Btf, Map<number, Codec>>()
 
@@ -67,7 +77,7 @@ export const compile = (btf: Btf, typeId: number): Codec => {
   const id = btf.peel(typeId)
   const done = known.get(id)
   if (done !== undefined) return done
-  const codec = codecOf(renderPlan(btf, id), btf.sizeOf(id) ?? 0)
+  const codec = codecOf(renderPlan(btf, id), btf.sizeOf(id) ?? 0, { btf, typeId: id })
   known.set(id, codec)
   return codec
 }
@@ -81,7 +91,7 @@ export const compilerWith = (btf: Btf, special: Special): (typeId: number) => Co
     const done = known.get(id)
     if (done !== undefined) return done
     const plan = plans(id)
-    const codec = codecOf(plan, btf.sizeOf(id) ?? 0, holdsDerived(plan))
+    const codec = codecOf(plan, btf.sizeOf(id) ?? 0, holdsDerived(plan) ? undefined : { btf, typeId: id })
     known.set(id, codec)
     return codec
   }
@@ -104,9 +114,9 @@ const holdsDerived = (root: RenderPlan): boolean => {
  * @since 0.1.0
  * @category reading
  */
-export const bytesCodec = (size: number): Codec => codecOf(bytesPlan(size), size)
+export const bytesCodec = (size: number): Codec => codecOf(bytesPlan(size), size, { size })
 
-const codecOf = (plan: RenderPlan, size: number, refers = false): Codec => {
+const codecOf = (plan: RenderPlan, size: number, origin: CodecOrigin | undefined): Codec => {
   const tree: Codec["tree"] = (view, at, { elements = Infinity, length = size } = {}) =>
     treeOf(plan, view, at, Math.min(at + length, view.byteLength), elements)
   const whole = Math.max(plan.extent, size)
@@ -115,7 +125,8 @@ const codecOf = (plan: RenderPlan, size: number, refers = false): Codec => {
   return {
     size,
     tree,
-    refers,
+    refers: origin === undefined,
+    origin,
     get hides() {
       return hidden()?.check ?? null
     },

@@ -8,6 +8,7 @@ import type { MapInfo } from "../../bpf/MapInfo.ts"
 import { typeNames } from "../../bpf/MapType.ts"
 import { DumpDocument, type Header } from "../../bpf/Report.ts"
 import { type Dump, jsonDocument, ndjsonRecords } from "../../bpf/report/DumpWriter.ts"
+import { secondThread } from "../../bpf/report/WalkThread.ts"
 import type { Btf } from "../../btf/Btf.ts"
 import { Losses } from "../../core/Losses.ts"
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
@@ -64,7 +65,7 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
     const limit = Option.getOrElse(filter.limit, () => as === "text" ? TEXT_LIMIT : Infinity)
     const readers = yield* Effect.forEach(kept, maps.reader)
     const losses = new Losses()
-    const dump: Dump = {
+    const contents: Dump = {
       header,
       readers,
       // who asked for some maps does not want to read of programs; a document is always whole
@@ -78,10 +79,13 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
       losses
     }
     const start = performance.now()
+    const second = as === "text" ? undefined : yield* secondThread(readers, limit)
+    const dump: Dump = { ...contents, second }
     const pieces = as === "text"
       ? dumpText(dump)
       : dumpPieces(as === "json" ? jsonDocument(dump) : ndjsonRecords(dump))
-    yield* out === undefined ? writePieces(pieces) : writeFile(out, pieces)
+    const both = <A, E, R>(writing: Effect.Effect<A, E, R>) => Effect.raceFirst(writing, second?.ended ?? Effect.never)
+    yield* out === undefined ? both(writePieces(pieces)) : both(writeFile(out, pieces))
     // no stage: its spinner would run through the text on a terminal
     writeMessage(`  read and print: ${duration(performance.now() - start)}\n`)
     yield* checkWhole(losses, filter)

@@ -25,12 +25,14 @@ export interface Arm64Paging {
  * @category models
  */
 export class Arm64PageTable extends PageTable {
+  readonly paging: Arm64Paging
   readonly #lpa2: boolean
   readonly #pageBits: number
   /** The highest level at which an entry may map memory itself. */
   readonly #mostLeaf: number
 
-  constructor(memory: GuestMemory, root: number, { pageBits, usedBits, vaBits }: Arm64Paging) {
+  constructor(memory: GuestMemory, root: number, paging: Arm64Paging) {
+    const { pageBits, usedBits, vaBits } = paging
     const levels = Math.floor((usedBits - 4) / (pageBits - 3))
     const rootShift = pageBits + (pageBits - 3) * (levels - 1)
     super(memory, root, {
@@ -40,6 +42,7 @@ export class Arm64PageTable extends PageTable {
       rootBits: Math.min(pageBits - 3, vaBits - rootShift),
       kernelBits: usedBits
     })
+    this.paging = paging
     this.#pageBits = pageBits
     this.#lpa2 = pageBits < 16 && usedBits > 48
     this.#mostLeaf = { 12: 3, 14: 2, 16: 3 }[pageBits] + (this.#lpa2 ? 1 : 0)

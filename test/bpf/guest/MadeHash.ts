@@ -5,7 +5,7 @@ const KEY = 48
 
 const roundUp8 = (n: number): number => Math.ceil(n / 8) * 8
 
-/** A hash map of four buckets, whose elements a test chains by hand. */
+/** A hash map of a few buckets, whose elements a test chains by hand. */
 export class MadeHash extends MadeMaps {
   readonly address: bigint
   readonly buckets: bigint
@@ -14,16 +14,17 @@ export class MadeHash extends MadeMaps {
   constructor(
     private readonly of: Pick<MadeMapOf, "type" | "keySize" | "valueSize">,
     /** Where per-CPU pointers stand: on kernels before "bpf: Fix kmemleak warning for percpu hashmap" right behind the key. */
-    private readonly pointers: "rounded" | "behind" = "rounded"
+    private readonly pointers: "rounded" | "behind" = "rounded",
+    count = 4
   ) {
     super()
     this.perCpuValues = of.type.includes("PERCPU")
-    this.address = this.map({ ...of, maxEntries: 4, bytes: 96 })
-    this.buckets = this.object(4 * 16)
+    this.address = this.map({ ...of, maxEntries: count, bytes: 96 })
+    this.buckets = this.object(count * 16)
     this.set64(this.address + 72n, this.buckets)
-    this.set32(this.address + 80n, 4)
+    this.set32(this.address + 80n, count)
     this.set32(this.address + 84n, this.elementSize)
-    for (let bucket = 0; bucket < 4; bucket++) this.chain(bucket, [])
+    for (let bucket = 0; bucket < count; bucket++) this.chain(bucket, [])
   }
 
   get elementSize(): number {

@@ -2,8 +2,9 @@ import * as Either from "effect/Either"
 import { absent, corrupted, type Reason, within } from "../../../core/Reason.ts"
 import { WalkProblems } from "../../../core/WalkProblems.ts"
 import { type KernelSpace, pointerOffset, pointerPage } from "../../../memory/KernelSpace.ts"
-import type { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
-import type { EntryWalk } from "../../EntryWalk.ts"
+import { openSharedSpace, type SharedSpace, sharedSpace } from "../../../memory/SharedSpace.ts"
+import { PerCpuCopies } from "../../../memory/structs/PerCpuCopies.ts"
+import type { PlacedWalk } from "../../EntryWalk.ts"
 import { isPerCpu } from "../../MapType.ts"
 import type { MapOpener, ValuePlaces } from "./GuestMap.ts"
 import { HashPrefetch } from "./HashPrefetch.ts"
@@ -15,7 +16,7 @@ import { type HashLayout, type HashTable, readHtab, roundUp8 } from "./HashTable
  * algorithm, chains that lead into one another by `elementLimit`.
  * @see kernel/bpf/hashtab.c `struct bpf_htab`, `struct bucket`, `struct htab_elem`, v6.12
  */
-export class HashWalk implements EntryWalk {
+export class HashWalk implements PlacedWalk {
   keyView: DataView
   keyAt = 0
   readonly keyLength: number
@@ -23,7 +24,10 @@ export class HashWalk implements EntryWalk {
   valueAt = 0
   readonly valueLength: number
   readonly problems = new WalkProblems()
+  /** The last bucket that was opened. */
   private bucket = -1
+  /** The walk ends before this one. */
+  private end: number
   private seen = 0
   // The pointer to the next element, and Brent's tortoise with its power and step count.
   private lo = 1
@@ -52,6 +56,7 @@ export class HashWalk implements EntryWalk {
   ) {
     const { layout } = table
     this.layout = layout
+    this.end = table.bucketCount
     this.keyView = this.valueView = space.view
     this.keyLength = table.keySize
     this.valueLength = table.valueSize
@@ -72,8 +77,8 @@ export class HashWalk implements EntryWalk {
     const { layout, space } = this
     for (;;) {
       while ((this.lo & 1) === 1) {
-        if (++this.bucket >= this.table.bucketCount) return false
-        if (this.bucket >= this.ahead.end) this.ahead.look(this.bucket)
+        if (this.place >= this.end) return false
+        if (++this.bucket >= this.ahead.end) this.ahead.look(this.bucket)
         this.openBucket()
       }
       if (++this.seen > this.table.elementLimit) {
@@ -112,6 +117,28 @@ export class HashWalk implements EntryWalk {
       }
       return true
     }
+  }
+
+  get places(): number {
+    return this.table.bucketCount
+  }
+
+  get place(): number {
+    return this.bucket + 1
+  }
+
+  narrow(from: number, to: number, seen = this.seen): void {
+    this.bucket = from - 1
+    this.end = to
+    this.seen = seen
+    this.lo = 1 // at the end of a chain
+    this.ahead.end = 0 // another batch
+  }
+
+  skip(to: number, entries: number): boolean {
+    if (this.seen + entries > this.table.elementLimit) return false
+    this.narrow(to, to, this.seen + entries)
+    return true
   }
 
   /**
@@ -249,9 +276,28 @@ export class HashWalk implements EntryWalk {
   }
 }
 
+/** The plain data that another thread makes the walk of a hash map of. */
+export interface SharedHash {
+  readonly space: SharedSpace
+  readonly table: HashTable
+  /** Undefined: its values are not per CPU. */
+  readonly perCpuOffsets: ReadonlyArray<bigint | undefined> | undefined
+}
+
+/** The walk of a hash map, in another thread than its map's. */
+export const sharedHashWalk = ({ perCpuOffsets, space, table }: SharedHash): HashWalk => {
+  const cursor = openSharedSpace(space)
+  return new HashWalk(cursor, table, perCpuOffsets === undefined ? undefined : new PerCpuCopies(cursor, perCpuOffsets))
+}
+
 /** HASH, LRU_HASH, PERCPU_HASH, LRU_PERCPU_HASH. */
 export const openHash: MapOpener = (map) =>
   Either.map(readHtab(map, map.info.valueSize), (table) => {
-    const walk = () => new HashWalk(map.space, table, isPerCpu(map.type) ? map.copies : undefined)
-    return { walk, find: (key) => walk().find(key) }
+    const perCpu = isPerCpu(map.type)
+    const walk = () => new HashWalk(map.space, table, perCpu ? map.copies : undefined)
+    const elsewhere = (): SharedHash | undefined => {
+      const space = sharedSpace(map.space)
+      return space && { space, table, perCpuOffsets: perCpu ? map.kernel.perCpuOffsets : undefined }
+    }
+    return { walk, elsewhere, find: (key) => walk().find(key) }
   })

@@ -1,0 +1,81 @@
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import { createRequire } from "node:module"
+import { availableParallelism } from "node:os"
+import { dirname, join } from "node:path"
+import { Worker } from "node:worker_threads"
+import type { MapReader } from "../MapReader.ts"
+import { isLarge, SHARES, type Shares, type WalkTask } from "./WalkParts.ts"
+
+/**
+ * The second thread of a dump has ended, which it does not do by itself.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class WalkThreadEnded extends Schema.TaggedError<WalkThreadEnded>("ktstr/WalkThreadEnded")("WalkThreadEnded", {
+  why: Schema.String
+}) {
+  override get message() {
+    return `the thread that helps to write a large map has ended: ${this.why}; on one CPU (taskset -c 0) none is started`
+  }
+}
+
+/**
+ * A second thread, which writes parts of a dump's large maps.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface SecondThread {
+  /** Tell it of a map, and go on. */
+  readonly share: (task: WalkTask) => void
+  readonly shares: Shares
+  /** Fails when the thread ends too early. A dump is whole without it, and slower. */
+  readonly ended: Effect.Effect<never, WalkThreadEnded>
+}
+
+/** The thread's program, a file of its own in the package; undefined where this module was bundled into another. */
+const program = (): string | undefined => {
+  const from = import.meta.url === undefined ? require : createRequire(import.meta.url)
+  try {
+    return join(dirname(from.resolve("ktstr/package.json")), "dist/bin/walk.cjs")
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * A second thread for a dump of these maps, until the scope closes; undefined where it is of no use: no map is large, or there
+ * is one CPU.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const secondThread = (
+  readers: ReadonlyArray<MapReader>,
+  limit: number,
+  shares: Shares = SHARES
+): Effect.Effect<SecondThread | undefined, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    if (availableParallelism() < 2 || limit < shares.least) return undefined
+    if (!readers.some((reader) => isLarge(reader, shares))) return undefined
+    const path = program()
+    if (path === undefined) {
+      yield* Effect.logDebug("large maps are written by one thread: the package's files are not beside this module")
+      return undefined
+    }
+    const ended = yield* Deferred.make<never, WalkThreadEnded>()
+    const fail = (why: string) => void Deferred.unsafeDone(ended, new WalkThreadEnded({ why }))
+    const worker = yield* Effect.acquireRelease(
+      Effect.sync(() => {
+        const worker = new Worker(path, { execArgv: [], name: "walk" })
+        worker.on("error", (error) => fail(error.message)).on("exit", (code) => fail(`exit code ${code}`)).unref()
+        return worker
+      }),
+      (worker) => Effect.promise(() => worker.terminate())
+    )
+    return { share: (task) => worker.postMessage(task), shares, ended: Deferred.await(ended) }
+  })

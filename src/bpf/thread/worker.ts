@@ -1,0 +1,11 @@
+// The program of the second thread: `WalkThread.ts` starts it.
+import { parentPort } from "node:worker_threads"
+import { type SharedHash, sharedHashWalk } from "../guest/walks/HashWalk.ts"
+import { codecOfData } from "../report/CodecData.ts"
+import { EntryJson } from "../report/EntryJson.ts"
+import { type WalkTask, writePartsAhead } from "../report/WalkParts.ts"
+
+parentPort?.on("message", ({ cpus, key, parts, value, walk }: WalkTask) => {
+  const json = new EntryJson({ cpus, key: codecOfData(key), value: codecOfData(value) })
+  writePartsAhead(parts, sharedHashWalk(walk as SharedHash), json)
+})
