@@ -23,16 +23,36 @@ const TOO_LONG = -3
 const SLOTS = 65536
 const END = 2 ** 52
 
-/** Zeros, which the host gives no memory until they are written: only slot 0 could be taken for the translation of page 0. */
-const noTranslations = (): Float64Array => {
-  const known = new Float64Array(SLOTS * 2)
-  known[0] = -1
-  return known
-}
+/** Slots that are forgotten one by one. Where more were written, clearing all of them costs less. */
+const FEW = 4096
 
-const forget = (known: Float64Array): void => {
-  known.fill(0)
-  known[0] = -1
+/** Translations of pages that are known, shared by a space and its forks. */
+class Translations {
+  /** Of each slot the page and its physical address, side by side: one line of the CPU's cache. A page of 0 is none. */
+  readonly slots: Float64Array
+  /** The slots written since all were forgotten, the first ones. */
+  readonly #written = new Uint32Array(FEW)
+  #count = 0
+
+  constructor() {
+    // zeros, which the host gives no memory until they are written: only slot 0 could be taken for the translation of page 0
+    this.slots = new Float64Array(SLOTS * 2)
+    this.slots[0] = -1
+  }
+
+  set(slot: number, page: number, pa: number): void {
+    this.slots[slot] = page
+    this.slots[slot + 1] = pa
+    if (this.#count < FEW) this.#written[this.#count] = slot
+    this.#count++
+  }
+
+  forget(): void {
+    if (this.#count > FEW) this.slots.fill(0)
+    else for (let n = 0; n < this.#count; n++) this.slots[this.#written[n]] = 0
+    this.slots[0] = -1
+    this.#count = 0
+  }
 }
 
 /**
@@ -79,7 +99,7 @@ export class KernelSpace {
   readonly memory: GuestMemory
   readonly #directBase: number
   readonly #directPages: number
-  /** Of each slot the page and its physical address, side by side: one line of the CPU's cache. A page of 0 is none. */
+  readonly #translations: Translations
   readonly #known: Float64Array
   #scratch = new Uint8Array(4096)
   #scratchView = new DataView(this.#scratch.buffer)
@@ -88,14 +108,15 @@ export class KernelSpace {
 
   /**
    * @param directBase the page number at which physical address 0 is mapped, if known (`findDirectMap`)
-   * @param known translations that are shared with a fork
+   * @param translations those that are shared with a fork
    */
   constructor(
     readonly table: PageTable,
     readonly directBase: number | undefined,
-    known: Float64Array = noTranslations()
+    translations = new Translations()
   ) {
-    this.#known = known
+    this.#translations = translations
+    this.#known = translations.slots
     this.memory = table.memory
     this.view = table.memory.view
     this.#directBase = directBase ?? END
@@ -104,12 +125,12 @@ export class KernelSpace {
 
   /** Another cursor over the same memory: what it reads leaves this one's `view` and `at` valid. */
   fork(): KernelSpace {
-    return new KernelSpace(this.table, this.directBase, this.#known)
+    return new KernelSpace(this.table, this.directBase, this.#translations)
   }
 
   /** Forget all translations, those of its forks too. */
   flush(): void {
-    forget(this.#known)
+    this.#translations.forget()
   }
 
   /** Is a page one of those that map all physical memory, side by side? */
@@ -127,8 +148,7 @@ export class KernelSpace {
     if (this.#known[slot] === page) return this.#known[slot + 1]
     const mapped = this.table.walk(page)
     const pa = mapped < 0 || this.memory.seek(mapped, 1) ? mapped : OUT_OF_MEMORY
-    this.#known[slot] = page
-    this.#known[slot + 1] = pa
+    this.#translations.set(slot, page, pa)
     return pa
   }
 

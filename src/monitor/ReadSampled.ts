@@ -2,10 +2,10 @@ import { absent, corrupted, type Reason, within } from "../core/Reason.ts"
 import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { listNodes } from "../memory/structs/ListHead.ts"
 import { findings, waitingMillis } from "../sched/Findings.ts"
-import { readRunQueues } from "../sched/RunQueues.ts"
+import { readRunQueues, readRunQueuesBase } from "../sched/RunQueues.ts"
 import { schedLayouts } from "../sched/SchedLayouts.ts"
 import { readKtime, readTime, type SchedTime } from "../sched/SchedTime.ts"
-import { readDispatchQueues } from "../sched/scx/DispatchQueues.ts"
+import { readDispatchQueues, readDispatchQueuesBase } from "../sched/scx/DispatchQueues.ts"
 import { readScxBase } from "../sched/scx/ScxState.ts"
 import { readTasks, TaskReader } from "../sched/tasks/Tasks.ts"
 import type { OldestTask, Sampled, SamplePart, SampleProblem } from "./Sample.ts"
@@ -47,9 +47,11 @@ export const readFrozen = (kernel: GuestKernelService): Sampled | Reason => {
   const reader = TaskReader.of(kernel)
   if (reader === undefined) return NO_TASKS
   const time = readTime(kernel)
-  const sampled = readParts(kernel, reader, time)
+  const runQueues = readRunQueues(kernel, reader)
+  const scx = readScxBase(kernel, time)
+  const walk = "kind" in scx ? undefined : readDispatchQueues(kernel, reader, time)
+  const sampled = sampledOf(kernel, reader, time, { runQueues, scx, walk })
   const { problems, tasks } = readTasks(kernel, reader)
-  const { dispatchQueues, runQueues, scx } = sampled
   return {
     ...sampled,
     findings: findings({
@@ -57,14 +59,14 @@ export const readFrozen = (kernel: GuestKernelService): Sampled | Reason => {
       ktime: readKtime(kernel, time),
       runQueues: "kind" in runQueues ? [] : runQueues,
       scx: "kind" in scx ? undefined : scx,
-      dispatchQueues: "kind" in dispatchQueues ? [] : dispatchQueues,
+      dispatchQueues: walk?.queues ?? [],
       tasks
     }),
     problems: [
       ...sampled.problems,
       ...of("tasks", problems),
       // the counts and lists of a queue are of one instant here
-      ...of("queues", "kind" in dispatchQueues ? [] : dispatchQueues.flatMap((queue) => queue.problems))
+      ...of("queues", walk?.queues.flatMap((queue) => queue.problems) ?? [])
     ]
   }
 }
@@ -74,14 +76,14 @@ const NO_TASKS = absent("the kernel's BTF has no struct task_struct with a pid a
 const of = (part: SamplePart, reasons: ReadonlyArray<Reason>): ReadonlyArray<SampleProblem> =>
   reasons.slice(0, MOST_PROBLEMS).map((reason) => ({ part, ...reason }))
 
-const readParts = (
+const sampledOf = (
   kernel: GuestKernelService,
   reader: TaskReader,
-  time: SchedTime & { readonly ticks: bigint }
+  time: SchedTime & { readonly ticks: bigint },
+  { runQueues, scx, walk }: Pick<Sampled, "runQueues" | "scx"> & {
+    readonly walk: ReturnType<typeof readDispatchQueuesBase> | undefined
+  }
 ): Sampled => {
-  const runQueues = readRunQueues(kernel, reader)
-  const scx = readScxBase(kernel, time)
-  const walk = "kind" in scx ? undefined : readDispatchQueues(kernel, reader, time)
   const oldest = "kind" in scx ? { task: null, problem: scx } : oldestRunnable(kernel, reader, time)
   return {
     time: { hz: time.hz, jiffies: time.jiffies },
@@ -103,7 +105,12 @@ const readOnce = (kernel: GuestKernelService, reader: TaskReader): Sampled | Rea
   kernel.space.flush()
   const time = readTime(kernel)
   const scheduler = rootAddress(kernel)
-  const sampled = readParts(kernel, reader, time)
+  const scx = readScxBase(kernel, time)
+  const sampled = sampledOf(kernel, reader, time, {
+    runQueues: readRunQueuesBase(kernel, reader),
+    scx,
+    walk: "kind" in scx ? undefined : readDispatchQueuesBase(kernel)
+  })
   for (const { cpu, curr, online, problem } of "kind" in sampled.runQueues ? [] : sampled.runQueues) {
     if (problem !== undefined) return problem
     if (online && curr === undefined) return corrupted(`the run queue of CPU ${cpu} has no current task`)
@@ -143,7 +150,7 @@ export const oldestRunnable = (
     const { nodes, problem } = listNodes(space, BigInt.asUintN(64, queues + offset + BigInt(headAt)))
     if (problem !== undefined) incomplete = within(`the runnable tasks of CPU ${cpu}`, problem)
     for (const node of nodes) {
-      const task = reader.read(node - BigInt(linkAt))
+      const task = reader.runnable(node - BigInt(linkAt))
       if ("kind" in task) incomplete = within(`a runnable task of CPU ${cpu}`, task)
       const millis = "kind" in task ? undefined : waitingMillis(time, task)
       if ("kind" in task || millis === undefined || millis <= (oldest?.millis ?? -1)) continue

@@ -1,8 +1,10 @@
 import * as Schema from "effect/Schema"
 import { absent, type Reason, ReasonKind } from "../core/Reason.ts"
 import { queueName } from "../sched/Findings.ts"
+import type { RunQueueBase } from "../sched/RunQueues.ts"
 import { Finding, QueueKind } from "../sched/SchedDocument.ts"
 import type { SchedSnapshot } from "../sched/SchedState.ts"
+import type { DispatchQueueBase } from "../sched/scx/DispatchQueues.ts"
 import type { ScxBase } from "../sched/scx/ScxState.ts"
 
 /**
@@ -65,7 +67,9 @@ export type SampleProblem = typeof SampleProblem.Type
  * @since 0.1.0
  * @category models
  */
-export interface Sampled extends Pick<SchedSnapshot, "time" | "runQueues" | "dispatchQueues" | "findings"> {
+export interface Sampled extends Pick<SchedSnapshot, "time" | "findings"> {
+  readonly runQueues: ReadonlyArray<RunQueueBase> | Reason
+  readonly dispatchQueues: ReadonlyArray<DispatchQueueBase> | Reason
   readonly scx: ScxBase | Reason
   readonly oldest: OldestTask | null
   readonly problems: ReadonlyArray<SampleProblem>

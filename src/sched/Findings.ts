@@ -1,9 +1,9 @@
 import type { RunQueue } from "./RunQueues.ts"
 import { millisSince, type SchedTime } from "./SchedTime.ts"
-import type { DispatchQueue } from "./scx/DispatchQueues.ts"
+import type { DispatchQueue, DispatchQueueBase } from "./scx/DispatchQueues.ts"
 import { exitKindOf, type ScxBase } from "./scx/ScxState.ts"
 import { inCpuList } from "./tasks/CpuList.ts"
-import type { Task } from "./tasks/Tasks.ts"
+import type { RunnableTask, Task } from "./tasks/Tasks.ts"
 
 /**
  * From where on something looks wrong.
@@ -88,7 +88,7 @@ const OPSS_QUEUED = 2
 const WATCHDOG_MILLIS = 30_000
 
 /** For how long an ext task has been waiting for a CPU, in milliseconds; undefined of one that is not. */
-export const waitingMillis = (time: Seen["time"], task: Task): number | undefined => {
+export const waitingMillis = (time: Seen["time"], task: RunnableTask): number | undefined => {
   const { scx } = task
   const flags = Number(scx?.flags ?? 0)
   if (task.class !== "ext" || task.on_cpu !== 0 || (flags & QUEUED) === 0) return undefined
@@ -97,7 +97,7 @@ export const waitingMillis = (time: Seen["time"], task: Task): number | undefine
 }
 
 /** A queue by its place: `the local queue of CPU 1`, `queue 0x2a`. */
-export const queueName = ({ cpu, id, kind, node }: DispatchQueue): string => {
+export const queueName = ({ cpu, id, kind, node }: DispatchQueueBase): string => {
   if (kind === "user") return `queue ${id}`
   if (node !== undefined) return `the ${kind} queue of node ${node}`
   return `the ${kind} queue of CPU ${cpu}`

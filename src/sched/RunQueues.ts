@@ -48,38 +48,78 @@ export interface RunQueue extends Omit<Values<typeof RQ>, "online" | "cpu"> {
 }
 
 /**
- * Every possible CPU's run queue.
+ * A CPU's run queue in readings that come again and again: what it runs, and its counters.
  *
  * @since 0.1.0
- * @category reading
+ * @category models
  */
-export const readRunQueues = (
+export interface RunQueueBase
+  extends Pick<RunQueue, "cpu" | "address" | "online" | "nr_running" | "nr_switches" | "clock" | "curr" | "problem">
+{}
+
+type ReadRunQueue<A> = (kernel: GuestKernelService, reader: TaskReader, address: bigint, cpu: number) => A
+
+const ofEachCpu = <A>(
   kernel: GuestKernelService,
-  reader: TaskReader
-): ReadonlyArray<RunQueue> | Reason => {
+  reader: TaskReader,
+  read: ReadRunQueue<A>
+): ReadonlyArray<A> | Reason => {
   const { perCpuOffsets, symbols } = kernel
   const queues = symbols.address("runqueues")
   if (queues === undefined) return absent("run queues: the kernel's symbols lack runqueues (CONFIG_KALLSYMS_ALL)")
   if (schedLayouts(kernel.btf).rq === undefined) return absent("run queues: the kernel's BTF has no struct rq")
   return perCpuOffsets.flatMap((offset, cpu) =>
-    offset === undefined ? [] : [readRunQueue(kernel, reader, BigInt.asUintN(64, queues + offset), cpu)]
+    offset === undefined ? [] : [read(kernel, reader, BigInt.asUintN(64, queues + offset), cpu)]
   )
 }
 
-const readRunQueue = (
-  kernel: GuestKernelService,
-  reader: TaskReader,
-  address: bigint,
-  cpu: number
-): RunQueue => {
-  const { btf, space } = kernel
-  const { cfs, dl, rq, rqStats, rt, scxRq } = schedLayouts(btf)
+const readBase: ReadRunQueue<RunQueueBase> = ({ btf, space }, reader, address, cpu) => {
+  const { rq, rqBase } = schedLayouts(btf)
   const where = { cpu, address: hex(address) }
-  if (rq === undefined || !space.window(kvaPage(address), kvaOffset(address), rq.size)) {
+  const currAt = rq?.at("curr")
+  if (rq === undefined || rqBase === undefined || !space.window(kvaPage(address), kvaOffset(address), rq.size)) {
     return { ...where, online: false, problem: unreadable(`the run queue of CPU ${cpu}: ${space.faultText}`) }
   }
+  const { cpu: ownCpu, online, ...fields } = rqBase.read(space.view, space.at)
+  const curr = currAt === undefined ? undefined : reader.ref(space.view.getBigUint64(space.at + currAt, true))
+  return {
+    ...where,
+    online: online === undefined ? true : online !== 0,
+    ...fields,
+    ...(curr === undefined ? {} : { curr }),
+    ...(ownCpu === undefined || ownCpu === cpu
+      ? {}
+      : { problem: unreadable(`the run queue of CPU ${cpu} at ${hex(address)} calls itself CPU ${ownCpu}`) })
+  }
+}
+
+/**
+ * Every possible CPU's run queue.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
+export const readRunQueues = (kernel: GuestKernelService, reader: TaskReader): ReadonlyArray<RunQueue> | Reason =>
+  ofEachCpu(kernel, reader, readWhole)
+
+/**
+ * The same without what takes most of the time, for readings that come again and again.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
+export const readRunQueuesBase = (
+  kernel: GuestKernelService,
+  reader: TaskReader
+): ReadonlyArray<RunQueueBase> | Reason => ofEachCpu(kernel, reader, readBase)
+
+const readWhole: ReadRunQueue<RunQueue> = (kernel, reader, address, cpu) => {
+  const { btf, space } = kernel
+  const { cfs, dl, rq, rqStats, rt, scxRq } = schedLayouts(btf)
+  const base = readBase(kernel, reader, address, cpu)
+  if (rq === undefined || !space.window(kvaPage(address), kvaOffset(address), rq.size)) return base
   const { at, view } = space // until the next look at anything else
-  const { cpu: ownCpu, online, ...fields } = rq.read(view, at)
+  const { cpu: _, online: _online, ...fields } = rq.read(view, at)
   const pointerOf = (path: string): bigint | undefined => {
     const offset = rq.at(path)
     return offset === undefined ? undefined : view.getBigUint64(at + offset, true)
@@ -103,22 +143,16 @@ const readRunQueue = (
   const ran = since === undefined || since === 0 || fields.clock === undefined
     ? undefined
     : Number(fields.clock) - since
-  const problem = ownCpu === undefined || ownCpu === cpu
-    ? {}
-    : { problem: unreadable(`the run queue of CPU ${cpu} at ${hex(address)} calls itself CPU ${ownCpu}`) }
   return {
-    ...where,
-    online: online === undefined ? true : online !== 0,
+    ...base,
     ...fields,
     ...locked,
-    ...ref("curr", curr),
     ...ref("idle", idle),
     ...ref("stop", stop),
     ...(donor === curr ? {} : ref("donor", donor)),
     ...(ran === undefined ? {} : { currNanos: ran }),
     ...parts,
-    ...readCpuTimes(kernel, cpu),
-    ...problem
+    ...readCpuTimes(kernel, cpu)
   }
 }
 

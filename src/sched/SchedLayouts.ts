@@ -20,6 +20,15 @@ export const RQ = {
   calc_load_active: int()
 } as const
 
+/** Of these what readings that come again and again look at. */
+const RQ_BASE = {
+  nr_running: RQ.nr_running,
+  nr_switches: RQ.nr_switches,
+  clock: RQ.clock,
+  cpu: RQ.cpu,
+  online: RQ.online
+} as const
+
 /**
  * `nr_running` and `h_nr_running` became `nr_queued` and `h_nr_queued` in v6.14; `min_vruntime` became `zero_vruntime` in
  * v6.18 and in stable kernels of v6.12.
@@ -234,6 +243,7 @@ const runQueueLayouts = (btf: Btf) => {
   ])
   return {
     rq,
+    rqBase: structFields(btf, "rq", RQ_BASE, RQ_OWN),
     cfs: structFields(btf, "rq", CFS_RQ, RQ_OWN),
     rt: structFields(btf, "rq", RT_RQ, RQ_OWN),
     dl: structFields(btf, "rq", DL_RQ, RQ_OWN),
@@ -272,7 +282,7 @@ const taskLayouts = (btf: Btf) => {
   ])
   return {
     task,
-    taskName: structFields(btf, "task_struct", { pid: int(), comm: text() } as const, TASK_OWN),
+    taskName: structFields(btf, "task_struct", { pid: int(), comm: text(), on_cpu: uint() } as const, TASK_OWN),
     se: structFields(btf, "task_struct", SE, TASK_OWN),
     schedInfo: structFields(btf, "task_struct", SCHED_INFO, TASK_OWN),
     entity: task?.at("scx") === undefined ? undefined : structFields(btf, "task_struct", ENTITY, TASK_OWN),

@@ -114,6 +114,18 @@ describe("KernelSpace", () => {
     assert.strictEqual(space.translate(VMALLOC), LOADED + 45 * 4096)
   })
 
+  it("forgets as many translations as there were", () => {
+    for (const pages of [1, 5000]) {
+      const { kernel, space } = made()
+      for (let page = 0; page < pages; page++) space.translatePage(kvaPage(VMALLOC) + page)
+      kernel.map(VMALLOC, LOADED + 45 * 4096)
+      kernel.map(VMALLOC + 4096n * BigInt(pages - 1), LOADED + 45 * 4096)
+      space.flush()
+      const ends = [0, pages - 1].map((page) => space.translatePage(kvaPage(VMALLOC) + page))
+      assert.deepStrictEqual(ends, [LOADED + 45 * 4096, LOADED + 45 * 4096])
+    }
+  })
+
   it("takes pointers apart without bigints", () => {
     const view = new DataView(new ArrayBuffer(8))
     view.setBigUint64(0, 0xffff_c9ab_cdef_0123n, true)

@@ -20,12 +20,11 @@ export interface Nodes {
  * `hlist_add_head`, `__hlist_del`; v6.12
  */
 export const listNodes = (space: KernelSpace, head: bigint, end: bigint = head): Nodes => {
+  if (end !== 0n && isEmpty(space, head)) return NO_NODES
   const nodes = new Set<bigint>()
   const ended = (problem: Reason | undefined): Nodes => ({ nodes: [...nodes], problem })
   const next = (node: bigint): bigint | undefined => space.u64(node)
   const previous = (node: bigint): bigint | undefined => space.u64(node + 8n)
-  // All zeros: a `bpf_list_head`, or a head in BSS, before its first use.
-  if (end !== 0n && next(head) === 0n && previous(head) === 0n) return ended(undefined)
   for (let before = head, node = next(head);;) {
     if (node === 0n && end === 0n) return ended(undefined)
     // Both words in one look: lists of tens of thousands of tasks are read before anything else of them.
@@ -43,6 +42,15 @@ export const listNodes = (space: KernelSpace, head: bigint, end: bigint = head):
     before = node
     node = after
   }
+}
+
+const NO_NODES: Nodes = { nodes: [], problem: undefined }
+
+/** Whether both words of a `list_head` point at itself, or are 0: a `bpf_list_head`, or a head in BSS, before its first use. */
+const isEmpty = (space: KernelSpace, head: bigint): boolean => {
+  if (!space.window(kvaPage(head), kvaOffset(head), 16)) return false
+  const next = space.view.getBigUint64(space.at, true)
+  return (next === head || next === 0n) && space.view.getBigUint64(space.at + 8, true) === next
 }
 
 /** The nodes of the `list_head` with these two words, at an address that is not known: its first node points back at it. */

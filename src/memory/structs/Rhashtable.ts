@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
-import type { Btf } from "../../btf/Btf.ts"
 import { KernelStruct } from "../../btf/KernelStruct.ts"
 import { type Layout, layout, type LayoutError } from "../../btf/Layout.ts"
+import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { hex } from "../../core/Address.ts"
 import { corrupted, type Reason, truncated } from "../../core/Reason.ts"
 import type { KernelSpace } from "../KernelSpace.ts"
@@ -23,13 +23,14 @@ export interface RhashtableLayout {
   readonly buckets: Layout<BucketTable>
 }
 
-export const rhashtableLayout = (btf: Btf): Either.Either<RhashtableLayout, LayoutError> =>
+export const rhashtableLayout = memoizeByBtf((btf): Either.Either<RhashtableLayout, LayoutError> =>
   Either.gen(function*() {
     return {
       table: yield* layout(btf, "rhashtable", ["tbl"]),
       buckets: yield* layout(btf, "bucket_table", ["size", "nest", "future_tbl", "buckets"])
     }
   })
+)
 
 /**
  * The elements of the `struct rhashtable` at an address, each the address of its `struct rhash_head`. While the kernel

@@ -1,54 +1,29 @@
 import * as Either from "effect/Either"
+import type { Mutable } from "effect/Types"
+import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { hex, kvaOffset, kvaPage } from "../../core/Address.ts"
-import { corrupted, type Reason, unreadable, within } from "../../core/Reason.ts"
+import { type Reason, unreadable, within } from "../../core/Reason.ts"
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
-import { listNodes } from "../../memory/structs/ListHead.ts"
-import { treeNodes } from "../../memory/structs/RbTree.ts"
 import { rhashtableLayout, rhashtableNodes } from "../../memory/structs/Rhashtable.ts"
 import { enumValues } from "../EnumValues.ts"
 import { schedLayouts } from "../SchedLayouts.ts"
-import { millisSince, type SchedTime } from "../SchedTime.ts"
+import type { SchedTime } from "../SchedTime.ts"
 import type { Int } from "../StructFields.ts"
 import type { TaskReader } from "../tasks/Tasks.ts"
+import { type QueueContents, QueuedTasks } from "./QueuedTasks.ts"
 import { schedulerAddresses } from "./ScxState.ts"
 
 type Kernel = GuestKernelService
 
-/** Bits of `struct scx_dsq_list_node.flags` and `sched_ext_entity.dsq_flags`; include/linux/sched/ext.h, v6.12 to v7.3. */
-const ITER_CURSOR = 1
-const ON_PRIQ = 1
 const LOCKED = 0xff
-/** Reasons reported per queue. */
-const MOST_PROBLEMS = 16
 
 /**
- * A task in a dispatch queue.
+ * A dispatch queue in readings that come again and again: how long it is, not who is in it.
  *
  * @since 0.1.0
  * @category models
  */
-export interface QueuedTask {
-  readonly address: string
-  readonly pid: number
-  readonly comm: string
-  /** `vtime` of a task that was inserted by its virtual time, else `fifo`. */
-  readonly order: "fifo" | "vtime"
-  readonly slice: Int
-  readonly dsq_vtime: Int
-  readonly dsq_seq: Int
-  readonly flags: Int
-  readonly weight: Int
-  /** Milliseconds for which it has been runnable; null where the kernel does not tell. */
-  readonly waitingMillis: number | null
-}
-
-/**
- * A dispatch queue: `tasks` are in the order in which they are dispatched.
- *
- * @since 0.1.0
- * @category models
- */
-export interface DispatchQueue {
+export interface DispatchQueueBase {
   readonly kind: "local" | "global" | "bypass" | "reject" | "rescue" | "user"
   readonly address: string
   /** The queue's own id; built-in queues share theirs, their place is `cpu` or `node`. */
@@ -62,11 +37,15 @@ export interface DispatchQueue {
   readonly nr: Int
   readonly seq: Int
   readonly locked: boolean
-  /** Iterators inside it. */
-  readonly cursors: number
-  readonly tasks: ReadonlyArray<QueuedTask>
-  readonly problems: ReadonlyArray<Reason>
 }
+
+/**
+ * A dispatch queue, with the tasks in it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DispatchQueue extends DispatchQueueBase, QueueContents {}
 
 type Origin = Pick<DispatchQueue, "kind" | "cpu" | "node" | "sched">
 
@@ -81,27 +60,48 @@ export const readDispatchQueues = (
   reader: TaskReader,
   time: SchedTime & { readonly ticks: bigint }
 ): { readonly queues: ReadonlyArray<DispatchQueue>; readonly problems: ReadonlyArray<Reason> } => {
-  const walk = new DispatchQueueWalk(kernel, reader, time)
+  const queued = new QueuedTasks(kernel, reader, time)
+  return walked(
+    new DispatchQueueWalk(kernel, (base, address, tree) => ({ ...base, ...queued.of(base, address, tree) }))
+  )
+}
+
+/**
+ * The same without the tasks in them, for readings that come again and again.
+ *
+ * @since 0.1.0
+ * @category reading
+ */
+export const readDispatchQueuesBase = (
+  kernel: Kernel
+): { readonly queues: ReadonlyArray<DispatchQueueBase>; readonly problems: ReadonlyArray<Reason> } =>
+  walked(new DispatchQueueWalk(kernel, (base) => base))
+
+const walked = <Queue>(walk: DispatchQueueWalk<Queue>): DispatchQueueWalk<Queue> => {
   walk.ofCpus()
-  if (schedLayouts(kernel.btf).sched === undefined) walk.ofVariables()
+  if (walk.layouts.sched === undefined) walk.ofVariables()
   else walk.ofSchedulers()
   return walk
 }
 
-class DispatchQueueWalk {
-  readonly queues: Array<DispatchQueue> = []
+/** Names of the built-in queues by id. */
+const builtInNames = memoizeByBtf((btf): ReadonlyMap<bigint, string> =>
+  new Map([...enumValues(btf, "scx_dsq_id_flags")].map(([id, name]) => [id, name.replace(/^SCX_DSQ_/, "")]))
+)
+
+class DispatchQueueWalk<Queue> {
+  readonly queues: Array<Queue> = []
   readonly problems: Array<Reason> = []
   readonly #seen = new Set<bigint>()
-  readonly #layouts
+  readonly layouts
   readonly #kernel: Kernel
-  readonly #reader: TaskReader
-  readonly #time: SchedTime & { readonly ticks: bigint }
+  readonly #queue: (base: DispatchQueueBase, address: bigint, tree: bigint) => Queue
 
-  constructor(kernel: Kernel, reader: TaskReader, time: SchedTime & { readonly ticks: bigint }) {
+  /** @param queue what is kept of a queue, given its address and the topmost node of its tree */
+  constructor(kernel: Kernel, queue: (base: DispatchQueueBase, address: bigint, tree: bigint) => Queue) {
     this.#kernel = kernel
-    this.#reader = reader
-    this.#time = time
-    this.#layouts = schedLayouts(kernel.btf)
+    this.#queue = queue
+    this.layouts = schedLayouts(kernel.btf)
   }
 
   /** Those that are part of run queues. */
@@ -118,7 +118,7 @@ class DispatchQueueWalk {
     for (const [cpu, offset] of perCpuOffsets.entries()) {
       if (offset === undefined) continue
       for (const [path, kind] of parts) {
-        const at = this.#layouts.rq?.at(path)
+        const at = this.layouts.rq?.at(path)
         if (at !== undefined) this.#read(BigInt.asUintN(64, queues + offset) + BigInt(at), { kind, cpu })
       }
     }
@@ -136,7 +136,7 @@ class DispatchQueueWalk {
 
   ofSchedulers(): void {
     const { space } = this.#kernel
-    const { pnode, sched } = this.#layouts
+    const { pnode, sched } = this.layouts
     for (const address of schedulerAddresses(this.#kernel, this.problems)) {
       const pointerOf = (path: string): bigint => {
         const at = sched?.at(path)
@@ -171,7 +171,7 @@ class DispatchQueueWalk {
 
   /** v7.1: a scheduler's own, one a CPU. */
   #bypass(pointer: bigint, sched: bigint): void {
-    const at = this.#layouts.pcpu?.at("bypass_dsq")
+    const at = this.layouts.pcpu?.at("bypass_dsq")
     if (at === undefined || pointer === 0n) return
     for (const [cpu, offset] of this.#kernel.perCpuOffsets.entries()) {
       const address = offset === undefined ? undefined : this.#kernel.perCpu(pointer + BigInt(at), cpu)
@@ -182,7 +182,7 @@ class DispatchQueueWalk {
   #users(table: bigint, sched: bigint | undefined): void {
     const { btf, space } = this.#kernel
     const layout = rhashtableLayout(btf)
-    const at = this.#layouts.dispatchQ?.at("hash_node")
+    const at = this.layouts.dispatchQ?.at("hash_node")
     if (Either.isLeft(layout) || at === undefined) return
     const { nodes, problem } = rhashtableNodes(space, layout.right, table)
     if (problem !== undefined) this.problems.push(within(`the table of queues at ${hex(table)}`, problem))
@@ -193,7 +193,7 @@ class DispatchQueueWalk {
 
   #read(address: bigint, origin: Origin): void {
     const { btf, space } = this.#kernel
-    const { dispatchQ } = this.#layouts
+    const { dispatchQ } = this.layouts
     if (dispatchQ === undefined || this.#seen.has(address)) return
     this.#seen.add(address)
     if (!space.window(kvaPage(address), kvaOffset(address), dispatchQ.size)) {
@@ -207,83 +207,13 @@ class DispatchQueueWalk {
     const tree = priqAt === undefined ? 0n : view.getBigUint64(at + priqAt, true)
     const number = view.getBigUint64(at + (dispatchQ.at("id") ?? 0), true)
     const id = number <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(number) : String(number)
-    const name = enumValues(btf, "scx_dsq_id_flags").get(number)?.replace(/^SCX_DSQ_/, "")
-    const { cursors, problems, tasks } = this.#tasks(address, address + BigInt(dispatchQ.at("list") ?? 0))
-    if (!locked) {
-      if (Number(nr) !== tasks.length && problems.length === 0) {
-        problems.push(corrupted(`it counts ${nr} tasks, but its list has ${tasks.length}`))
-      }
-      const byTime = tasks.filter(({ order }) => order === "vtime").length
-      const { nodes, problem } = treeNodes(space, btf, tree)
-      if (problem !== undefined) problems.push(within("its tree", problem))
-      else if (nodes.length !== byTime) {
-        problems.push(corrupted(`its tree has ${nodes.length} tasks, its list ${byTime} that are in the tree`))
-      }
-    }
-    this.queues.push({
-      ...origin,
-      address: hex(address),
-      id,
-      ...(name === undefined || origin.kind === "user" ? {} : { name }),
-      nr,
-      seq,
-      locked,
-      cursors,
-      tasks,
-      problems: problems.slice(0, MOST_PROBLEMS)
-    })
-  }
-
-  /** The tasks in a queue's list; a cursor is a node of its own, which no task is around. */
-  #tasks(queue: bigint, head: bigint) {
-    const { space } = this.#kernel
-    const { dsqNode, entity } = this.#layouts
-    const linkAt = this.#reader.at("scx.dsq_list")
-    const flagsAt = dsqNode?.at("flags")
-    const tasks: Array<QueuedTask> = []
-    const problems: Array<Reason> = []
-    let cursors = 0
-    if (linkAt === undefined || flagsAt === undefined || entity === undefined) return { cursors, problems, tasks }
-    const { nodes, problem } = listNodes(space, head)
-    if (problem !== undefined) problems.push(within("its list", problem))
-    for (const node of nodes) {
-      const flags = space.u32(node + BigInt(flagsAt))
-      if (flags >= 0 && (flags & ITER_CURSOR) !== 0) {
-        cursors++
-        continue
-      }
-      const task = this.#queued(node - BigInt(linkAt), queue, problems)
-      if (task !== undefined) tasks.push(task)
-    }
-    return { cursors, problems, tasks }
-  }
-
-  #queued(address: bigint, queue: bigint, problems: Array<Reason>): QueuedTask | undefined {
-    const { space } = this.#kernel
-    const { entity, task, taskName } = this.#layouts
-    if (task === undefined || taskName === undefined || entity === undefined) return undefined
-    if (!space.window(kvaPage(address), kvaOffset(address), task.size)) {
-      problems.push(unreadable(`task ${hex(address)}: ${space.faultText}`))
-      return undefined
-    }
-    const { comm, pid } = taskName.read(space.view, space.at)
-    const scx = entity.read(space.view, space.at)
-    const dsqAt = task.at("scx.dsq")
-    const dsq = dsqAt === undefined ? queue : space.view.getBigUint64(space.at + dsqAt, true)
-    if (dsq !== queue) {
-      problems.push(corrupted(`task ${pid} is in its list, but says that it is in the queue at ${hex(dsq)}`))
-    }
-    return {
-      address: hex(address),
-      pid: Number(pid),
-      comm: comm ?? "",
-      order: (Number(scx.dsq_flags) & ON_PRIQ) === 0 ? "fifo" : "vtime",
-      slice: scx.slice ?? 0,
-      dsq_vtime: scx.dsq_vtime ?? 0,
-      dsq_seq: scx.dsq_seq ?? 0,
-      flags: scx.flags ?? 0,
-      weight: scx.weight ?? 0,
-      waitingMillis: scx.runnable_at === undefined ? null : millisSince(this.#time, scx.runnable_at)
-    }
+    const name = origin.kind === "user" ? undefined : builtInNames(btf).get(number)
+    // Set one by one: spreading costs more than all the rest, and there are ten queues a CPU.
+    const base: Mutable<DispatchQueueBase> = { kind: origin.kind, address: hex(address), id, nr, seq, locked }
+    if (name !== undefined) base.name = name
+    if (origin.cpu !== undefined) base.cpu = origin.cpu
+    if (origin.node !== undefined) base.node = origin.node
+    if (origin.sched !== undefined) base.sched = origin.sched
+    this.queues.push(this.#queue(base, address, tree))
   }
 }

@@ -18,7 +18,7 @@ const DUMP_LIMIT = 2 ** 22
  * @category models
  */
 export interface ExitInfo {
-  /** `ERROR_STALL`; `NONE` while nothing happened. */
+  /** `ERROR_STALL` */
   readonly kind: string
   readonly exit_code?: Int
   /** The CPU on which it happened; v7.2. */
@@ -31,13 +31,18 @@ export interface ExitInfo {
   readonly dump?: string
 }
 
-/** @see include/linux/sched/ext.h `struct scx_exit_info`, v6.12 to v7.3 */
+/**
+ * Undefined while nothing happened.
+ * @see include/linux/sched/ext.h `struct scx_exit_info`, v6.12 to v7.3
+ */
 export const readExitInfo = (kernel: GuestKernelService, address: bigint): ExitInfo | undefined => {
   const { btf, space, symbolAt } = kernel
   const { exitInfo } = schedLayouts(btf)
   if (exitInfo === undefined || !space.window(kvaPage(address), kvaOffset(address), exitInfo.size)) return undefined
   const { at, view } = space // until the next look at anything else
   const { bt_len, exit_code, exit_cpu, kind } = exitInfo.read(view, at)
+  const name = enumValues(btf, "scx_exit_kind").get(BigInt(kind ?? 0))?.replace(/^SCX_EXIT_/, "") ?? String(kind)
+  if (name === "NONE") return undefined
   const pointerOf = (path: string): bigint => {
     const offset = exitInfo.at(path)
     return offset === undefined ? 0n : view.getBigUint64(at + offset, true)
@@ -57,7 +62,7 @@ export const readExitInfo = (kernel: GuestKernelService, address: bigint): ExitI
   const said = text(message, TEXT_LIMIT)
   const why = text(reason, TEXT_LIMIT)
   return {
-    kind: enumValues(btf, "scx_exit_kind").get(BigInt(kind ?? 0))?.replace(/^SCX_EXIT_/, "") ?? String(kind),
+    kind: name,
     ...(exit_code === undefined ? {} : { exit_code }),
     ...(exit_cpu === undefined ? {} : { exit_cpu }),
     ...(why === undefined ? {} : { reason: why }),

@@ -252,7 +252,7 @@ const schedulerOfVariables = (kernel: Kernel, time: SchedTime): ReadonlyArray<Lo
     callbacks: callbacks.map(({ name }) => name),
     ...watchdogOf(kernel, time, undefined),
     exit_kind: exitKind(btf, kind),
-    ...(exit === undefined || exit.kind === "NONE" ? {} : { exitInfo: exit }),
+    ...(exit === undefined ? {} : { exitInfo: exit }),
     events: readEvents(kernel, undefined)
   }
   return [[scheduler, callbacks]]
@@ -371,7 +371,7 @@ const readScheduler = (
     callbacks: callbacks.map(({ name }) => name),
     ...watchdogOf(kernel, time, watchdog_timeout),
     exit_kind: exitKind(btf, exit_kind),
-    ...(exitInfo === undefined || exitInfo.kind === "NONE" ? {} : { exitInfo }),
+    ...(exitInfo === undefined ? {} : { exitInfo }),
     events: readEvents(kernel, address)
   }
   return [scheduler, callbacks]

@@ -1,5 +1,7 @@
 import * as Either from "effect/Either"
 import * as Record from "effect/Record"
+import type { Mutable } from "effect/Types"
+import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { type Reason, unreadable, within } from "../../core/Reason.ts"
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
@@ -74,7 +76,13 @@ export interface TaskRef {
   readonly class: string
 }
 
-type Draft<A> = { -readonly [K in keyof A]: A[K] }
+/**
+ * The parts of a task that tell whether it waits for a CPU, and for how long.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface RunnableTask extends Pick<Task, "pid" | "comm" | "class" | "on_cpu" | "scx"> {}
 
 /** A task's place among a kernel's lists, as addresses of its `list_head`s, and the pointers to others. */
 interface Offsets {
@@ -98,6 +106,43 @@ const POINTERS = {
   stack: "stack"
 } as const
 
+/**
+ * Where the pointers are, and what is copied for each task: with all fields that it may get, since one that is added later
+ * takes as long as all of them.
+ */
+const shapes = memoizeByBtf((btf) => {
+  const { entity, schedInfo, se, task } = schedLayouts(btf)
+  const pointers = Record.map(POINTERS, (path) => task?.at(path))
+  const blankEntity: Mutable<TaskEntity> = {
+    ...entity?.blank,
+    dsq: "",
+    ...(pointers.sched === undefined ? {} : { sched: "" })
+  }
+  const blank: Mutable<Task> = {
+    ...task?.blank,
+    address: "",
+    pid: 0,
+    tgid: 0,
+    comm: "",
+    state: "",
+    class: "",
+    policy: "",
+    nice: 0,
+    kthread: false,
+    ppid: 0,
+    pgid: 0,
+    sid: 0,
+    cpus_ptr: "",
+    cgroup: "",
+    wchan: "",
+    ...(task?.at("uclamp_req") === undefined ? {} : { uclamp_min: 0, uclamp_max: 0 }),
+    ...(se === undefined ? {} : { se: {} }),
+    ...(schedInfo === undefined ? {} : { sched_info: {} }),
+    ...(entity === undefined ? {} : { scx: {} })
+  }
+  return { blank, blankEntity, pointers }
+})
+
 interface ProcessIds {
   readonly pgid: number | undefined
   readonly sid: number | undefined
@@ -119,13 +164,11 @@ export class TaskReader {
   readonly #kernel: GuestKernelService
   readonly #layouts
   readonly #task
-  /** Where the pointers are; found once, not in each of ten thousand tasks. */
   readonly #pointers: { readonly [member in keyof typeof POINTERS]: number | undefined }
   readonly #maskAt: number | undefined
   readonly #clampsAt: number | undefined
-  /** Copied for each task: with all fields that it may get, since one that is added later takes as long as all of them. */
-  readonly #blank: Draft<Task>
-  readonly #blankEntity: Draft<TaskEntity>
+  readonly #blank: Mutable<Task>
+  readonly #blankEntity: Mutable<TaskEntity>
   readonly #classOf: (pointer: bigint) => string
   readonly #cgroups: CgroupPaths
   readonly #stack: StackTop
@@ -150,37 +193,12 @@ export class TaskReader {
     this.#kernel = kernel
     this.#layouts = schedLayouts(kernel.btf)
     this.#task = task
-    this.#pointers = Record.map(POINTERS, (path) => task.at(path))
+    const { blank, blankEntity, pointers } = shapes(kernel.btf)
+    this.#pointers = pointers
+    this.#blank = blank
+    this.#blankEntity = blankEntity
     this.#maskAt = task.at("cpus_mask")
     this.#clampsAt = task.at("uclamp_req")
-    const { entity, schedInfo, se } = this.#layouts
-    this.#blankEntity = {
-      ...entity?.blank,
-      dsq: "",
-      ...(this.#pointers.sched === undefined ? {} : { sched: "" })
-    }
-    this.#blank = {
-      ...task.blank,
-      address: "",
-      pid: 0,
-      tgid: 0,
-      comm: "",
-      state: "",
-      class: "",
-      policy: "",
-      nice: 0,
-      kthread: false,
-      ppid: 0,
-      pgid: 0,
-      sid: 0,
-      cpus_ptr: "",
-      cgroup: "",
-      wchan: "",
-      ...(this.#clampsAt === undefined ? {} : { uclamp_min: 0, uclamp_max: 0 }),
-      ...(se === undefined ? {} : { se: {} }),
-      ...(schedInfo === undefined ? {} : { sched_info: {} }),
-      ...(entity === undefined ? {} : { scx: {} })
-    }
     this.#classOf = classNames(kernel.symbols)
     this.#cgroups = new CgroupPaths(kernel)
     this.#stack = kernel.space.table.arch === "arm64" ? new Arm64StackTop(kernel) : new X86StackTop(kernel)
@@ -218,10 +236,35 @@ export class TaskReader {
     return { address: hex(address), pid: Number(pid), comm: comm ?? "", class: this.#classOf(pointer) }
   }
 
+  /** The parts of a task that tell how long it has waited, or why it cannot be read. */
+  runnable(address: bigint): RunnableTask | Reason {
+    if (!this.#open(address)) return unreadable(`task ${hex(address)}: ${this.#kernel.space.faultText}`)
+    const { at, view } = this.#kernel.space
+    const { comm, on_cpu, pid } = this.#layouts.taskName?.read(view, at) ?? {}
+    const name = this.#classOf(pointerAt(view, at, this.#pointers.sched_class))
+    const scx = this.#entity(view, at)
+    return {
+      pid: Number(pid),
+      comm: comm ?? "",
+      class: name,
+      ...(on_cpu === undefined ? {} : { on_cpu }),
+      ...(scx === undefined ? {} : { scx })
+    }
+  }
+
+  #entity(view: DataView, at: number): TaskEntity | undefined {
+    const scx = this.#layouts.entity?.into({ ...this.#blankEntity }, view, at)
+    if (scx === undefined) return undefined
+    const { dsq, sched } = this.#pointers
+    scx.dsq = hex(pointerAt(view, at, dsq))
+    if (sched !== undefined) scx.sched = hex(pointerAt(view, at, sched))
+    return scx
+  }
+
   /** All of a task, or why it cannot be read. */
   read(address: bigint): Task | Reason {
     if (!this.#open(address)) return unreadable(`task ${hex(address)}: ${this.#kernel.space.faultText}`)
-    const { entity, schedInfo, se } = this.#layouts
+    const { schedInfo, se } = this.#layouts
     const pointers = this.#pointers
     const { at, view } = this.#kernel.space // valid until the next look at anything else
     // Set one by one: spreading costs more than all the rest where there are ten thousand.
@@ -237,12 +280,8 @@ export class TaskReader {
     out.kthread = (Number(flags) & PF_KTHREAD) !== 0
     if (se !== undefined) out.se = se.read(view, at)
     if (schedInfo !== undefined) out.sched_info = schedInfo.read(view, at)
-    if (entity !== undefined) {
-      const scx = entity.into({ ...this.#blankEntity }, view, at)
-      scx.dsq = hex(pointerAt(view, at, pointers.dsq))
-      if (pointers.sched !== undefined) scx.sched = hex(pointerAt(view, at, pointers.sched))
-      out.scx = scx
-    }
+    const scx = this.#entity(view, at)
+    if (scx !== undefined) out.scx = scx
     if (this.#clampsAt !== undefined) {
       out.uclamp_min = view.getUint32(at + this.#clampsAt, true) & UCLAMP_VALUE
       out.uclamp_max = view.getUint32(at + this.#clampsAt + 4, true) & UCLAMP_VALUE
@@ -329,9 +368,9 @@ const pointerAt = (view: DataView, at: number, offset: number | undefined): bigi
   offset === undefined ? 0n : view.getBigUint64(at + offset, true)
 
 const setOrDelete = <K extends "ppid" | "pgid" | "sid" | "cpus_ptr" | "cgroup" | "wchan">(
-  task: Draft<Task>,
+  task: Mutable<Task>,
   field: K,
-  value: Draft<Task>[K] | undefined
+  value: Mutable<Task>[K] | undefined
 ): void => {
   if (value === undefined) delete task[field]
   else task[field] = value
