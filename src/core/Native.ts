@@ -12,7 +12,8 @@ import type { SyscallError } from "./Errors.ts"
 export interface NativeService {
   /**
    * Map `length` bytes of `fd` from byte `offset` (a multiple of 4096) until the scope closes. What touches the bytes after
-   * that finds zeros or is SIGSEGV, past the file's end it is SIGBUS: neither is an error.
+   * that finds zeros or is SIGSEGV, past the file's end it is SIGBUS: neither is an error. From 64 MiB on and below 4 GiB they
+   * are those of a SharedArrayBuffer.
    */
   readonly mmap: (
     fd: number,

@@ -2,12 +2,13 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { join } from "node:path"
-import { ndjsonRecords } from "../../src/bpf/report/DumpWriter.ts"
+import { type Dump, ndjsonRecords } from "../../src/bpf/report/DumpWriter.ts"
 import { bootAndFreeze, openImage, type Snapshot } from "../../src/Ktstr.ts"
 import { GuestMemory } from "../../src/memory/GuestMemory.ts"
 import { saveImage } from "../../src/memory/SaveImage.ts"
 import { parseCapture } from "../support/capture.ts"
 import { compileBpf, HostLive, scratch } from "../support/guest.ts"
+import { eagerThread } from "../support/secondThread.ts"
 import { compareMaps } from "./compareMaps.ts"
 
 const sources = new URL("../bpf-src/", import.meta.url).pathname
@@ -49,14 +50,29 @@ const compareGuest = (options: {
     assert.isAtLeast(kernel.memory.size, options.memoryMib * 2 ** 20 * 0.99)
     yield* compareMaps(snapshot, printed)
     yield* comparePrograms(snapshot, printed)
+    yield* compareThreads(snapshot)
     if (options.alsoAsImage === true) yield* compareImage(snapshot, join(directory, "guest.mem"))
   }).pipe(Effect.scoped, Effect.provide(HostLive))
 
+/** Of each type whose maps two threads can write, one with more than a few entries. */
+const SHARED = ["hash_4096", "hash_struct", "hash_made_on_de", "lru", "percpu_hash", "lru_percpu"]
+/** Of JSON: no entry of these maps has so many. */
+const PART_BYTES = 4096
+
+/** Two threads must print what one does. */
+const compareThreads = (snapshot: Snapshot) =>
+  Effect.gen(function*() {
+    const readers = yield* Effect.forEach((yield* snapshot.maps.list).items, snapshot.maps.reader)
+    const second = yield* eagerThread(readers, PART_BYTES)
+    assert.strictEqual(yield* recordsOf(snapshot, second), yield* recordsOf(snapshot))
+    assert.includeMembers(second.shared, SHARED)
+  })
+
 /** All bytes that a dump prints behind its header, which says where it was read. */
-const recordsOf = ({ header, maps }: Snapshot) =>
+const recordsOf = ({ header, maps }: Snapshot, second?: Dump["second"]) =>
   Effect.gen(function*() {
     const readers = yield* Effect.forEach((yield* maps.list).items, maps.reader)
-    const pieces = ndjsonRecords({ header, readers, programs: [], problems: [], limit: Infinity })
+    const pieces = ndjsonRecords({ header, readers, programs: [], problems: [], limit: Infinity, second })
     const text = Buffer.concat(Array.from(pieces, (piece) => piece.slice())).toString()
     return text.slice(text.indexOf("\n"))
   })
@@ -73,6 +89,7 @@ const compareImage = (snapshot: Snapshot, path: string) =>
     const image = yield* openImage(path)
     assert.deepStrictEqual(image.header.kernel, snapshot.header.kernel)
     assert.strictEqual(yield* recordsOf(image), yield* recordsOf(snapshot))
+    yield* compareThreads(image)
   })
 
 const comparePrograms = ({ maps }: Snapshot, printed: ReadonlyMap<string, string>) =>

@@ -63,6 +63,30 @@ const makeApp = async () => {
   await run(process.execPath, ["node_modules/typescript/bin/tsc", "--skipLibCheck"], { cwd: app })
 }
 
+/** Prints whether a map's records are the same by two threads, and how many parts the second one took first. */
+const TWO_THREADS = `
+import * as Effect from "effect/Effect"
+import { openImage } from "ktstr"
+import { ndjsonRecords, secondThread } from "ktstr/bpf"
+import * as Native from "ktstr/native"
+await Effect.gen(function*() {
+  const { header, maps } = yield* openImage(process.argv[1])
+  const readers = yield* Effect.forEach(yield* maps.find("hash_4096"), maps.reader)
+  const { ended, share, shares } = yield* secondThread(readers, Infinity, { least: 1, partBytes: 512 })
+  let parts
+  const second = { shares, share: (task) => {
+    share(task)
+    while (Atomics.load(task.parts.words, 0) < Math.min(8, task.parts.count)) Atomics.wait(task.parts.words, 0, 0, 1)
+    parts = Atomics.load(task.parts.words, 0)
+  } }
+  const records = (second) => {
+    const pieces = ndjsonRecords({ header, readers, programs: [], problems: [], limit: Infinity, second })
+    return Buffer.concat(Array.from(pieces, (piece) => piece.slice())).toString()
+  }
+  const same = records(second) === records()
+  console.log(JSON.stringify({ same, parts }))
+}).pipe(Effect.scoped, Effect.provide(Native.layer), Effect.runPromise)`
+
 let image: string
 beforeAll(async () => {
   await makeApp()
@@ -123,6 +147,11 @@ describe.each([20, 22, 24])("an app with the packed package, on Node %i", (major
     const entries = (await example("offline-image", image, "hash_4096")).slice(1)
     assert.strictEqual(entries.length, 3)
     for (const entry of entries) assert.hasAllKeys(JSON.parse(entry), ["key", "value"])
+  }, 600_000)
+
+  it("has the program of a dump's second thread", async () => {
+    const { stdout } = await run(node, ["--input-type=module", "-e", TWO_THREADS, image], { cwd: app, env: env() })
+    assert.deepStrictEqual(JSON.parse(stdout), { same: true, parts: 8 })
   }, 600_000)
 
   it("live-map-http lists this host's maps, and streams one", async (context) => {

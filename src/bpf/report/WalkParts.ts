@@ -52,6 +52,8 @@ export interface SharedParts {
 
 /** A map as the second thread is told of it: plain data. */
 export interface WalkTask {
+  /** The map's name. */
+  readonly name: string
   /** `MapReader.elsewhere` */
   readonly walk: object
   readonly cpus: number | null
@@ -269,5 +271,5 @@ export const splitOf = (
     open: frame.open,
     close: frame.close
   }
-  return { task: { walk: data, cpus: reader.cpus, key, value, parts }, walk, ahead }
+  return { task: { name: reader.info.name, walk: data, cpus: reader.cpus, key, value, parts }, walk, ahead }
 }

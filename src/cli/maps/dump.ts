@@ -65,7 +65,8 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
     const limit = Option.getOrElse(filter.limit, () => as === "text" ? TEXT_LIMIT : Infinity)
     const readers = yield* Effect.forEach(kept, maps.reader)
     const losses = new Losses()
-    const contents: Dump = {
+    const second = as === "text" ? undefined : yield* secondThread(readers, limit) // it starts while the scheduler is read
+    const dump: Dump = {
       header,
       readers,
       // who asked for some maps does not want to read of programs; a document is always whole
@@ -76,11 +77,10 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
         : undefined,
       limit,
       inner: filter.inner ? yield* openInnerMaps(maps, readers) : undefined,
+      second,
       losses
     }
     const start = performance.now()
-    const second = as === "text" ? undefined : yield* secondThread(readers, limit)
-    const dump: Dump = { ...contents, second }
     const pieces = as === "text"
       ? dumpText(dump)
       : dumpPieces(as === "json" ? jsonDocument(dump) : ndjsonRecords(dump))

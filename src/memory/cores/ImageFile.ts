@@ -1,7 +1,7 @@
 import { type BackingFile, type MemoryRegion, partOf } from "../GuestMemory.ts"
 
-/** A file is mapped in pieces of this many bytes: each costs the host 10 ms. */
-export const WINDOW = 2 ** 32
+/** A file is mapped in pieces of this many bytes: each costs the host 10 ms, and threads share only mappings below 4 GiB. */
+export const WINDOW = 3 * 2 ** 30
 /** The longest region of a `GuestMemory`, which divides a window. */
 const REGION = 2 ** 30
 
