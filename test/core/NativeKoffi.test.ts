@@ -15,7 +15,7 @@ import {
   symlinkSync,
   writeFileSync
 } from "node:fs"
-import { tmpdir } from "node:os"
+import { tmpdir, totalmem } from "node:os"
 import { join } from "node:path"
 import { afterAll } from "vitest"
 import { Native } from "../../src/core/Native.ts"
@@ -54,6 +54,19 @@ layer(NativeKoffi.layer)("Native", (it) => {
       assert.strictEqual(bytes.length, 8192)
       assert.strictEqual(bytes[0], 1)
       assert.strictEqual(bytes[8191], 2)
+    }))
+
+  it.effect("leaves nothing of many large mappings that keeps the process from starting another", () =>
+    Effect.gen(function*() {
+      const native = yield* Native
+      const length = 3 * 2 ** 30
+      // more than the host's memory, which is what a fork may not ask for; V8 gives nothing back meanwhile
+      for (let left = Math.ceil(totalmem() / length) + 2; left > 0; left--) {
+        yield* Effect.scoped(
+          Effect.flatMap(native.memfd("large", length), (fd) => native.mmap(fd, 0, length, "read"))
+        )
+      }
+      assert.strictEqual(spawnSync("true").error, undefined)
     }))
 
   it.scoped("gives anonymous files of a size that nobody can change, whoever has the descriptor", () =>
