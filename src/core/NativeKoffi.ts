@@ -14,6 +14,8 @@ const MAP_PRIVATE = 2
 const MAP_FIXED = 0x10
 const MAP_ANONYMOUS = 0x20
 const MAP_NORESERVE = 0x4000
+/** Pages that may stay as long as V8 keeps a buffer: a fork need not have memory for them. */
+const ZEROS = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
 const O_CLOEXEC = 0o2000000
 const MFD_CLOEXEC = 1
 const MFD_ALLOW_SEALING = 2
@@ -148,18 +150,10 @@ const mmapOf = (libc: ReturnType<typeof loadLibc>) =>
     const address: bigint = libc.mmap(pages?.address ?? 0, length, protection, MAP_SHARED | fixed, fd, offset)
     return address === MAP_FAILED ? failed("mmap", subject) : Effect.succeed({ address, pages })
   })
-  // the pages stay as long as V8 keeps their buffer: without MAP_NORESERVE a fork would have to have memory for all such
   const release = ({ address, pages }: Effect.Effect.Success<typeof acquire>) =>
     Effect.sync(() => {
       if (pages === undefined) libc.munmap(address, length)
-      else {libc.mmap(
-          address,
-          length,
-          PROT_READ | PROT_WRITE,
-          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
-          -1,
-          0
-        )}
+      else libc.mmap(address, length, PROT_READ | PROT_WRITE, ZEROS | MAP_FIXED, -1, 0)
     })
   return Effect.acquireRelease(acquire, release).pipe(
     Effect.map(({ address, pages }) => pages?.bytes ?? new Uint8Array(koffi.view(address, length)))
