@@ -289,6 +289,7 @@ export const ROOMS = {
       "memory/GuestKernel.ts",
       "memory/GuestMemory.ts",
       "monitor",
+      "sched/SchedTime.ts",
       "kvm/**",
       "harness/agent",
       "harness/scenario",

@@ -64,6 +64,7 @@ export const made: RunRecord = {
   ],
   latencies: { a: { count: 3, p50: 1000, p99: 2000, max: 3000 }, b: { count: 0, p50: null, p99: null, max: null } },
   operations: [],
+  lostWorkers: [],
   kernelLog: [],
   end: { how: "done", at: 2e9, why: null },
   damage: null,

@@ -15,6 +15,8 @@ const ending = ({ end }: RunRecord): Detail | undefined => {
       return detail("guest ended", "fail", "the agent refused its plan", end.why)
     case "ended":
       return detail("guest ended", "fail", "the guest ended before its plan did", end.why)
+    case "starved":
+      return detail("agent starved", "fail", "the agent, a task of FIFO 99, had no CPU", end.why)
     case "time limit":
       return detail("time limit", "fail", "the guest did not come to its end in time", end.why)
   }

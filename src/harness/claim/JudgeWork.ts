@@ -1,5 +1,6 @@
 import type { CgroupDef, Op } from "../scenario/Scenario.ts"
 import { sleepOf } from "../scenario/WorkTypes.ts"
+import { statusText } from "./JudgeScheduler.ts"
 import type { RunRecord } from "./RunRecord.ts"
 import { type Detail, detail } from "./Verdict.ts"
 
@@ -153,8 +154,18 @@ const everyCpu = (run: RunRecord): ReadonlyArray<Detail> => {
   return [detail("idle CPU", "pass", label)]
 }
 
-/** The claims of the workers of every run: each makes progress, and no CPU is left without work. */
+/** Workers that something else than the scenario ended: what they did is not measured. */
+const lost = ({ lostWorkers: [first, ...others] }: RunRecord): ReadonlyArray<Detail> => {
+  if (first === undefined) return []
+  const { at, group, status, worker } = first
+  const how = `worker ${worker} of ${group} ended with ${statusText(status)} at ${(at / 1e9).toFixed(3)} s`
+  const more = others.length === 0 ? "" : ` and ${others.length} more`
+  return [detail("progress", "fail", "no worker ended before it was stopped", how + more)]
+}
+
+/** The claims of the workers of every run: each lives and makes progress, and no CPU is left without work. */
 export const judgeWork = (run: RunRecord): ReadonlyArray<Detail> => [
+  ...lost(run),
   ...progress(run),
   ...stalled(run),
   ...everyCpu(run)

@@ -49,6 +49,14 @@ const Phase = Schema.Struct({
 }).annotations({ identifier: "Phase" })
 export type Phase = typeof Phase.Type
 
+/** A worker that ended though no operation had stopped it. */
+const LostWorker = Schema.Struct({
+  worker: Count,
+  group: Schema.String,
+  at: Nanos,
+  status: Schema.Int.annotations({ description: "wait(2)'s status" })
+}).annotations({ identifier: "LostWorker" })
+
 /**
  * How a scheduler did.
  *
@@ -138,9 +146,10 @@ export const RunRecord = Schema.Struct({
     error: Schema.String,
     why: laterText("what was waited for in vain, and how it stands")
   })).annotations({ description: "those that failed" }),
+  lostWorkers: Schema.optionalWith(Schema.Array(LostWorker), { default: () => [] }),
   kernelLog: Schema.Array(Schema.String).annotations({ description: "warnings and sched_ext's lines since init" }),
   end: Schema.Struct({
-    how: Schema.Literal("done", "refused", "panicked", "ended", "time limit"),
+    how: Schema.Literal("done", "refused", "panicked", "ended", "starved", "time limit"),
     at: Nanos,
     why: Schema.NullOr(Schema.String)
   }),

@@ -41,6 +41,7 @@ export const Detail = Schema.Struct({
     "idle CPU",
     "guest panicked",
     "guest ended",
+    "agent starved",
     "time limit"
   ),
   outcome: Outcome,

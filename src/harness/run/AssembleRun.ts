@@ -189,10 +189,29 @@ const payloadsOf = (
       .map(({ text }) => text).slice(-MOST_SCHEDULER_LINES)
   }]))
 
+/** Workers that ended unasked. Why one did not even begin is told by its spawn. */
+const lostWorkers = (
+  records: ReadonlyArray<AgentRecord>,
+  { groups, plan: { ops } }: PlannedScenario
+): RunRecord["lostWorkers"] => {
+  let current = 0
+  return records.flatMap((record) => {
+    if (record.kind === "op") current = record.op + 1
+    if (record.kind !== "workerEnded") return []
+    const { atNs: at, status, worker } = record
+    const last = ops.findLastIndex(({ a, b, code }, index) =>
+      index <= current && (code === "spawn" || code === "stop") && worker >= Number(a) && worker < Number(a) + Number(b)
+    )
+    const group = groups.find(({ count, first }) => worker >= first && worker < first + count)?.name
+    if (group === undefined || ops[last]?.code !== "spawn" || last === current) return []
+    return [{ worker, group, at, status }]
+  })
+}
+
 /** The part of a run's record that the agent tells. */
 export type ToldByAgent = Pick<
   RunRecord,
-  "scheduler" | "payloads" | "phases" | "latencies" | "operations" | "kernelLog"
+  "scheduler" | "payloads" | "phases" | "latencies" | "operations" | "lostWorkers" | "kernelLog"
 >
 
 /** A run's numbers from what the agent wrote and what stands in its pages. */
@@ -209,6 +228,7 @@ export const assembleRun = (
     phases: phasesOf(records, planned),
     latencies: latenciesOf(planned, live, maxima),
     operations: failedOperations(records, planned),
+    lostWorkers: lostWorkers(records, planned),
     kernelLog: kernelLines(records)
       .filter(({ level, text }) => level <= WARNING || text.startsWith("sched_ext:"))
       .map(({ text }) => text).slice(0, MOST_LINES)

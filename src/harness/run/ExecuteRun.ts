@@ -22,6 +22,7 @@ import { assembleRun, type ToldByAgent } from "./AssembleRun.ts"
 import { captureAtEnd, watchRun } from "./FailedRunDump.ts"
 import type { PreparedRun } from "./PrepareRun.ts"
 import { keepRun, makeRunFolder, newRunId, type RunFolderError } from "./RunFolder.ts"
+import { agentStarved } from "./StarvedAgent.ts"
 
 /** The version of ktstr that a record is of. */
 const VERSION = "0.1.0"
@@ -93,7 +94,8 @@ const observe = (
     const mailbox = opened.right
 
     const failed = dumps ? yield* watchRun(run, vm, memory.right) : Effect.succeed(undefined)
-    const over = yield* Effect.raceFirst(Effect.flip(vm.ended), late)
+    const starved = Effect.map(agentStarved(memory.right, mailbox), (why) => ({ _tag: "AgentStarved" as const, why }))
+    const over = yield* Effect.raceFirst(Effect.raceFirst(Effect.flip(vm.ended), starved), late)
     const { heartbeatNs, lost, op, state } = mailbox.state
     const log = decodeRecords(mailbox.log())
     const told = assembleRun(
@@ -107,6 +109,8 @@ const observe = (
       ? { how: "ended", at: heartbeatNs, why: `the agent's system call did not return, at the ${at}` }
       : over === undefined
       ? { how: "time limit", at: heartbeatNs, why: `after ${run.limitMillis / 1000} s at the ${at}` }
+      : over._tag === "AgentStarved"
+      ? { how: "starved", at: heartbeatNs, why: `${over.why}, at the ${at}` }
       : {
         how: over._tag === "GuestPanicked" ? "panicked" : "ended",
         at: heartbeatNs,

@@ -105,5 +105,5 @@ export const captureAtEnd = (
   const failure: Failure = { kind: "verdict", text, seenIn: "host", at: now() }
   return memory === undefined
     ? recordFailure(vm, run.kernel.id, failure)
-    : capture(run, vm, memory, failure, end.how === "time limit")
+    : capture(run, vm, memory, failure, end.how === "time limit" || end.how === "starved")
 }
