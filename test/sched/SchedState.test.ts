@@ -1,11 +1,24 @@
 import { assert, describe, it } from "@effect/vitest"
-import { decodeSched, readSched, readScxBase, readTime, type SchedSnapshot } from "../../src/sched/index.ts"
+import * as Effect from "effect/Effect"
+import type { Reason } from "../../src/core/Reason.ts"
+import { GuestKernel } from "../../src/memory/GuestKernel.ts"
+import { GuestMemory } from "../../src/memory/GuestMemory.ts"
+import {
+  decodeSched,
+  raiseWatchdogs,
+  readSched,
+  readScxBase,
+  readTime,
+  type SchedSnapshot,
+  shortWatchdogs
+} from "../../src/sched/index.ts"
+import { MadeKernel } from "../memory/MadeKernel.ts"
 import { MadeSched, offsetOf, sizeOf } from "./MadeSched.ts"
 
-const tasksOf = ({ tasks }: SchedSnapshot) => "kind" in tasks ? assert.fail(tasks.text) : tasks
-const queuesOf = ({ dispatchQueues }: SchedSnapshot) =>
-  "kind" in dispatchQueues ? assert.fail(dispatchQueues.text) : dispatchQueues
-const runQueuesOf = ({ runQueues }: SchedSnapshot) => "kind" in runQueues ? assert.fail(runQueues.text) : runQueues
+const listed = <A>(part: ReadonlyArray<A> | Reason): ReadonlyArray<A> => "kind" in part ? assert.fail(part.text) : part
+const tasksOf = ({ tasks }: SchedSnapshot) => listed(tasks)
+const queuesOf = ({ dispatchQueues }: SchedSnapshot) => listed(dispatchQueues)
+const runQueuesOf = ({ runQueues }: SchedSnapshot) => listed(runQueues)
 const scxOf = ({ scx }: SchedSnapshot) => "kind" in scx ? assert.fail(scx.text) : scx
 
 /** Two tasks of sched_ext in a queue of a scheduler, one with the scheduler, one on a CPU. */
@@ -166,6 +179,35 @@ describe("readSched on made memory", () => {
     const { sched } = parked()
     const snapshot = readSched(sched.kernel())
     assert.deepStrictEqual(decodeSched(JSON.parse(JSON.stringify(snapshot))), snapshot)
+  })
+})
+
+describe("watchdogs that are raised", () => {
+  it("are those that are shorter, once", () => {
+    const { sched } = parked()
+    const kernel = sched.kernel()
+    assert.deepStrictEqual(shortWatchdogs(kernel, 30_000), [])
+    const [raised] = listed(raiseWatchdogs(kernel, 60_001))
+    assert.deepInclude(raised, { scheduler: "made", fromMillis: 30_000, toMillis: 60_004, jiffies: 15_001n })
+    assert.strictEqual(kernel.space.u64(sched.symbol("scx_watchdog_timeout")), 15_001n)
+    assert.deepStrictEqual(raiseWatchdogs(kernel, 60_001), [])
+  })
+
+  it("say why they cannot be: no sched_ext, no HZ, memory that is not written", () => {
+    const { sched } = parked()
+    const kernel = sched.kernel()
+    const address = (name: string) => name === "ext_sched_class" ? undefined : kernel.symbols.address(name)
+    const plain = { ...kernel, symbols: { ...kernel.symbols, address } }
+    assert.deepInclude(shortWatchdogs(plain, 60_000), { kind: "absent" })
+    const { base } = MadeKernel
+    const memory = new GuestMemory([{ start: base, bytes: sched.made.bytes }])
+    const readOnly = Effect.runSync(GuestKernel.fromMemory(memory))
+    const text = `the watchdog's time of made at 0x${
+      sched.symbol("scx_watchdog_timeout").toString(16)
+    } cannot be written`
+    assert.deepStrictEqual(raiseWatchdogs(readOnly, 60_000), { kind: "unreadable", text })
+    sched.field("clocksource", sched.symbol("clocksource_jiffies"), { mult: 0 })
+    assert.deepInclude(shortWatchdogs(sched.kernel(), 60_000), { kind: "absent" })
   })
 })
 
