@@ -191,7 +191,8 @@ export const moments = {
     "snapshot",
     "WHEN",
     "stop the guest, write its state, and let it run on: periodic=8/60s, 8 times in the 60 s that the run is expected to take; "
-      + "line=REGEX, when a line comes on the console; write=SYMBOL, each time that the kernel changes this variable of its own"
+      + "line=REGEX, when a line comes on the console; write=SYMBOL, each time that the kernel changes this variable of its own; "
+      + "rule=NAME, when a rule of `ktstr monitor` is broken"
   ).pipe(Options.repeated),
   snapshots: text(
     "snapshots",

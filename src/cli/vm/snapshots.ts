@@ -8,9 +8,10 @@ import { whyOf } from "../../core/Errors.ts"
 import { formatReason } from "../../core/Reason.ts"
 import { upReport } from "../../kvm/guest/Init.ts"
 import type { Vm } from "../../kvm/spec/VmEngine.ts"
-import { onLine, onWrite, periodic } from "../../monitor/moments/Snapshots.ts"
+import { onLine, onRule, onWrite, periodic } from "../../monitor/moments/Snapshots.ts"
 import { momentPieces, type TakenMoment } from "../../monitor/moments/TakenMoment.ts"
 import { parsePlace } from "../../monitor/moments/WatchedPlace.ts"
+import { defaultRules, type Rule } from "../../monitor/Rules.ts"
 import { periodMillis } from "../source/every.ts"
 import { checkWritable, FileUnwritable, writeFile } from "../source/writeFile.ts"
 import { escapeLine } from "../terminal/escapeControls.ts"
@@ -21,16 +22,19 @@ import { writeMessage } from "../terminal/Streams.ts"
 /** A guest that has reported its end has ended by then, and with it the wait for moments that will not come. */
 const GUEST_LEAVES = "3 seconds"
 
+const RULE_NAMES = defaultRules.map(({ name }) => name).join(", ")
+
 interface Config {
   readonly snapshot: ReadonlyArray<string>
   readonly snapshots: Option.Option<string>
 }
 
-/** When to take moments of a guest: at points of a run, when a line comes, or when a kernel variable changes. */
+/** When to take moments of a guest: at points of a run, when a line comes, a kernel variable changes, or a rule is broken. */
 type When =
   | { readonly points: number; readonly millis: number }
   | { readonly pattern: RegExp; readonly name: string }
   | { readonly written: string; readonly name: string }
+  | { readonly rule: Rule; readonly name: string }
 
 /** The moments of a run that are wanted, and the directory for them. */
 export interface Wanted {
@@ -39,14 +43,22 @@ export interface Wanted {
 }
 
 const parseWhen = (text: string, place: number): Effect.Effect<When, UsageError> => {
-  const [, how, value] = /^(periodic|line|write)=(.+)$/s.exec(text) ?? []
+  const [, how, value] = /^(periodic|line|write|rule)=(.+)$/s.exec(text) ?? []
   const [, points, time] = how === "periodic" ? /^([1-9]\d{0,8})\/(.+)$/.exec(value) ?? [] : []
   const millis = time === undefined ? undefined : periodMillis(time)
   if (millis !== undefined) return Effect.succeed({ points: Number(points), millis })
   const written = how === "write" ? parsePlace(value) : undefined
   if (written !== undefined) return Effect.succeed({ written: value, name: `${written.name}_000` })
+  if (how === "rule") {
+    const rule = defaultRules.find(({ name }) => name === value)
+    return rule === undefined
+      ? new UsageError({ problem: `--snapshot ${text}: no such rule; there are ${RULE_NAMES}` })
+      : Effect.succeed({ rule, name: rule.name })
+  }
   if (how !== "line") {
-    return new UsageError({ problem: `--snapshot ${text}: give periodic=8/60s, line=REGEX, or write=SYMBOL` })
+    return new UsageError({
+      problem: `--snapshot ${text}: give periodic=8/60s, line=REGEX, write=SYMBOL, or rule=NAME`
+    })
   }
   return Effect.try({
     try: () => ({ pattern: new RegExp(value), name: `line_${String(place).padStart(3, "0")}` }),
@@ -65,13 +77,17 @@ export const wantedSnapshots = ({ snapshot, snapshots }: Config) =>
     if (whens.filter((when) => "points" in when).length > 1) {
       return yield* new UsageError({ problem: "--snapshot periodic can be given once" })
     }
-    const variables = whens.flatMap((when) => "written" in when ? [when.name] : [])
-    if (new Set(variables).size < variables.length) {
-      return yield* new UsageError({ problem: "--snapshot write can be given once for each variable" })
+    const names = whens.flatMap((when) => "written" in when || "rule" in when ? [when.name] : [])
+    if (new Set(names).size < names.length) {
+      return yield* new UsageError({
+        problem: "--snapshot write and rule can be given once for each variable and rule"
+      })
     }
     const wanted: Wanted = { whens, directory: snapshots.value }
-    yield* Effect.mapError(makeDirectories(wanted.directory), (error) =>
-      new FileUnwritable({ path: wanted.directory, why: whyOf(error) }))
+    yield* Effect.mapError(
+      makeDirectories(wanted.directory),
+      (error) => new FileUnwritable({ path: wanted.directory, why: whyOf(error) })
+    )
     yield* checkWritable(fileOf(wanted.directory, "line_000"))
     return wanted
   })
@@ -105,6 +121,13 @@ const takeWhen = (vm: Vm, kernel: string, directory: string, when: When) => {
     return onLine(vm, when.name, when.pattern, { kernel }).pipe(
       Effect.flatMap((moment) => keep(directory, moment)),
       Effect.catchTag("GuestExited", "GuestPanicked", "VmDied", () => notTaken(`no line matched ${when.pattern}`))
+    )
+  }
+  if ("rule" in when) {
+    return Effect.zipRight(vm.awaitReport(upReport), onRule(vm, [when.rule], { kernel })).pipe(
+      Effect.flatMap((moment) => keep(directory, moment)),
+      Effect.catchTag("GuestExited", "GuestPanicked", "VmDied", () => notTaken(`the rule ${when.name} was not broken`)),
+      Effect.catchIf((error) => error._tag !== "FileUnwritable", (error) => notTaken(error.message))
     )
   }
   return Effect.gen(function*() {

@@ -18,8 +18,15 @@ describe("ktstr vm run --snapshot", () => {
         const { cwd, env } = yield* place
         const directory = join(cwd, "made", "moments")
         // the guest goes on when it was read, and ends before the series does
-        const script = `sleep 1000000 & until grep -q sleep /proc/$!/comm; do :; done; echo "@pid $!"; sleep 3`
-        const wanted = ["periodic=100/10000s", "line=^@pid \\d+$", "line=^never$"].flatMap((
+        const script = `for n in 1 2 3 4 5 6; do taskset 1 sh -c 'while :; do :; done' & done
+          sleep 1000000 & until grep -q sleep /proc/$!/comm; do :; done; echo "@pid $!"; sleep 3`
+        const wanted = [
+          "periodic=100/10000s",
+          "line=^@pid \\d+$",
+          "line=^never$",
+          "rule=imbalance",
+          "rule=user-queue"
+        ].flatMap((
           when
         ) => ["--snapshot", when])
         const guest = ["--kernel", kernel, "--memory-mib", "192", "--cpus", "2", "--exec", script]
@@ -30,11 +37,19 @@ describe("ktstr vm run --snapshot", () => {
         assert.match(said.join("\n"), /line_001\.json: written; the guest stood still for [\d.]+ ms/)
         assert.match(said.join("\n"), /line_002\.json: not taken: no line matched \/\^never\$\//)
 
+        assert.include(complaints(ran).join("\n"), "user-queue.json: not taken: the rule user-queue was not broken")
+        assert.match(complaints(ran).join("\n"), /imbalance\.json: written; the guest stood still for [\d.]+ ms/)
+
         const names = readdirSync(directory).sort()
         const series = Array.from({ length: 64 }, (_, i) => `periodic_${String(i).padStart(3, "0")}.json`)
-        assert.deepStrictEqual(names, ["line_001.json", ...series])
+        assert.deepStrictEqual(names, ["imbalance.json", "line_001.json", ...series])
         const moments = yield* Effect.forEach(names, (name) => decode(readFileSync(join(directory, name), "utf8")))
-        const [line, ...others] = moments
+        const [imbalance, line, ...others] = moments
+        assert.deepInclude(imbalance, { name: "imbalance", cause: "rule" })
+        assert.match(imbalance.text, /^rule imbalance was broken at .*: [\d.]+ ×, more than 4; /)
+        if ("kind" in imbalance.reading || "kind" in imbalance.reading.sched) return assert.fail("not read")
+        const { runQueues } = imbalance.reading.sched
+        assert.isAbove(Number("kind" in runQueues ? 0 : runQueues[0].nr_running), 4)
         assert.deepStrictEqual([line.name, line.cause, `${line.text}\n`], ["line_001", "line", ran.stdout])
         if ("kind" in line.reading || "kind" in line.reading.sched || "kind" in line.reading.sched.tasks) {
           return assert.fail("not read")
@@ -153,12 +168,16 @@ describe("ktstr vm run --snapshot", () => {
       assert.match(yield* wrong("--snapshots", "."), /^2 .*give both/)
       assert.match(
         yield* wrong("--snapshots", ".", "--snapshot", "every=8"),
-        /^2 .*every=8: give periodic=8\/60s, line=REGEX, or write=SYMBOL/
+        /^2 .*every=8: give periodic=8\/60s, line=REGEX, write=SYMBOL, or rule=NAME/
       )
       assert.match(yield* wrong("--snapshots", ".", "--snapshot", "write=a b"), /^2 .*write=a b: give periodic/)
       assert.match(
         yield* wrong("--snapshots", ".", "--snapshot", "write=a+8/4", "--snapshot", "write=a+8"),
-        /^2 .*--snapshot write can be given once for each variable/
+        /^2 .*--snapshot write and rule can be given once for each variable and rule/
+      )
+      assert.match(
+        yield* wrong("--snapshots", ".", "--snapshot", "rule=none"),
+        /^2 .*rule=none: no such rule; there are imbalance, .*, runnable-age/
       )
       assert.match(yield* wrong("--snapshots", ".", "--snapshot", "line=("), /^2 .*line=\(: not a regular expression/)
       assert.match(
