@@ -57,4 +57,5 @@ export {
   sideOfDocument,
   sideOfReaders
 } from "./report/SnapshotDiff.ts"
+export type { Shares } from "./report/WalkParts.ts"
 export { type SecondThread, secondThread, WalkThreadEnded } from "./report/WalkThread.ts"

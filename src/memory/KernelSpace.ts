@@ -26,8 +26,13 @@ const END = 2 ** 52
 /** Slots that are forgotten one by one. Where more were written, clearing all of them costs less. */
 const FEW = 4096
 
-/** Translations of pages that are known, shared by a space and its forks. */
-class Translations {
+/**
+ * Translations of pages that are known, shared by a space and its forks.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export class Translations {
   /** Of each slot the page and its physical address, side by side: one line of the CPU's cache. A page of 0 is none. */
   readonly slots: Float64Array
   /** The slots written since all were forgotten, the first ones. */
@@ -40,6 +45,7 @@ class Translations {
     this.slots[0] = -1
   }
 
+  /** Keep a page's physical address in a slot of its own. */
   set(slot: number, page: number, pa: number): void {
     this.slots[slot] = page
     this.slots[slot + 1] = pa
@@ -47,6 +53,7 @@ class Translations {
     this.#count++
   }
 
+  /** Empty all slots. */
   forget(): void {
     if (this.#count > FEW) this.slots.fill(0)
     else for (let n = 0; n < this.#count; n++) this.slots[this.#written[n]] = 0

@@ -13,7 +13,15 @@ export { NoBtf, NotAKernel, Unmapped, WrongKernel } from "./Errors.ts"
 export { GuestKernel, type GuestKernelService } from "./GuestKernel.ts"
 export { GuestMemory, type MemoryRegion, type NextWritten, type PagedSource } from "./GuestMemory.ts"
 export { Kallsyms, type KallsymsEncoding } from "./kallsyms/Kallsyms.ts"
-export { type Fault, KernelSpace, pointerOffset, pointerPage, READ_LIMIT, WINDOW_LIMIT } from "./KernelSpace.ts"
+export {
+  type Fault,
+  KernelSpace,
+  pointerOffset,
+  pointerPage,
+  READ_LIMIT,
+  type Translations,
+  WINDOW_LIMIT
+} from "./KernelSpace.ts"
 export { isLocated, type KernelLocation, type KernelNotLocated, locateByVmcoreinfo } from "./LocateKernel.ts"
 export { openMemoryImage } from "./MemoryImage.ts"
 export { type PerCpuOffsets, perCpuOffsets } from "./PerCpu.ts"

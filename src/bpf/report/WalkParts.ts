@@ -4,7 +4,12 @@ import type { MapReader } from "../MapReader.ts"
 import { type CodecData, codecData } from "./CodecData.ts"
 import type { EntryJson, Frame } from "./EntryJson.ts"
 
-/** How the work is shared. */
+/**
+ * How two threads share a map.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Shares {
   /** Maps of fewer entries are written by one thread: they are done before a second one is up to speed. */
   readonly least: number

@@ -30,7 +30,10 @@ export class WalkThreadEnded extends Schema.TaggedError<WalkThreadEnded>("ktstr/
  * @category models
  */
 export interface SecondThread {
-  /** Tell it of a map, and go on. */
+  /**
+   * Tell it of a map, and go on.
+   * @internal
+   */
   readonly share: (task: WalkTask) => void
   readonly shares: Shares
   /** Fails when the thread ends too early. A dump is whole without it, and slower. */
