@@ -20,7 +20,7 @@ export const RQ = {
   calc_load_active: int()
 } as const
 
-/** Of these what readings that come again and again look at. */
+/** The fields that samples have. */
 const RQ_BASE = {
   nr_running: RQ.nr_running,
   nr_switches: RQ.nr_switches,

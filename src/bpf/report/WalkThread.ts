@@ -1,5 +1,6 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { createRequire } from "node:module"
@@ -52,7 +53,7 @@ const program = (): string | undefined => {
 
 /**
  * A second thread for a dump of these maps, until the scope closes; undefined where it is of no use: no map is large, or there
- * is one CPU.
+ * is one CPU; or where it cannot be started.
  *
  * @since 0.1.0
  * @category constructors
@@ -72,13 +73,21 @@ export const secondThread = (
     }
     const ended = yield* Deferred.make<never, WalkThreadEnded>()
     const fail = (why: string) => void Deferred.unsafeDone(ended, new WalkThreadEnded({ why }))
-    const worker = yield* Effect.acquireRelease(
-      Effect.sync(() => {
-        const worker = new Worker(path, { execArgv: [], name: "walk" })
-        worker.on("error", (error) => fail(error.message)).on("exit", (code) => fail(`exit code ${code}`)).unref()
-        return worker
+    const started = yield* Effect.acquireRelease(
+      Effect.try({
+        try: () => {
+          const worker = new Worker(path, { execArgv: [], name: "walk" })
+          worker.on("error", (error) => fail(error.message)).on("exit", (code) => fail(`exit code ${code}`)).unref()
+          return worker
+        },
+        catch: String
       }),
       (worker) => Effect.promise(() => worker.terminate())
-    )
+    ).pipe(Effect.either)
+    if (Either.isLeft(started)) { // no thread more for this user, say
+      yield* Effect.logDebug(`large maps are written by one thread: ${started.left}`)
+      return undefined
+    }
+    const worker = started.right
     return { share: (task) => worker.postMessage(task), shares, ended: Deferred.await(ended) }
   })

@@ -24,7 +24,7 @@ export class WatchdogNotKept
   override get message() {
     return `the watchdogs of the guest's schedulers stay as they are: ${
       formatReason(this.why)
-    }; boot a kernel with sched_ext`
+    }; run without raising them, or boot a kernel with sched_ext and CONFIG_KALLSYMS_ALL`
   }
 }
 
