@@ -7,12 +7,12 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { isTurnDue, pause } from "../core/Pause.ts"
 import { formatReason, Reason } from "../core/Reason.ts"
 import { decodeEntries, type EntryMismatch, type EntrySchemas, type TypedEntry } from "./EntriesAs.ts"
 import { type JsonEntry, jsonReader } from "./JsonReader.ts"
 import type { MapInfo } from "./MapInfo.ts"
 import { decodeEntry, type MapEntry, type MapReader, problemOf } from "./MapReader.ts"
+import { isTurnDue, pause } from "./Pause.ts"
 import type { ProgramInfo } from "./Report.ts"
 
 /** Entries decoded at once. */

@@ -58,4 +58,4 @@ export {
   sideOfReaders
 } from "./report/SnapshotDiff.ts"
 export type { Shares } from "./report/WalkParts.ts"
-export { type SecondThread, secondThread, WalkThreadEnded } from "./report/WalkThread.ts"
+export { type SecondThread, secondThread } from "./report/WalkThread.ts"

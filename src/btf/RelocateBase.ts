@@ -1,5 +1,5 @@
 import * as Either from "effect/Either"
-import { FormatError, parsing } from "../core/Errors.ts"
+import { FormatError, parsing } from "../core/FormatError.ts"
 import { Btf } from "./Btf.ts"
 import { type BtfType, Kind, kindOfInfo, vlenOfInfo } from "./BtfType.ts"
 

@@ -74,7 +74,7 @@ export const hex = (n: bigint | number): string => `0x${n.toString(16)}`
  * @since 0.1.0
  * @category schemas
  */
-export const KvaFromHex = Schema.transform(
+export const KvaFromHex = /* @__PURE__ */ Schema.transform(
   Schema.String.pipe(Schema.pattern(/^0x[0-9a-f]{16}$/)),
   Schema.BigIntFromSelf.pipe(Schema.fromBrand(Kva)),
   { strict: true, decode: (text) => BigInt(text), encode: hex }

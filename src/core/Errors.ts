@@ -1,9 +1,7 @@
 import type { PlatformError, SystemErrorReason } from "@effect/platform/Error"
-import * as Either from "effect/Either"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { getSystemErrorName } from "node:util"
-import { escapeText } from "./EscapeText.ts"
 
 /**
  * A system call failed on `subject`. `errno` is the positive Linux number, `code` its name.
@@ -36,36 +34,6 @@ export const errnoName = (errno: number): string => {
     return getSystemErrorName(-errno)
   } catch {
     return `errno ${errno}`
-  }
-}
-
-/**
- * Bytes that break a format's rules at `offset`, counted from the start of the caller's buffer.
- *
- * @since 0.1.0
- * @category errors
- */
-export class FormatError extends Schema.TaggedError<FormatError>("ktstr/FormatError")("FormatError", {
-  format: Schema.Literal(
-    "ELF",
-    "BTF",
-    "kernel image",
-    "compressed data",
-    "kallsyms",
-    "LiME",
-    "kdump",
-    "flattened core",
-    "VMCOREINFO",
-    "cpio",
-    "memory layout",
-    "registers"
-  ),
-  subject: Schema.String,
-  offset: Schema.Number,
-  expected: Schema.String
-}) {
-  override get message() {
-    return escapeText(`${this.subject}: ${this.format} at byte ${this.offset}: expected ${this.expected}`) // it has names of the file's
   }
 }
 
@@ -171,18 +139,3 @@ export const whyOf = (error: PlatformError): string => platformText(error).repla
 /** The path that a failed file operation was for, or an empty text. */
 export const pathOf = (error: PlatformError): string =>
   error._tag === "SystemError" ? error.pathOrDescriptor?.toString() ?? "" : ""
-
-/**
- * Run a throwing parser: its `FormatError` becomes a value, anything else is a bug and is thrown on.
- *
- * @since 0.1.0
- * @category utilities
- */
-export const parsing = <A>(parse: () => A): Either.Either<A, FormatError> =>
-  Either.try({
-    try: parse,
-    catch: (error) => {
-      if (error instanceof FormatError) return error
-      throw error
-    }
-  })

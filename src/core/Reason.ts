@@ -1,5 +1,5 @@
 import * as Schema from "effect/Schema"
-import { FormatError } from "./Errors.ts"
+import { FormatError } from "./FormatError.ts"
 
 /**
  * The six kinds of not having a value. `absent`: this kernel or map does not have it; `empty`: it has it, with nothing in it;
@@ -9,8 +9,14 @@ import { FormatError } from "./Errors.ts"
  * @since 0.1.0
  * @category schemas
  */
-export const ReasonKind = Schema.Literal("absent", "empty", "unreadable", "truncated", "unsupported", "corrupted")
-  .annotations({ identifier: "ReasonKind" })
+export const ReasonKind = /* @__PURE__ */ Schema.Literal(
+  "absent",
+  "empty",
+  "unreadable",
+  "truncated",
+  "unsupported",
+  "corrupted"
+).annotations({ identifier: "ReasonKind" })
 /**
  * The type that the Schema `ReasonKind` decodes to.
  *
@@ -36,12 +42,13 @@ export interface Reason {
  * @since 0.1.0
  * @category schemas
  */
-export const Reason: Schema.Schema<Reason> = Schema.Struct({ kind: ReasonKind, text: Schema.String }).annotations({
-  identifier: "Reason",
-  description:
-    "why something is missing: `absent`, this kernel does not have it; `empty`; `unreadable`; `truncated`, there "
-    + "is more; `unsupported`, by this source or by ktstr; `corrupted`, what was read contradicts itself"
-})
+export const Reason: Schema.Schema<Reason> = /* @__PURE__ */ Schema.Struct({ kind: ReasonKind, text: Schema.String })
+  .annotations({
+    identifier: "Reason",
+    description:
+      "why something is missing: `absent`, this kernel does not have it; `empty`; `unreadable`; `truncated`, there "
+      + "is more; `unsupported`, by this source or by ktstr; `corrupted`, what was read contradicts itself"
+  })
 
 export const absent = (text: string): Reason => ({ kind: "absent", text })
 export const unreadable = (text: string): Reason => ({ kind: "unreadable", text })

@@ -2,16 +2,8 @@
 export { hex, Kva, kvaFrom, KvaFromHex, kvaOffset, kvaPage, Pa } from "./Address.ts"
 export { CacheError, cacheRoot } from "./CacheDir.ts"
 export { LockTimeout, withLock } from "./EntryLock.ts"
-export {
-  errnoName,
-  FetchFailed,
-  FormatError,
-  HostLacks,
-  KernelIdInvalid,
-  KernelNotFound,
-  parsing,
-  SyscallError
-} from "./Errors.ts"
+export { errnoName, FetchFailed, HostLacks, KernelIdInvalid, KernelNotFound, SyscallError } from "./Errors.ts"
+export { FormatError, parsing } from "./FormatError.ts"
 export { buildIdOf } from "./image/BuildId.ts"
 export { decompress, decompressWithin } from "./image/Decompress.ts"
 export {

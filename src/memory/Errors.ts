@@ -1,5 +1,6 @@
 import * as Schema from "effect/Schema"
 import { hex } from "../core/Address.ts"
+import { RELEASED } from "./GuestMemory.ts"
 
 /**
  * No running kernel was found in `subject`. `looked` says for what and how far, `hint` what the user can do.
@@ -48,14 +49,6 @@ export class WrongKernel extends Schema.TaggedError<WrongKernel>("ktstr/WrongKer
     return `${this.vmlinux} is not the kernel in this memory: ${this.why}; give the vmlinux of the very same build, or none`
   }
 }
-
-/**
- * The end of a sentence about an address that is read after its memory went.
- *
- * @since 0.1.0
- * @category errors
- */
-export const RELEASED = "lies in memory that was released: its scope has closed, or the freeze it belongs to has ended"
 
 /**
  * A kernel address that could not be read. `OutOfMemory`: the page tables point where the image has no bytes. `Released`:

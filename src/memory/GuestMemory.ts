@@ -3,7 +3,7 @@ import type * as Either from "effect/Either"
 import { Buffer } from "node:buffer"
 import { readSync } from "node:fs"
 import { hex } from "../core/Address.ts"
-import { FormatError, parsing } from "../core/Errors.ts"
+import { FormatError, parsing } from "../core/FormatError.ts"
 import type { Native } from "../core/Native.ts"
 
 /**
@@ -99,6 +99,9 @@ export interface PagedSource {
   /** Whether the memory is of a kernel that runs on: pages are of the moments when they were read. */
   readonly running?: boolean | undefined
 }
+
+/** The end of a sentence about an address that is read after its memory went. */
+export const RELEASED = "lies in memory that was released: its scope has closed, or the freeze it belongs to has ended"
 
 const MAX_REGION = 2 ** 30
 /** Copies of 64 KiB or more are read from a region's file. */

@@ -1,8 +1,8 @@
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../core/Address.ts"
 import { type Reason, unreadable } from "../core/Reason.ts"
 import { NOT_PRESENT, OUT_OF_MEMORY, type PageTable } from "./arch/PageTable.ts"
-import { RELEASED, type Unmapped } from "./Errors.ts"
-import type { GuestMemory } from "./GuestMemory.ts"
+import type { Unmapped } from "./Errors.ts"
+import { type GuestMemory, RELEASED } from "./GuestMemory.ts"
 
 /**
  * The longest stretch `window` gathers into its scratch buffer, in bytes.

@@ -1,5 +1,5 @@
 import * as Either from "effect/Either"
-import type { FormatError } from "../core/Errors.ts"
+import type { FormatError } from "../core/FormatError.ts"
 import { findDirectMap } from "./arch/PageTable.ts"
 import { NotAKernel } from "./Errors.ts"
 import type { GuestMemory } from "./GuestMemory.ts"

@@ -7,7 +7,7 @@ import { ByteSink } from "../../src/btf/render/ByteSink.ts"
 import { compile } from "../../src/btf/render/Codec.ts"
 import { toJson } from "../../src/btf/render/RenderedValue.ts"
 import { valueText } from "../../src/btf/render/ValueText.ts"
-import { FormatError } from "../../src/core/Errors.ts"
+import { FormatError } from "../../src/core/FormatError.ts"
 import { compileC } from "./compileC.ts"
 
 const { btf: golden } = compileC(`

@@ -13,7 +13,7 @@ import { ByteSink } from "../../src/btf/render/ByteSink.ts"
 import { compile } from "../../src/btf/render/Codec.ts"
 import { toJson } from "../../src/btf/render/RenderedValue.ts"
 import { valueText } from "../../src/btf/render/ValueText.ts"
-import { FormatError } from "../../src/core/Errors.ts"
+import { FormatError } from "../../src/core/FormatError.ts"
 import { FIRST_SEED } from "../support/mutations.ts"
 import { BlobWriter } from "./BlobWriter.ts"
 

@@ -72,7 +72,7 @@ import * as Native from "ktstr/native"
 await Effect.gen(function*() {
   const { header, maps } = yield* openImage(process.argv[1])
   const readers = yield* Effect.forEach(yield* maps.find("hash_4096"), maps.reader)
-  const { ended, share, shares } = yield* secondThread(readers, Infinity, { least: 1, partBytes: 512 })
+  const { share, shares } = yield* secondThread(readers, Infinity, { least: 1, partBytes: 512 })
   let parts
   const second = { shares, share: (task) => {
     share(task)

@@ -3,11 +3,11 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { pause } from "../../core/Pause.ts"
 import { type BpfUnreadable, countEntries, type MapAccessorService } from "../MapAccessor.ts"
+import { pause } from "../Pause.ts"
 import { DumpDocument, type Header } from "../Report.ts"
 import { type Dump, jsonDocument, ndjsonRecords } from "./DumpWriter.ts"
-import { secondThread, type WalkThreadEnded } from "./WalkThread.ts"
+import { secondThread } from "./WalkThread.ts"
 
 /**
  * The source of a dump: a kernel's maps, and the dump's header. `Snapshot` and `LiveSnapshot` both are one.
@@ -26,7 +26,7 @@ export interface DumpSource {
  * @since 0.1.0
  * @category rendering
  */
-export const dump = (source: DumpSource): Effect.Effect<DumpDocument, BpfUnreadable | WalkThreadEnded> =>
+export const dump = (source: DumpSource): Effect.Effect<DumpDocument, BpfUnreadable> =>
   Stream.runCollect(pieces(source, jsonDocument)).pipe(
     Effect.map((parts) => Buffer.concat(Chunk.toReadonlyArray(parts)).toString()),
     Effect.flatMap((text) => Effect.orDie(Schema.decode(Schema.parseJson(DumpDocument))(text)))
@@ -39,13 +39,12 @@ export const dump = (source: DumpSource): Effect.Effect<DumpDocument, BpfUnreada
  * @since 0.1.0
  * @category rendering
  */
-export const ndjson = (source: DumpSource): Stream.Stream<Uint8Array, BpfUnreadable | WalkThreadEnded> =>
-  pieces(source, ndjsonRecords)
+export const ndjson = (source: DumpSource): Stream.Stream<Uint8Array, BpfUnreadable> => pieces(source, ndjsonRecords)
 
 const pieces = (
   { header, maps }: DumpSource,
   write: (dump: Dump) => Generator<Uint8Array, void>
-): Stream.Stream<Uint8Array, BpfUnreadable | WalkThreadEnded> =>
+): Stream.Stream<Uint8Array, BpfUnreadable> =>
   Stream.unwrapScoped(Effect.gen(function*() {
     const { items, problems } = yield* maps.list
     const programs = yield* maps.programs
@@ -61,7 +60,7 @@ const pieces = (
       limit: Infinity,
       onMap: (reader, entries) => void counts.push(countEntries(reader, entries))
     })
-    const stream = Stream.repeatEffectChunkOption(Effect.suspend(() => {
+    return Stream.repeatEffectChunkOption(Effect.suspend(() => {
       const next = written.next()
       const counted = Effect.all(counts.splice(0), { discard: true })
       return Effect.zipRight(
@@ -69,5 +68,4 @@ const pieces = (
         next.done === true ? Effect.fail(Option.none<never>()) : Effect.as(pause, Chunk.of(next.value.slice()))
       )
     }))
-    return second === undefined ? stream : Stream.interruptWhen(stream, second.ended)
   })).pipe(Stream.withSpan("MapAccessor.dump", { attributes: { source: header.source.kind } }))

@@ -1,7 +1,7 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as Schema from "effect/Schema"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { createRequire } from "node:module"
 import { availableParallelism } from "node:os"
@@ -9,20 +9,6 @@ import { dirname, join } from "node:path"
 import { Worker } from "node:worker_threads"
 import type { MapReader } from "../MapReader.ts"
 import { isLarge, SHARES, type Shares, type WalkTask } from "./WalkParts.ts"
-
-/**
- * The second thread of a dump has ended, which it does not do by itself.
- *
- * @since 0.1.0
- * @category errors
- */
-export class WalkThreadEnded extends Schema.TaggedError<WalkThreadEnded>("ktstr/WalkThreadEnded")("WalkThreadEnded", {
-  why: Schema.String
-}) {
-  override get message() {
-    return `the thread that helps to write a large map has ended: ${this.why}; on one CPU (taskset -c 0) none is started`
-  }
-}
 
 /**
  * A second thread, which writes parts of a dump's large maps.
@@ -37,8 +23,11 @@ export interface SecondThread {
    */
   readonly share: (task: WalkTask) => void
   readonly shares: Shares
-  /** Fails when the thread ends too early. A dump is whole without it, and slower. */
-  readonly ended: Effect.Effect<never, WalkThreadEnded>
+  /**
+   * Why it has ended, once it has: by an error, or with its scope. A dump goes on without it, and is the same.
+   * @internal
+   */
+  readonly ended: Effect.Effect<string>
 }
 
 /** The thread's program, a file of its own in the package; undefined where this module was bundled into another. */
@@ -71,18 +60,23 @@ export const secondThread = (
       yield* Effect.logDebug("large maps are written by one thread: the package's files are not beside this module")
       return undefined
     }
-    const ended = yield* Deferred.make<never, WalkThreadEnded>()
-    const fail = (why: string) => void Deferred.unsafeDone(ended, new WalkThreadEnded({ why }))
+    const ended = yield* Deferred.make<string>()
+    const end = (why: string) => void Deferred.unsafeDone(ended, Effect.succeed(why)) // the first reason counts
     const started = yield* Effect.acquireRelease(
       Effect.try({
         try: () => {
           const worker = new Worker(path, { execArgv: [], name: "walk" })
-          worker.on("error", (error) => fail(error.message)).on("exit", (code) => fail(`exit code ${code}`)).unref()
+          worker.on("error", (error) => end(error.message)).on("exit", (code) => end(`exit code ${code}`)).unref()
           return worker
         },
         catch: String
       }),
-      (worker) => Effect.promise(() => worker.terminate())
+      (worker) =>
+        Effect.flatMap(Deferred.poll(ended), (early) =>
+          Option.match(early, {
+            onNone: () => Effect.promise(() => worker.terminate()),
+            onSome: Effect.flatMap((why) => Effect.logDebug(`the second thread ended before the dump did: ${why}`))
+          }))
     ).pipe(Effect.either)
     if (Either.isLeft(started)) { // no thread more for this user, say
       yield* Effect.logDebug(`large maps are written by one thread: ${started.left}`)

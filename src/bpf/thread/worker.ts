@@ -1,4 +1,5 @@
-// The program of the second thread: `WalkThread.ts` starts it.
+// The program of the second thread: `WalkThread.ts` starts it. It is without Schema, which takes a thread 45 ms to load:
+// `FormatError` does not need it, and schemas in modules that come along are marked pure, so that the bundle drops them.
 import { parentPort } from "node:worker_threads"
 import { type SharedHash, sharedHashWalk } from "../guest/walks/HashWalk.ts"
 import { codecOfData } from "../report/CodecData.ts"

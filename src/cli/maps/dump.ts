@@ -84,8 +84,7 @@ export const printDump = (snapshot: Snapshot, as: "text" | "json" | "ndjson", fi
     const pieces = as === "text"
       ? dumpText(dump)
       : dumpPieces(as === "json" ? jsonDocument(dump) : ndjsonRecords(dump))
-    const both = <A, E, R>(writing: Effect.Effect<A, E, R>) => Effect.raceFirst(writing, second?.ended ?? Effect.never)
-    yield* out === undefined ? both(writePieces(pieces)) : both(writeFile(out, pieces))
+    yield* out === undefined ? writePieces(pieces) : writeFile(out, pieces)
     // no stage: its spinner would run through the text on a terminal
     writeMessage(`  read and print: ${duration(performance.now() - start)}\n`)
     yield* checkWhole(losses, filter)

@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import { Buffer } from "node:buffer"
 import { gunzip } from "node:zlib"
-import { FormatError } from "../Errors.ts"
+import { FormatError } from "../FormatError.ts"
 
 /** The longest output that `decompress` makes: 512 MiB, ten times a distribution's kernel. */
 export const MAX_OUTPUT = 512 * 2 ** 20

@@ -1,4 +1,4 @@
-import { FormatError } from "../Errors.ts"
+import { FormatError } from "../FormatError.ts"
 
 /**
  * Section types, include/uapi/linux/elf.h and the System V gABI, chapter 4.

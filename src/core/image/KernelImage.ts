@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import { FormatError, parsing } from "../Errors.ts"
+import { FormatError, parsing } from "../FormatError.ts"
 import { decompress } from "./Decompress.ts"
 
 /** `HdrS`, little-endian, at byte 0x202 of a bzImage. */

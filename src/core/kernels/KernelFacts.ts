@@ -1,6 +1,7 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
-import { type FormatError, KernelNotFound, parsing } from "../Errors.ts"
+import { KernelNotFound } from "../Errors.ts"
+import { type FormatError, parsing } from "../FormatError.ts"
 import { buildIdOf } from "../image/BuildId.ts"
 import { parseElf } from "../image/Elf.ts"
 import { vmlinuxOf } from "../image/KernelImage.ts"

@@ -3,7 +3,7 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import { readdirSync, readFileSync, realpathSync } from "node:fs"
 import { dirname, isAbsolute, join } from "node:path"
-import { parsing } from "../../core/Errors.ts"
+import { parsing } from "../../core/FormatError.ts"
 import { type ElfFile, parseElf } from "../../core/image/Elf.ts"
 import { type HostFile, IncludeError, readHostFile } from "./HostFiles.ts"
 

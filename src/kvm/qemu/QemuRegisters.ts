@@ -1,5 +1,5 @@
 import type * as Either from "effect/Either"
-import { FormatError, parsing } from "../../core/Errors.ts"
+import { FormatError, parsing } from "../../core/FormatError.ts"
 import { type Arm64Registers, type CpuRegisters, generalNames, segmentNames } from "../spec/VcpuRegisters.ts"
 
 /** `RAX=0000000000000001`, `R8 =…`, `CR0=80050033`, `EFER=…`, `ES =0010 0000000000000000 ffffffff 00cf9300`. */

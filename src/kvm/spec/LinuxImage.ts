@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import type * as Either from "effect/Either"
 import { closeSync, fstatSync, openSync, readSync } from "node:fs"
-import { FormatError, parsing } from "../../core/Errors.ts"
+import { FormatError, parsing } from "../../core/FormatError.ts"
 import { SegmentType } from "../../core/image/Elf.ts"
 import { elfNote } from "../../core/image/ElfNote.ts"
 import { isArm64Image } from "../../core/image/KernelImage.ts"

@@ -1,5 +1,5 @@
 import type * as Either from "effect/Either"
-import { FormatError, parsing } from "../../core/Errors.ts"
+import { FormatError, parsing } from "../../core/FormatError.ts"
 import { type BackingFile, type MemoryRegion, partOf } from "../../memory/GuestMemory.ts"
 
 /** Guest-physical bytes `start` … `start + length` are the backend's bytes from `offset` on. */

@@ -1,5 +1,5 @@
 import * as Either from "effect/Either"
-import { FormatError, parsing } from "../../core/Errors.ts"
+import { FormatError, parsing } from "../../core/FormatError.ts"
 import { parseElf, SegmentType } from "../../core/image/Elf.ts"
 import { ARCHS } from "../arch/Arch.ts"
 import type { NotAKernel } from "../Errors.ts"

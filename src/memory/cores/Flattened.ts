@@ -1,5 +1,5 @@
 import type * as Either from "effect/Either"
-import { FormatError, parsing } from "../../core/Errors.ts"
+import { FormatError, parsing } from "../../core/FormatError.ts"
 import type { MemoryRegion } from "../GuestMemory.ts"
 import { type ImageFile, viewOf } from "./ImageFile.ts"
 

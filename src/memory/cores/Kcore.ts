@@ -1,7 +1,7 @@
 import * as Either from "effect/Either"
 import { Buffer } from "node:buffer"
 import { readSync } from "node:fs"
-import { type FormatError, parsing } from "../../core/Errors.ts"
+import { type FormatError, parsing } from "../../core/FormatError.ts"
 import { parseElf, SegmentType } from "../../core/image/Elf.ts"
 import { elfNote } from "../../core/image/ElfNote.ts"
 import type { NotAKernel } from "../Errors.ts"

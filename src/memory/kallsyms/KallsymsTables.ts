@@ -1,5 +1,5 @@
 import { Buffer } from "node:buffer"
-import { FormatError } from "../../core/Errors.ts"
+import { FormatError } from "../../core/FormatError.ts"
 import type { KernelSpace } from "../KernelSpace.ts"
 import type { Vmcoreinfo } from "../Vmcoreinfo.ts"
 

@@ -1,7 +1,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { FormatError } from "../../core/Errors.ts"
+import type { FormatError } from "../../core/FormatError.ts"
 import { formatReason, Reason } from "../../core/Reason.ts"
 import { inRealTime } from "../../kvm/spec/RealTime.ts"
 import type { FreezeFailed, Vm, VmEnded } from "../../kvm/spec/VmEngine.ts"

@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileS
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll } from "vitest"
-import { FormatError, parsing } from "../../../src/core/Errors.ts"
+import { FormatError, parsing } from "../../../src/core/FormatError.ts"
 import { ElfFile, parseElf, SectionType } from "../../../src/core/image/Elf.ts"
 import { run } from "../samples.ts"
 

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
-import { parsing } from "../../../src/core/Errors.ts"
+import { parsing } from "../../../src/core/FormatError.ts"
 import { Kallsyms } from "../../../src/memory/kallsyms/Kallsyms.ts"
 import { KernelSpace } from "../../../src/memory/KernelSpace.ts"
 import { isLocated, locateByVmcoreinfo } from "../../../src/memory/LocateKernel.ts"

@@ -1,5 +1,5 @@
 import { gunzipSync } from "node:zlib"
-import { FormatError } from "../../Errors.ts"
+import { FormatError } from "../../FormatError.ts"
 
 const START = "IKCFG_ST"
 const END = "IKCFG_ED"

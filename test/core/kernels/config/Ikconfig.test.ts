@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { gzipSync } from "node:zlib"
-import { FormatError } from "../../../../src/core/Errors.ts"
+import { FormatError } from "../../../../src/core/FormatError.ts"
 import { ikconfigOf } from "../../../../src/core/kernels/config/Ikconfig.ts"
 
 const CONFIG = "CONFIG_64BIT=y\n# CONFIG_DRM is not set\n"
