@@ -5,7 +5,7 @@ import { compileSource } from "./JsonSource.ts"
 import { COMMA, QUOTE, writeBool, writeNamed, writeSlow, writeText } from "./JsonWriters.ts"
 
 /** Values after which a plan gets a function of its own: making one costs as much as writing some hundred values. */
-const HOT = 2048
+const HOT = 512
 
 /**
  * Write the JSON of the value at `base`, all of whose bytes are in `view`; true where it hides some of them. Hot: nothing
