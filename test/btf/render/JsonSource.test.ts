@@ -15,7 +15,7 @@ import { renderPlan } from "../../../src/btf/render/RenderPlan.ts"
 
 const HOST = "/sys/kernel/btf/vmlinux"
 /** Values for which a plan is interpreted, before it gets a function. */
-const COLD = 2047
+const COLD = 511
 
 /**
  * Bytes that a generator of Park and Miller's makes of a seed. A third of them are 0, so that texts end and numbers vary; of
