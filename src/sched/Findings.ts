@@ -148,11 +148,13 @@ const waitingTasks = (seen: Seen, { runnableShare }: Thresholds): ReadonlyArray<
     (seen.scx?.schedulers ?? []).map(({ address, watchdogMillis }) => [address, watchdogMillis ?? WATCHDOG_MILLIS])
   )
   const root = seen.scx?.schedulers.find(({ root }) => root)?.watchdogMillis ?? WATCHDOG_MILLIS
-  return seen.tasks.flatMap((task): ReadonlyArray<Finding> => {
+  const found: Array<Finding> = []
+  for (const task of seen.tasks) {
     const waiting = waitingMillis(seen.time, task)
+    if (waiting === undefined) continue
     const threshold = (timeouts.get(task.scx?.sched ?? "") ?? root) * runnableShare
-    if (waiting === undefined || waiting <= threshold) return []
-    return [{
+    if (waiting <= threshold) continue
+    found.push({
       name: "runnable-too-long",
       pid: task.pid,
       comm: task.comm,
@@ -162,8 +164,9 @@ const waitingTasks = (seen: Seen, { runnableShare }: Thresholds): ReadonlyArray<
       text: `${task.comm}[${task.pid}] has been runnable for ${waiting} ms, more than ${threshold} ms: it is ${
         placeOf(task, queues)
       }`
-    }]
-  })
+    })
+  }
+  return found
 }
 
 const isIdle = ({ curr, online }: RunQueue): boolean => online && curr?.class === "idle"
@@ -232,9 +235,10 @@ const disagreeingQueues = ({ dispatchQueues }: Seen): ReadonlyArray<Finding> =>
   )
 
 const misplaced = ({ runQueues, tasks }: Seen): ReadonlyArray<Finding> => {
-  const current = new Set(runQueues.map(({ curr }) => curr?.address))
+  // by number, which is compared faster than an address where there are ten thousand
+  const current = new Set(runQueues.map(({ curr }) => curr?.pid))
   const byAddress = new Map<string, Task>()
-  for (const task of tasks) if (current.has(task.address)) byAddress.set(task.address, task)
+  for (const task of tasks) if (current.has(task.pid)) byAddress.set(task.address, task)
   return runQueues.flatMap(({ cpu, curr, locked }): ReadonlyArray<Finding> => {
     const task = curr === undefined ? undefined : byAddress.get(curr.address)
     const list = task?.cpus_ptr

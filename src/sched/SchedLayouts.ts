@@ -259,7 +259,6 @@ const taskLayouts = (btf: Btf) => {
   const task = structFields(btf, "task_struct", TASK, TASK_OWN, [
     "sched_class",
     "cpus_ptr",
-    "cpus_mask",
     "tasks",
     "thread_node",
     "thread_pid",

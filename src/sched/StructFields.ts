@@ -59,16 +59,6 @@ interface FieldPlace {
   readonly bits: { readonly offset: number; readonly size: number } | undefined
 }
 
-/** How a field is read. Nearly all are of the first four, which have a loop each where ten thousand structs are read. */
-type Way = "u32" | "i32" | "u64" | "text" | "other"
-
-const wayOf = ({ bits, kind, size }: FieldPlace): Way => {
-  if (kind === "text") return "text"
-  if (bits !== undefined || kind === "flag") return "other"
-  if (size === 4) return kind === "int" ? "i32" : "u32"
-  return size === 8 && kind === "uint" ? "u64" : "other"
-}
-
 /** Members of a kernel struct that are read together, each in the place and width that the kernel's BTF gives it. */
 export class StructFields<Specs extends FieldSpecs> {
   /** The struct's size, in bytes. */
@@ -80,7 +70,7 @@ export class StructFields<Specs extends FieldSpecs> {
    * soon turns into a slow table.
    */
   readonly blank: Values<Specs>
-  readonly #places: { readonly [W in Way]: ReadonlyArray<FieldPlace> }
+  readonly #places: ReadonlyArray<FieldPlace>
   readonly #layout: Layout<string, string>
   #lastBytes = new Uint8Array()
   #lastText = ""
@@ -90,13 +80,11 @@ export class StructFields<Specs extends FieldSpecs> {
     this.#layout = found
     const all = Object.entries(specs).map(([name, { kind, path = name }]) => ({ name, kind, path }))
     this.lacking = all.filter(({ path }) => found.at[path] === undefined).map(({ path }) => path)
-    const places = all.flatMap(({ kind, name, path }): ReadonlyArray<FieldPlace> => {
+    this.#places = all.flatMap(({ kind, name, path }): ReadonlyArray<FieldPlace> => {
       const at: number | undefined = found.at[path]
       return at === undefined ? [] : [{ name, kind, at, size: found.sizeOf[path] ?? 0, bits: found.bits[path] }]
     })
-    const by = (way: Way) => places.filter((place) => wayOf(place) === way)
-    this.#places = { u32: by("u32"), i32: by("i32"), u64: by("u64"), text: by("text"), other: by("other") }
-    this.blank = JSON.parse(JSON.stringify(Object.fromEntries(places.map(({ name }) => [name, ""]))))
+    this.blank = JSON.parse(JSON.stringify(Object.fromEntries(this.#places.map(({ name }) => [name, ""]))))
   }
 
   get struct(): string {
@@ -124,17 +112,11 @@ export class StructFields<Specs extends FieldSpecs> {
   /** The same in an object that has these fields, and perhaps more. */
   into<Out extends Values<Specs>>(out: Out, view: DataView, at: number): Out {
     const fields = out as Record<string, Int | string | boolean>
-    const { i32, other, text, u32, u64 } = this.#places
-    for (const { at: start, name } of u32) fields[name] = view.getUint32(at + start, true)
-    for (const { at: start, name } of i32) fields[name] = view.getInt32(at + start, true)
-    for (const { at: start, name } of u64) {
-      const high = view.getUint32(at + start + 4, true)
-      fields[name] = high < 0x20_0000
-        ? high * 2 ** 32 + view.getUint32(at + start, true)
-        : integerAt(view, at + start, 8, false)
+    for (const place of this.#places) {
+      fields[place.name] = place.kind === "text"
+        ? this.#text(view, at + place.at, place.size)
+        : valueAt(view, at, place)
     }
-    for (const { at: start, name, size } of text) fields[name] = this.#text(view, at + start, size)
-    for (const place of other) fields[place.name] = otherAt(view, at, place)
     return out
   }
 
@@ -151,7 +133,7 @@ export class StructFields<Specs extends FieldSpecs> {
   }
 }
 
-const otherAt = (view: DataView, at: number, { at: start, bits, kind, size }: FieldPlace): Int | boolean => {
+const valueAt = (view: DataView, at: number, { at: start, bits, kind, size }: FieldPlace): Int | boolean => {
   const value = bits === undefined
     ? integerAt(view, at + start, size, kind === "int")
     : bitsAt(view, at, bits, kind === "int")

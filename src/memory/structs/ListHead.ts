@@ -1,6 +1,6 @@
 import { hex, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { corrupted, type Reason, truncated } from "../../core/Reason.ts"
-import type { KernelSpace } from "../KernelSpace.ts"
+import { type KernelSpace, pointerOffset, pointerPage } from "../KernelSpace.ts"
 
 /** Nodes of one list, tree or table that are believed. */
 export const NODE_LIMIT = 2 ** 20
@@ -23,26 +23,34 @@ export const listNodes = (space: KernelSpace, head: bigint, end: bigint = head):
   if (end !== 0n && isEmpty(space, head)) return NO_NODES
   const nodes = new Set<bigint>()
   const ended = (problem: Reason | undefined): Nodes => ({ nodes: [...nodes], problem })
-  const next = (node: bigint): bigint | undefined => space.u64(node)
-  const previous = (node: bigint): bigint | undefined => space.u64(node + 8n)
-  for (let before = head, node = next(head);;) {
-    if (node === 0n && end === 0n) return ended(undefined)
+  let node = space.u64(head)
+  if (node === undefined) return ended(space.faultReason)
+  let page = kvaPage(node)
+  let offset = kvaOffset(node)
+  for (let before = head; node !== 0n || end !== 0n;) {
     // Both words in one look: lists of tens of thousands of tasks are read before anything else of them.
-    if (node === undefined || !space.window(kvaPage(node), kvaOffset(node), 16)) return ended(space.faultReason)
-    const after = space.view.getBigUint64(space.at, true)
-    const back = space.view.getBigUint64(space.at + 8, true)
-    // The kernel may have been frozen in the middle: a node between the two is not linked yet, or not any more.
-    if (back !== before && back !== previous(before) && !(next(back) === node && previous(back) === before)) {
+    if (!space.window(page, offset, 16)) return ended(space.faultReason)
+    const { at, view } = space
+    const after = view.getBigUint64(at, true)
+    const back = view.getBigUint64(at + 8, true)
+    page = pointerPage(view, at)
+    offset = pointerOffset(view, at)
+    if (back !== before && !isHalfLinked(space, before, node, back)) {
       return ended(corrupted(`${hex(node)} points back at ${hex(back)}, not at ${hex(before)}`))
     }
-    if (node === end) return ended(undefined)
+    if (node === end) break
     const { size } = nodes
     if (size === NODE_LIMIT) return ended(truncated(`more than ${NODE_LIMIT} nodes in the list at ${hex(head)}`))
     if (nodes.add(node).size === size) return ended(corrupted(`${hex(node)} is in the list twice`))
     before = node
     node = after
   }
+  return ended(undefined)
 }
+
+/** Frozen in the middle of a change, the kernel has a node between the two that is not linked yet, or not any more. */
+const isHalfLinked = (space: KernelSpace, before: bigint, node: bigint, back: bigint): boolean =>
+  back === space.u64(before + 8n) || (space.u64(back) === node && space.u64(back + 8n) === before)
 
 const NO_NODES: Nodes = { nodes: [], problem: undefined }
 

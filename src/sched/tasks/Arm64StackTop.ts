@@ -31,10 +31,11 @@ export class Arm64StackTop implements StackTop {
     this.#signature = BigInt(kernelStart) << 12n
   }
 
-  of(saved: bigint, stack: bigint): string | undefined {
+  of(task: DataView, fp: number, stackAt: number): string | undefined {
     const { space } = this.#kernel
+    const stack = task.getBigUint64(stackAt, true)
     let lowest = stack
-    let record = saved
+    let record = task.getBigUint64(fp, true)
     for (let frames = 0; frames < MOST_FRAMES; frames++) {
       // each lies above the one before it
       if (record < lowest || record + RECORD > stack + this.#stackSize || record % 8n !== 0n) return undefined

@@ -5,6 +5,7 @@ import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { type Reason, unreadable, within } from "../../core/Reason.ts"
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
+import { pointerOffset, pointerPage } from "../../memory/KernelSpace.ts"
 import { listNodes, NODE_LIMIT } from "../../memory/structs/ListHead.ts"
 import { idrLayout, walkIdr } from "../../memory/structs/Xarray.ts"
 import { type ENTITY, type SCHED_INFO, schedLayouts, type SE, type TASK } from "../SchedLayouts.ts"
@@ -162,23 +163,24 @@ const UCLAMP_VALUE = 0x7ff
  */
 export class TaskReader {
   readonly #kernel: GuestKernelService
+  /** The same memory by another cursor: what is looked at beside a task leaves the task readable. */
+  readonly #beside: GuestKernelService
   readonly #layouts
   readonly #task
   readonly #pointers: { readonly [member in keyof typeof POINTERS]: number | undefined }
-  readonly #maskAt: number | undefined
   readonly #clampsAt: number | undefined
   readonly #blank: Mutable<Task>
   readonly #blankEntity: Mutable<TaskEntity>
   readonly #classOf: (pointer: bigint) => string
-  readonly #cgroups: CgroupPaths
+  readonly #classes: NeighboursPointer<string>
+  readonly #cgroups: NeighboursPointer<string | undefined>
+  readonly #ids: NeighboursPointer<ProcessIds>
+  readonly #parents: NeighboursPointer<number | undefined>
   readonly #stack: StackTop
   readonly #cpus = new Map<string, string>()
   /** The mask asked for last, which most are equal to, and its list. */
   #cpusMask = new Uint8Array()
   #cpusLast = ""
-  /** Those of the signal_struct asked for last: a process's threads come one after the other. */
-  #idsSignal = -1n
-  #idsLast: ProcessIds = { pgid: undefined, sid: undefined }
   readonly #sharedPids = new Map<bigint, number | undefined>()
   readonly #maskBytes: number
   readonly #cpuLimit: number
@@ -191,17 +193,22 @@ export class TaskReader {
 
   private constructor(kernel: GuestKernelService, task: NonNullable<ReturnType<typeof schedLayouts>["task"]>) {
     this.#kernel = kernel
+    const beside = { ...kernel, space: kernel.space.fork() }
+    this.#beside = beside
     this.#layouts = schedLayouts(kernel.btf)
     this.#task = task
     const { blank, blankEntity, pointers } = shapes(kernel.btf)
     this.#pointers = pointers
     this.#blank = blank
     this.#blankEntity = blankEntity
-    this.#maskAt = task.at("cpus_mask")
     this.#clampsAt = task.at("uclamp_req")
     this.#classOf = classNames(kernel.symbols)
-    this.#cgroups = new CgroupPaths(kernel)
-    this.#stack = kernel.space.table.arch === "arm64" ? new Arm64StackTop(kernel) : new X86StackTop(kernel)
+    const cgroups = new CgroupPaths(beside)
+    this.#classes = new NeighboursPointer(this.#classOf)
+    this.#cgroups = new NeighboursPointer((cssSet) => cgroups.ofCssSet(cssSet))
+    this.#ids = new NeighboursPointer((signal) => this.#idsOf(signal))
+    this.#parents = new NeighboursPointer((parent) => this.#tgidOf(parent))
+    this.#stack = kernel.space.table.arch === "arm64" ? new Arm64StackTop(beside) : new X86StackTop(beside)
     this.#maskBytes = Math.ceil((this.#layouts.cpumask?.size ?? 8) / 8) * 8
     const ids = kernel.symbols.address("nr_cpu_ids")
     const limit = ids === undefined ? -1 : kernel.space.u32(ids)
@@ -232,8 +239,7 @@ export class TaskReader {
     if (!this.#open(address)) return undefined
     const { at, view } = this.#kernel.space // valid until the next look at anything else
     const { comm, pid } = this.#layouts.taskName?.read(view, at) ?? {}
-    const pointer = pointerAt(view, at, this.#pointers.sched_class)
-    return { address: hex(address), pid: Number(pid), comm: comm ?? "", class: this.#classOf(pointer) }
+    return { address: hex(address), pid: Number(pid), comm: comm ?? "", class: this.#className(view, at) }
   }
 
   /** The parts of a task that tell how long it has waited, or why it cannot be read. */
@@ -241,15 +247,19 @@ export class TaskReader {
     if (!this.#open(address)) return unreadable(`task ${hex(address)}: ${this.#kernel.space.faultText}`)
     const { at, view } = this.#kernel.space
     const { comm, on_cpu, pid } = this.#layouts.taskName?.read(view, at) ?? {}
-    const name = this.#classOf(pointerAt(view, at, this.#pointers.sched_class))
     const scx = this.#entity(view, at)
     return {
       pid: Number(pid),
       comm: comm ?? "",
-      class: name,
+      class: this.#className(view, at),
       ...(on_cpu === undefined ? {} : { on_cpu }),
       ...(scx === undefined ? {} : { scx })
     }
+  }
+
+  #className(view: DataView, at: number): string {
+    const { sched_class } = this.#pointers
+    return sched_class === undefined ? this.#classOf(0n) : this.#classes.at(view, at + sched_class)
   }
 
   #entity(view: DataView, at: number): TaskEntity | undefined {
@@ -265,8 +275,8 @@ export class TaskReader {
   read(address: bigint): Task | Reason {
     if (!this.#open(address)) return unreadable(`task ${hex(address)}: ${this.#kernel.space.faultText}`)
     const { schedInfo, se } = this.#layouts
-    const pointers = this.#pointers
-    const { at, view } = this.#kernel.space // valid until the next look at anything else
+    const { cgroups, cpus_ptr, real_parent, signal, stack } = this.#pointers
+    const { at, view } = this.#kernel.space // valid until the next look by this cursor
     // Set one by one: spreading costs more than all the rest where there are ten thousand.
     const out = { ...this.#blank }
     const { pid, tgid, policy, static_prio, flags, on_cpu, __state, exit_state } = this.#task.into(out, view, at)
@@ -274,7 +284,7 @@ export class TaskReader {
     out.pid = Number(pid)
     out.tgid = Number(tgid)
     out.state = stateLetter(Number(__state), Number(exit_state))
-    out.class = this.#classOf(pointerAt(view, at, pointers.sched_class))
+    out.class = this.#className(view, at)
     out.policy = policyName(Number(policy))
     out.nice = niceOf(Number(static_prio))
     out.kthread = (Number(flags) & PF_KTHREAD) !== 0
@@ -286,32 +296,23 @@ export class TaskReader {
       out.uclamp_min = view.getUint32(at + this.#clampsAt, true) & UCLAMP_VALUE
       out.uclamp_max = view.getUint32(at + this.#clampsAt + 4, true) & UCLAMP_VALUE
     }
-    const cpusPtr = pointerAt(view, at, pointers.cpus_ptr)
-    const ownMask = this.#maskAt !== undefined && cpusPtr === address + BigInt(this.#maskAt)
-      ? this.#cpuListAt(view, at + this.#maskAt)
-      : undefined
-    const signal = pointerAt(view, at, pointers.signal)
-    const parent = pointerAt(view, at, pointers.real_parent)
-    const cssSet = pointerAt(view, at, pointers.cgroups)
-    const saved = on_cpu === 0 ? pointerAt(view, at, pointers[this.#stack.saved]) : 0n
-    const stack = pointerAt(view, at, pointers.stack)
-    // from here on other memory is looked at
-    const cpus = ownMask ?? this.#cpuListBehind(cpusPtr)
-    const cgroup = this.#cgroups.ofCssSet(cssSet)
-    const wchan = out.state === "R" ? undefined : this.#stack.of(saved, stack)
-    const { pgid, sid } = this.#ids(signal)
-    const ppid = this.#tgidOf(parent)
-    setOrDelete(out, "ppid", ppid)
-    setOrDelete(out, "pgid", pgid)
-    setOrDelete(out, "sid", sid)
-    setOrDelete(out, "cpus_ptr", cpus)
-    setOrDelete(out, "cgroup", cgroup)
-    setOrDelete(out, "wchan", wchan)
+    const ids = signal === undefined ? undefined : this.#ids.at(view, at + signal)
+    const saved = this.#pointers[this.#stack.saved]
+    const sleeps = on_cpu === 0 && out.state !== "R" && saved !== undefined && stack !== undefined
+    setOrDelete(out, "ppid", real_parent === undefined ? undefined : this.#parents.at(view, at + real_parent))
+    setOrDelete(out, "pgid", ids?.pgid)
+    setOrDelete(out, "sid", ids?.sid)
+    setOrDelete(out, "cpus_ptr", cpus_ptr === undefined ? undefined : this.#allowedCpus(view, at + cpus_ptr))
+    setOrDelete(out, "cgroup", cgroups === undefined ? undefined : this.#cgroups.at(view, at + cgroups))
+    setOrDelete(out, "wchan", sleeps ? this.#stack.of(view, at + saved, at + stack) : undefined)
     return out
   }
 
   /** Most tasks have one of a few affinities. */
-  #cpuListAt(view: DataView, at: number): string {
+  #allowedCpus(task: DataView, pointer: number): string | undefined {
+    const { space } = this.#beside
+    if (!space.window(pointerPage(task, pointer), pointerOffset(task, pointer), this.#maskBytes)) return undefined
+    const { at, view } = space
     const last = this.#cpusMask
     let same = last.length > 0
     for (let i = 0; same && i < last.length; i++) same = view.getUint8(at + i) === last[i]
@@ -325,32 +326,22 @@ export class TaskReader {
     return list
   }
 
-  #cpuListBehind(address: bigint): string | undefined {
-    const { space } = this.#kernel
-    return address !== 0n && space.window(kvaPage(address), kvaOffset(address), this.#maskBytes)
-      ? this.#cpuListAt(space.view, space.at)
-      : undefined
-  }
-
   /** The process group's and session's numbers, by `signal->pids[type]->numbers[0].nr`. */
-  #ids(signal: bigint): ProcessIds {
-    if (signal === this.#idsSignal) return this.#idsLast
+  #idsOf(signal: bigint): ProcessIds {
     const pids = this.#layouts.signal?.at("pids")
     const number = (type: number): number | undefined => {
       if (pids === undefined || signal === 0n) return undefined
-      const pid = this.#kernel.space.u64(signal + BigInt(pids + type * 8))
+      const pid = this.#beside.space.u64(signal + BigInt(pids + type * 8))
       return pid === undefined || pid === 0n ? undefined : this.#numberOf(pid)
     }
-    this.#idsSignal = signal
-    this.#idsLast = { pgid: number(PIDTYPE_PGID), sid: number(PIDTYPE_SID) }
-    return this.#idsLast
+    return { pgid: number(PIDTYPE_PGID), sid: number(PIDTYPE_SID) }
   }
 
   #numberOf(pid: bigint): number | undefined {
     if (this.#sharedPids.has(pid)) return this.#sharedPids.get(pid)
     const numbers = this.#layouts.pid?.at("numbers")
     const nr = this.#layouts.upid?.at("nr")
-    const value = numbers === undefined || nr === undefined ? -1 : this.#kernel.space.u32(pid + BigInt(numbers + nr))
+    const value = numbers === undefined || nr === undefined ? -1 : this.#beside.space.u32(pid + BigInt(numbers + nr))
     const known = value < 0 ? undefined : value
     this.#sharedPids.set(pid, known)
     return known
@@ -359,8 +350,35 @@ export class TaskReader {
   #tgidOf(address: bigint): number | undefined {
     const at = this.#task.at("tgid")
     if (at === undefined || address === 0n) return undefined
-    const value = this.#kernel.space.u32(address + BigInt(at))
+    const value = this.#beside.space.u32(address + BigInt(at))
     return value < 0 ? undefined : value
+  }
+}
+
+/**
+ * The value behind a pointer that neighbours mostly share, as the threads of a process do: the pointer asked for last is
+ * compared first, as two numbers.
+ */
+class NeighboursPointer<T> {
+  #low = 0
+  #high = 0
+  #last: { readonly value: T } | undefined
+  readonly #look: (pointer: bigint) => T
+
+  constructor(look: (pointer: bigint) => T) {
+    this.#look = look
+  }
+
+  /** By the pointer at `at`. */
+  at(view: DataView, at: number): T {
+    const low = view.getUint32(at, true)
+    const high = view.getUint32(at + 4, true)
+    if (this.#last === undefined || low !== this.#low || high !== this.#high) {
+      this.#last = { value: this.#look(view.getBigUint64(at, true)) }
+      this.#low = low
+      this.#high = high
+    }
+    return this.#last.value
   }
 }
 

@@ -1,5 +1,5 @@
-import { kvaOffset, kvaPage } from "../../core/Address.ts"
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
+import { pointerOffset, pointerPage } from "../../memory/KernelSpace.ts"
 import { SchedText } from "./SchedText.ts"
 import { isCallSite } from "./StackCallers.ts"
 import type { StackTop } from "./StackTop.ts"
@@ -32,12 +32,13 @@ export class X86StackTop implements StackTop {
     this.#high = Number(this.#text.start >> 32n)
   }
 
-  /** `sp` is the task's saved stack pointer, `thread.sp`; `stack` the lowest address of its stack. */
-  of(sp: bigint, stack: bigint): string | undefined {
+  /** The two pointers are `thread.sp`, and the lowest address of the task's stack. */
+  of(task: DataView, sp: number, stack: number): string | undefined {
     const { space } = this.#kernel
-    const page = kvaPage(sp)
-    const offset = kvaOffset(sp)
-    const length = Math.min(DEPTH, Number(stack - sp) + STACK_SIZE)
+    const page = pointerPage(task, sp)
+    const offset = pointerOffset(task, sp)
+    const below = (pointerPage(task, stack) - page) * 4096 + pointerOffset(task, stack) - offset
+    const length = Math.min(DEPTH, below + STACK_SIZE)
     if ((offset & 7) !== 0 || length < FRAME + 8 || !space.window(page, offset, length)) return undefined
     const high = this.#high
     let { at, view } = space
