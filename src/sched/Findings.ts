@@ -16,7 +16,7 @@ export interface Thresholds {
   readonly runnableShare: number
   /** A CPU is idle while a task that may run there waits in a queue for longer, in milliseconds. */
   readonly idleMillis: number
-  /** A busy CPU's clock is behind the newest one by more, in milliseconds. */
+  /** A busy CPU's timer has been due for longer, in milliseconds. Without such timers: its clock is behind the newest one by more. */
   readonly clockMillis: number
   /** A scheduler is bypassed for longer, in milliseconds. */
   readonly bypassMillis: number
@@ -211,15 +211,20 @@ export const newestClock = (runQueues: ReadonlyArray<RunQueue>): number =>
 const standingClocks = ({ runQueues }: Seen, { clockMillis }: Thresholds): ReadonlyArray<Finding> => {
   const newest = newestClock(runQueues)
   return runQueues.flatMap((queue): ReadonlyArray<Finding> => {
-    const behind = (newest - Number(queue.clock ?? newest)) / 1e6
+    // another CPU that looks for tasks moves the queue's clock, but nobody else handles a CPU's timers
+    const { clock, cpu, timerLateNanos } = queue
+    const behind = Math.round(Number(timerLateNanos ?? newest - Number(clock ?? newest)) / 1e6)
     if (!queue.online || isIdle(queue) || behind <= clockMillis) return []
+    const stands = timerLateNanos === undefined
+      ? `its clock is ${behind} ms behind the newest`
+      : `its timer has been due for ${behind} ms: it handles no interrupts`
     return [{
       name: "clock-stands",
-      cpu: queue.cpu,
-      measured: Math.round(behind),
+      cpu,
+      measured: behind,
       threshold: clockMillis,
       unit: "ms",
-      text: `CPU ${queue.cpu} is busy, but its clock is ${Math.round(behind)} ms behind the newest`
+      text: `CPU ${cpu} is busy, but ${stands}`
     }]
   })
 }

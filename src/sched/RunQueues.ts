@@ -12,6 +12,7 @@ import {
   schedLayouts,
   type SCX_RQ
 } from "./SchedLayouts.ts"
+import { readTimerLateness } from "./SchedTime.ts"
 import type { Int, Values } from "./StructFields.ts"
 import type { TaskReader, TaskRef } from "./tasks/Tasks.ts"
 
@@ -38,6 +39,8 @@ export interface RunQueue extends Omit<Values<typeof RQ>, "online" | "cpu"> {
   readonly donor?: TaskRef
   /** How long `curr` has had the CPU, by `clock`, which does not advance on an idle CPU. */
   readonly currNanos?: Int
+  /** For how long its next timer has been due, negative of one to come; that of a CPU with interrupts off stays due. */
+  readonly timerLateNanos?: Int
   readonly cfs?: Values<typeof CFS_RQ>
   readonly rt?: Values<typeof RT_RQ>
   readonly dl?: Values<typeof DL_RQ>
@@ -143,6 +146,7 @@ const readWhole: ReadRunQueue<RunQueue> = (kernel, reader, address, cpu) => {
   const ran = since === undefined || since === 0 || fields.clock === undefined
     ? undefined
     : Number(fields.clock) - since
+  const late = readTimerLateness(kernel, cpu)
   return {
     ...base,
     ...fields,
@@ -151,6 +155,7 @@ const readWhole: ReadRunQueue<RunQueue> = (kernel, reader, address, cpu) => {
     ...ref("stop", stop),
     ...(donor === curr ? {} : ref("donor", donor)),
     ...(ran === undefined ? {} : { currNanos: ran }),
+    ...(late === undefined ? {} : { timerLateNanos: late }),
     ...parts,
     ...readCpuTimes(kernel, cpu)
   }

@@ -60,6 +60,9 @@ const RunQueue = Schema.Struct({
   stop: maybe(TaskRef),
   donor: maybe(TaskRef),
   currNanos: maybe(Int.annotations({ description: "for how long curr has the CPU, by clock" })),
+  timerLateNanos: maybe(
+    Int.annotations({ description: "for how long the CPU's next timer has been due; negative: it is to come" })
+  ),
   cfs: maybe(Schema.Struct(fieldsOf(CFS_RQ))),
   rt: maybe(Schema.Struct(fieldsOf(RT_RQ))),
   dl: maybe(Schema.Struct(fieldsOf(DL_RQ))),

@@ -346,6 +346,10 @@ const scxLayoutsBy = (btf: Btf, fields: typeof structFields) => ({
 
 /** Scheduling domains, memory nodes, CPU times and pressure. */
 const machineLayouts = (btf: Btf) => ({
+  timers: structFields(btf, "hrtimer_cpu_base", { expires_next: int(), hres_active: flag() } as const, [
+    "expires_next",
+    "hres_active"
+  ]),
   clocksource: structFields(btf, "clocksource", { mult: uint(), shift: uint() } as const, ["mult", "shift"]),
   domain: structFields(btf, "sched_domain", DOMAIN, ["parent", "flags"], [
     "name",

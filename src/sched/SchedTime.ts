@@ -1,3 +1,4 @@
+import { kvaOffset, kvaPage } from "../core/Address.ts"
 import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { schedLayouts } from "./SchedLayouts.ts"
 import type { Int } from "./StructFields.ts"
@@ -52,6 +53,24 @@ export const readKtime = (
   const address = symbols.address("tick_next_period")
   const due = address === undefined ? undefined : space.u64(address)
   return due === undefined || hz === null ? null : Number(due) - 1e9 / hz
+}
+
+/**
+ * For how long a CPU's next timer has been due, in nanoseconds: of a CPU that handles its interrupts not much more than a
+ * tick, and negative of a timer to come. Undefined where a CPU has no timer, or none of high resolution.
+ * @see kernel/time/hrtimer.c `hrtimer_interrupt`, include/linux/hrtimer_defs.h `struct hrtimer_cpu_base`, v6.1 to v7.3
+ */
+export const readTimerLateness = (kernel: GuestKernelService, cpu: number): number | undefined => {
+  const { btf, perCpu, space, symbols } = kernel
+  const { timers } = schedLayouts(btf)
+  const symbol = symbols.address("hrtimer_bases")
+  const address = symbol === undefined ? undefined : perCpu(symbol, cpu)
+  const now = readKtime(kernel, readTime(kernel))
+  if (timers === undefined || address === undefined || now === null) return undefined
+  if (!space.window(kvaPage(address), kvaOffset(address), timers.size)) return undefined
+  const { expires_next, hres_active } = timers.read(space.view, space.at)
+  // beyond 2^53 it is KTIME_MAX: there is none, or the interrupt is being handled
+  return hres_active === true && typeof expires_next === "number" ? now - expires_next : undefined
 }
 
 /** Milliseconds from a `jiffies` stamp to now, negative of a stamp in the future; null where HZ is not known. */

@@ -3,8 +3,10 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
-import { boot } from "../../src/Ktstr.ts"
+import { boot, freezeAndAttach } from "../../src/Ktstr.ts"
+import type { Vm } from "../../src/kvm/spec/VmEngine.ts"
 import { defaultRules, Monitor } from "../../src/monitor/index.ts"
+import { readSched } from "../../src/sched/index.ts"
 import { compileBpf, HostLive, scratch } from "../support/guest.ts"
 import { needsStockScx, stockScx } from "../support/scx.ts"
 
@@ -38,6 +40,47 @@ describe("a guest in which nothing counts time any more", () => {
         error.worst,
         null
       ])
+      assert.strictEqual((yield* Fiber.join(standing)).status, 0)
+    }).pipe(Effect.scoped, Effect.provide(HostLive)), 300_000)
+})
+
+/** A look at the stopped guest: its finding about a clock, the run queue of CPU 1, and whether interrupts can come there. */
+const look = (vm: Vm) =>
+  Effect.scoped(Effect.gen(function*() {
+    const { kernel } = yield* freezeAndAttach(vm, "the guest")
+    const { findings, runQueues } = readSched(kernel)
+    const [, registers] = yield* (yield* vm.freeze).registers
+    if ("kind" in runQueues) return assert.fail(runQueues.text)
+    return {
+      finding: findings.find(({ name }) => name === "clock-stands"),
+      queue: runQueues.find(({ cpu }) => cpu === 1),
+      interrupts: "general" in registers && (registers.general.rflags & 0x200n) !== 0n
+    }
+  }))
+
+describe("a CPU whose interrupts are off for seconds", () => {
+  beforeEach(needsStockScx)
+  it.live("is one whose clock stands, until they are on again", () =>
+    Effect.gen(function*() {
+      const { bpftool, key } = yield* stockScx
+      const includes = [bpftool, ...yield* compileBpf(yield* scratch, "standing")]
+      // else the clocksource's watchdog on the other CPU waits for this one, with interrupts off too
+      const vm = yield* boot({ kernel: key, cpus: 2, includes, cmdline: "tsc=nowatchdog", timeout: "5 minutes" })
+      const before = yield* look(vm)
+      assert.isUndefined(before.finding)
+      const standing = yield* Effect.fork(vm.exec(STAND, { timeout: "2 minutes" }))
+      // a guest that is stopped again and again gets nowhere
+      const seldom = Effect.delay(look(vm), "500 millis")
+      const { finding, interrupts, queue } = yield* Effect.repeat(seldom, {
+        until: ({ finding }) => finding !== undefined
+      })
+      assert.deepInclude(finding, { cpu: 1, threshold: 1000, unit: "ms" })
+      assert.isAbove(finding?.measured ?? 0, 1000)
+      assert.isBelow(finding?.measured ?? Infinity, 11_000)
+      assert.strictEqual(finding?.measured, Math.round(Number(queue?.timerLateNanos) / 1e6))
+      assert.deepStrictEqual([queue?.curr?.comm, interrupts], ["standing", false])
+      const after = yield* Effect.repeat(seldom, { until: ({ finding }) => finding === undefined })
+      assert.isBelow(Number(after.queue?.timerLateNanos), 1e9)
       assert.strictEqual((yield* Fiber.join(standing)).status, 0)
     }).pipe(Effect.scoped, Effect.provide(HostLive)), 300_000)
 })

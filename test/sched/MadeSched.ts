@@ -66,7 +66,8 @@ struct scx_exit_info { s32 kind; s64 exit_code; const char *reason; u64 *bt; u32
 struct scx_sched { struct sched_ext_ops ops; struct rhashtable dsq_hash; struct scx_dispatch_q **global_dsqs; struct scx_sched_pcpu *pcpu; s32 exit_kind; struct scx_exit_info *exit_info;
   s32 bypass_depth; u64 bypass_timestamp; };
 struct clocksource { u32 pad, mult, shift; };
-struct all { struct task_struct task; struct rq rq; struct scx_sched sched; struct clocksource clock; struct idr idr; struct xa_node node;
+struct hrtimer_cpu_base { u32 hres_active : 1; s64 expires_next; };
+struct all { struct hrtimer_cpu_base timers; struct task_struct task; struct rq rq; struct scx_sched sched; struct clocksource clock; struct idr idr; struct xa_node node;
   struct bucket_table buckets; struct signal_struct signal; struct pid pid; struct css_set css; struct cgroup cgroup; struct kernfs_node kn; struct scx_exit_info info; struct scx_sched_pcpu pcpu;
   struct pid_namespace pid_ns; struct bpf_struct_ops_map ops_map; struct bpf_struct_ops_sched_ext_ops ops_value; struct bpf_prog prog; struct bpf_prog_aux aux;
   enum scx_enable_state a; enum scx_ops_flags c; enum scx_dsq_id_flags d; enum scx_rq_flags e; enum scx_exit_kind f; } all;
@@ -117,6 +118,7 @@ export class MadeSched {
     encoding: "relative to the base",
     objects: {
       runqueues: sizeOf("rq"),
+      hrtimer_bases: sizeOf("hrtimer_cpu_base"), // within the page of a CPU's area
       init_task: sizeOf("task_struct"),
       init_pid_ns: sizeOf("pid_namespace"),
       jiffies_64: 8,
@@ -165,9 +167,14 @@ export class MadeSched {
     return this.made.symbols.get(name)!
   }
 
-  rq(cpu: number): bigint {
+  /** A CPU's own of a per-CPU object. */
+  perCpu(symbol: string, cpu: number): bigint {
     const offset = this.made.get64(this.made.physical("__per_cpu_offset") + cpu * 8)
-    return BigInt.asUintN(64, this.symbol("runqueues") + offset)
+    return BigInt.asUintN(64, this.symbol(symbol) + offset)
+  }
+
+  rq(cpu: number): bigint {
+    return this.perCpu("runqueues", cpu)
   }
 
   /** Zeros in the direct map. */

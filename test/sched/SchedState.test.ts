@@ -242,6 +242,23 @@ describe("what looks wrong", () => {
     assert.deepStrictEqual(named(sched, "clock-stands"), [])
   })
 
+  it("a busy CPU whose timer stays due, whoever moves its clock", () => {
+    const { sched } = parked()
+    const timers = sched.perCpu("hrtimer_bases", 1)
+    sched.set("u32", timers, 1) // hres_active
+    sched.field("hrtimer_cpu_base", timers, { expires_next: 5_500_000_000n })
+    assert.deepInclude(named(sched, "clock-stands")[0], { cpu: 1, measured: 1500, threshold: 1000 })
+    sched.field("rq", sched.rq(1), { clock: 3_900_000_000n })
+    sched.field("hrtimer_cpu_base", timers, { expires_next: 7_003_000_000n })
+    assert.deepStrictEqual(named(sched, "clock-stands"), [])
+    // none is due, or timers are those of ticks only: then by the clock
+    sched.field("hrtimer_cpu_base", timers, { expires_next: 2n ** 63n - 1n })
+    assert.deepInclude(named(sched, "clock-stands")[0], { cpu: 1, measured: 1100 })
+    sched.field("hrtimer_cpu_base", timers, { expires_next: 5_500_000_000n })
+    sched.set("u32", timers, 0)
+    assert.deepInclude(named(sched, "clock-stands")[0], { cpu: 1, measured: 1100 })
+  })
+
   it("a queue that counts other than its list has, unless it is being changed", () => {
     const { queue, sched } = parked()
     sched.field("scx_dispatch_q", queue, { nr: 3 })
