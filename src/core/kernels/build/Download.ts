@@ -32,7 +32,7 @@ const LIMIT = 2 ** 30
 const STALL = "60 seconds"
 const PAUSE = Schedule.union(Schedule.exponential("200 millis"), Schedule.spaced("10 seconds"))
 
-const HINT_NETWORK = "check the network and the URL, and try again: the part received so far is kept"
+const HINT_NETWORK = "check the network and the URL, and try again"
 const HINT_ADDRESS = "check the URL"
 const HINT_SERVER = "try again later, or use another server"
 
@@ -76,10 +76,18 @@ export const download = Effect.fn("Download.download")(
       yield* fs.rename(part, file)
       yield* fs.remove(state, { force: true })
     })
-    yield* Effect.mapError(work, (error) => {
-      const { hint, status, why } = error._tag === "AttemptFailed" ? error : unwritable(error)
-      return new FetchFailed({ step: "download", subject: url, why, hint, ...(status === undefined ? {} : { status }) })
-    })
+    yield* Effect.catchAll(work, (error) =>
+      Effect.flatMap(resumption(url, part, state), (kept) => {
+        const { again, hint: advice, status, why } = error._tag === "AttemptFailed" ? error : unwritable(error)
+        const hint = again && kept !== undefined ? `${advice}: the ${kept.from} bytes received so far are kept` : advice
+        return new FetchFailed({
+          step: "download",
+          subject: url,
+          why,
+          hint,
+          ...(status === undefined ? {} : { status })
+        })
+      }))
   }
 )
 

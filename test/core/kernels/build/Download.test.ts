@@ -166,13 +166,24 @@ describe.each(clients)("a download over %s", (_, client) => {
       assert.strictEqual(
         error.message,
         `cannot download ${url}: the connection ended after 6000 of ${tarball.length} bytes (the last of 2 attempts); ` +
-          "check the network and the URL, and try again: the part received so far is kept"
+          "check the network and the URL, and try again: the 6000 bytes received so far are kept"
       )
       assert.deepStrictEqual(readdirSync(directory).toSorted(), ["linux.tar.xz.part", "linux.tar.xz.part.json"])
       yield* download(url, file)
       assert.strictEqual(server.asked[2].headers.range, "bytes=6000-")
       assert.isTrue(readFileSync(file).equals(tarball))
       assert.deepStrictEqual(readdirSync(directory), ["linux.tar.xz"])
+    }).pipe(Effect.provide(Live)))
+
+  it.scopedLive("says nothing of what is kept where nothing can be gone on from", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporary
+      const file = join(directory, "linux.tar.xz")
+      const { url } = yield* serve((request, response) => sendFile(request, response, tarball, { cutAfter: 3000 }))
+      for (const address of [`${url}/linux.tar.xz`, "http://127.0.0.1:1/linux.tar.xz"]) {
+        const { hint } = yield* Effect.flip(download(address, file, { attempts: 1 }))
+        assert.strictEqual(hint, "check the network and the URL, and try again")
+      }
     }).pipe(Effect.provide(Live)))
 
   it.scopedLive("does not go on with a part of another address, nor with a state that is broken", () =>
