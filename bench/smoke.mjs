@@ -37,7 +37,7 @@ const measured = Effect.gen(function*() {
     mode: "exact"
   })
   const by = { by: "emulation", why: "the bench asks for it" }
-  const vm = yield* Qemu.bootQemu(run.spec, by, { program: run.mode.qemu.program, emulation: { seed: run.seed } })
+  const vm = yield* Qemu.bootQemu(run.spec, by, { program: run.mode.qemu.program, emulation: run.emulation })
   const early = yield* Effect.fork(vm.memory)
   const [, frame, crc] = ANNOUNCEMENT.exec(yield* vm.awaitReport(ANNOUNCEMENT))
   const agent = cpuSecondsOf(vm.pid)

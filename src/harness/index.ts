@@ -18,7 +18,7 @@ export {
 export { ExpectedEnd } from "./claim/ExpectedEnd.ts"
 export { RunRecord, SchedulerRun } from "./claim/RunRecord.ts"
 export { Detail, Outcome, Verdict, verdictOf } from "./claim/Verdict.ts"
-export { chooseMode, type ChosenMode, EngineMode, hostModes, type ModeOfHost } from "./engine/EngineMode.ts"
+export { chooseMode, type ChosenMode, EngineMode, ExactClock, hostModes, type ModeOfHost } from "./engine/EngineMode.ts"
 export { fetchQemu } from "./engine/FetchQemu.ts"
 export { findExactQemu, findQemus, type QemuFound } from "./engine/FindQemu.ts"
 export type { GivenScheduler } from "./run/AssembleRun.ts"

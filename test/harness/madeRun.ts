@@ -29,7 +29,7 @@ export const made: RunRecord = {
   test: "made",
   determinismKey: "0",
   seed: 1,
-  mode: { mode: "exact", why: "asked for", qemu: "10.0.2" },
+  mode: { mode: "exact", why: "asked for", qemu: "10.0.2", clock: { shift: 2, sliceMicros: 100 } },
   kernel: { id: "6.12", release: "6.12.0", sha256: "0" },
   machine: { cpus: 2, nodes: 1, llcs: 1, cores: 2, threads: 1, memoryMib: 512 },
   scenario: {

@@ -1,6 +1,6 @@
 import * as Schema from "effect/Schema"
 import { ScxExitEvent } from "../../host/ScxExit.ts"
-import { EngineMode } from "../engine/EngineMode.ts"
+import { EngineMode, ExactClock } from "../engine/EngineMode.ts"
 import { Scenario } from "../scenario/Scenario.ts"
 import { Claim } from "./Claim.ts"
 import { ExpectedEnd } from "./ExpectedEnd.ts"
@@ -112,10 +112,21 @@ export const RunRecord = Schema.Struct({
   schema: Schema.Literal("ktstr.run/1"),
   test: Schema.String,
   determinismKey: Schema.String.annotations({
-    description: "SHA-256 over the QEMU, the kernel, the initramfs, the machine, the mode and the seed"
+    description:
+      "SHA-256 over the QEMU and its parameters, the kernel, its command line, the initramfs, the machine, the mode and the seed"
   }),
   seed: Schema.NonNegativeInt,
-  mode: Schema.Struct({ mode: EngineMode, why: Schema.String, qemu: Schema.NullOr(Schema.String) }),
+  mode: Schema.Struct({
+    mode: EngineMode,
+    why: Schema.String,
+    qemu: Schema.NullOr(Schema.String),
+    clock: Schema.optionalWith(
+      Schema.NullOr(ExactClock).annotations({
+        description: "null: its time is the host's, or its record is of an earlier ktstr"
+      }),
+      { default: () => null }
+    )
+  }),
   kernel: Schema.Struct({ id: Schema.String, release: Schema.String, sha256: Schema.String }),
   machine: Schema.Struct({
     cpus: Schema.Int,

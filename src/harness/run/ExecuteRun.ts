@@ -9,7 +9,6 @@ import { join } from "node:path"
 import type { HostLacks } from "../../core/Errors.ts"
 import type { Native } from "../../core/Native.ts"
 import { stage } from "../../core/Progress.ts"
-import type { Emulation } from "../../kvm/qemu/Emulation.ts"
 import { bootQemu } from "../../kvm/qemu/Qemu.ts"
 import { type Vm, type VmBootError } from "../../kvm/spec/VmEngine.ts"
 import type { GuestMemory } from "../../memory/GuestMemory.ts"
@@ -27,14 +26,11 @@ import { agentStarved } from "./StarvedAgent.ts"
 /** The version of ktstr that a record is of. */
 const VERSION = "0.1.0"
 
-const emulationOf = ({ mode: { mode }, seed }: PreparedRun): Emulation =>
-  mode === "exact" ? { seed } : mode === "exact-coarse" ? { seed, sliceMicros: 0 } : "threads"
-
 const boot = (run: PreparedRun): Effect.Effect<Vm, VmBootError | HostLacks, Native | Scope.Scope> => {
   const { qemu } = run.mode
   return qemu === undefined
     ? Effect.flatMap(Effect.promise(() => import("../../kvm/native/Kvm.ts")), ({ bootKvm }) => bootKvm(run.spec, {}))
-    : bootQemu(run.spec, { by: "emulation", why: run.mode.why }, { program: qemu.program, emulation: emulationOf(run) })
+    : bootQemu(run.spec, { by: "emulation", why: run.mode.why }, { program: qemu.program, emulation: run.emulation })
 }
 
 /** How the guest ended, what its agent wrote and what stands in its pages. */
@@ -136,7 +132,7 @@ const recordOf = (
   test: run.request.test,
   determinismKey: run.determinismKey,
   seed: run.seed,
-  mode: { mode: run.mode.mode, why: run.mode.why, qemu: run.mode.qemu?.version ?? null },
+  mode: { mode: run.mode.mode, why: run.mode.why, qemu: run.mode.qemu?.version ?? null, clock: run.clock },
   kernel: run.kernel,
   machine: {
     cpus: run.topology.cpus,

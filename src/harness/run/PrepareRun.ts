@@ -8,8 +8,12 @@ import type { CacheError } from "../../core/CacheDir.ts"
 import { HostLacks, KernelIdInvalid } from "../../core/Errors.ts"
 import { KernelResolver, type ResolveError } from "../../core/kernels/KernelResolver.ts"
 import { stage } from "../../core/Progress.ts"
+import { COMMON_WORDS } from "../../kvm/guest/CommandLine.ts"
 import type { IncludeError } from "../../kvm/guest/HostFiles.ts"
 import { minimumMemoryMib } from "../../kvm/guest/Initramfs.ts"
+import { type Emulation, emulationParameters } from "../../kvm/qemu/Emulation.ts"
+import { fd } from "../../kvm/qemu/QemuProcess.ts"
+import { qemuTopology } from "../../kvm/qemu/QemuTopology.ts"
 import { resolveTopology, type Topology, TopologyError, type TopologySpec } from "../../kvm/spec/Topology.ts"
 import type { VmSpec } from "../../kvm/spec/VmEngine.ts"
 import { agentInitramfs } from "../agent/AgentInitramfs.ts"
@@ -17,7 +21,7 @@ import { agentProgram } from "../agent/AgentProgram.ts"
 import { encodePlan } from "../agent/Plan.ts"
 import { PLAN_LIMIT } from "../agent/Protocol.ts"
 import type { Claim } from "../claim/Claim.ts"
-import { chooseMode, type ChosenMode, type EngineMode } from "../engine/EngineMode.ts"
+import { chooseMode, type ChosenMode, clockOf, type EngineMode, type ExactClock } from "../engine/EngineMode.ts"
 import { payloadProgram, type PlannedScenario, planScenario } from "../scenario/PlanScenario.ts"
 import type { Scenario } from "../scenario/Scenario.ts"
 import { ScenarioInvalid, validateScenario } from "../scenario/ValidateScenario.ts"
@@ -48,6 +52,8 @@ export interface RunRequest {
   readonly mode?: EngineMode | "auto" | undefined
   /** A whole number from 0 on; 1. */
   readonly seed?: number | undefined
+  /** The clock of an exact guest, as another run's record has it; that of its mode. */
+  readonly clock?: ExactClock | undefined
 }
 
 /**
@@ -60,6 +66,9 @@ export interface PreparedRun {
   readonly request: RunRequest
   readonly seed: number
   readonly mode: ChosenMode
+  /** Null where time is the host's. */
+  readonly clock: ExactClock | null
+  readonly emulation: Emulation
   readonly topology: Topology
   readonly memoryMib: number
   readonly kernel: { readonly id: string; readonly release: string; readonly sha256: string }
@@ -184,10 +193,15 @@ export const prepareRun = Effect.fn("PrepareRun.prepare")(
     const { boot, factor } = PATIENCE[mode.mode]
     const kernelHash = sha256(yield* readBytes(kernel.image))
     const cmdline = cmdlineOf(mode.mode)
+    const ownClock = clockOf(mode.mode)
+    const clock = ownClock === null ? null : request.clock ?? ownClock
+    const emulation: Emulation = clock === null ? "threads" : { seed, ...clock }
     return {
       request,
       seed,
       mode,
+      clock,
+      emulation,
       topology,
       memoryMib,
       scheduler,
@@ -195,13 +209,18 @@ export const prepareRun = Effect.fn("PrepareRun.prepare")(
       kernel: { id: request.kernel, release: kernel.release, sha256: kernelHash },
       spec: { kernel: kernel.image, unpacked: kernel.unpacked, initramfs, memoryMib, topology: spec, cmdline },
       determinismKey: keyOf({
-        qemu: mode.qemu === undefined ? null : [mode.qemu.version, sha256(yield* readBytes(mode.qemu.program.path))],
+        qemu: mode.qemu === undefined ? null : [
+          mode.qemu.version,
+          sha256(yield* readBytes(mode.qemu.program.path)),
+          ...emulationParameters(emulation, topology.cpus),
+          ...qemuTopology({ ...topology, memoryMib }, "max", "emulation", fd.ram)
+        ],
         kernel: kernelHash,
         initramfs: sha256(initramfs),
         machine: [spec.nodes, spec.llcs, spec.cores, spec.threads, memoryMib],
         mode: mode.mode,
         seed,
-        cmdline
+        cmdline: `${COMMON_WORDS} ${cmdline}`
       }),
       limitMillis: boot + ((holds + attachNs) / 1e6 + 30_000) * factor
     }

@@ -9,7 +9,7 @@ import { PORTS, type SerialPorts } from "./Init.ts"
  * there is; a tmpfs, as the kernel would make it, takes half of it and leaves out what is too much, and boots on
  * (init/do_mounts.c `init_rootfs`, v6.12).
  */
-const words = "panic=-1 no_timer_check cryptomgr.notests rootfstype=ramfs"
+export const COMMON_WORDS = "panic=-1 no_timer_check cryptomgr.notests rootfstype=ramfs"
 
 /**
  * The command line of a guest: our words, the engine's, the user's.
@@ -23,7 +23,7 @@ export const commandLine = (
 ): Effect.Effect<string, VmBootError> =>
   Effect.suspend(() => {
     const broken = (why: string, hint: string) => new VmBootError({ subject: spec.kernel, why, hint })
-    const cmdline = [`console=${ports.console} ${words}`, ...more, spec.cmdline?.trim() ?? ""].filter((part) =>
+    const cmdline = [`console=${ports.console} ${COMMON_WORDS}`, ...more, spec.cmdline?.trim() ?? ""].filter((part) =>
       part !== ""
     ).join(" ")
     const length = Buffer.byteLength(cmdline)

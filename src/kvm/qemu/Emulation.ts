@@ -17,10 +17,10 @@ export type Emulation = "turns" | "threads" | ExactEmulation
 export interface ExactEmulation {
   /** A whole number from 0 to 2^53 - 1; another seed gives another schedule. */
   readonly seed: number
-  /** An instruction takes 2^shift nanoseconds of guest time; 1. */
-  readonly shift?: number
-  /** Longest turn of one of several CPUs in microseconds of guest time; 50. 0 leaves turns to the next timer, as before 8.1. */
-  readonly sliceMicros?: number
+  /** An instruction takes 2^shift nanoseconds of guest time. */
+  readonly shift: number
+  /** Longest round of turns of several CPUs in microseconds of guest time. 0 leaves turns to the next timer, as before 8.1. */
+  readonly sliceMicros: number
 }
 
 /**
@@ -48,7 +48,7 @@ const START = "2026-01-01T00:00:00"
 export const emulationParameters = (emulation: Emulation, cpus: number): ReadonlyArray<string> => {
   if (emulation === "turns") return ["-accel", TURNS]
   if (emulation === "threads") return ["-accel", THREADS]
-  const { seed, shift = 1, sliceMicros = 50 } = emulation
+  const { seed, shift, sliceMicros } = emulation
   const slicer = sliceMicros === 0 || cpus === 1 ? [] : slicerParameters(sliceMicros)
   const clock = ["-icount", `shift=${shift},sleep=off`, "-rtc", `base=${START},clock=vm`]
   return ["-accel", TURNS, "-seed", String(seed), ...clock, ...slicer]

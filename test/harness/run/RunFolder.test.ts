@@ -42,16 +42,22 @@ describe("a run's folder", () => {
       })
     ))
 
-  it.effect("holds a record of an earlier ktstr, which did not tell of dumps, nor why an operation failed", () =>
+  it.effect("holds a record of an earlier ktstr, which did not tell of dumps, clocks, nor why an operation failed", () =>
     inDirectory((directory) =>
       Effect.gen(function*() {
         const fs = yield* FileSystem.FileSystem
         const path = join(directory, "run.json")
         const { dump, ...host } = made.host
+        const { clock, ...mode } = made.mode
+        assert.isNotNull(clock)
         const operations = [{ op: 1, what: "stop", error: "ETIMEDOUT" }]
-        yield* fs.writeFileString(path, JSON.stringify({ ...made, host, operations }))
+        yield* fs.writeFileString(path, JSON.stringify({ ...made, host, mode, operations }))
         const read = yield* readRun(path, directory)
-        assert.deepStrictEqual(read, { ...made, operations: [{ ...operations[0], why: null }] })
+        assert.deepStrictEqual(read, {
+          ...made,
+          mode: { ...mode, clock: null },
+          operations: [{ ...operations[0], why: null }]
+        })
         assert.isNull(dump)
       })
     ))

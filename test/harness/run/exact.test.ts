@@ -2,6 +2,7 @@ import { assert, beforeEach, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { RunRecord } from "../../../src/harness/claim/RunRecord.ts"
+import type { ExactClock } from "../../../src/harness/engine/EngineMode.ts"
 import { executeRun } from "../../../src/harness/run/ExecuteRun.ts"
 import { prepareRun, type RunRequest } from "../../../src/harness/run/PrepareRun.ts"
 import { cgroup, scenario, step, work } from "../../../src/harness/scenario/Scenario.ts"
@@ -50,6 +51,24 @@ describe("an exact run", () => {
         for (const { cpu, cpuStat } of Object.values(first.phases[0].groups)) {
           assert.approximately(cpu!, cpuStat!, cpuStat! / 100)
         }
+        // by the clock of another record it is another run
+        assert.deepStrictEqual(first.mode.clock, { shift: 1, sliceMicros: 50 })
+        const keyOf = (clock: ExactClock) =>
+          Effect.map(
+            prepareRun({
+              test: "short",
+              scenario: short,
+              mode: "exact",
+              kernel: key,
+              scheduler: simple,
+              seed: 7,
+              clock
+            }),
+            ({ determinismKey }) => determinismKey
+          )
+        assert.strictEqual(yield* keyOf({ shift: 1, sliceMicros: 50 }), first.determinismKey)
+        assert.notStrictEqual(yield* keyOf({ shift: 2, sliceMicros: 50 }), first.determinismKey)
+        assert.notStrictEqual(yield* keyOf({ shift: 1, sliceMicros: 100 }), first.determinismKey)
         const back = yield* Schema.decodeUnknown(RunRecord)(JSON.parse(JSON.stringify(first)))
         assert.deepStrictEqual(back, first)
       }).pipe(Effect.provide(HostLive)),

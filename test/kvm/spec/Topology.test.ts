@@ -341,7 +341,11 @@ describe("a guest of a QEMU that emulates exactly", () => {
     it.live(`sees ${name} (${series})`, () =>
       Effect.gen(function*() {
         const { program } = yield* findExactQemu
-        const exact = Qemu.layerWith({ program, emulation: { seed: 1 }, accelerate: "emulation" })
+        const exact = Qemu.layerWith({
+          program,
+          emulation: { seed: 1, shift: 1, sliceMicros: 50 },
+          accelerate: "emulation"
+        })
         const { lines, vm } = yield* Effect.provide(seen(series, topology), exact)
         assertSees(lines, vm.topology, "core")
       }).pipe(Effect.scoped, Effect.provide(HostLive)), 200_000)
