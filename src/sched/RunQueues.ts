@@ -13,7 +13,7 @@ import {
   type SCX_RQ
 } from "./SchedLayouts.ts"
 import { readTimerLateness } from "./SchedTime.ts"
-import type { Int, Values } from "./StructFields.ts"
+import { type Int, intOf, type Values } from "./StructFields.ts"
 import type { TaskReader, TaskRef } from "./tasks/Tasks.ts"
 
 /** `_Q_LOCKED_MASK`, include/asm-generic/qspinlock_types.h, v6.12. */
@@ -143,9 +143,9 @@ const readWhole: ReadRunQueue<RunQueue> = (kernel, reader, address, cpu) => {
     return task === undefined ? {} : { [name]: task }
   }
   const since = curr === undefined ? undefined : lastArrival(kernel, curr)
-  const ran = since === undefined || since === 0 || fields.clock === undefined
+  const ran = since === undefined || since === 0n || fields.clock === undefined
     ? undefined
-    : Number(fields.clock) - since
+    : intOf(BigInt(fields.clock) - since)
   const late = readTimerLateness(kernel, cpu)
   return {
     ...base,
@@ -166,8 +166,7 @@ const scxPart = ({ btf }: GuestKernelService, { flags, ...rest }: Values<typeof 
   ...(flags === undefined ? {} : { flags: flagNames(enumValues(btf, "scx_rq_flags"), "SCX_RQ_", BigInt(flags)) })
 })
 
-const lastArrival = ({ btf, space }: GuestKernelService, task: bigint): number | undefined => {
+const lastArrival = ({ btf, space }: GuestKernelService, task: bigint): bigint | undefined => {
   const at = schedLayouts(btf).task?.at("sched_info.last_arrival")
-  const value = at === undefined ? undefined : space.u64(task + BigInt(at))
-  return value === undefined ? undefined : Number(value)
+  return at === undefined ? undefined : space.u64(task + BigInt(at))
 }

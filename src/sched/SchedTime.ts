@@ -1,7 +1,7 @@
 import { kvaOffset, kvaPage } from "../core/Address.ts"
 import type { GuestKernelService } from "../memory/GuestKernel.ts"
 import { schedLayouts } from "./SchedLayouts.ts"
-import type { Int } from "./StructFields.ts"
+import { type Int, intOf } from "./StructFields.ts"
 
 /**
  * A kernel's clock at the instant.
@@ -26,7 +26,7 @@ export const readTime = (kernel: GuestKernelService): SchedTime & { readonly tic
   const { space, symbols } = kernel
   const address = symbols.address("jiffies_64") ?? symbols.address("jiffies")
   const ticks = address === undefined ? 0n : space.u64(address) ?? 0n
-  return { jiffies: Number.isSafeInteger(Number(ticks)) ? Number(ticks) : String(ticks), ticks, hz: readHz(kernel) }
+  return { jiffies: intOf(ticks), ticks, hz: readHz(kernel) }
 }
 
 const readHz = ({ btf, space, symbols }: GuestKernelService): number | null => {
@@ -60,7 +60,7 @@ export const readKtime = (
  * tick, and negative of a timer to come. Undefined where a CPU has no timer, or none of high resolution.
  * @see kernel/time/hrtimer.c `hrtimer_interrupt`, include/linux/hrtimer_defs.h `struct hrtimer_cpu_base`, v6.1 to v7.3
  */
-export const readTimerLateness = (kernel: GuestKernelService, cpu: number): number | undefined => {
+export const readTimerLateness = (kernel: GuestKernelService, cpu: number): Int | undefined => {
   const { btf, perCpu, space, symbols } = kernel
   const { timers } = schedLayouts(btf)
   const symbol = symbols.address("hrtimer_bases")
@@ -70,11 +70,15 @@ export const readTimerLateness = (kernel: GuestKernelService, cpu: number): numb
   if (!space.window(kvaPage(address), kvaOffset(address), timers.size)) return undefined
   const { expires_next, hres_active } = timers.read(space.view, space.at)
   // beyond 2^53 it is KTIME_MAX: there is none, or the interrupt is being handled
-  return hres_active === true && typeof expires_next === "number" ? now - expires_next : undefined
+  if (hres_active !== true || typeof expires_next !== "number") return undefined
+  return intOf(BigInt(Math.round(now - expires_next))) // a tick need not be a whole number of nanoseconds
 }
+
+/** Milliseconds of a number of ticks, to the nearest: of a HZ of 300 a tick is not a whole number of them. */
+export const millisOf = (ticks: number, hz: number): number => Math.round(ticks * 1000 / hz)
 
 /** Milliseconds from a `jiffies` stamp to now, negative of a stamp in the future; null where HZ is not known. */
 export const millisSince = (
   { hz, ticks }: { readonly hz: number | null; readonly ticks: bigint },
   stamp: Int
-): number | null => hz === null ? null : Number(BigInt.asIntN(64, ticks - BigInt(stamp))) * 1000 / hz
+): number | null => hz === null ? null : millisOf(Number(BigInt.asIntN(64, ticks - BigInt(stamp))), hz)

@@ -11,6 +11,9 @@ import { cString } from "../core/CString.ts"
  */
 export type Int = number | string
 
+/** An integer as JSON has it. */
+export const intOf = (value: bigint): Int => Number.isSafeInteger(Number(value)) ? Number(value) : String(value)
+
 type Kind = "uint" | "int" | "text" | "flag"
 
 /**

@@ -259,6 +259,23 @@ describe("what looks wrong", () => {
     assert.deepInclude(named(sched, "clock-stands")[0], { cpu: 1, measured: 1100 })
   })
 
+  it("times of any HZ and of damaged clocks stay integers, as the document has them", () => {
+    const { sched } = parked()
+    const timers = sched.perCpu("hrtimer_bases", 1)
+    sched.set("u32", timers, 1)
+    sched.field("hrtimer_cpu_base", timers, { expires_next: 5_500_000_000n })
+    const late = () => {
+      const { runQueues } = decodeSched(JSON.parse(JSON.stringify(readSched(sched.kernel()))))
+      return "kind" in runQueues ? assert.fail(runQueues.text) : runQueues[1].timerLateNanos
+    }
+    sched.field("clocksource", sched.symbol("clocksource_jiffies"), { mult: 3_333_333 * 256 }) // HZ is 300
+    assert.strictEqual(late(), 1_500_666_667)
+    assert.deepInclude(named(sched, "idle-with-work")[0], { measured: 3333 })
+    sched.set("u64", sched.symbol("tick_next_period"), 2n ** 64n - 1n)
+    sched.field("rq", sched.rq(1), { clock: 2n ** 64n - 1n })
+    assert.match(String(late()), /^18446744\d{12}$/)
+  })
+
   it("a queue that counts other than its list has, unless it is being changed", () => {
     const { queue, sched } = parked()
     sched.field("scx_dispatch_q", queue, { nr: 3 })

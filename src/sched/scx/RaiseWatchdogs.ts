@@ -2,7 +2,7 @@ import { hex } from "../../core/Address.ts"
 import { absent, type Reason, unreadable } from "../../core/Reason.ts"
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
 import { schedLayouts } from "../SchedLayouts.ts"
-import { readTime } from "../SchedTime.ts"
+import { millisOf, readTime } from "../SchedTime.ts"
 import { readScxBase } from "./ScxState.ts"
 
 /** The kernel adds it to times in jiffies, and compares these as signed numbers. */
@@ -39,7 +39,7 @@ export const shortWatchdogs = (kernel: GuestKernelService, millis: number): Read
   if ("kind" in scx) return scx
   if (hz === null) return absent("CONFIG_HZ: this kernel does not tell it")
   const jiffies = Math.min(Math.ceil(millis * hz / 1000), MOST_JIFFIES)
-  const toMillis = jiffies * 1000 / hz
+  const toMillis = millisOf(jiffies, hz)
   const variable = kernel.symbols.address("scx_watchdog_timeout")
   const memberAt = schedLayouts(kernel.btf).sched?.at("watchdog_timeout")
   if (variable === undefined && memberAt === undefined) {

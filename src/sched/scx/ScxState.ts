@@ -7,7 +7,7 @@ import { listNodes } from "../../memory/structs/ListHead.ts"
 import { StructReader } from "../../memory/structs/StructReader.ts"
 import { enumValues, flagNames } from "../EnumValues.ts"
 import { schedLayouts } from "../SchedLayouts.ts"
-import { millisSince, type SchedTime } from "../SchedTime.ts"
+import { millisOf, millisSince, type SchedTime } from "../SchedTime.ts"
 import { type Int, integerAt } from "../StructFields.ts"
 import { type ExitInfo, readExitInfo } from "./ScxExitInfo.ts"
 import { callbacksAt, type OpsMaps, type OpsProgram, readOpsMaps } from "./ScxOps.ts"
@@ -269,7 +269,7 @@ const exitKind = (btf: Btf, kind: Int | undefined): string =>
 /** `watchdog_timeout` is in the scheduler since v7.1, a variable before. */
 const watchdogOf = (kernel: Kernel, { hz }: SchedTime, own: Int | undefined) => {
   const jiffies = own ?? word(kernel, ["scx_watchdog_timeout"], 8)
-  return jiffies === undefined || hz === null ? {} : { watchdogMillis: Number(jiffies) * 1000 / hz }
+  return jiffies === undefined || hz === null ? {} : { watchdogMillis: millisOf(Number(jiffies), hz) }
 }
 
 /** The schedulers' addresses: `scx_sched_all` (v7.1) and `scx_root`, the root first. */

@@ -172,10 +172,10 @@ export class TaskReader {
   readonly #blank: Mutable<Task>
   readonly #blankEntity: Mutable<TaskEntity>
   readonly #classOf: (pointer: bigint) => string
-  readonly #classes: NeighboursPointer<string>
-  readonly #cgroups: NeighboursPointer<string | undefined>
-  readonly #ids: NeighboursPointer<ProcessIds>
-  readonly #parents: NeighboursPointer<number | undefined>
+  readonly #classes: PointerCache<string>
+  readonly #cgroups: PointerCache<string | undefined>
+  readonly #ids: PointerCache<ProcessIds>
+  readonly #parents: PointerCache<number | undefined>
   readonly #stack: StackTop
   readonly #cpus = new Map<string, string>()
   /** The mask asked for last, which most are equal to, and its list. */
@@ -204,10 +204,10 @@ export class TaskReader {
     this.#clampsAt = task.at("uclamp_req")
     this.#classOf = classNames(kernel.symbols)
     const cgroups = new CgroupPaths(beside)
-    this.#classes = new NeighboursPointer(this.#classOf)
-    this.#cgroups = new NeighboursPointer((cssSet) => cgroups.ofCssSet(cssSet))
-    this.#ids = new NeighboursPointer((signal) => this.#idsOf(signal))
-    this.#parents = new NeighboursPointer((parent) => this.#tgidOf(parent))
+    this.#classes = new PointerCache(this.#classOf)
+    this.#cgroups = new PointerCache((cssSet) => cgroups.ofCssSet(cssSet))
+    this.#ids = new PointerCache((signal) => this.#idsOf(signal))
+    this.#parents = new PointerCache((parent) => this.#tgidOf(parent))
     this.#stack = kernel.space.table.arch === "arm64" ? new Arm64StackTop(beside) : new X86StackTop(beside)
     this.#maskBytes = Math.ceil((this.#layouts.cpumask?.size ?? 8) / 8) * 8
     const ids = kernel.symbols.address("nr_cpu_ids")
@@ -356,10 +356,10 @@ export class TaskReader {
 }
 
 /**
- * The value behind a pointer that neighbours mostly share, as the threads of a process do: the pointer asked for last is
- * compared first, as two numbers.
+ * The value behind the pointer asked for last, which the next task mostly has too: threads of a process come one after the
+ * other. Two numbers are compared, no bigint is made.
  */
-class NeighboursPointer<T> {
+class PointerCache<T> {
   #low = 0
   #high = 0
   #last: { readonly value: T } | undefined
