@@ -64,8 +64,9 @@ export class Images {
   }
 
   /** An image with `big_map`, filled by `runs` thousands of entries. */
-  big(name, runs, { cpus = 1, defines = [], memoryMib = 1536 } = {}) {
+  big(name, runs, { cpus = 1, defines = [], kernel = KERNEL, memoryMib = 1536 } = {}) {
     return this.#image(name, () => ({
+      kernel,
       memoryMib,
       cpus,
       includes: ["/usr/sbin/bpftool", compileBig(this.#directory, ...defines)],

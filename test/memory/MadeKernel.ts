@@ -19,7 +19,7 @@ export interface MadeKernelOptions {
   /** Whether the offsets are behind the tokens (v6.4 and newer) or before the names. */
   readonly offsetsLast?: boolean
   /**
-   * The order of names behind the offsets (v6.4 and newer): by all of a name, or as Clang's LTO has it, by what is before
+   * The order of names, behind the offsets or before the tokens, as these are: by all of a name, or as Clang's LTO has it, by what is before
    * its first dot. Without it there is none.
    */
   readonly ordered?: "whole" | "to the dot" | undefined
@@ -207,9 +207,12 @@ export class MadeKernel {
     this.place("kallsyms_num_syms", words32(symbols.length))
     this.place("kallsyms_names", Buffer.concat(names), this.options.encoding === "relative to its place" ? 4 : 8)
     this.place("kallsyms_markers", words32(...markers))
+    if (!this.options.offsetsLast) this.#placeOrder(symbols)
     this.place("kallsyms_token_table", Buffer.from(tokens.map((token) => `${token}\0`).join(""), "latin1"))
     this.place("kallsyms_token_index", new Uint8Array(Uint16Array.from(index).buffer))
-    if (this.options.offsetsLast) this.#placeOffsets(symbols)
+    if (!this.options.offsetsLast) return
+    this.#placeOffsets(symbols)
+    this.#placeOrder(symbols)
   }
 
   #placeOffsets(symbols: ReadonlyArray<{ readonly name: string; readonly address: bigint }>): void {
@@ -228,6 +231,9 @@ export class MadeKernel {
       this.view.setUint32(at + i * 4, Number(BigInt.asUintN(32, offset)), true)
     })
     if (encoding !== "relative to its place") this.place("kallsyms_relative_base", words64(base))
+  }
+
+  #placeOrder(symbols: ReadonlyArray<{ readonly name: string }>): void {
     if (this.options.ordered === undefined) return
     const keyOf = (name: string) => this.options.ordered === "whole" ? name : name.replace(/\..*/, "")
     const order = symbols.map(({ name }, i) => ({ key: Buffer.from(keyOf(name)), i }))

@@ -4,7 +4,7 @@ import type { KernelSpace } from "../KernelSpace.ts"
 import type { KernelSymbol, Symbols } from "../Symbols.ts"
 import type { Vmcoreinfo } from "../Vmcoreinfo.ts"
 import { findKallsyms } from "./FindKallsyms.ts"
-import { findByLength, findByOrder, type FindSymbol } from "./FindSymbol.ts"
+import { findByOrder, findByTokens, type FindSymbol } from "./FindSymbol.ts"
 import {
   brokenKallsyms,
   kallsymsFromNote,
@@ -37,7 +37,7 @@ const PROOFS = [
 /**
  * The symbol table that the kernel keeps for its own messages.
  *
- * A name is looked up by the kernel's own order of names where it keeps one and finds known symbols by it (v6.4 and
+ * A name is looked up by the kernel's own order of names where it keeps one and finds known symbols by it (v6.2 and
  * newer); else, and where that cannot tell, by an index of all names that is then made.
  * @see scripts/kallsyms.c `write_src`; kernel/kallsyms.c `kallsyms_sym_address`, v6.12
  * @since 0.1.0
@@ -53,7 +53,7 @@ export class Kallsyms implements Symbols {
   /** The address that relative offsets count from. */
   readonly #origin: bigint
   readonly #byOrder: FindSymbol | undefined
-  #byLength: FindSymbol | undefined
+  #byTokens: FindSymbol | undefined
   /** By a name that was asked for, its symbol's index, or -1. */
   readonly #indices = new Map<string, number>()
   /** Index of the first symbol that is not a per-CPU offset. */
@@ -109,7 +109,7 @@ export class Kallsyms implements Symbols {
         const decoded = (index: number) => addressOf(encoding, origin, offsets, index)
         if (known.every(({ address, index }) => decoded(index) === address)) {
           const proof = known.map(({ name }) => name).join(", ")
-          const names = this.#byOrder === undefined ? "their lengths" : "the kernel's order"
+          const names = this.#byOrder === undefined ? "their first tokens" : "the kernel's order"
           const evidence = `${this.count} symbols, found by ${foundBy}, offsets ${encoding}: `
             + `the address of ${proof} is VMCOREINFO's; names are found by ${names}`
           return { offsets, origin, encoding, evidence }
@@ -133,13 +133,13 @@ export class Kallsyms implements Symbols {
   }
 
   #indexOf(name: string): number {
-    const i = this.#indices.get(name) ?? this.#byOrder?.(name) ?? this.#indexedByLength()(name) ?? -1
+    const i = this.#indices.get(name) ?? this.#byOrder?.(name) ?? this.#indexedByTokens()(name) ?? -1
     this.#indices.set(name, i)
     return i
   }
 
-  #indexedByLength(): FindSymbol {
-    return this.#byLength ??= findByLength(this.#names)
+  #indexedByTokens(): FindSymbol {
+    return this.#byTokens ??= findByTokens(this.#names)
   }
 
   address(name: string): bigint | undefined {

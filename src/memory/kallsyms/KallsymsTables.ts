@@ -7,9 +7,17 @@ import type { Vmcoreinfo } from "../Vmcoreinfo.ts"
 export const MAX_SYMBOLS = 2 ** 21
 const MAX_NAMES = 2 ** 26
 export const TOKENS = 256
+/** Names from one marker (`kallsyms_markers`) to the next. */
+export const GROUP = 256
+/** The bytes of these names, with their lengths, are within these. */
+const MIN_GROUP_BYTES = 2 * GROUP
+export const MAX_GROUP_BYTES = 600 * GROUP
 /** Bytes of each entry of `kallsyms_seqs_of_names`. */
 export const SEQUENCE_BYTES = 3
 const MAX_TOKENS = 2 ** 17
+
+/** May two markers be so far from each other, in bytes? */
+export const isGroup = (bytes: number): boolean => bytes >= MIN_GROUP_BYTES && bytes <= MAX_GROUP_BYTES
 
 /** Where a table lies in the kernel's memory; its length in bytes. */
 export interface TablePlace {
@@ -33,8 +41,7 @@ export interface KallsymsTables {
   readonly tokenIndex: Buffer
   readonly offsetTables: ReadonlyArray<OffsetTable>
   /**
-   * Where kernels since v6.4 keep `kallsyms_seqs_of_names`, 3 bytes for each symbol, aligned in either way. Others have
-   * something else there.
+   * Where kernels may keep `kallsyms_seqs_of_names`, 3 bytes for each symbol. Those without have something else there.
    */
   readonly orders: ReadonlyArray<TablePlace>
 }
@@ -73,7 +80,8 @@ export const kallsymsFromNote = (space: KernelSpace, info: Vmcoreinfo): Kallsyms
   const hasBase = info.symbol("kallsyms_relative_base") !== undefined
   // the last of the tables since v6.4: behind the offsets, or their base; aligned to 8, in v7.3 to 4
   const lastAt = hasBase ? address("kallsyms_relative_base") + 8n : address("kallsyms_offsets") + BigInt(count * 4)
-  const places = [...new Set([(lastAt + 7n) & ~7n, (lastAt + 3n) & ~3n])]
+  const beforeTokens = (address("kallsyms_token_table") - BigInt(count * SEQUENCE_BYTES)) & ~7n
+  const places = [...new Set([(lastAt + 7n) & ~7n, (lastAt + 3n) & ~3n, beforeTokens])]
   return {
     foundBy: "VMCOREINFO",
     count,

@@ -1,15 +1,15 @@
 import { Buffer } from "node:buffer"
-import { brokenKallsyms, type KallsymsTables, TOKENS } from "./KallsymsTables.ts"
+import { brokenKallsyms, GROUP, isGroup, type KallsymsTables, SEQUENCE_BYTES, TOKENS } from "./KallsymsTables.ts"
 
 /** `KSYM_NAME_LEN` (include/linux/kallsyms.h, v6.12) is 512, with the type letter. */
-export const MAX_NAME = 1024
-/** Names from one kept place to the next, as in `kallsyms_markers`. */
-const GROUP = 256
+const MAX_NAME = 1024
+/** The most that tables of the kernel's image are aligned to, in bytes. */
+const ALIGN = 8
 
 /**
  * The names of kallsyms, one behind the other. A name is a row of tokens, each standing for a piece of text; the first
- * letter of the text is the symbol's type. One pass notes where each 256th name begins; the rest is decoded when it is
- * asked for, by the place where a name begins, in bytes.
+ * letter of the text is the symbol's type. The kernel's markers tell where each 256th name begins, or a pass over all
+ * names does; the rest is decoded when it is asked for, by the place where a name begins, in bytes.
  * @see scripts/kallsyms.c `write_src`; kernel/kallsyms.c `kallsyms_expand_symbol`, `get_symbol_offset`, v6.12
  */
 export class SymbolNames {
@@ -17,6 +17,7 @@ export class SymbolNames {
   readonly #names: Buffer
   readonly #tokens: ReadonlyArray<Buffer>
   readonly #groups: Uint32Array
+  #texts: ReadonlyArray<string> | undefined
   /** After `#open`: where a name's tokens start and end. */
   #from = 0
   #to = 0
@@ -27,13 +28,45 @@ export class SymbolNames {
     this.#names = names
     this.#tokens = readTokens(Buffer.from(tokenTable), tokenIndex)
     this.#groups = new Uint32Array(Math.ceil(count / GROUP))
+    if (!this.#groupsByMarkers()) this.#groupsByNames()
+  }
+
+  /**
+   * From `kallsyms_markers`, a u32 for each group, which lie behind the names, aligned to 8 or, in v7.3, to 4; behind them is
+   * the end or, in v6.2, v6.3 and Debian's v6.1, `kallsyms_seqs_of_names`. They are taken where the last one's names end
+   * where they begin.
+   */
+  #groupsByMarkers(): boolean {
+    const ends = [this.#names.length, (this.#names.length - this.count * SEQUENCE_BYTES) & ~(ALIGN - 1)]
+    return ends.some((end) => {
+      for (let at = end - this.#groups.length * 4, left = ALIGN; left > 0 && at > 0; left--, at--) {
+        if (this.#areMarkers(at)) return true
+      }
+      return false
+    })
+  }
+
+  #areMarkers(at: number): boolean {
+    const groups = this.#groups
+    for (let k = 0; k < groups.length; k++) {
+      groups[k] = this.#names.readUInt32LE(at + k * 4)
+      if (k === 0 ? groups[0] !== 0 : !isGroup(groups[k] - groups[k - 1])) return false
+    }
+    let end = groups[groups.length - 1]
+    for (let i = (groups.length - 1) * GROUP; i < this.count && end < at; i++) end = this.next(end)
+    return end <= at && at - end < ALIGN
+  }
+
+  /** @throws FormatError where the names do not lie inside their table */
+  #groupsByNames(): void {
     let at = 0
-    for (let i = 0; i < count; i++) {
+    for (let i = 0; i < this.count; i++) {
       if (i % GROUP === 0) this.#groups[i / GROUP] = at
-      let tokens = names[at++]
-      if (tokens >= 0x80) tokens = (tokens & 0x7f) | (names[at++] << 7) // since v6.1
-      at += tokens
-      if (!(tokens > 0 && at <= names.length)) throw brokenKallsyms(at, `${count} names inside their table`)
+      this.#open(at)
+      at = this.#to
+      if (!(at > this.#from && at <= this.#names.length)) {
+        throw brokenKallsyms(at, `${this.count} names inside their table`)
+      }
     }
   }
 
@@ -88,21 +121,29 @@ export class SymbolNames {
     return done < wanted.length ? -1 : 0
   }
 
-  /** Of each name where it begins, and how long it is with its type letter; 0 for one longer than `MAX_NAME`. */
-  measure(): { readonly starts: Uint32Array; readonly lengths: Uint16Array } {
-    const ofToken = Uint16Array.from(this.#tokens, (token) => token.length)
-    const starts = new Uint32Array(this.count)
-    const lengths = new Uint16Array(this.count)
-    let start = 0
-    for (let i = 0; i < this.count; i++) {
-      starts[i] = start
-      this.#open(start)
-      start = this.#to
-      let length = 0
-      for (let at = this.#from; at < start; at++) length += ofToken[this.#names[at]]
-      lengths[i] = length > MAX_NAME ? 0 : length
+  /** The first two tokens of the name at `start`, as one number below 2^16. */
+  firstTokens(start: number): number {
+    this.#open(start)
+    const first = this.#names[this.#from] << 8
+    return this.#to - this.#from === 1 ? first : first | this.#names[this.#from + 1]
+  }
+
+  /** All that `firstTokens` may give for a symbol `name`, whatever its type letter is. */
+  firstTokensOf(name: string): ReadonlyArray<number> {
+    const texts = this.#texts ??= this.#tokens.map((token) => token.toString("latin1"))
+    const found: Array<number> = []
+    /** By the length of the first token, those that the name may go on with. */
+    const seconds: Array<Array<number> | undefined> = []
+    for (let first = 0; first < TOKENS; first++) {
+      const { length } = texts[first]
+      if (length === 0 || !name.startsWith(texts[first].slice(1))) continue
+      const rest = name.slice(length - 1)
+      seconds[length] ??= rest === ""
+        ? [0]
+        : [...texts.keys()].filter((i) => texts[i] !== "" && rest.startsWith(texts[i]))
+      for (const second of seconds[length]) found.push(first << 8 | second)
     }
-    return { starts, lengths }
+    return found
   }
 }
 

@@ -80,9 +80,12 @@ describe.each(ENCODINGS)("Kallsyms, offsets %s", (encoding) => {
 describe("Kallsyms with the kernel's order of names", () => {
   const byOrder = "names are found by the kernel's order"
 
-  it.each(ENCODINGS)("finds each name by it, offsets %s", (encoding) => {
+  it.each([
+    ...ENCODINGS.map((encoding) => ({ encoding, offsetsLast: true })),
+    { encoding: ENCODINGS[0], offsetsLast: false } // v6.2 and v6.3
+  ])("finds each name by it, offsets $encoding and last: $offsetsLast", (options) => {
     const made = new MadeKernel({
-      encoding,
+      ...options,
       ordered: "whole",
       fillers: 1500,
       objects: { "_stext.cold": 8, zz: 8, "a.b": 8 }
@@ -115,13 +118,24 @@ describe("Kallsyms with the kernel's order of names", () => {
       const at = made.physical("kallsyms_seqs_of_names") - LOADED
       made.bytes.fill(byte, at, at + 3 * made.expectedSymbols().length)
       const symbols = kallsyms(made)
-      assert.include(symbols.evidence, "names are found by their lengths")
+      assert.include(symbols.evidence, "names are found by their first tokens")
       for (const { address, name } of made.expectedSymbols()) assert.strictEqual(symbols.address(name), address, name)
     }
   })
 })
 
 describe("Kallsyms", () => {
+  it("passes over all names where the kernel does not keep markers in front of the tokens", () => {
+    for (const [marker, change] of [[0, 0], [0, 1], [1, 2 ** 31], [2, 2 ** 12]]) { // the first: as they are
+      const made = new MadeKernel({ ordered: "whole", fillers: 600 })
+      const at = made.physical("kallsyms_markers") - LOADED + marker * 4
+      made.view.setUint32(at, made.view.getUint32(at, true) + change, true)
+      const symbols = kallsyms(made)
+      assert.include(symbols.evidence, "names are found by the kernel's order")
+      for (const { address, name } of made.expectedSymbols()) assert.strictEqual(symbols.address(name), address, name)
+    }
+  })
+
   it("refuses tables that contradict themselves", () => {
     const broken = (change: (made: MadeKernel) => void) => {
       const made = new MadeKernel()
