@@ -44,7 +44,11 @@ rmSync("dist", { recursive: true, force: true })
 // TypeScript 7; 5.9, a fifth as fast, is here for the Effect diagnostics, which are its plugin
 execFileSync(process.execPath, ["node_modules/typescript7/bin/tsc", "-p", "tsconfig.build.json"], { stdio: "inherit" })
 
-await bundleStarted({ entryPoints: ["src/cli/bin.ts"], outfile: "dist/bin/main.cjs" })
+const { metafile } = await bundleStarted({
+  entryPoints: ["src/cli/bin.ts"],
+  outfile: "dist/bin/main.cjs",
+  metafile: true
+})
 await bundle({ entryPoints: ["src/cli/help/answer.ts"], outfile: "dist/bin/help.cjs" })
 await bundle({ entryPoints: ["src/bpf/thread/worker.ts"], outfile: "dist/bin/walk.cjs" })
 const { outputFiles: [printCommands] } = await bundle({ entryPoints: ["src/cli/help/printCommands.ts"], write: false })
@@ -53,7 +57,12 @@ writeFileSync("dist/bin/commands.json", execFileSync(process.execPath, ["-"], { 
 const main = readFileSync("dist/bin/main.cjs", "utf8").replaceAll(/\bimport\((?=")/g, "importModule(")
 writeFileSync("dist/bin/main.cjs", main)
 const hash = createHash("sha256").update(main).digest("hex").slice(0, 16)
-writeFileSync("dist/bin/start.cjs", readFileSync("src/cli/start.cjs", "utf8").replace("\"not built\"", `"${hash}"`))
+const required = metafile.outputs["dist/bin/main.cjs"].imports.filter(({ kind }) => kind === "require-call")
+const modules = new Set(required.map(({ path }) => path).filter((path) => path.startsWith("node:")))
+const start = readFileSync("src/cli/start.cjs", "utf8")
+  .replace("\"not built\"", `"${hash}"`)
+  .replace("MODULES = []", `MODULES = ${JSON.stringify([...modules])}`)
+writeFileSync("dist/bin/start.cjs", start)
 copyFileSync("src/cli/launch.cjs", "dist/bin/ktstr.cjs")
 chmodSync("dist/bin/ktstr.cjs", 0o755)
 buildAgent()
