@@ -53,14 +53,18 @@ const table = (results) => {
   const head = ["what", "measured", "limit", ...(before === undefined ? [] : ["before", "change"])]
   const shown = new CliTable({ head, style: { head: [], border: [] } })
   for (const result of results) {
-    const { better, id, limit, unit, value, what } = result
+    const { better, id, limit, skipped, unit, value, what } = result
+    if (skipped !== undefined) {
+      shown.push([what, `skipped: ${skipped}`, "", ...(before === undefined ? [] : ["", ""])])
+      continue
+    }
     const kept = limit === null || (better === "less" ? value <= limit : value >= limit)
     const cells = [what, amount(value, unit), limit === null ? "" : `${amount(limit, unit)} ${kept ? "ok" : "MISSED"}`]
     if (before !== undefined) {
       const old = before.results.find((each) => each.id === id)
-      const worse = old === undefined ? undefined : worseBy(result, old.value)
+      const worse = old?.value === undefined ? undefined : worseBy(result, old.value)
       cells.push(
-        old === undefined ? "not measured" : amount(old.value, unit),
+        old?.value === undefined ? "not measured" : amount(old.value, unit),
         worse === undefined ?
           "" :
           `${Math.abs(worse).toFixed(1)} % ${worse < 0 ? "better" : "worse"}${worse > NOISE ? ": WORSE" : ""}`
