@@ -155,11 +155,13 @@ static int perform(const struct plan_op *op)
 		return error;
 	case OP_RUN:
 		return begin(op->a);
+	case OP_KILL:
+		return end_command(op->a, op->ns);
 	case OP_WAIT:
 		attend_until(now_ns() + op->ns, ended, (void *)&op->a);
 		return running[op->a].pid == 0 ? 0 : ETIMEDOUT;
 	default:
-		return end_command(op->a, 1000000000u);
+		return EINVAL;
 	}
 }
 

@@ -130,7 +130,7 @@ const char *plan_load(u32 *offset)
 	head = &none;
 	*offset = 0;
 	if (fd < 0 || fstat(fd, &info) != 0 || info.st_size < (off_t)sizeof(struct plan_header) || info.st_size > 1 << 20)
-		return "there is none of 64 bytes to 1 MiB";
+		return "there is none of 72 bytes to 1 MiB";
 	plan = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
 	close(fd);
 	if (plan == MAP_FAILED)

@@ -14,7 +14,7 @@ typedef int32_t s32;
 #define PAGE 4096u
 
 /* ---- the plan: /plan in the initramfs ---- */
-#define PLAN_MAGIC "KTPLAN01"
+#define PLAN_MAGIC "KTPLAN02"
 #define PLAN_PATH "/plan"
 #define NOTHING 0xffffffffu
 
@@ -27,6 +27,7 @@ struct plan_header {
 	u32 commands_at, commands;
 	u32 ops_at, ops;
 	u64 seed;
+	u64 call_ns; /* a system call of the agent's that takes longer is taken for one that never returns */
 };
 
 struct plan_group {
@@ -53,8 +54,8 @@ enum {
 	OP_CGROUP_ADD = 1, /* a: group */
 	OP_CGROUP_REMOVE = 2, /* a: group */
 	OP_CGROUP_WRITE = 3, /* a: group, b: file, c: value */
-	OP_SPAWN = 4, /* a: first worker, b: count */
-	OP_STOP = 5, /* a: first worker, b: count */
+	OP_SPAWN = 4, /* a: first worker, b: count; ns: limit */
+	OP_STOP = 5, /* a: first worker, b: count; ns: limit */
 	OP_MOVE = 6, /* a: first worker, b: count, c: group */
 	OP_AFFINITY = 7, /* a: first worker, b: count, c: CPU list */
 	OP_NICE = 8, /* a: first worker, b: count, c: nice as s32 */
@@ -65,7 +66,7 @@ enum {
 	OP_PHASE_END = 13, /* a: step */
 	OP_RUN = 14, /* a: command */
 	OP_WAIT = 15, /* a: command; ns: limit */
-	OP_KILL = 16, /* a: command */
+	OP_KILL = 16, /* a: command; ns: limit */
 	OP_POLICY = 17, /* a: first worker, b: count, c: policy, and from bit 8 on the priority */
 	OP_CODES
 };

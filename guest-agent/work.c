@@ -36,12 +36,21 @@ static void event(struct worker_page *page, u64 ns)
 		page->event_max = ns;
 }
 
+/* As getcpu(2) of the vDSO where there is no RDPID, without the calls to it: a third of a unit's telemetry. The limit of the
+ * segment is the CPU, and from bit 12 on its node: arch/x86/include/asm/segment.h `__CPUNODE_SEG`, v4.20 to v7.3 */
+static u32 current_cpu(void)
+{
+	u32 limit;
+	__asm__ volatile("lsl %1, %0" : "=r"(limit) : "r"(0x7b) : "cc");
+	return limit & 0xfff;
+}
+
 /* The end of a unit. */
 static void unit(struct self *self)
 {
 	struct worker_page *page = self->page;
 	u64 now = now_ns();
-	u32 cpu = (u32)sched_getcpu(), phase = mailbox->step;
+	u32 cpu = current_cpu(), phase = mailbox->step;
 	if (page->phase != phase) {
 		page->phase = phase;
 		page->gap_max = 0;
@@ -276,7 +285,7 @@ void work_forever(u32 worker, const struct plan_worker *spec, const struct pair 
 		.read = first ? pair->in[0] : pair->out[0], .write = first ? pair->out[1] : pair->in[1],
 		.random = (head->seed ^ (worker + 1) * 0x9e3779b97f4a7c15ull) | 1,
 	};
-	self.page->cpu = (u32)sched_getcpu();
+	self.page->cpu = current_cpu();
 	self.page->last = now_ns();
 	self.page->phase = mailbox->step;
 	__atomic_store_n(&self.page->state, WORKER_RUNNING, __ATOMIC_RELEASE);

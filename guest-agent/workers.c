@@ -14,9 +14,6 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Longest time that workers are given to start and to end in: a scheduler may starve them. */
-#define START_NS 5000000000ull
-
 /* Of the agent: musl counts the CPUs that the caller may use. */
 static u32 cpus;
 u32 cpus_online(void) { return cpus; }
@@ -123,7 +120,7 @@ static int await_none(const struct plan_op *op, int (*is)(u32 worker), struct op
 {
 	struct awaited awaited = { op, is };
 	u32 late = 0;
-	attend_until(now_ns() + START_NS, none, &awaited);
+	attend_until(now_ns() + op->ns, none, &awaited);
 	for (u32 i = op->a; i < op->a + op->b; i++) {
 		if (!is(i) || late++ > 0)
 			continue;

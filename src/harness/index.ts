@@ -28,6 +28,7 @@ export { ProgramInvalid } from "./run/ProgramOfHost.ts"
 export { keepRun, makeRunFolder, readRun, type RunFolder, RunFolderError } from "./run/RunFolder.ts"
 export { runReport } from "./run/RunReport.ts"
 export type { Scheduler } from "./run/SchedulerProgram.ts"
+export type { GuestLimits } from "./scenario/GuestLimits.ts"
 export { GuestTime } from "./scenario/GuestTime.ts"
 export type { PlannedScenario } from "./scenario/PlanScenario.ts"
 export {

@@ -60,6 +60,8 @@ export interface PlanOp {
  */
 export interface Plan {
   readonly seed: number
+  /** Nanoseconds after which a system call of the agent's is taken for one that never returns. */
+  readonly callNs: number
   /** Paths below the work cgroup, parents before children. */
   readonly groups: ReadonlyArray<string>
   readonly workers: ReadonlyArray<PlanWorker>
@@ -156,6 +158,7 @@ export const encodePlan = (plan: Plan): Either.Either<Uint8Array<ArrayBuffer>, n
   put(8, [end, 0, textsAt, texts.bytes, groupsAt, groups.length, workersAt, workers.length])
   put(40, [commandsAt, commands.length, opsAt, ops.length])
   view.setBigUint64(56, BigInt(plan.seed), true)
+  view.setBigUint64(64, BigInt(plan.callNs), true)
   texts.write(out, textsAt)
   groups.forEach((words, index) => put(groupsAt + index * PLAN_BYTES.group, words))
   workers.forEach(({ params, words }, index) => {

@@ -9,8 +9,8 @@ export const PAGE_BYTES = 4096
 /** An operand that stands for nothing. */
 export const NOTHING = 0xffffffff
 
-export const PLAN_MAGIC = "KTPLAN01"
-export const PLAN_BYTES = { header: 64, group: 8, worker: 72, command: 16, op: 24 } as const
+export const PLAN_MAGIC = "KTPLAN02"
+export const PLAN_BYTES = { header: 72, group: 8, worker: 72, command: 16, op: 24 } as const
 /** Most bytes of a plan. */
 export const PLAN_LIMIT = 2 ** 20
 

@@ -50,11 +50,11 @@ export const ExactClock = Schema.Struct({
 export type ExactClock = typeof ExactClock.Type
 
 /**
- * The clock of a mode's guests; null where time is the host's. At 4 ns an instruction and turns of 100 us an exact run takes the
- * host three fifths of the CPU time, but the scx_qmap of 7.3's source does not attach within 10 s of the guest any more.
+ * The clock of a mode's guests; null where time is the host's. At 2 ns an instruction and rounds of 50 us an exact run would
+ * take the host half as much CPU time again.
  */
 export const clockOf = (mode: EngineMode): ExactClock | null =>
-  mode === "exact" ? { shift: 1, sliceMicros: 50 } : mode === "exact-coarse" ? { shift: 1, sliceMicros: 0 } : null
+  mode === "exact" ? { shift: 2, sliceMicros: 100 } : mode === "exact-coarse" ? { shift: 2, sliceMicros: 0 } : null
 
 /**
  * Whether this host has a mode, and why or why not; `fix` is what to do about it.

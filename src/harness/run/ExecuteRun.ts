@@ -90,7 +90,10 @@ const observe = (
     const mailbox = opened.right
 
     const failed = dumps ? yield* watchRun(run, vm, memory.right) : Effect.succeed(undefined)
-    const starved = Effect.map(agentStarved(memory.right, mailbox), (why) => ({ _tag: "AgentStarved" as const, why }))
+    const starved = Effect.map(
+      agentStarved(memory.right, mailbox, run.limits.starved),
+      (why) => ({ _tag: "AgentStarved" as const, why })
+    )
     const over = yield* Effect.raceFirst(Effect.raceFirst(Effect.flip(vm.ended), starved), late)
     const { heartbeatNs, lost, op, state } = mailbox.state
     const log = decodeRecords(mailbox.log())

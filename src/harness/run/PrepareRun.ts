@@ -22,6 +22,7 @@ import { encodePlan } from "../agent/Plan.ts"
 import { PLAN_LIMIT } from "../agent/Protocol.ts"
 import type { Claim } from "../claim/Claim.ts"
 import { chooseMode, type ChosenMode, clockOf, type EngineMode, type ExactClock } from "../engine/EngineMode.ts"
+import { type GuestLimits, guestLimits } from "../scenario/GuestLimits.ts"
 import { payloadProgram, type PlannedScenario, planScenario } from "../scenario/PlanScenario.ts"
 import type { Scenario } from "../scenario/Scenario.ts"
 import { ScenarioInvalid, validateScenario } from "../scenario/ValidateScenario.ts"
@@ -68,6 +69,7 @@ export interface PreparedRun {
   readonly mode: ChosenMode
   /** Null where time is the host's. */
   readonly clock: ExactClock | null
+  readonly limits: GuestLimits
   readonly emulation: Emulation
   readonly topology: Topology
   readonly memoryMib: number
@@ -140,8 +142,11 @@ export const prepareRun = Effect.fn("PrepareRun.prepare")(
     const spec = request.topology ?? DEFAULT_TOPOLOGY
     const topology = yield* resolveTopology({ topology: spec, memoryMib: request.memoryMib ?? DEFAULT_MEMORY })
     const scenario = yield* validateScenario(request.scenario, topology, request.scheduler !== undefined)
-    const scheduler = request.scheduler === undefined ? undefined : yield* readScheduler(request.scheduler)
     const mode = yield* chooseMode(request.mode ?? "auto", topology.cpus)
+    const ownClock = clockOf(mode.mode)
+    const clock = ownClock === null ? null : request.clock ?? ownClock
+    const limits = guestLimits(clock)
+    const scheduler = request.scheduler === undefined ? undefined : yield* readScheduler(request.scheduler, limits)
     if (mode.mode !== "kvm" && mode.mode !== "emulated" && topology.cpus > MOST_EXACT_CPUS) {
       return yield* new TopologyError({
         why: `${topology.cpus} CPUs in mode ${mode.mode}`,
@@ -166,7 +171,8 @@ export const prepareRun = Effect.fn("PrepareRun.prepare")(
       scheduler === undefined
         ? undefined
         : { words: [`/bin/${inGuest}`, ...scheduler.arguments], ops: scheduler.ops, attachNs },
-      seed
+      seed,
+      limits
     )
     const payloads = yield* Effect.forEach(
       Object.entries(scenario.payloads ?? {}),
@@ -193,14 +199,13 @@ export const prepareRun = Effect.fn("PrepareRun.prepare")(
     const { boot, factor } = PATIENCE[mode.mode]
     const kernelHash = sha256(yield* readBytes(kernel.image))
     const cmdline = cmdlineOf(mode.mode)
-    const ownClock = clockOf(mode.mode)
-    const clock = ownClock === null ? null : request.clock ?? ownClock
     const emulation: Emulation = clock === null ? "threads" : { seed, ...clock }
     return {
       request,
       seed,
       mode,
       clock,
+      limits,
       emulation,
       topology,
       memoryMib,

@@ -2,6 +2,7 @@ import * as Either from "effect/Either"
 import type { Topology } from "../../kvm/spec/Topology.ts"
 import type { Plan, PlanOp, PlanWorker } from "../agent/Plan.ts"
 import type { OpCode } from "../agent/Protocol.ts"
+import type { GuestLimits } from "./GuestLimits.ts"
 import { nanosOf } from "./GuestTime.ts"
 import { cpuList, resolveCpus } from "./ResolveCpus.ts"
 import type { CgroupDef, CpuSpec, Op, Scenario } from "./Scenario.ts"
@@ -38,9 +39,6 @@ export interface PlannedScenario {
 
 /** The name of a payload's program in the guest's /bin; `readScheduler` sees to it that no scheduler's is its directory's. */
 export const payloadProgram = (payload: string): string => `payload/${payload}`
-
-/** Longest time that a scheduler may take to end when it is asked to, in nanoseconds of the guest. */
-const DETACH_NS = 10e9
 
 /** include/uapi/linux/sched.h, v6.12 */
 const POLICIES = { other: 0, fifo: 1, rr: 2, batch: 3, idle: 5, ext: 7 } as const
@@ -114,12 +112,32 @@ const payloadsOf = (scenario: Scenario, first: number) => {
   }))
 }
 
+/** The programs of a plan, in the order of their numbers. */
+const commandsOf = (scheduler: PlannedScheduler | undefined, payloads: ReturnType<typeof payloadsOf>) => [
+  ...(scheduler === undefined ? [] : [{ words: scheduler.words, ops: scheduler.ops, group: undefined }]),
+  ...payloads.map(({ group, words }) => ({ words, ops: undefined, group }))
+]
+
+/** Operations that wait for work of the guest's, and for how long. */
+const LIMITED: Partial<Record<OpCode, keyof GuestLimits>> = {
+  spawn: "workers",
+  stop: "workers",
+  detach: "detach",
+  kill: "kill"
+}
+
+const limitOf = (code: OpCode, limits: GuestLimits): Pick<PlanOp, "ns"> => {
+  const limit = LIMITED[code]
+  return limit === undefined ? {} : { ns: limits[limit] }
+}
+
 /** The plan of a scenario that `validateScenario` has passed: nothing in it is left for the guest to choose. */
 export const planScenario = (
   scenario: Scenario,
   topology: Topology,
   scheduler: PlannedScheduler | undefined,
-  seed: number
+  seed: number,
+  limits: GuestLimits
 ): PlannedScenario => {
   const { groups, workers } = groupsOf(scenario, topology)
   const byName = new Map(groups.map((group) => [group.name, group]))
@@ -129,7 +147,8 @@ export const planScenario = (
   const commandOf = (name: string) => payloads.find((one) => one.name === name)!.command
 
   const inStep = (step: number) => {
-    const put = (code: OpCode, rest: Omit<PlanOp, "code" | "step">) => ops.push({ code, step, ...rest })
+    const put = (code: OpCode, rest: Omit<PlanOp, "code" | "step">) =>
+      ops.push({ code, step, ...rest, ...limitOf(code, limits) })
     const write = (name: string, file: string, value: string) =>
       put("cgroupWrite", { a: groupOf(name).index, b: file, c: value })
     const onWorkers = (code: OpCode, name: string, rest: Pick<PlanOp, "c"> = {}) => {
@@ -144,7 +163,7 @@ export const planScenario = (
       if (def.quota !== undefined) write(name, "cpu.max", quotaOf(def.quota.time, def.quota.period))
     }
     const attach = () => put("attach", { a: 0, ns: scheduler?.attachNs ?? 0 })
-    const detach = () => put("detach", { a: 0, ns: DETACH_NS })
+    const detach = () => put("detach", { a: 0 })
     return { put, write, onWorkers, create, attach, detach }
   }
   type Writer = ReturnType<typeof inStep>
@@ -204,12 +223,9 @@ export const planScenario = (
     writer.put("hold", { ns: nanosOf(step.hold) })
     writer.put("phaseEnd", { a: index })
   })
-  const commands = [
-    ...(scheduler === undefined ? [] : [{ words: scheduler.words, ops: scheduler.ops, group: undefined }]),
-    ...payloads.map(({ group, words }) => ({ words, ops: undefined, group }))
-  ]
+  const commands = commandsOf(scheduler, payloads)
   return {
-    plan: { seed, groups: groups.map(({ name }) => name), workers, commands, ops },
+    plan: { seed, callNs: limits.call, groups: groups.map(({ name }) => name), workers, commands, ops },
     groups: groups.map(({ count, first: at, name }) => ({ name, first: at, count })),
     payloads: payloads.map(({ command, name }) => ({ name, command })),
     steps: scenario.steps.map(({ name }) => name)

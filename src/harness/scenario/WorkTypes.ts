@@ -68,7 +68,7 @@ interface WorkTypeEntry {
 
 /** Every work type, in the order of the agent's table (guest-agent/work.c `types`). */
 export const WORK_TYPES: ReadonlyArray<WorkTypeEntry> = [
-  // telemetry costs a unit as much as 38 turns: below 1 % of these
+  // telemetry costs a unit as much as 25 turns: below 1 % of these
   { name: "spin", does: "computes", params: [{ name: "turns", byDefault: 4096 }], together: 1 },
   { name: "yield", does: "computes and yields", params: [{ name: "turns", byDefault: 1024 }], together: 1 },
   {

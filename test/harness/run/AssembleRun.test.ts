@@ -8,6 +8,7 @@ import { judgeRun } from "../../../src/harness/claim/JudgeRun.ts"
 import { RunRecord } from "../../../src/harness/claim/RunRecord.ts"
 import { assembleRun } from "../../../src/harness/run/AssembleRun.ts"
 import { runReport } from "../../../src/harness/run/RunReport.ts"
+import { guestLimits } from "../../../src/harness/scenario/GuestLimits.ts"
 import { planScenario } from "../../../src/harness/scenario/PlanScenario.ts"
 import { smoke } from "../../../src/harness/scenario/Scenario.ts"
 import { resolveTopology } from "../../../src/kvm/spec/Topology.ts"
@@ -15,7 +16,7 @@ import { random } from "../../support/damage.ts"
 import { made } from "../madeRun.ts"
 
 const machine = Either.getOrThrow(resolveTopology({ topology: { nodes: 1, llcs: 1, cores: 2, threads: 1 } }))
-const planned = planScenario(smoke, machine, { words: ["/bin/s"], ops: "s", attachNs: 1e10 }, 1)
+const planned = planScenario(smoke, machine, { words: ["/bin/s"], ops: "s", attachNs: 1e10 }, 1, guestLimits(null))
 const LINES = [
   "4,1,99999999999999999999999,-;sched_ext: BPF scheduler \"a\" disabled (runtime error)",
   "4,1,5,-;sched_ext: a: t[99999999999999999999] failed to run for 99999999999999999999.000s",

@@ -52,7 +52,7 @@ describe("an exact run", () => {
           assert.approximately(cpu!, cpuStat!, cpuStat! / 100)
         }
         // by the clock of another record it is another run
-        assert.deepStrictEqual(first.mode.clock, { shift: 1, sliceMicros: 50 })
+        assert.deepStrictEqual(first.mode.clock, { shift: 2, sliceMicros: 100 })
         const keyOf = (clock: ExactClock) =>
           Effect.map(
             prepareRun({
@@ -66,9 +66,9 @@ describe("an exact run", () => {
             }),
             ({ determinismKey }) => determinismKey
           )
-        assert.strictEqual(yield* keyOf({ shift: 1, sliceMicros: 50 }), first.determinismKey)
-        assert.notStrictEqual(yield* keyOf({ shift: 2, sliceMicros: 50 }), first.determinismKey)
+        assert.strictEqual(yield* keyOf({ shift: 2, sliceMicros: 100 }), first.determinismKey)
         assert.notStrictEqual(yield* keyOf({ shift: 1, sliceMicros: 100 }), first.determinismKey)
+        assert.notStrictEqual(yield* keyOf({ shift: 2, sliceMicros: 50 }), first.determinismKey)
         const back = yield* Schema.decodeUnknown(RunRecord)(JSON.parse(JSON.stringify(first)))
         assert.deepStrictEqual(back, first)
       }).pipe(Effect.provide(HostLive)),

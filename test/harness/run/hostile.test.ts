@@ -66,7 +66,7 @@ const HARMS: Readonly<Record<string, Harm>> = {
     also: { op: "kill", payload: "harm" },
     code: 1,
     said: [
-      /^ {2}FAIL {2}kill of harm in after: ETIMEDOUT: it did not end when it was asked to, and was killed within 1\.0 s$/m
+      /^ {2}FAIL {2}kill of harm in after: ETIMEDOUT: it did not end when it was asked to, and was killed within 2\.0 s$/m
     ]
   }
 }

@@ -105,8 +105,8 @@ const WRONG: Readonly<Record<string, Wrong>> = {
     name: "seventh",
     said: [
       /^progress: every worker progressed: no unit of worker \d of timer/,
-      /^operation: spawn of worker \d of timer: ETIMEDOUT: it did not begin to work within 5\.0 s; it is runnable \(R\)/,
-      /^operation: stop of worker \d of timer in rest: ETIMEDOUT: it was killed and did not end within 5\.0 s; it is runnable \(R\)/
+      /^operation: spawn of worker \d of timer: ETIMEDOUT: it did not begin to work within 10\.0 s; it is runnable \(R\)/,
+      /^operation: stop of worker \d of timer in rest: ETIMEDOUT: it was killed and did not end within 10\.0 s; it is runnable \(R\)/
     ]
   },
   "never takes a CPU away": {

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Either from "effect/Either"
+import { guestLimits } from "../../../src/harness/scenario/GuestLimits.ts"
 import { planScenario } from "../../../src/harness/scenario/PlanScenario.ts"
 import { cpuList, resolveCpus } from "../../../src/harness/scenario/ResolveCpus.ts"
 import { cgroup, cpus, op, type Scenario, scenario, smoke, step, work } from "../../../src/harness/scenario/Scenario.ts"
@@ -26,6 +27,8 @@ const tenants = scenario("two tenants", {
   ]
 })
 
+const scheduler = { words: ["/bin/s"], ops: "s", attachNs: 3e10 }
+
 describe("a scenario", () => {
   it("is JSON both ways", () => {
     for (const value of [tenants, smoke]) {
@@ -36,7 +39,7 @@ describe("a scenario", () => {
   })
 
   it("becomes numbers: workers of a pair are together, CPUs are a list, times are nanoseconds", () => {
-    const { groups, plan, steps } = planScenario(tenants, machine, { words: ["/bin/s"], ops: "s", attachNs: 3e10 }, 1)
+    const { groups, plan, steps } = planScenario(tenants, machine, scheduler, 1, guestLimits(null))
     assert.deepStrictEqual(steps, ["settle", "squeeze", "release"])
     assert.deepStrictEqual(groups, [{ name: "a", first: 0, count: 4 }, { name: "b", first: 4, count: 4 }])
     assert.deepStrictEqual(plan.workers.slice(4).map(({ leader, size }) => [leader, size]), [[4, 2], [4, 2], [6, 2], [
@@ -68,6 +71,27 @@ describe("a scenario", () => {
     ])
     assert.deepStrictEqual(plan.ops[1], { code: "cgroupWrite", step: 0, a: 0, b: "cpuset.cpus", c: "0-1" })
     assert.strictEqual(plan.ops[5].ns, 1e9)
+  })
+
+  it("gives the guest's own work longer by a slower clock, and what the scenario says the same time", () => {
+    const restarts = scenario("restarts", {
+      groups: { a: cgroup({ workers: 1, work: work.spin() }) },
+      payloads: { p: { program: "/bin/true" } },
+      steps: ({ a }) => [
+        step("run", {
+          do: [op.restart(), op.run("p"), op.wait("p", "3 seconds"), op.kill("p"), op.stop(a)],
+          hold: "2 seconds"
+        })
+      ]
+    })
+    const timesOf = (shift: number) => {
+      const { plan } = planScenario(restarts, machine, scheduler, 1, guestLimits({ shift }))
+      return [plan.callNs, ...plan.ops.flatMap(({ code, ns }) => ns === undefined ? [] : [`${code} ${ns / 1e9}`])]
+    }
+    const [attach, wait, hold] = ["attach 30", "wait 3", "hold 2"]
+    assert.deepStrictEqual(timesOf(1), [20e9, attach, "spawn 5", "detach 10", attach, wait, "kill 1", "stop 5", hold])
+    assert.deepStrictEqual(timesOf(2), [40e9, attach, "spawn 10", "detach 20", attach, wait, "kill 2", "stop 10", hold])
+    assert.deepStrictEqual(guestLimits({ shift: 1 }), guestLimits(null))
   })
 
   it("is refused with all that is wrong, each at its path and with a fix", () => {
