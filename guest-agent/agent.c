@@ -101,6 +101,7 @@ static void phase(const struct plan_op *op)
 	if (!end)
 		mailbox->step = op->a + 1;
 	workers_report(op->a, end);
+	workers_account();
 	groups_report(op->a, end);
 	put_record(RECORD_PHASE, &record, sizeof(record), NULL, 0);
 	if (end)

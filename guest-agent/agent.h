@@ -34,6 +34,7 @@ int worker_op(const struct plan_op *op, struct op_done *done);
 int worker_reaped(s32 pid, s32 status); /* 1 when it was one */
 u32 task_state(s32 pid);
 void workers_report(u32 step, u32 end);
+void workers_account(void);
 int set_affinity(s32 pid, const char *list);
 int cpu_time(s32 pid, u64 *ns);
 u32 cpus_online(void);

@@ -219,6 +219,16 @@ int cpu_time(s32 pid, u64 *ns)
 	return 1;
 }
 
+/* Bring the kernel's account of workers that run up to now, and of their groups: without, it is of each one's last tick.
+ * kernel/sched/core.c `task_sched_runtime`, v6.12 */
+void workers_account(void)
+{
+	u64 ns;
+	for (u32 i = 0; i < head->workers; i++)
+		if (pids[i] != 0)
+			cpu_time(pids[i], &ns);
+}
+
 /* The second and third number of /proc/PID/schedstat: ns that it waited for a CPU, and how often it was given one. */
 static void read_schedstat(s32 pid, struct worker_counters *counters)
 {
