@@ -19,8 +19,8 @@ export interface MadeKernelOptions {
   /** Whether the offsets are behind the tokens (v6.4 and newer) or before the names. */
   readonly offsetsLast?: boolean
   /**
-   * The order of names, behind the offsets or before the tokens, as these are: by all of a name, or as Clang's LTO has it, by what is before
-   * its first dot. Without it there is none.
+   * The order of names, behind the offsets where these are last (v6.4 and newer), else before the tokens: by all of a name,
+   * or as Clang's LTO has it, by what is before its first dot. Without it there is none.
    */
   readonly ordered?: "whole" | "to the dot" | undefined
   /** More symbols than those of what is in the image: `filler_0` … */

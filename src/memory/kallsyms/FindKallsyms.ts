@@ -1,15 +1,7 @@
 import { Buffer } from "node:buffer"
 import type { KernelSpace } from "../KernelSpace.ts"
 import type { Vmcoreinfo } from "../Vmcoreinfo.ts"
-import {
-  GROUP,
-  isGroup,
-  type KallsymsTables,
-  MAX_GROUP_BYTES,
-  MAX_SYMBOLS,
-  type OffsetTable,
-  TOKENS
-} from "./KallsymsTables.ts"
+import { type KallsymsTables, MAX_SYMBOLS, type OffsetTable, TOKENS } from "./KallsymsTables.ts"
 
 /** How much of the image is searched, from `_stext` on, in bytes. The largest seen has 77 MB. */
 const MAX_IMAGE = 2 ** 28
@@ -17,6 +9,10 @@ const MAX_IMAGE = 2 ** 28
 const MAX_BEFORE_TOKENS = 2 ** 25
 /** Digits are never merged into other tokens, and stand side by side. */
 const DIGITS = Buffer.from(`\0${[..."0123456789"].join("\0")}\0`, "latin1")
+/** Symbols from one marker to the next; their bytes, with length bytes, are within these. */
+const GROUP = 256
+const MIN_GROUP_BYTES = 2 * GROUP
+const MAX_GROUP_BYTES = 600 * GROUP
 /** No kernel has fewer symbols. */
 const MIN_MARKERS = 8
 
@@ -98,11 +94,12 @@ const namesBefore = (image: Buffer, table: number): Names | undefined => {
   for (let at = (table - 8) & ~3; at >= lowest; at -= 4) {
     if (view.getUint32(at, true) !== 0) continue
     const first = at + 8 <= table ? view.getUint32(at + 4, true) : 0
-    if (!isGroup(first)) continue
+    if (first < MIN_GROUP_BYTES || first > MAX_GROUP_BYTES) continue
     const markers = [0, first]
     for (let next = at + 8; next + 4 <= table; next += 4) {
       const marker = view.getUint32(next, true)
-      if (!isGroup(marker - markers[markers.length - 1])) break
+      const step = marker - markers[markers.length - 1]
+      if (step < MIN_GROUP_BYTES || step > MAX_GROUP_BYTES) break
       markers.push(marker)
     }
     if (markers.length < MIN_MARKERS) continue

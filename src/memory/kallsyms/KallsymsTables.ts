@@ -7,17 +7,9 @@ import type { Vmcoreinfo } from "../Vmcoreinfo.ts"
 export const MAX_SYMBOLS = 2 ** 21
 const MAX_NAMES = 2 ** 26
 export const TOKENS = 256
-/** Names from one marker (`kallsyms_markers`) to the next. */
-export const GROUP = 256
-/** The bytes of these names, with their lengths, are within these. */
-const MIN_GROUP_BYTES = 2 * GROUP
-export const MAX_GROUP_BYTES = 600 * GROUP
 /** Bytes of each entry of `kallsyms_seqs_of_names`. */
 export const SEQUENCE_BYTES = 3
 const MAX_TOKENS = 2 ** 17
-
-/** May two markers be so far from each other, in bytes? */
-export const isGroup = (bytes: number): boolean => bytes >= MIN_GROUP_BYTES && bytes <= MAX_GROUP_BYTES
 
 /** Where a table lies in the kernel's memory; its length in bytes. */
 export interface TablePlace {

@@ -1,15 +1,15 @@
 import { Buffer } from "node:buffer"
-import { brokenKallsyms, GROUP, isGroup, type KallsymsTables, SEQUENCE_BYTES, TOKENS } from "./KallsymsTables.ts"
+import { brokenKallsyms, type KallsymsTables, TOKENS } from "./KallsymsTables.ts"
 
 /** `KSYM_NAME_LEN` (include/linux/kallsyms.h, v6.12) is 512, with the type letter. */
 const MAX_NAME = 1024
-/** The most that tables of the kernel's image are aligned to, in bytes. */
-const ALIGN = 8
+/** Names from one kept place to the next, as in `kallsyms_markers`. */
+const GROUP = 256
 
 /**
  * The names of kallsyms, one behind the other. A name is a row of tokens, each standing for a piece of text; the first
- * letter of the text is the symbol's type. The kernel's markers tell where each 256th name begins, or a pass over all
- * names does; the rest is decoded when it is asked for, by the place where a name begins, in bytes.
+ * letter of the text is the symbol's type. One pass notes where each 256th name begins; the rest is decoded when it is
+ * asked for, by the place where a name begins, in bytes.
  * @see scripts/kallsyms.c `write_src`; kernel/kallsyms.c `kallsyms_expand_symbol`, `get_symbol_offset`, v6.12
  */
 export class SymbolNames {
@@ -28,46 +28,25 @@ export class SymbolNames {
     this.#names = names
     this.#tokens = readTokens(Buffer.from(tokenTable), tokenIndex)
     this.#groups = new Uint32Array(Math.ceil(count / GROUP))
-    if (!this.#groupsByMarkers()) this.#groupsByNames()
-  }
-
-  /**
-   * From `kallsyms_markers`, a u32 for each group, which lie behind the names, aligned to 8 or, in v7.3, to 4; behind them is
-   * the end or, in v6.2, v6.3 and Debian's v6.1, `kallsyms_seqs_of_names`. They are taken where the last one's names end
-   * where they begin.
-   */
-  #groupsByMarkers(): boolean {
-    const ends = [this.#names.length, (this.#names.length - this.count * SEQUENCE_BYTES) & ~(ALIGN - 1)]
-    return ends.some((end) => {
-      for (let at = end - this.#groups.length * 4, left = ALIGN; left > 0 && at > 0; left--, at--) {
-        if (this.#areMarkers(at)) return true
-      }
-      return false
-    })
-  }
-
-  #areMarkers(at: number): boolean {
-    const groups = this.#groups
-    for (let k = 0; k < groups.length; k++) {
-      groups[k] = this.#names.readUInt32LE(at + k * 4)
-      if (k === 0 ? groups[0] !== 0 : !isGroup(groups[k] - groups[k - 1])) return false
+    for (let group = 0, at = 0; group < this.#groups.length; group++) {
+      this.#groups[group] = at
+      const end = this.#after(at, Math.min(GROUP, count - group * GROUP))
+      if (!(end <= names.length)) throw brokenKallsyms(at, `${count} names inside their table`)
+      at = end
     }
-    let end = groups[groups.length - 1]
-    for (let i = (groups.length - 1) * GROUP; i < this.count && end < at; i++) end = this.next(end)
-    return end <= at && at - end < ALIGN
   }
 
-  /** @throws FormatError where the names do not lie inside their table */
-  #groupsByNames(): void {
-    let at = 0
-    for (let i = 0; i < this.count; i++) {
-      if (i % GROUP === 0) this.#groups[i / GROUP] = at
-      this.#open(at)
-      at = this.#to
-      if (!(at > this.#from && at <= this.#names.length)) {
-        throw brokenKallsyms(at, `${this.count} names inside their table`)
-      }
+  /** Where the name begins that is `names` after the one at `start`; NaN where one of them is empty or outside the table. */
+  #after(start: number, names: number): number {
+    const bytes = this.#names
+    let at = start
+    for (; names > 0; names--) {
+      let tokens = bytes[at++]
+      if (tokens >= 0x80) tokens = (tokens & 0x7f) | (bytes[at++] << 7) // since v6.1
+      if (!(tokens > 0)) return NaN
+      at += tokens
     }
+    return at
   }
 
   #open(start: number): void {
@@ -79,9 +58,7 @@ export class SymbolNames {
 
   /** Where name `i` begins. */
   start(i: number): number {
-    let at = this.#groups[Math.floor(i / GROUP)]
-    for (let left = i % GROUP; left > 0; left--) at = this.next(at)
-    return at
+    return this.#after(this.#groups[Math.floor(i / GROUP)], i % GROUP)
   }
 
   /** Where the name after the one at `start` begins. */

@@ -125,17 +125,6 @@ describe("Kallsyms with the kernel's order of names", () => {
 })
 
 describe("Kallsyms", () => {
-  it("passes over all names where the kernel does not keep markers in front of the tokens", () => {
-    for (const [marker, change] of [[0, 0], [0, 1], [1, 2 ** 31], [2, 2 ** 12]]) { // the first: as they are
-      const made = new MadeKernel({ ordered: "whole", fillers: 600 })
-      const at = made.physical("kallsyms_markers") - LOADED + marker * 4
-      made.view.setUint32(at, made.view.getUint32(at, true) + change, true)
-      const symbols = kallsyms(made)
-      assert.include(symbols.evidence, "names are found by the kernel's order")
-      for (const { address, name } of made.expectedSymbols()) assert.strictEqual(symbols.address(name), address, name)
-    }
-  })
-
   it("refuses tables that contradict themselves", () => {
     const broken = (change: (made: MadeKernel) => void) => {
       const made = new MadeKernel()
