@@ -114,6 +114,9 @@ const LINE = 64
 const MOST_PREFETCHED = 256
 const NOTHING = new DataView(new ArrayBuffer(0))
 
+const wordsOf = ({ buffer, byteLength, byteOffset }: DataView): Uint32Array | undefined =>
+  byteOffset % 4 === 0 ? new Uint32Array(buffer, byteOffset, byteLength >>> 2) : undefined
+
 /**
  * A guest's physical memory: sorted regions with holes between them. Regions that touch are read as one, so a mapping
  * may come in pieces. Addresses are bytes (`Pa`), numbers are little-endian, alignment does not matter.
@@ -130,12 +133,16 @@ export class GuestMemory {
   view: DataView
   /** … and, after `seek`, where in it. */
   at = 0
+  /** `view` as words of 32 bits; undefined of a page, and where it does not lie at a multiple of 4 in this process. */
+  words: Uint32Array | undefined
   /** Physical address of byte 0 of `view`. */
   #base: number
   #current = 0
   /** Keeps the loads of `prefetch` from being optimized away. */
   #prefetched = 0
   #views: ReadonlyArray<DataView>
+  /** The same regions as words. */
+  #wordViews: ReadonlyArray<Uint32Array | undefined>
   #regions: ReadonlyArray<MemoryRegion>
   /** In place of regions. */
   #paged: PagedSource | undefined
@@ -173,8 +180,10 @@ export class GuestMemory {
     }
     this.#regions = sorted
     this.#views = sorted.map(({ bytes }) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+    this.#wordViews = this.#views.map(wordsOf)
     this.#paged = paged
     this.view = this.#views[0] ?? NOTHING
+    this.words = this.#wordViews[0]
     this.#base = sorted[0]?.start ?? 0
     this.writable = options.writable ?? false
     this.size = size + (paged?.present ?? 0) * PAGE
@@ -240,9 +249,10 @@ export class GuestMemory {
 
   /** Empty it for ever: its mapping, or the freeze that it belongs to, is about to end. */
   release(): void {
-    this.#regions = this.#views = []
+    this.#regions = this.#views = this.#wordViews = []
     this.#paged = undefined
     this.view = NOTHING
+    this.words = undefined
     this.#base = 0
     this.at = 0
   }
@@ -314,6 +324,7 @@ export class GuestMemory {
     this.#current = low
     this.#base = start
     this.view = this.#views[low]
+    this.words = this.#wordViews[low]
     return true
   }
 

@@ -1,6 +1,8 @@
 import * as Either from "effect/Either"
+import type { Mutable } from "effect/Types"
 import type { Btf } from "../btf/Btf.ts"
 import { type Layout, layout } from "../btf/Layout.ts"
+import { makeFunction } from "../btf/render/MakeFunction.ts"
 import { cString } from "../core/CString.ts"
 
 /**
@@ -62,6 +64,14 @@ interface FieldPlace {
   readonly bits: { readonly offset: number; readonly size: number } | undefined
 }
 
+/**
+ * Makes an object of a struct that lies in words, the first of them at index `start`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type StructMaker<Out> = (words: Uint32Array, start: number) => Out
+
 /** Members of a kernel struct that are read together, each in the place and width that the kernel's BTF gives it. */
 export class StructFields<Specs extends FieldSpecs> {
   /** The struct's size, in bytes. */
@@ -75,8 +85,6 @@ export class StructFields<Specs extends FieldSpecs> {
   readonly blank: Values<Specs>
   readonly #places: ReadonlyArray<FieldPlace>
   readonly #layout: Layout<string, string>
-  #lastBytes = new Uint8Array()
-  #lastText = ""
 
   constructor(found: Layout<string, string>, specs: Specs) {
     this.size = found.size
@@ -109,34 +117,80 @@ export class StructFields<Specs extends FieldSpecs> {
 
   /** All fields of the struct that starts at `at`. */
   read(view: DataView, at: number): Values<Specs> {
-    return this.into({ ...this.blank }, view, at)
+    const out: Record<string, Int | string | boolean | undefined> = { ...this.blank }
+    for (const place of this.#places) out[place.name] = valueAt(view, at, place)
+    return out as Values<Specs>
   }
 
-  /** The same in an object that has these fields, and perhaps more. */
-  into<Out extends Values<Specs>>(out: Out, view: DataView, at: number): Out {
-    const fields = out as Record<string, Int | string | boolean>
-    for (const place of this.#places) {
-      fields[place.name] = place.kind === "text"
-        ? this.#text(view, at + place.at, place.size)
-        : valueAt(view, at, place)
-    }
-    return out
-  }
-
-  /** Threads of a process come one after the other and mostly have one name: the last one is compared first. */
-  #text(view: DataView, at: number, size: number): string {
-    const last = this.#lastBytes
-    let same = last.length === size
-    for (let i = 0; same && i < size; i++) same = view.getUint8(at + i) === last[i]
-    if (!same) {
-      this.#lastText = cString(view, at, size)
-      this.#lastBytes = new Uint8Array(view.buffer, view.byteOffset + at, size).slice()
-    }
-    return this.#lastText
+  /**
+   * A function that makes an object of all fields, and of `more` behind them, to be set later: together an `Out`. For
+   * structs that there are thousands of: it is an object literal of this kernel's places, quick before V8 has optimized it,
+   * too.
+   */
+  maker<Out extends Values<Specs>>(
+    more: { readonly [field in keyof Out]?: string | number | boolean | undefined } = {}
+  ): StructMaker<Mutable<Out>> {
+    const added = Object.entries(more).filter(([name]) => !Object.hasOwn(this.blank, name))
+    const entries = [
+      ...this.#places.map((place, n) => [place.name, sourceOf(place, n)]),
+      ...added.map(([name, value]) => [name, String(JSON.stringify(value))])
+    ]
+    const literal = entries.map(([name, value]) => `${JSON.stringify(name)}: ${value}`).join(", ")
+    const body = `return (words, start) => { let high; return { ${literal} } }`
+    const texts = this.#places.map((place) => place.kind === "text" ? textMaker(place) : undefined)
+    const other = (words: Uint32Array, start: number, n: number): Int | string | boolean =>
+      texts[n]?.(words, start) ?? valueAt(new DataView(words.buffer, words.byteOffset), start * 4, this.#places[n])
+    return makeFunction(["long", "other"], body)?.(longOf, other) ?? ((words: Uint32Array, start: number) => ({
+      ...this.read(new DataView(words.buffer, words.byteOffset), start * 4),
+      ...Object.fromEntries(added)
+    }))
   }
 }
 
-const valueAt = (view: DataView, at: number, { at: start, bits, kind, size }: FieldPlace): Int | boolean => {
+/** Threads of a process come one after the other and mostly have one name: the words around the last one are compared first. */
+const textMaker = ({ at, size }: FieldPlace): StructMaker<string> => {
+  const index = Math.floor(at / 4)
+  const count = Math.ceil((at % 4 + size) / 4)
+  let last = new Uint32Array()
+  let text = ""
+  return (words, start) => {
+    const first = start + index
+    let same = last.length === count
+    for (let n = 0; same && n < count; n++) same = words[first + n] === last[n]
+    if (!same) {
+      text = cString(words, start * 4 + at, size)
+      last = words.slice(first, first + count)
+    }
+    return text
+  }
+}
+
+/** JavaScript for the value of field `n`, by `words`, the struct's first one `start`, and `high` to keep one in. */
+const sourceOf = ({ at, bits, kind, size }: FieldPlace, n: number): string => {
+  const from = bits?.offset ?? at * 8
+  const width = bits?.size ?? (size === 1 || size === 2 || size === 4 ? size * 8 : 64)
+  const index = Math.floor(from / 32)
+  const shift = from % 32
+  const word = `words[start + ${index}]`
+  let value = `other(words, start, ${n})`
+  if (kind === "text") return value
+  if (shift + width <= 32) {
+    if (kind === "int") value = `${word} << ${32 - shift - width} >> ${32 - width}`
+    else value = width === 32 ? word : `${word} >>> ${shift} & ${2 ** width - 1}`
+  } else if (shift === 0 && width === 64 && bits === undefined) {
+    // most are small
+    const high = `(high = words[start + ${index + 1}])`
+    value = `${high} === 0 ? ${word} : long(high${kind === "int" ? " | 0" : ""}, ${word})`
+  } else return value
+  return kind === "flag" ? `(${value}) !== 0` : value
+}
+
+/** Of 64 bits. */
+const longOf = (high: number, low: number): Int =>
+  high < 0x20_0000 && high >= -0x20_0000 ? high * 2 ** 32 + low : String((BigInt(high) << 32n) + BigInt(low))
+
+const valueAt = (view: DataView, at: number, { at: start, bits, kind, size }: FieldPlace): Int | string | boolean => {
+  if (kind === "text") return cString(view, at + start, size)
   const value = bits === undefined
     ? integerAt(view, at + start, size, kind === "int")
     : bitsAt(view, at, bits, kind === "int")
@@ -174,8 +228,7 @@ export const integerAt = (view: DataView, at: number, size: number, signed: bool
       return signed ? view.getInt32(at, true) : view.getUint32(at, true)
     default: {
       const high = signed ? view.getInt32(at + 4, true) : view.getUint32(at + 4, true)
-      if (high < 0x20_0000 && high >= -0x20_0000) return high * 2 ** 32 + view.getUint32(at, true)
-      return String(signed ? view.getBigInt64(at, true) : view.getBigUint64(at, true))
+      return longOf(high, view.getUint32(at, true))
     }
   }
 }

@@ -135,7 +135,7 @@ describe("KernelSpace", () => {
 
   const reads = FastCheck.array(FastCheck.tuple(FastCheck.nat(3 * 4096 + 64), FastCheck.nat(9000)))
   const cuts = FastCheck.uniqueArray(FastCheck.integer({ min: 1, max: 64 * 4096 - 1 }), { maxLength: 5 })
-  it.prop("window, read and borrow agree, whatever the seams", [cuts, reads], ([cuts, reads]) => {
+  it.prop("window, wordWindow, read and borrow agree, whatever the seams", [cuts, reads], ([cuts, reads]) => {
     const { kernel, space } = made(cuts.sort((a, b) => a - b))
     const model = Buffer.concat([40, 42, 41].map((page) => kernel.bytes.subarray(page * 4096, (page + 1) * 4096)))
     for (const [offset, len] of reads) {
@@ -150,6 +150,12 @@ describe("KernelSpace", () => {
         there ? [...new Uint8Array(space.view.buffer, space.view.byteOffset + space.at, len)] : undefined,
         expected
       )
+      assert.strictEqual(space.wordWindow(kvaPage(VMALLOC), offset, len), there)
+      if (!there) continue
+      const { words } = space
+      const start = words.byteOffset + space.word * 4
+      assert.strictEqual(start, space.view.byteOffset + space.at)
+      assert.deepStrictEqual([...new Uint8Array(words.buffer, start, len)], expected)
     }
   })
 })

@@ -1,4 +1,5 @@
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
+import { wordsPointer } from "../../memory/KernelSpace.ts"
 import { SchedText } from "./SchedText.ts"
 import type { StackTop } from "./StackTop.ts"
 
@@ -31,11 +32,11 @@ export class Arm64StackTop implements StackTop {
     this.#signature = BigInt(kernelStart) << 12n
   }
 
-  of(task: DataView, fp: number, stackAt: number): string | undefined {
+  of(task: Uint32Array, fp: number, stackAt: number): string | undefined {
     const { space } = this.#kernel
-    const stack = task.getBigUint64(stackAt, true)
+    const stack = wordsPointer(task, stackAt)
     let lowest = stack
-    let record = task.getBigUint64(fp, true)
+    let record = wordsPointer(task, fp)
     for (let frames = 0; frames < MOST_FRAMES; frames++) {
       // each lies above the one before it
       if (record < lowest || record + RECORD > stack + this.#stackSize || record % 8n !== 0n) return undefined

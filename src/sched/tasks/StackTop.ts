@@ -5,6 +5,6 @@
 export interface StackTop {
   /** The pointer that it starts from: the stack pointer that the task saved, or its frame pointer. */
   readonly saved: "sp" | "fp"
-  /** By that pointer, and the lowest address of the task's stack: where in `view` the two are. */
-  readonly of: (view: DataView, saved: number, stack: number) => string | undefined
+  /** By that pointer, and the lowest address of the task's stack: where in `words` the two are. */
+  readonly of: (words: Uint32Array, saved: number, stack: number) => string | undefined
 }

@@ -5,14 +5,15 @@ import { memoizeByBtf } from "../../btf/MemoizeByBtf.ts"
 import { hex, kvaFrom, kvaOffset, kvaPage } from "../../core/Address.ts"
 import { type Reason, unreadable, within } from "../../core/Reason.ts"
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
-import { pointerOffset, pointerPage } from "../../memory/KernelSpace.ts"
+import { wordsOffset, wordsPage, wordsPointer } from "../../memory/KernelSpace.ts"
 import { listNodes, NODE_LIMIT } from "../../memory/structs/ListHead.ts"
 import { idrLayout, walkIdr } from "../../memory/structs/Xarray.ts"
 import { type ENTITY, type SCHED_INFO, schedLayouts, type SE, type TASK } from "../SchedLayouts.ts"
-import type { Values } from "../StructFields.ts"
+import type { StructMaker, Values } from "../StructFields.ts"
 import { Arm64StackTop } from "./Arm64StackTop.ts"
 import { CgroupPaths } from "./CgroupPaths.ts"
 import { cpuList } from "./CpuList.ts"
+import { PointerCache } from "./PointerCache.ts"
 import type { StackTop } from "./StackTop.ts"
 import { classNames, niceOf, PF_KTHREAD, policyName, stateLetter } from "./TaskState.ts"
 import { X86StackTop } from "./X86StackTop.ts"
@@ -108,19 +109,17 @@ const POINTERS = {
 } as const
 
 /**
- * Where the pointers are, and what is copied for each task: with all fields that it may get, since one that is added later
- * takes as long as all of them.
+ * Where the pointers are, as indices of words, and what makes a task and its parts: with all fields that they may get, since
+ * one that is added later takes as long as all of them.
  */
 const shapes = memoizeByBtf((btf) => {
   const { entity, schedInfo, se, task } = schedLayouts(btf)
-  const pointers = Record.map(POINTERS, (path) => task?.at(path))
-  const blankEntity: Mutable<TaskEntity> = {
-    ...entity?.blank,
-    dsq: "",
-    ...(pointers.sched === undefined ? {} : { sched: "" })
+  const indexOf = (path: string): number | undefined => {
+    const at = task?.at(path)
+    return at === undefined || at % 4 !== 0 ? undefined : at / 4
   }
-  const blank: Mutable<Task> = {
-    ...task?.blank,
+  const pointers = Record.map(POINTERS, indexOf)
+  const makeTask = task?.maker<Task>({
     address: "",
     pid: 0,
     tgid: 0,
@@ -136,12 +135,20 @@ const shapes = memoizeByBtf((btf) => {
     cpus_ptr: "",
     cgroup: "",
     wchan: "",
-    ...(task?.at("uclamp_req") === undefined ? {} : { uclamp_min: 0, uclamp_max: 0 }),
-    ...(se === undefined ? {} : { se: {} }),
-    ...(schedInfo === undefined ? {} : { sched_info: {} }),
-    ...(entity === undefined ? {} : { scx: {} })
+    ...(indexOf("uclamp_req") === undefined ? {} : { uclamp_min: 0, uclamp_max: 0 }),
+    // not yet objects: a literal with others in it is slow to make
+    ...(se === undefined ? {} : { se: undefined }),
+    ...(schedInfo === undefined ? {} : { sched_info: undefined }),
+    ...(entity === undefined ? {} : { scx: undefined })
+  })
+  return {
+    clamps: indexOf("uclamp_req"),
+    makeEntity: entity?.maker<TaskEntity>({ dsq: "", ...(pointers.sched === undefined ? {} : { sched: "" }) }),
+    makeInfo: schedInfo?.maker(),
+    makeSe: se?.maker(),
+    makeTask,
+    pointers
   }
-  return { blank, blankEntity, pointers }
 })
 
 interface ProcessIds {
@@ -167,10 +174,8 @@ export class TaskReader {
   readonly #beside: GuestKernelService
   readonly #layouts
   readonly #task
-  readonly #pointers: { readonly [member in keyof typeof POINTERS]: number | undefined }
-  readonly #clampsAt: number | undefined
-  readonly #blank: Mutable<Task>
-  readonly #blankEntity: Mutable<TaskEntity>
+  readonly #shapes: ReturnType<typeof shapes>
+  readonly #makeTask: StructMaker<Mutable<Task>>
   readonly #classOf: (pointer: bigint) => string
   readonly #classes: PointerCache<string>
   readonly #cgroups: PointerCache<string | undefined>
@@ -188,20 +193,22 @@ export class TaskReader {
   /** Undefined where the kernel's BTF has no task_struct with a name and a pid. */
   static of(kernel: GuestKernelService): TaskReader | undefined {
     const { task } = schedLayouts(kernel.btf)
-    return task === undefined ? undefined : new TaskReader(kernel, task)
+    const { makeTask } = shapes(kernel.btf)
+    return task === undefined || makeTask === undefined ? undefined : new TaskReader(kernel, task, makeTask)
   }
 
-  private constructor(kernel: GuestKernelService, task: NonNullable<ReturnType<typeof schedLayouts>["task"]>) {
+  private constructor(
+    kernel: GuestKernelService,
+    task: NonNullable<ReturnType<typeof schedLayouts>["task"]>,
+    makeTask: StructMaker<Mutable<Task>>
+  ) {
     this.#kernel = kernel
     const beside = { ...kernel, space: kernel.space.fork() }
     this.#beside = beside
     this.#layouts = schedLayouts(kernel.btf)
     this.#task = task
-    const { blank, blankEntity, pointers } = shapes(kernel.btf)
-    this.#pointers = pointers
-    this.#blank = blank
-    this.#blankEntity = blankEntity
-    this.#clampsAt = task.at("uclamp_req")
+    this.#shapes = shapes(kernel.btf)
+    this.#makeTask = makeTask
     this.#classOf = classNames(kernel.symbols)
     const cgroups = new CgroupPaths(beside)
     this.#classes = new PointerCache(this.#classOf)
@@ -229,89 +236,89 @@ export class TaskReader {
     return this.#classOf(pointer)
   }
 
-  /** Make a task readable at `space.view`, `space.at`. */
+  /** Make a task readable at `space.view`, `space.at`, and as words. */
   #open(address: bigint): boolean {
-    return address !== 0n && this.#kernel.space.window(kvaPage(address), kvaOffset(address), this.#task.size)
+    return address !== 0n && this.#kernel.space.wordWindow(kvaPage(address), kvaOffset(address), this.#task.size)
   }
 
   /** Who a task is; undefined where it cannot be read. */
   ref(address: bigint): TaskRef | undefined {
     if (!this.#open(address)) return undefined
-    const { at, view } = this.#kernel.space // valid until the next look at anything else
+    const { at, view, word, words } = this.#kernel.space // valid until the next look at anything else
     const { comm, pid } = this.#layouts.taskName?.read(view, at) ?? {}
-    return { address: hex(address), pid: Number(pid), comm: comm ?? "", class: this.#className(view, at) }
+    return { address: hex(address), pid: Number(pid), comm: comm ?? "", class: this.#className(words, word) }
   }
 
   /** The parts of a task that tell how long it has waited, or why it cannot be read. */
   runnable(address: bigint): RunnableTask | Reason {
     if (!this.#open(address)) return unreadable(`task ${hex(address)}: ${this.#kernel.space.faultText}`)
-    const { at, view } = this.#kernel.space
+    const { at, view, word, words } = this.#kernel.space
     const { comm, on_cpu, pid } = this.#layouts.taskName?.read(view, at) ?? {}
-    const scx = this.#entity(view, at)
+    const scx = this.#entity(words, word)
     return {
       pid: Number(pid),
       comm: comm ?? "",
-      class: this.#className(view, at),
+      class: this.#className(words, word),
       ...(on_cpu === undefined ? {} : { on_cpu }),
       ...(scx === undefined ? {} : { scx })
     }
   }
 
-  #className(view: DataView, at: number): string {
-    const { sched_class } = this.#pointers
-    return sched_class === undefined ? this.#classOf(0n) : this.#classes.at(view, at + sched_class)
+  #className(words: Uint32Array, start: number): string {
+    const { sched_class } = this.#shapes.pointers
+    return sched_class === undefined ? this.#classOf(0n) : this.#classes.at(words, start + sched_class)
   }
 
-  #entity(view: DataView, at: number): TaskEntity | undefined {
-    const scx = this.#layouts.entity?.into({ ...this.#blankEntity }, view, at)
+  #entity(words: Uint32Array, start: number): TaskEntity | undefined {
+    const { makeEntity, pointers: { dsq, sched } } = this.#shapes
+    const scx = makeEntity?.(words, start)
     if (scx === undefined) return undefined
-    const { dsq, sched } = this.#pointers
-    scx.dsq = hex(pointerAt(view, at, dsq))
-    if (sched !== undefined) scx.sched = hex(pointerAt(view, at, sched))
+    scx.dsq = hex(pointerAt(words, start, dsq))
+    if (sched !== undefined) scx.sched = hex(pointerAt(words, start, sched))
     return scx
   }
 
   /** All of a task, or why it cannot be read. */
   read(address: bigint): Task | Reason {
     if (!this.#open(address)) return unreadable(`task ${hex(address)}: ${this.#kernel.space.faultText}`)
-    const { schedInfo, se } = this.#layouts
-    const { cgroups, cpus_ptr, real_parent, signal, stack } = this.#pointers
-    const { at, view } = this.#kernel.space // valid until the next look by this cursor
+    const { clamps, makeInfo, makeSe, pointers } = this.#shapes
+    const { cgroups, cpus_ptr, real_parent, signal, stack } = pointers
+    const { word: start, words } = this.#kernel.space // valid until the next look by this cursor
     // Set one by one: spreading costs more than all the rest where there are ten thousand.
-    const out = { ...this.#blank }
-    const { pid, tgid, policy, static_prio, flags, on_cpu, __state, exit_state } = this.#task.into(out, view, at)
+    const out = this.#makeTask(words, start)
+    const { pid, tgid, policy, static_prio, flags, on_cpu, __state, exit_state } = out
     out.address = hex(address)
     out.pid = Number(pid)
     out.tgid = Number(tgid)
     out.state = stateLetter(Number(__state), Number(exit_state))
-    out.class = this.#className(view, at)
+    out.class = this.#className(words, start)
     out.policy = policyName(Number(policy))
     out.nice = niceOf(Number(static_prio))
     out.kthread = (Number(flags) & PF_KTHREAD) !== 0
-    if (se !== undefined) out.se = se.read(view, at)
-    if (schedInfo !== undefined) out.sched_info = schedInfo.read(view, at)
-    const scx = this.#entity(view, at)
+    if (makeSe !== undefined) out.se = makeSe(words, start)
+    if (makeInfo !== undefined) out.sched_info = makeInfo(words, start)
+    const scx = this.#entity(words, start)
     if (scx !== undefined) out.scx = scx
-    if (this.#clampsAt !== undefined) {
-      out.uclamp_min = view.getUint32(at + this.#clampsAt, true) & UCLAMP_VALUE
-      out.uclamp_max = view.getUint32(at + this.#clampsAt + 4, true) & UCLAMP_VALUE
+    if (clamps !== undefined) {
+      out.uclamp_min = words[start + clamps] & UCLAMP_VALUE
+      out.uclamp_max = words[start + clamps + 1] & UCLAMP_VALUE
     }
-    const ids = signal === undefined ? undefined : this.#ids.at(view, at + signal)
-    const saved = this.#pointers[this.#stack.saved]
+    const ids = signal === undefined ? undefined : this.#ids.at(words, start + signal)
+    const saved = pointers[this.#stack.saved]
     const sleeps = on_cpu === 0 && out.state !== "R" && saved !== undefined && stack !== undefined
-    setOrDelete(out, "ppid", real_parent === undefined ? undefined : this.#parents.at(view, at + real_parent))
+    setOrDelete(out, "ppid", real_parent === undefined ? undefined : this.#parents.at(words, start + real_parent))
     setOrDelete(out, "pgid", ids?.pgid)
     setOrDelete(out, "sid", ids?.sid)
-    setOrDelete(out, "cpus_ptr", cpus_ptr === undefined ? undefined : this.#allowedCpus(view, at + cpus_ptr))
-    setOrDelete(out, "cgroup", cgroups === undefined ? undefined : this.#cgroups.at(view, at + cgroups))
-    setOrDelete(out, "wchan", sleeps ? this.#stack.of(view, at + saved, at + stack) : undefined)
+    setOrDelete(out, "cpus_ptr", cpus_ptr === undefined ? undefined : this.#allowedCpus(words, start + cpus_ptr))
+    setOrDelete(out, "cgroup", cgroups === undefined ? undefined : this.#cgroups.at(words, start + cgroups))
+    setOrDelete(out, "wchan", sleeps ? this.#stack.of(words, start + saved, start + stack) : undefined)
     return out
   }
 
   /** Most tasks have one of a few affinities. */
-  #allowedCpus(task: DataView, pointer: number): string | undefined {
+  #allowedCpus(task: Uint32Array, pointer: number): string | undefined {
     const { space } = this.#beside
-    if (!space.window(pointerPage(task, pointer), pointerOffset(task, pointer), this.#maskBytes)) return undefined
+    if (!space.window(wordsPage(task, pointer), wordsOffset(task, pointer), this.#maskBytes)) return undefined
     const { at, view } = space
     const last = this.#cpusMask
     let same = last.length > 0
@@ -355,35 +362,8 @@ export class TaskReader {
   }
 }
 
-/**
- * The value behind the pointer asked for last, which the next task mostly has too: threads of a process come one after the
- * other. Two numbers are compared, no bigint is made.
- */
-class PointerCache<T> {
-  #low = 0
-  #high = 0
-  #last: { readonly value: T } | undefined
-  readonly #look: (pointer: bigint) => T
-
-  constructor(look: (pointer: bigint) => T) {
-    this.#look = look
-  }
-
-  /** By the pointer at `at`. */
-  at(view: DataView, at: number): T {
-    const low = view.getUint32(at, true)
-    const high = view.getUint32(at + 4, true)
-    if (this.#last === undefined || low !== this.#low || high !== this.#high) {
-      this.#last = { value: this.#look(view.getBigUint64(at, true)) }
-      this.#low = low
-      this.#high = high
-    }
-    return this.#last.value
-  }
-}
-
-const pointerAt = (view: DataView, at: number, offset: number | undefined): bigint =>
-  offset === undefined ? 0n : view.getBigUint64(at + offset, true)
+const pointerAt = (words: Uint32Array, start: number, index: number | undefined): bigint =>
+  index === undefined ? 0n : wordsPointer(words, start + index)
 
 const setOrDelete = <K extends "ppid" | "pgid" | "sid" | "cpus_ptr" | "cgroup" | "wchan">(
   task: Mutable<Task>,

@@ -1,5 +1,5 @@
 import type { GuestKernelService } from "../../memory/GuestKernel.ts"
-import { pointerOffset, pointerPage } from "../../memory/KernelSpace.ts"
+import { wordsOffset, wordsPage } from "../../memory/KernelSpace.ts"
 import { SchedText } from "./SchedText.ts"
 import { isCallSite } from "./StackCallers.ts"
 import type { StackTop } from "./StackTop.ts"
@@ -33,25 +33,25 @@ export class X86StackTop implements StackTop {
   }
 
   /** The two pointers are `thread.sp`, and the lowest address of the task's stack. */
-  of(task: DataView, sp: number, stack: number): string | undefined {
+  of(task: Uint32Array, sp: number, stack: number): string | undefined {
     const { space } = this.#kernel
-    const page = pointerPage(task, sp)
-    const offset = pointerOffset(task, sp)
-    const below = (pointerPage(task, stack) - page) * 4096 + pointerOffset(task, stack) - offset
+    const page = wordsPage(task, sp)
+    const offset = wordsOffset(task, sp)
+    const below = (wordsPage(task, stack) - page) * 4096 + wordsOffset(task, stack) - offset
     const length = Math.min(DEPTH, below + STACK_SIZE)
-    if ((offset & 7) !== 0 || length < FRAME + 8 || !space.window(page, offset, length)) return undefined
+    if ((offset & 7) !== 0 || length < FRAME + 8 || !space.wordWindow(page, offset, length)) return undefined
     const high = this.#high
-    let { at, view } = space
-    for (let i = FRAME; i + 8 <= length; i += 8) {
-      if (view.getUint32(at + i + 4, true) !== high) continue
-      const low = view.getUint32(at + i, true)
+    let { word, words } = space
+    for (let i = FRAME / 4; i * 4 + 8 <= length; i += 2) {
+      if (words[word + i + 1] !== high) continue
+      const low = words[word + i]
       let name = this.#known.get(low)
       if (name === undefined) {
         name = this.#functionOf(low)
         this.#known.set(low, name)
-        if (!space.window(page, offset, length)) return undefined // code was looked at
-        at = space.at
-        view = space.view
+        if (!space.wordWindow(page, offset, length)) return undefined // code was looked at
+        word = space.word
+        words = space.words
       }
       if (name !== "") return name
     }
