@@ -10,8 +10,9 @@ import { Console } from "../../../src/kvm/guest/Console.ts"
 
 setFlagsFromString("--expose-gc")
 const gc: () => void = runInNewContext("gc")
-/** Bytes that this process has use for. */
+/** Bytes that this process has use for. The memory of buffers that one collection finds unused may be counted until the next. */
 const memoryInUse = (): number => {
+  gc()
   gc()
   const { external, heapUsed } = process.memoryUsage()
   return heapUsed + external
