@@ -199,22 +199,23 @@ export class KernelSpace {
 
   /**
    * Hot: as `window`, for bytes that are read as words: until V8 has optimized what reads them, that is quicker than by a
-   * `DataView`, which is called for each. Bytes that do not lie at a multiple of 4 are copied first.
+   * `DataView`, which is called for each. Bytes that do not begin and end at a multiple of 4 are copied first.
    */
   wordWindow(page: number, offset: number, len: number): boolean {
     if (!this.window(page, offset, len)) return false
     const { at, memory, view } = this
     const { words } = memory
-    if (view !== memory.view || words === undefined || (at & 3) !== 0) return this.#copyWords(len)
+    if (view !== memory.view || words === undefined || ((at | len) & 3) !== 0) return this.#copyWords(page, len)
     this.words = words
     this.word = at >>> 2
     return true
   }
 
   /** The bytes that were made readable, moved to the scratch buffer unless they are there. */
-  #copyWords(len: number): true {
+  #copyWords(page: number, len: number): boolean {
     const { at, view } = this
     if (view !== this.#scratchView) {
+      if (!(len <= WINDOW_LIMIT)) return this.#fail(page, TOO_LONG)
       this.#makeRoom(len)
       this.#scratch.set(new Uint8Array(view.buffer, view.byteOffset + at, len))
       this.view = this.#scratchView

@@ -133,6 +133,14 @@ describe("KernelSpace", () => {
     assert.strictEqual(pointerOffset(view, 0), 0x123)
   })
 
+  it("gives words of bytes that end in the middle of one", () => {
+    const { kernel, space } = made([40 * 4096 + 102])
+    const at = 40 * 4096 + 96
+    assert.isTrue(space.wordWindow(kvaPage(VMALLOC), 96, 6))
+    assert.strictEqual(space.words[space.word], kernel.view.getUint32(at, true))
+    assert.strictEqual(space.words[space.word + 1] & 0xffff, kernel.view.getUint16(at + 4, true))
+  })
+
   const reads = FastCheck.array(FastCheck.tuple(FastCheck.nat(3 * 4096 + 64), FastCheck.nat(9000)))
   const cuts = FastCheck.uniqueArray(FastCheck.integer({ min: 1, max: 64 * 4096 - 1 }), { maxLength: 5 })
   it.prop("window, wordWindow, read and borrow agree, whatever the seams", [cuts, reads], ([cuts, reads]) => {
@@ -152,10 +160,10 @@ describe("KernelSpace", () => {
       )
       assert.strictEqual(space.wordWindow(kvaPage(VMALLOC), offset, len), there)
       if (!there) continue
-      const { words } = space
-      const start = words.byteOffset + space.word * 4
-      assert.strictEqual(start, space.view.byteOffset + space.at)
-      assert.deepStrictEqual([...new Uint8Array(words.buffer, start, len)], expected)
+      const { word, words } = space
+      assert.strictEqual(words.byteOffset + word * 4, space.view.byteOffset + space.at)
+      const byWords = Array.from({ length: len }, (_, i) => words[word + (i >> 2)] >>> (i % 4 * 8) & 0xff)
+      assert.deepStrictEqual(byWords, expected)
     }
   })
 })
