@@ -65,7 +65,7 @@ interface FieldPlace {
 }
 
 /**
- * Makes an object of a struct that lies in words, the first of them at index `start`.
+ * A function that makes an object of the struct whose first word is at index `start`.
  *
  * @since 0.1.0
  * @category models
@@ -124,8 +124,7 @@ export class StructFields<Specs extends FieldSpecs> {
 
   /**
    * A function that makes an object of all fields, and of `more` behind them, to be set later: together an `Out`. For
-   * structs that there are thousands of: it is an object literal of this kernel's places, quick before V8 has optimized it,
-   * too.
+   * structs of which there are thousands: its object literal with this kernel's places is quick even before V8 optimizes it.
    */
   maker<Out extends Values<Specs>>(
     more: { readonly [field in keyof Out]?: string | number | boolean | undefined } = {}
@@ -185,7 +184,7 @@ const sourceOf = ({ at, bits, kind, size }: FieldPlace, n: number): string => {
   return kind === "flag" ? `(${value}) !== 0` : value
 }
 
-/** Of 64 bits. */
+/** The value of an integer's two halves: a number where it is exact, else a text. */
 const longOf = (high: number, low: number): Int =>
   high < 0x20_0000 && high >= -0x20_0000 ? high * 2 ** 32 + low : String((BigInt(high) << 32n) + BigInt(low))
 

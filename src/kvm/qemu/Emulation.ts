@@ -58,9 +58,11 @@ export const emulationParameters = (emulation: Emulation, cpus: number): Readonl
  * A CPU's turn ends at the next timer of QEMU's, and an interrupt from another CPU does not end it. The packet filter of a
  * network port that nobody uses has a timer of the guest's clock: it bounds the turn. QEMU warns that the port has no peer.
  * Each time it ends, two more threads of QEMU wake up: a sixth of the CPU time of a run on two CPUs.
- * SCHED_BATCH for them saves a seventh, but then 4 of 68 runs of Debian's 7.3 differed in an idle phase by up to 160 ns (none
- * of 56 without it): when all CPUs are idle, QEMU's main thread advances the clock, at a moment that depends on the host.
- * @see QEMU net/filter-buffer.c `filter_buffer_release_timer`, accel/tcg/tcg-accel-ops-rr.c, 10.0
+ * SCHED_BATCH for them saves a seventh, but then 4 of 68 runs of Debian's 7.3 differed in an idle phase, by up to 160 ns (none
+ * of 56 without it). It fits a race in QEMU: a CPU counts as idle from its HLT on, its last instructions are counted a moment
+ * later, and if the main thread advances the clock to the next timer in between, it goes too far by these.
+ * @see QEMU net/filter-buffer.c `filter_buffer_release_timer`, accel/tcg/tcg-accel-ops-rr.c, and accel/tcg/icount-common.c
+ * `icount_start_warp_timer`, 10.0
  */
 const slicerParameters = (micros: number): ReadonlyArray<string> => [
   "-netdev",
